@@ -1,0 +1,23 @@
+//! The wire and storage formats of Staffetta, generated from `proto/staffetta/*/v1/*.proto`,
+//! and the traits through which services call each other (with or without gRPC between them).
+
+macro_rules! generated {
+    ($($noun:ident),*) => {$(
+        pub mod $noun {
+            //! Generated from the `.proto` file of the same name.
+            pub mod v1 {
+                //! Version 1.
+                #![allow(clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use, reason = "generated code")]
+                include!(concat!(env!("OUT_DIR"), "/staffetta.", stringify!($noun), ".v1.rs"));
+            }
+            pub use v1::*;
+        }
+    )*};
+}
+
+generated!(envelope, spool, journal, dispatch, signer, admin);
+
+#[cfg(feature = "grpc")]
+mod calls;
+#[cfg(feature = "grpc")]
+pub use calls::{Attached, CallError, Dispatch, Sign};
