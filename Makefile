@@ -1,0 +1,49 @@
+# Staffetta. `make help` lists what can be made; its text comes from the comments behind the targets.
+
+CARGO ?= cargo
+# Which benchmark, or all of them.
+BENCH ?= all
+# Rounds of each kind of soak test, and the kinds to run (all when empty).
+ROUNDS ?= 20
+KIND ?=
+# Seconds for each fuzz target.
+FUZZ_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help build servers test lint demo soak fuzz bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## build everything, with debug information
+	$(CARGO) build --workspace
+
+servers: ## get nats-server, redis-server and the other programs that demo, tests and benchmarks need
+	@tests/servers/get.sh
+
+lint: ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+test: servers lint ## all tests in their short form (15 minutes at most)
+	$(CARGO) build --workspace
+	$(CARGO) test --workspace
+
+demo: servers ## the whole relay on this machine, checked from outside by foreign programs
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/demo/run.py
+
+soak: servers ## the long form of the kill and power-cut tests: ROUNDS=20 KIND=kill-nats,…
+	$(CARGO) build --release -p staffetta
+	tests/soak/run.sh --rounds $(ROUNDS) --kind "$(KIND)"
+
+fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
+	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/bench/run.py --bench $(BENCH)
+
+clean: ## remove what was built and the servers that were fetched
+	$(CARGO) clean
+	rm -rf .servers
