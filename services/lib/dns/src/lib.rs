@@ -1,0 +1,11 @@
+//! Where the mail of a domain goes: MX hosts, their addresses, and the site they make up.
+//! The only user of the resolver library.
+
+mod hosts;
+mod memo;
+mod resolver;
+mod target;
+
+pub use hosts::{MailHost, MailHosts};
+pub use resolver::{Error, Family, Resolver};
+pub use target::is_private_target;
