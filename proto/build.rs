@@ -1,6 +1,8 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 6] = ["envelope", "spool", "journal", "dispatch", "signer", "admin"];
+const NOUNS: [&str; 6] = [
+    "envelope", "spool", "journal", "dispatch", "signer", "admin",
+];
 
 fn main() {
     let files: Vec<String> = NOUNS

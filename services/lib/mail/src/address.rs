@@ -47,7 +47,9 @@ impl Address {
         let local_valid = if quoted {
             is_quoted_content(&local[1..local.len() - 1])
         } else {
-            local.split('.').all(|atom| !atom.is_empty() && atom.chars().all(is_atom_char))
+            local
+                .split('.')
+                .all(|atom| !atom.is_empty() && atom.chars().all(is_atom_char))
         };
         if !local_valid {
             return Err(AddressError::InvalidLocalPart);
@@ -55,7 +57,10 @@ impl Address {
         if !is_literal(domain) && Domain::parse(domain).is_err() {
             return Err(AddressError::InvalidDomain);
         }
-        Ok(Self { text: text.into(), at })
+        Ok(Self {
+            text: text.into(),
+            at,
+        })
     }
 
     /// As it was written.
@@ -98,7 +103,9 @@ fn is_quoted_content(content: &str) -> bool {
     let mut chars = content.chars();
     while let Some(c) = chars.next() {
         let valid = match c {
-            '\\' => chars.next().is_some_and(|escaped| escaped == ' ' || escaped.is_ascii_graphic()),
+            '\\' => chars
+                .next()
+                .is_some_and(|escaped| escaped == ' ' || escaped.is_ascii_graphic()),
             '"' => false,
             ' ' => true,
             other => !other.is_ascii() || other.is_ascii_graphic(),
@@ -115,7 +122,9 @@ fn is_literal(domain: &str) -> bool {
         return false;
     };
     match inner.get(..5) {
-        Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => inner[5..].parse::<std::net::Ipv6Addr>().is_ok(),
+        Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => {
+            inner[5..].parse::<std::net::Ipv6Addr>().is_ok()
+        }
         _ => inner.parse::<std::net::Ipv4Addr>().is_ok(),
     }
 }
@@ -135,7 +144,14 @@ mod tests {
 
     #[test]
     fn accepts_what_the_rfc_allows() {
-        for text in ["a@b", "a.b+c@d.example", "a@[127.0.0.1]", "a@[IPv6:::1]", "\"\\\"\"@d.example", "用户@例え.example"] {
+        for text in [
+            "a@b",
+            "a.b+c@d.example",
+            "a@[127.0.0.1]",
+            "a@[IPv6:::1]",
+            "\"\\\"\"@d.example",
+            "用户@例え.example",
+        ] {
             assert!(Address::parse(text).is_ok(), "{text}");
         }
     }
@@ -143,7 +159,22 @@ mod tests {
     #[test]
     fn refuses_what_it_forbids() {
         let long = format!("{}@d.example", "a".repeat(65));
-        for text in ["", "a", "@b", "a@", ".a@b", "a.@b", "a..b@c", "a b@c", "a\r\nb@c", "a@b c", "a@[1.2.3]", "\"a\"b\"@c", "a<@b", &long] {
+        for text in [
+            "",
+            "a",
+            "@b",
+            "a@",
+            ".a@b",
+            "a.@b",
+            "a..b@c",
+            "a b@c",
+            "a\r\nb@c",
+            "a@b c",
+            "a@[1.2.3]",
+            "\"a\"b\"@c",
+            "a<@b",
+            &long,
+        ] {
             assert!(Address::parse(text).is_err(), "{text}");
         }
     }

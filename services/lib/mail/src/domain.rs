@@ -82,7 +82,18 @@ mod tests {
     fn refuses_what_is_no_domain() {
         let long_label = format!("{}.example", "a".repeat(64));
         let long_name = vec!["abcdefgh"; 32].join(".");
-        for given in ["", ".", "a..b", "-a.b", "a-.b", "a b.c", "a@b", "[1.2.3.4]", &long_label, &long_name] {
+        for given in [
+            "",
+            ".",
+            "a..b",
+            "-a.b",
+            "a-.b",
+            "a b.c",
+            "a@b",
+            "[1.2.3.4]",
+            &long_label,
+            &long_name,
+        ] {
             assert!(Domain::parse(given).is_err(), "{given}");
         }
     }
