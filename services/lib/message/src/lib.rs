@@ -1,0 +1,20 @@
+//! The content of a message (RFC 5322) as bytes: its header section is split, looked at and
+//! repaired without ever being taken apart and written again, so that what is not ours to change
+//! stays as the client wrote it and foreign signatures keep their meaning.
+//!
+//! Only CRLF ends a line here. A lone CR or LF is an ordinary byte, as in RFC 6376; the SMTP
+//! server refuses such lines before they come here.
+
+mod date;
+mod fields;
+mod header_end;
+mod inspect;
+mod received;
+mod repair;
+
+pub use date::date_text;
+pub use fields::{Field, Fields, fields};
+pub use header_end::HeaderEnd;
+pub use inspect::{Author, AuthorError, Inspection, MAX_RECEIVED, inspect};
+pub use received::{Protocol, ReceivedInfo, received_field};
+pub use repair::{Additions, message_id_text, repair};
