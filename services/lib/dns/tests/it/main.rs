@@ -1,0 +1,100 @@
+//! The resolver against a real DNS server, dnsmasq.
+
+mod server;
+
+use dns::{Error, Family, Resolver};
+use mail::Domain;
+use server::Server;
+
+const ZONE: &[&str] = &[
+    "--local=/example/",
+    "--mx-host=two.example,b.mx.example,20",
+    "--mx-host=two.example,A.mx.example,10",
+    "--mx-host=same.example,a.mx.example,10",
+    "--mx-host=same.example,b.mx.example,10",
+    "--host-record=a.mx.example,192.0.2.1,2001:db8::1",
+    "--host-record=b.mx.example,192.0.2.2",
+    "--host-record=only-address.example,192.0.2.3",
+    // MX 0 .
+    "--dns-rr=null.example,15,000000",
+    // MX 10 "a b".
+    "--dns-rr=invalid.example,15,000a0361206200",
+    "--txt-record=text-only.example,nothing else here",
+    "--cname=alias.mx.example,a.mx.example",
+];
+
+fn domain(text: &str) -> Domain {
+    Domain::parse(text).unwrap()
+}
+
+async fn started() -> (Server, Resolver) {
+    let server = Server::start(ZONE).await;
+    let resolver = Resolver::new(&[server.address]).unwrap();
+    (server, resolver)
+}
+
+#[tokio::test]
+async fn mail_hosts_come_by_preference_in_lower_case() {
+    let (_server, resolver) = started().await;
+    let hosts = resolver.mail_hosts(&domain("two.example")).await.unwrap();
+    let names: Vec<_> = hosts.hosts.iter().map(|host| (host.preference, &*host.name)).collect();
+    assert_eq!(names, [(10, "a.mx.example"), (20, "b.mx.example")]);
+    assert!(!hosts.implicit);
+    assert_eq!(hosts.site(), "a.mx.example,b.mx.example");
+    assert_eq!(resolver.mail_hosts(&domain("same.example")).await.unwrap().site(), hosts.site());
+}
+
+#[tokio::test]
+async fn a_domain_without_mx_takes_mail_at_its_address() {
+    let (_server, resolver) = started().await;
+    let hosts = resolver.mail_hosts(&domain("only-address.example")).await.unwrap();
+    assert!(hosts.implicit);
+    assert_eq!(hosts.site(), "only-address.example");
+}
+
+#[tokio::test]
+async fn a_null_mx_and_a_missing_domain_are_permanent() {
+    let (_server, resolver) = started().await;
+    for (name, expected, enhanced) in [
+        ("null.example", Error::NullMx, "5.1.10"),
+        ("nowhere.example", Error::NoSuchDomain, "5.1.2"),
+        ("text-only.example", Error::NoSuchDomain, "5.1.2"),
+    ] {
+        let error = resolver.mail_hosts(&domain(name)).await.unwrap_err();
+        assert_eq!(error, expected, "{name}");
+        assert!(error.is_permanent());
+        assert_eq!(error.enhanced(), enhanced);
+    }
+}
+
+#[tokio::test]
+async fn refusals_and_unusable_names_are_temporary() {
+    let (_server, resolver) = started().await;
+    // dnsmasq has no server to ask for other zones and refuses.
+    for name in ["elsewhere.test", "invalid.example"] {
+        let error = resolver.mail_hosts(&domain(name)).await.unwrap_err();
+        assert!(!error.is_permanent(), "{name}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn addresses_are_of_the_family_asked_for() {
+    let (_server, resolver) = started().await;
+    let of = async |host: &str, family| resolver.addresses(host, family).await.map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>());
+    assert_eq!(of("a.mx.example", Family::Any).await.unwrap(), ["192.0.2.1", "2001:db8::1"]);
+    assert_eq!(of("a.mx.example", Family::V4).await.unwrap(), ["192.0.2.1"]);
+    assert_eq!(of("a.mx.example", Family::V6).await.unwrap(), ["2001:db8::1"]);
+    assert_eq!(of("alias.mx.example", Family::V4).await.unwrap(), ["192.0.2.1"]);
+    assert_eq!(of("b.mx.example", Family::V6).await, Err(Error::NoSuchDomain));
+    assert_eq!(of("nowhere.example", Family::Any).await, Err(Error::NoSuchDomain));
+}
+
+#[tokio::test]
+async fn answers_survive_the_server_for_their_time_to_live() {
+    let (server, resolver) = started().await;
+    let before = resolver.mail_hosts(&domain("two.example")).await.unwrap();
+    let missing = resolver.mail_hosts(&domain("nowhere.example")).await;
+    server.stop().await;
+    assert_eq!(resolver.mail_hosts(&domain("two.example")).await.unwrap(), before);
+    assert_eq!(resolver.mail_hosts(&domain("nowhere.example")).await, missing);
+}
