@@ -1,0 +1,41 @@
+//! The SMTP protocol as octets, for both sides of a connection (RFC 5321 and its extensions):
+//! no sockets, no clocks, no policy.
+//!
+//! Every decoder takes octets as they come from the network, in pieces of any size, says how many
+//! it has used and keeps what it needs of an unfinished line. The result never depends on how the
+//! input was cut. Nothing grows with what the other side sends beyond the bounds stated in its docs.
+//!
+//! | side | reads | writes |
+//! |---|---|---|
+//! | server | [`CommandDecoder`], [`AuthLineDecoder`], [`DataDecoder`] | [`write::reply`] |
+//! | client | [`ReplyDecoder`], [`EhloCapabilities`] | [`write::mail`] and the like, [`DataEncoder`] |
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod auth;
+mod capabilities;
+mod command;
+mod command_decoder;
+mod data_decoder;
+mod data_encoder;
+mod enhanced;
+mod grammar;
+mod line;
+mod parameters;
+mod reply;
+mod reply_decoder;
+pub mod write;
+pub mod xtext;
+
+pub use auth::{AuthLine, AuthLineDecoder, Secret};
+pub use capabilities::{EhloCapabilities, Limits};
+pub use command::{Command, CommandError, ForwardPath};
+pub use command_decoder::CommandDecoder;
+pub use data_decoder::{DataDecoder, DataError, DataProgress};
+pub use data_encoder::DataEncoder;
+pub use enhanced::EnhancedCode;
+pub use line::Decoded;
+pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Return};
+pub use reply::{Reply, ReplyError};
+pub use reply_decoder::ReplyDecoder;
+pub use xtext::Xtext;
