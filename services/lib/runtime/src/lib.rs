@@ -1,0 +1,13 @@
+//! What every service needs to start, to tell how it is, and to stop.
+
+pub mod bootstrap;
+mod clock;
+mod health;
+mod shutdown;
+mod tls;
+
+pub use bootstrap::{Bootstrap, LoadError};
+pub use clock::now_ms;
+pub use health::{HealthError, Readiness, serve_health};
+pub use shutdown::{Shutdown, shutdown_on_signals};
+pub use tls::{TlsError, init_tls, tls_server_config};

@@ -1,0 +1,181 @@
+//! The listeners of `ingress`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::Fields;
+use ipnet::IpNet;
+use mail::{ByteSize, Span};
+
+use super::services::socket_address;
+
+/// One SMTP listener.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique; a label of metrics.
+    pub name: String,
+    /// Whom it is for.
+    pub kind: ListenerKind,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// When TLS begins.
+    pub tls: ListenerTls,
+    /// AUTH is offered without TLS to clients of these networks (loopback only).
+    pub allow_plaintext_auth_from: Vec<IpNet>,
+    /// SIZE (RFC 1870).
+    pub max_message_size: ByteSize,
+    /// Recipients of one transaction, at least 100 (RFC 5321 section 4.5.3.1.8).
+    pub max_recipients: u32,
+    /// From one command to the next.
+    pub command_timeout: Span,
+    /// For the whole of the message text.
+    pub data_timeout: Span,
+    /// Connections open at once.
+    pub max_connections: u32,
+}
+
+/// Whom a listener is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Our clients: credentials are needed.
+    Submission,
+}
+
+/// When TLS begins, and what with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerTls {
+    /// With the command STARTTLS (RFC 3207).
+    StartTls(CertificateFiles),
+    /// At once (RFC 8314).
+    Implicit(CertificateFiles),
+    /// Never.
+    None,
+}
+
+impl ListenerTls {
+    /// The files, unless there is no TLS.
+    pub fn files(&self) -> Option<&CertificateFiles> {
+        match self {
+            Self::StartTls(files) | Self::Implicit(files) => Some(files),
+            Self::None => None,
+        }
+    }
+}
+
+/// PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, the server's own certificate first.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+#[derive(Clone, Copy)]
+enum TlsWord {
+    StartTls,
+    Implicit,
+    None,
+}
+
+impl Listener {
+    pub(super) fn read_all(ingress: &Fields<'_>, folder: &Path) -> Vec<Self> {
+        let mut listeners: Vec<Self> = Vec::new();
+        for fields in ingress.maps("listeners") {
+            let listener = Self::read(&fields, folder);
+            if let Some(listener) = listener {
+                if listeners.iter().any(|other| other.name == listener.name) {
+                    fields.problem("name", format!("{:?} is used twice", listener.name));
+                }
+                let same_address = listeners
+                    .iter()
+                    .find(|other| other.address == listener.address && listener.address.port() != 0);
+                if let Some(other) = same_address {
+                    fields.problem("address", format!("the listener {:?} has the same", other.name));
+                }
+                listeners.push(listener);
+            }
+            fields.close();
+        }
+        listeners
+    }
+
+    fn read(fields: &Fields<'_>, folder: &Path) -> Option<Self> {
+        let name = fields.required_text("name");
+        let kind = fields
+            .one_of("kind", &[("submission", ListenerKind::Submission)])
+            .unwrap_or(ListenerKind::Submission);
+        let address = match fields.required_text("address") {
+            Some(_) => socket_address(fields, "address"),
+            None => None,
+        };
+        let tls = Self::read_tls(fields, folder);
+        let allow_plaintext_auth_from: Vec<IpNet> = fields.read_list("allowPlaintextAuthFrom", |text| {
+            let network: IpNet = text
+                .parse()
+                .map_err(|_| "a network such as 127.0.0.0/8 is expected".to_owned())?;
+            if network.network().is_loopback() && network.broadcast().is_loopback() {
+                Ok(network)
+            } else {
+                Err("only loopback networks are accepted".to_owned())
+            }
+        });
+        let max_message_size = fields
+            .parsed("maxMessageSize")
+            .unwrap_or(ByteSize::from_mib(25));
+        if !(ByteSize::from_bytes(65_536)..=ByteSize::from_mib(512)).contains(&max_message_size) {
+            let what = format!("64KiB to 512MiB is expected, found {max_message_size}");
+            fields.problem("maxMessageSize", what);
+        }
+        Some(Self {
+            max_message_size,
+            max_recipients: fields
+                .small_integer("maxRecipients", 100..=10_000)
+                .unwrap_or(100),
+            command_timeout: positive(fields, "commandTimeout", Span::from_secs(300)),
+            data_timeout: positive(fields, "dataTimeout", Span::from_secs(600)),
+            max_connections: fields
+                .small_integer("maxConnections", 1..=1_000_000)
+                .unwrap_or(10_000),
+            name: name?.to_owned(),
+            kind,
+            address: address?,
+            tls: tls?,
+            allow_plaintext_auth_from,
+        })
+    }
+
+    fn read_tls(fields: &Fields<'_>, folder: &Path) -> Option<ListenerTls> {
+        let words = [("starttls", TlsWord::StartTls), ("implicit", TlsWord::Implicit), ("none", TlsWord::None)];
+        let word = match fields.required_text("tls") {
+            Some(_) => fields.one_of("tls", &words),
+            None => None,
+        };
+        let certificate = fields.text("certificate");
+        let key = fields.text("key");
+        let files = |word: &str| match (certificate, key) {
+            (Some(certificate), Some(key)) => Some(CertificateFiles {
+                certificate: folder.join(certificate),
+                key: folder.join(key),
+            }),
+            (certificate, _) => {
+                let missing = if certificate.is_none() { "certificate" } else { "key" };
+                fields.problem(missing, format!("is missing: tls is {word}"));
+                None
+            }
+        };
+        match word? {
+            TlsWord::StartTls => files("starttls").map(ListenerTls::StartTls),
+            TlsWord::Implicit => files("implicit").map(ListenerTls::Implicit),
+            TlsWord::None => Some(ListenerTls::None),
+        }
+    }
+}
+
+fn positive(fields: &Fields<'_>, name: &'static str, default: Span) -> Span {
+    let span = fields.parsed(name).unwrap_or(default);
+    if span.as_millis() == 0 {
+        fields.problem(name, "must not be 0");
+    }
+    span
+}

@@ -1,0 +1,222 @@
+//! `staffetta.yaml`: where the servers are, what is bound where. Everything else is resource
+//! documents (crate `config`).
+
+mod listener;
+mod services;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::{Fields, Node, Problem, Problems};
+use mail::{ByteSize, Domain};
+
+pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls};
+pub use services::{All, Feedback, Ingress, Scheduler, Sender, Signer};
+
+/// The validated `staffetta.yaml`.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// Our name in banner and EHLO, and the domain of our Message-IDs and of the DSNs' postmaster.
+    pub hostname: Domain,
+    /// The NATS server or cluster.
+    pub nats: Nats,
+    /// The Redis server.
+    pub redis: Redis,
+    /// What a 250 stands for.
+    pub durability: Durability,
+    /// Number of partitions that `init` creates.
+    pub partitions: u32,
+    /// What `init` may use.
+    pub storage: Storage,
+    /// DNS servers; empty = those of the system.
+    pub resolvers: Vec<SocketAddr>,
+    /// Service `ingress`.
+    pub ingress: Ingress,
+    /// Service `signer`.
+    pub signer: Signer,
+    /// Service `scheduler`.
+    pub scheduler: Scheduler,
+    /// Service `sender`.
+    pub sender: Sender,
+    /// Service `feedback`.
+    pub feedback: Feedback,
+    /// Several services in one process.
+    pub all: All,
+}
+
+/// Where NATS is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nats {
+    /// `nats://host:port`, several separated by commas.
+    pub url: String,
+    /// Monitoring endpoint, from which the durability is read; without it, it is only declared.
+    pub monitor: Option<String>,
+}
+
+/// Where Redis is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redis {
+    /// `redis://host:port`.
+    pub url: String,
+}
+
+/// What the storage must survive before a 250 is said (architecture section 5, invariant 1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// R1 with an fsync for every record, or R3 with them across failure domains.
+    Strict,
+    /// Anything weaker, asked for by name.
+    Relaxed,
+}
+
+impl Durability {
+    /// As it is written in the file.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Relaxed => "relaxed",
+        }
+    }
+}
+
+/// What `init` may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// The volume of one NATS server; the streams' bounds sum to at most 80 % of it.
+    pub volume: ByteSize,
+    /// 1 or 3.
+    pub replicas: u32,
+}
+
+/// The file could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is not there or can't be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not valid.
+    #[error("{}", list(path, problems))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Everything that is wrong with it.
+        problems: Vec<Problem>,
+    },
+}
+
+fn list(path: &Path, problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("{}: {problem}", path.display()))
+        .collect();
+    lines.join("\n")
+}
+
+impl Bootstrap {
+    /// Reads and validates the file. Relative paths in it are taken from the file's folder.
+    pub fn load(path: &Path) -> Result<Self, LoadError> {
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::from_yaml_in(&text, folder).map_err(|problems| LoadError::Invalid {
+            path: path.to_owned(),
+            problems,
+        })
+    }
+
+    /// Validates a text; relative paths in it stay relative. An empty text gives the defaults.
+    pub fn from_yaml(text: &str) -> Result<Self, Vec<Problem>> {
+        Self::from_yaml_in(text, Path::new(""))
+    }
+
+    /// Validates a text; relative paths in it are taken from `folder`.
+    pub fn from_yaml_in(text: &str, folder: &Path) -> Result<Self, Vec<Problem>> {
+        let documents = Node::from_yaml(text).map_err(|problem| vec![problem])?;
+        let empty = Node {
+            line: None,
+            value: config::NodeValue::Null,
+        };
+        let problems = Problems::new();
+        if let Some(second) = documents.get(1) {
+            problems.add("", second.line, "only one document is expected");
+        }
+        let fields = Fields::open("", "", documents.first().unwrap_or(&empty), &problems);
+        let bootstrap = Self::read(&fields, folder);
+        fields.close();
+        problems.none_or(bootstrap)
+    }
+
+    fn read(fields: &Fields<'_>, folder: &Path) -> Self {
+        let storage = fields.map("storage");
+        let storage_read = Storage {
+            volume: storage
+                .parsed("volumeBytes")
+                .unwrap_or(ByteSize::from_bytes(20 << 30)),
+            replicas: storage.small_integer("replicas", 1..=3).unwrap_or(1),
+        };
+        if storage_read.replicas == 2 {
+            storage.problem("replicas", "1 or 3 is expected, found 2");
+        }
+        storage.close();
+        let durability = [("strict", Durability::Strict), ("relaxed", Durability::Relaxed)];
+        Self {
+            hostname: fields
+                .domain("hostname")
+                .unwrap_or_else(|| Domain::parse("localhost").expect("localhost is a domain name")),
+            nats: read_nats(fields.map("nats")),
+            redis: read_redis(fields.map("redis")),
+            durability: fields
+                .one_of("durability", &durability)
+                .unwrap_or(Durability::Strict),
+            partitions: fields.small_integer("partitions", 1..=1024).unwrap_or(4),
+            storage: storage_read,
+            resolvers: fields.parsed_list("resolvers"),
+            ingress: Ingress::read(fields.map("ingress"), folder),
+            signer: Signer::read(fields.map("signer")),
+            scheduler: Scheduler::read(fields.map("scheduler")),
+            sender: Sender::read(fields.map("sender")),
+            feedback: Feedback::read(fields.map("feedback")),
+            all: All::read(fields.map("all")),
+        }
+    }
+}
+
+fn read_nats(fields: Fields<'_>) -> Nats {
+    let nats = Nats {
+        url: url(&fields, "url", &["nats://", "tls://"]).unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned()),
+        monitor: url(&fields, "monitor", &["http://"]),
+    };
+    fields.close();
+    nats
+}
+
+fn read_redis(fields: Fields<'_>) -> Redis {
+    let redis = Redis {
+        url: url(&fields, "url", &["redis://"]).unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
+    };
+    fields.close();
+    redis
+}
+
+/// A URL (or several, separated by commas) of one of the schemes.
+fn url(fields: &Fields<'_>, name: &'static str, schemes: &[&str]) -> Option<String> {
+    let text = fields.text(name).filter(|text| !text.is_empty())?;
+    let valid = text.split(',').all(|url| {
+        schemes
+            .iter()
+            .any(|scheme| url.trim().strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+    });
+    if !valid {
+        let expected = schemes.join("… or ");
+        fields.problem(name, format!("a URL {expected}… is expected, found {text:?}"));
+        return None;
+    }
+    Some(text.to_owned())
+}

@@ -1,0 +1,180 @@
+//! The section of each service.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use config::Fields;
+use mail::{ByteSize, Span};
+
+use super::Listener;
+
+/// Service `ingress`.
+#[derive(Debug, Clone)]
+pub struct Ingress {
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+    /// SMTP listeners; `ingress` does not run without one.
+    pub listeners: Vec<Listener>,
+    /// Memory for the bodies of messages on their way in, all connections together.
+    pub body_memory: ByteSize,
+}
+
+/// Service `signer`.
+#[derive(Debug, Clone)]
+pub struct Signer {
+    /// gRPC.
+    pub listen: SocketAddr,
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+    /// Threads that sign; 0 = as many as there are cores.
+    pub threads: u32,
+}
+
+/// Service `scheduler`.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    /// gRPC (dispatch and admin).
+    pub listen: SocketAddr,
+    /// `host:port` at which senders and the command-line tool reach it.
+    pub advertise: String,
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+}
+
+/// Service `sender`.
+#[derive(Debug, Clone)]
+pub struct Sender {
+    /// URLs of the signers, `http://host:port`.
+    pub signers: Vec<String>,
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+    /// Assignments that each scheduler may have outstanding here, 1 to 65,536.
+    pub credit: u32,
+    /// How long a stop waits for open transactions (a final reply may take 10 minutes).
+    pub drain_timeout: Span,
+}
+
+/// Service `feedback`.
+#[derive(Debug, Clone)]
+pub struct Feedback {
+    /// Health and metrics.
+    pub metrics: SocketAddr,
+}
+
+/// Several services in one process.
+#[derive(Debug, Clone)]
+pub struct All {
+    /// Health and metrics of all of them together.
+    pub metrics: SocketAddr,
+}
+
+impl Ingress {
+    pub(super) fn read(fields: Fields<'_>, folder: &Path) -> Self {
+        let ingress = Self {
+            metrics: address(&fields, "metrics", 9101),
+            listeners: Listener::read_all(&fields, folder),
+            body_memory: fields
+                .parsed("bodyMemory")
+                .unwrap_or(ByteSize::from_mib(256)),
+        };
+        fields.close();
+        ingress
+    }
+}
+
+impl Signer {
+    pub(super) fn read(fields: Fields<'_>) -> Self {
+        let signer = Self {
+            listen: address(&fields, "listen", 7102),
+            metrics: address(&fields, "metrics", 9102),
+            threads: fields.small_integer("threads", 0..=1024).unwrap_or(0),
+        };
+        fields.close();
+        signer
+    }
+}
+
+impl Scheduler {
+    pub(super) fn read(fields: Fields<'_>) -> Self {
+        let listen = address(&fields, "listen", 7103);
+        let advertise = match fields.text("advertise") {
+            Some(text) if is_host_and_port(text) => text.to_owned(),
+            Some(text) => {
+                fields.problem("advertise", format!("host:port is expected, found {text:?}"));
+                String::new()
+            }
+            None => {
+                if listen.ip().is_unspecified() {
+                    fields.problem("advertise", "is missing: listen names no address that others could use");
+                }
+                listen.to_string()
+            }
+        };
+        let scheduler = Self {
+            listen,
+            advertise,
+            metrics: address(&fields, "metrics", 9103),
+        };
+        fields.close();
+        scheduler
+    }
+}
+
+impl Sender {
+    pub(super) fn read(fields: Fields<'_>) -> Self {
+        let signers = fields.read_list("signers", |text| {
+            if text.len() > "http://".len() && text.starts_with("http://") {
+                Ok(text.to_owned())
+            } else {
+                Err("a URL http://host:port is expected".to_owned())
+            }
+        });
+        let sender = Self {
+            signers: if signers.is_empty() { vec!["http://127.0.0.1:7102".to_owned()] } else { signers },
+            metrics: address(&fields, "metrics", 9104),
+            credit: fields.small_integer("credit", 1..=65_536).unwrap_or(512),
+            drain_timeout: fields.parsed("drainTimeout").unwrap_or(Span::from_secs(660)),
+        };
+        fields.close();
+        sender
+    }
+}
+
+impl Feedback {
+    pub(super) fn read(fields: Fields<'_>) -> Self {
+        let feedback = Self {
+            metrics: address(&fields, "metrics", 9105),
+        };
+        fields.close();
+        feedback
+    }
+}
+
+impl All {
+    pub(super) fn read(fields: Fields<'_>) -> Self {
+        let all = Self {
+            metrics: address(&fields, "metrics", 9090),
+        };
+        fields.close();
+        all
+    }
+}
+
+fn address(fields: &Fields<'_>, name: &'static str, default_port: u16) -> SocketAddr {
+    socket_address(fields, name).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)))
+}
+
+/// `IP:port`; the standard library's own error says too little.
+pub(super) fn socket_address(fields: &Fields<'_>, name: &'static str) -> Option<SocketAddr> {
+    let text = fields.text(name)?;
+    let parsed = text.parse().ok();
+    if parsed.is_none() {
+        fields.problem(name, format!("an address IP:port is expected, found {text:?}"));
+    }
+    parsed
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
