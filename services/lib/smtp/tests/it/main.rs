@@ -1,0 +1,14 @@
+//! Tests over the public face of the crate.
+
+#[cfg(test)]
+mod commands;
+#[cfg(test)]
+mod data;
+#[cfg(test)]
+mod known_faults;
+#[cfg(test)]
+mod pieces;
+#[cfg(test)]
+mod replies;
+#[cfg(test)]
+mod writing;
