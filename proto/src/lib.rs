@@ -21,3 +21,7 @@ generated!(envelope, spool, journal, dispatch, signer, admin);
 mod calls;
 #[cfg(feature = "grpc")]
 pub use calls::{Attached, CallError, Dispatch, Sign};
+#[cfg(feature = "grpc")]
+mod sign_client;
+#[cfg(feature = "grpc")]
+pub use sign_client::{BatchingSigner, GrpcSigner, MAX_SIGN_CALL_BYTES, MAX_SIGN_REQUESTS};
