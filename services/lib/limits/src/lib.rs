@@ -1,0 +1,38 @@
+//! Limits that hold over all replicas: slices of a lane's limit, lent by Redis.
+//!
+//! - [`Grants`]: the connection, and [`Grants::ask`]
+//! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered
+//! - [`safe_share`]: what a replica may use when Redis cannot be asked
+//!
+//! # How it counts
+//!
+//! A slice is leave for `amount` uses until it expires. Over any window of the limit's length the sum of what
+//! all replicas use is at most the limit, because a slice counts in full until it expires and one window more,
+//! and what was used counts for one window after its last use. A report (`previous` of the next request)
+//! replaces the one by the other, so that what was not used is free again at once. All of it happens in one
+//! atomic script over one key, by Redis' own clock.
+//!
+//! Uses are counted as of the last one in the slice, so a slice that is used up slowly makes the limit look
+//! fuller than it is: at a steady pace the limit is used to about `window / (window + ttl / 2)`. A `ttl` of
+//! 1/16 of the window costs 3 %.
+//!
+//! # What can't be known
+//!
+//! A lost reply may have been a grant: nothing is retried, the slice counts until it ends by itself. When
+//! Redis was restarted, emptied or failed over (its run id or the epoch key changed), what was used before is
+//! not known: [`GrantReply::Unknown`] says for how long the safe share holds. What is used under the safe share
+//! is reported as `outside`, so that grants continue where it ended.
+//!
+//! Redis must not evict keys (`maxmemory-policy noeviction`), and its clock must not jump forward by more than
+//! a small part of a window; a clock that jumps back is handled.
+
+mod connection;
+mod grant;
+mod grants;
+mod script;
+mod share;
+
+pub use connection::Options;
+pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
+pub use grants::{Error, Grants, Unavailable};
+pub use share::safe_share;

@@ -1,0 +1,181 @@
+//! Redis dies, forgets, or is not the master any more.
+
+use std::time::{Duration, Instant};
+
+use limits::{GrantReply, Grants, Options, SliceUse, Unavailable};
+
+use crate::server::{Server, client, connected, once_known, request};
+
+const WINDOW: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_unavailable_at_once() {
+    let grants = Grants::connect(Options::new("redis://127.0.0.1:1/")).unwrap();
+    let before = Instant::now();
+    assert!(grants.ask(&request("lane", 10, WINDOW, 1)).await.is_err());
+    assert!(before.elapsed() < Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn a_wrong_url_is_refused_without_showing_it() {
+    let error = Grants::connect(Options::new("nonsense://user:secret@host"))
+        .err()
+        .unwrap();
+    assert!(!error.to_string().contains("secret"));
+}
+
+#[tokio::test]
+async fn a_new_server_knows_nothing_for_one_window() {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("lane", 10, WINDOW, 1);
+    let GrantReply::Unknown { safe_for } = grants.ask(&wish).await.unwrap() else {
+        panic!("the use so far cannot be known");
+    };
+    assert!(safe_for <= WINDOW + wish.ttl);
+    tokio::time::sleep(safe_for).await;
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Granted { amount: 1, .. }
+    ));
+}
+
+#[tokio::test]
+async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("lane", 10, WINDOW, 5);
+    let GrantReply::Granted { slice_id, .. } = once_known(&grants, &wish).await else {
+        panic!("a slice was free");
+    };
+    let port = server.port;
+    server.kill();
+    let before = Instant::now();
+    assert!(grants.ask(&wish).await.is_err());
+    assert!(
+        before.elapsed() < Duration::from_millis(400),
+        "{:?}",
+        before.elapsed()
+    );
+
+    let _server = Server::start_on(port);
+    connected(&grants).await;
+    let mut again = wish.clone();
+    again.previous = Some(SliceUse {
+        slice_id,
+        used: 1,
+        last_use_ago: Duration::ZERO,
+    });
+    again.outside = 9;
+    assert!(matches!(
+        grants.ask(&again).await.unwrap(),
+        GrantReply::Unknown { .. }
+    ));
+    // The old slice's use and the use under the safe share count in the new epoch.
+    tokio::time::sleep(WINDOW - Duration::from_millis(100)).await;
+    again.outside = 10;
+    assert!(matches!(
+        grants.ask(&again).await.unwrap(),
+        GrantReply::Unknown { .. }
+    ));
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Nothing { .. }
+    ));
+}
+
+#[tokio::test]
+async fn emptied_without_a_restart_is_unknown() {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("lane", 10, WINDOW, 1);
+    once_known(&grants, &wish).await;
+    assert_eq!(server.command(&["FLUSHALL"]).as_deref(), Some("+OK"));
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Unknown { .. }
+    ));
+    assert!(matches!(
+        once_known(&grants, &wish).await,
+        GrantReply::Granted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn forgotten_scripts_are_loaded_again() {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("lane", 10, WINDOW, 1);
+    once_known(&grants, &wish).await;
+    assert_eq!(server.command(&["SCRIPT", "FLUSH"]).as_deref(), Some("+OK"));
+    assert!(grants.ask(&wish).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_hanging_redis_is_unavailable_after_the_response_time_out() {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("lane", 10, WINDOW, 1);
+    once_known(&grants, &wish).await;
+    assert_eq!(
+        server
+            .command(&["CLIENT", "PAUSE", "1000", "ALL"])
+            .as_deref(),
+        Some("+OK")
+    );
+    let before = Instant::now();
+    assert!(grants.ask(&wish).await.is_err());
+    let took = before.elapsed();
+    assert!(
+        (Duration::from_millis(200)..Duration::from_millis(600)).contains(&took),
+        "{took:?}"
+    );
+    assert!(matches!(
+        once_known(&grants, &wish).await,
+        GrantReply::Granted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn after_a_fail_over_the_demoted_master_is_left_and_the_use_is_unknown() {
+    let (first, second) = (Server::start(), Server::start());
+    let grants = client(&first).await;
+    let wish = request("lane", 10, WINDOW, 1);
+    once_known(&grants, &wish).await;
+    // The client stays connected to the demoted server, which refuses every write.
+    let replicaof = ["REPLICAOF", "127.0.0.1", &second.port.to_string()];
+    assert_eq!(first.command(&replicaof).as_deref(), Some("+OK"));
+    let refused: Unavailable = grants.ask(&wish).await.unwrap_err();
+    assert!(refused.0.contains("ReadOnly"), "{refused}");
+    assert!(
+        !grants.is_connected(),
+        "a connection to a demoted master is of no use"
+    );
+    assert!(grants.ask(&wish).await.is_err());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while first.command(&["DBSIZE"]).as_deref() != Some(":0") {
+        assert!(Instant::now() < deadline, "the replica does not follow");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // It becomes the master again, now with what the other one had: nothing of ours.
+    assert_eq!(
+        first.command(&["REPLICAOF", "NO", "ONE"]).as_deref(),
+        Some("+OK")
+    );
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match grants.ask(&wish).await {
+            Ok(reply) => {
+                assert!(matches!(reply, GrantReply::Unknown { .. }), "{reply:?}");
+                break;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+        assert!(Instant::now() < deadline);
+    }
+    assert!(matches!(
+        once_known(&grants, &wish).await,
+        GrantReply::Granted { .. }
+    ));
+}

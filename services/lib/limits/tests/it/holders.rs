@@ -1,0 +1,173 @@
+//! What becomes of slices: reported, lost, given back.
+
+use std::time::{Duration, Instant};
+
+use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
+
+use crate::server::{Server, client, once_known, request};
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+async fn ready(limit: u64) -> (Server, Grants, GrantRequest) {
+    let server = Server::start();
+    let grants = client(&server).await;
+    let wish = request("source|site", limit, WINDOW, limit);
+    once_known(&grants, &request("source|site", limit, WINDOW, 0)).await;
+    (server, grants, wish)
+}
+
+/// Takes everything in as many slices as it needs.
+async fn take_all(grants: &Grants, wish: &GrantRequest) -> Vec<(SliceId, u64)> {
+    let mut slices = Vec::new();
+    while let GrantReply::Granted {
+        slice_id, amount, ..
+    } = grants.ask(wish).await.unwrap()
+    {
+        slices.push((slice_id, amount));
+    }
+    slices
+}
+
+#[tokio::test]
+async fn a_slice_is_a_small_part_and_all_of_them_are_the_limit() {
+    let (_server, grants, wish) = ready(100).await;
+    let slices = take_all(&grants, &wish).await;
+    assert!(slices.iter().all(|(_, amount)| *amount <= 7), "{slices:?}");
+    assert_eq!(slices.iter().map(|(_, amount)| amount).sum::<u64>(), 100);
+}
+
+#[tokio::test]
+async fn the_slice_of_a_crashed_holder_counts_until_it_expires_and_one_window_more() {
+    let (_server, grants, wish) = ready(16).await;
+    let before = Instant::now();
+    let slices = take_all(&grants, &wish).await;
+    assert_eq!(slices.len(), 16);
+    loop {
+        match grants.ask(&wish).await.unwrap() {
+            GrantReply::Granted { .. } => break,
+            GrantReply::Nothing { retry_after } => tokio::time::sleep(retry_after).await,
+            GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
+        }
+    }
+    let waited = before.elapsed();
+    assert!(waited >= WINDOW + wish.ttl, "{waited:?}");
+    assert!(waited < WINDOW * 2, "{waited:?}");
+}
+
+#[tokio::test]
+async fn what_was_not_used_is_free_at_once_and_what_was_used_counts_for_a_window() {
+    let (_server, grants, mut wish) = ready(16).await;
+    let slices = take_all(&grants, &wish).await;
+    let used_at = Instant::now();
+    wish.previous = Some(SliceUse {
+        slice_id: slices[0].0,
+        used: 0,
+        last_use_ago: Duration::ZERO,
+    });
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Granted { amount: 1, .. }
+    ));
+    for (slice_id, amount) in &slices[1..] {
+        let mut report = wish.clone();
+        report.want = 0;
+        report.previous = Some(SliceUse {
+            slice_id: *slice_id,
+            used: *amount,
+            last_use_ago: used_at.elapsed(),
+        });
+        assert_eq!(
+            grants.ask(&report).await.unwrap(),
+            GrantReply::Nothing {
+                retry_after: Duration::ZERO
+            }
+        );
+    }
+    wish.previous = None;
+    tokio::time::sleep(
+        (used_at + WINDOW - Duration::from_millis(100)).saturating_duration_since(Instant::now()),
+    )
+    .await;
+    assert!(
+        matches!(grants.ask(&wish).await.unwrap(), GrantReply::Nothing { .. }),
+        "used a window ago at most"
+    );
+    tokio::time::sleep(
+        (used_at + WINDOW + Duration::from_millis(60)).saturating_duration_since(Instant::now()),
+    )
+    .await;
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Granted { .. }
+    ));
+}
+
+#[tokio::test]
+async fn a_report_that_is_sent_again_frees_nothing_twice() {
+    let (_server, grants, mut wish) = ready(16).await;
+    let slices = take_all(&grants, &wish).await;
+    wish.previous = Some(SliceUse {
+        slice_id: slices[0].0,
+        used: 0,
+        last_use_ago: Duration::ZERO,
+    });
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Granted { .. }
+    ));
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Nothing { .. }
+    ));
+}
+
+#[tokio::test]
+async fn use_under_the_safe_share_counts_when_it_is_reported() {
+    let (_server, grants, mut wish) = ready(16).await;
+    wish.outside = 16;
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Nothing { .. }
+    ));
+}
+
+#[tokio::test]
+async fn the_state_of_a_lane_stays_small_and_ends() {
+    let (server, grants, mut wish) = ready(1_000_000).await;
+    wish.ttl = Duration::from_millis(1);
+    let until = Instant::now() + WINDOW * 2;
+    let mut last = None;
+    while Instant::now() < until {
+        // Every second slice is never reported about.
+        wish.previous = last.take();
+        if let GrantReply::Granted { slice_id, .. } = grants.ask(&wish).await.unwrap() {
+            last = Some(SliceUse {
+                slice_id,
+                used: 1,
+                last_use_ago: Duration::ZERO,
+            });
+        }
+        wish.previous = None;
+        grants.ask(&wish).await.unwrap();
+    }
+    let mut keys = Vec::new();
+    let mut connection = redis::Client::open(server.url())
+        .unwrap()
+        .get_connection()
+        .unwrap();
+    let names: Vec<String> = redis::cmd("KEYS")
+        .arg("*grant*")
+        .query(&mut connection)
+        .unwrap();
+    for name in &names {
+        let length: u64 = redis::cmd("STRLEN")
+            .arg(name)
+            .query(&mut connection)
+            .unwrap();
+        let ttl: i64 = redis::cmd("PTTL").arg(name).query(&mut connection).unwrap();
+        keys.push((length, ttl));
+    }
+    assert_eq!(keys.len(), 1);
+    assert!(keys[0].0 < 3000, "{keys:?}");
+    assert!((1..=3000).contains(&keys[0].1), "{keys:?}");
+}

@@ -1,0 +1,108 @@
+//! Invariant 5: over any window, the sum of all replicas is at most the limit, and nearly all of it is used.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use limits::{GrantReply, Grants, SliceUse};
+
+use crate::server::{Server, client, once_known, request};
+
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// Uses what it is granted, as fast as it can or one use every `pace`, and writes down every use.
+async fn use_up(
+    grants: Grants,
+    key: &'static str,
+    limit: u64,
+    pace: Duration,
+    until: Instant,
+    uses: Arc<Mutex<Vec<Instant>>>,
+) {
+    let mut previous: Option<SliceUse> = None;
+    while Instant::now() < until {
+        let asked = Instant::now();
+        let mut wish = request(key, limit, WINDOW, limit);
+        wish.previous = previous.take();
+        match grants.ask(&wish).await.unwrap() {
+            GrantReply::Granted {
+                slice_id,
+                amount,
+                expires,
+            } => {
+                let (mut used, mut last) = (0, asked);
+                while used < amount {
+                    let now = Instant::now();
+                    if now >= asked + expires {
+                        break;
+                    }
+                    uses.lock().unwrap().push(now);
+                    (used, last) = (used + 1, now);
+                    if !pace.is_zero() {
+                        tokio::time::sleep(pace).await;
+                    }
+                }
+                previous = Some(SliceUse {
+                    slice_id,
+                    used,
+                    last_use_ago: last.elapsed(),
+                });
+            }
+            GrantReply::Nothing { retry_after } => tokio::time::sleep(retry_after).await,
+            GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
+        }
+    }
+}
+
+/// The most uses in any window, and the part of the limit that was used.
+fn measure(uses: &mut [Instant], limit: u64) -> (usize, f64) {
+    uses.sort_unstable();
+    let mut most = 0;
+    let mut first = 0;
+    for last in 0..uses.len() {
+        while uses[last] - uses[first] >= WINDOW {
+            first += 1;
+        }
+        most = most.max(last + 1 - first);
+    }
+    // So many limits' worth of uses can't take less than so many windows; how much more did they take?
+    let whole = (uses.len() - 1) / limit as usize - 1;
+    let last = uses.len() - 1;
+    let took = uses[last] - uses[last - whole * limit as usize];
+    let rate = whole as f64 * WINDOW.as_secs_f64() / took.as_secs_f64();
+    (most, rate)
+}
+
+async fn two_replicas(limit: u64, pace: Duration, seconds: u64) -> (usize, f64) {
+    let server = Server::start();
+    let (one, other) = (client(&server).await, client(&server).await);
+    once_known(&one, &request("lane", limit, WINDOW, 0)).await;
+    let uses = Arc::new(Mutex::new(Vec::new()));
+    let until = Instant::now() + Duration::from_secs(seconds);
+    tokio::join!(
+        use_up(one, "lane", limit, pace, until, uses.clone()),
+        use_up(other, "lane", limit, pace, until, uses.clone()),
+    );
+    let mut uses = uses.lock().unwrap();
+    measure(&mut uses, limit)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hammering_replicas_never_exceed_a_limit_and_use_nearly_all_of_it() {
+    let (most, rate) = two_replicas(200, Duration::ZERO, 8).await;
+    assert!(most <= 200, "{most} uses in a window");
+    assert!(rate >= 0.95, "only {rate:.3} of the limit was used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_use_their_slices_slowly_never_exceed_the_limit_either() {
+    let (most, rate) = two_replicas(100, Duration::from_millis(8), 8).await;
+    assert!(most <= 100, "{most} uses in a window");
+    assert!(rate >= 0.90, "only {rate:.3} of the limit was used");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_one_is_one() {
+    let (most, rate) = two_replicas(1, Duration::ZERO, 5).await;
+    assert_eq!(most, 1);
+    assert!(rate >= 0.90, "only {rate:.3} of the limit was used");
+}
