@@ -1,5 +1,23 @@
-//! x
+//! The configuration as resource documents (`apiVersion: staffetta.dev/v1alpha1`): what they may
+//! say, and the one validated [`Snapshot`] of them that all services follow.
+//!
+//! Pure: text in, values or problems out. Files that documents refer to are read by the service
+//! that needs them. [`Fields`] reads typed fields out of any YAML map; `staffetta.yaml` is read
+//! with it too.
+
+mod canonical;
+mod index;
 mod problem;
 mod read;
+mod references;
+mod resources;
+mod snapshot;
+
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
+pub use resources::{
+    API_VERSION, Credential, DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login,
+    PasswordHash, RetryPolicy, Route, RouteMatch, SendingDomain, Shaping, ShapingMatch, ShapingQuery, ShapingRule,
+    ShapingSet, Stream, Tenant, TlsPolicy,
+};
+pub use snapshot::{Action, Change, Snapshot};

@@ -48,6 +48,16 @@ impl<'a> Fields<'a> {
         self.line
     }
 
+    /// Whether the field is there and not null.
+    pub fn is_given(&self, name: &'static str) -> bool {
+        self.present(name).is_some()
+    }
+
+    /// Takes a field as known that was read before.
+    pub fn skip(&self, name: &'static str) {
+        self.is_given(name);
+    }
+
     /// Reports a problem of the field `name`, or of the map when it is empty.
     pub fn problem(&self, name: &str, what: impl Into<String>) {
         let line = self
@@ -115,6 +125,18 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    /// As `read`, for secrets: the text is not repeated in the problem.
+    pub fn read_secret<T>(&self, name: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+        let node = self.present(name)?;
+        let outcome = match &node.value {
+            NodeValue::Text(text) => read(text),
+            _ => Err("a text is expected: write it in quotes".to_owned()),
+        };
+        outcome
+            .map_err(|what| self.problem(name, what))
+            .ok()
     }
 
     /// A domain name.

@@ -52,6 +52,33 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The line of the field at a path such as `spec.rules[0].match.pool`, or of what is nearest
+    /// above it.
+    pub(crate) fn line_at(&self, path: &str) -> Option<u32> {
+        let mut node = self;
+        for step in path.split(['.', '[']).filter(|step| !step.is_empty()) {
+            let next = match &node.value {
+                NodeValue::Map(entries) => entries
+                    .iter()
+                    .find(|(name, _)| name == step)
+                    .map(|(_, entry)| entry),
+                NodeValue::List(items) => step
+                    .trim_end_matches(']')
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| items.get(index)),
+                _ => None,
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node.line
+    }
+}
+
 fn broken(error: &serde_saphyr::Error) -> Problem {
     let location = error.location();
     let bare = error.without_snippet().to_string();

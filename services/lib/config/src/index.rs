@@ -1,0 +1,170 @@
+//! Maps prepared once for a snapshot, so that the services' look-ups allocate nothing.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::resources::Resource;
+use crate::{Credential, DomainMatch, EgressPool, Route, SendingDomain, Shaping, ShapingQuery, ShapingRule, Tenant};
+
+type ByName<T> = HashMap<Box<str>, Arc<T>>;
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Index {
+    pub(crate) tenants: ByName<Tenant>,
+    pub(crate) pools: ByName<EgressPool>,
+    pub(crate) sending_domains: ByName<SendingDomain>,
+    pub(crate) credentials: ByName<Credential>,
+    by_username: ByName<Credential>,
+    /// Longest prefix first.
+    by_network: Vec<(IpNet, Arc<Credential>)>,
+    routes: Routes,
+    /// The least specific first: later ones are laid over earlier ones.
+    shaping: Vec<ShapingRule>,
+}
+
+/// Routes by the most specific part of their match; each list begins with the most specific route.
+#[derive(Debug, Clone, Default)]
+struct Routes {
+    all: Vec<Arc<Route>>,
+    exact: HashMap<Box<str>, Vec<Arc<Route>>>,
+    below: HashMap<Box<str>, Vec<Arc<Route>>>,
+    any: Vec<Arc<Route>>,
+}
+
+impl Index {
+    pub(crate) fn build<'a>(resources: impl Iterator<Item = &'a Resource>) -> Self {
+        let mut index = Self::default();
+        for resource in resources {
+            index.add(resource);
+        }
+        index
+            .by_network
+            .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
+        index.routes.sort();
+        index
+            .shaping
+            .sort_by_key(|rule| rule.matches.specificity());
+        index
+    }
+
+    fn add(&mut self, resource: &Resource) {
+        let name = || resource.name().into();
+        match resource {
+            Resource::Tenant(tenant) => {
+                self.tenants.insert(name(), tenant.clone());
+            }
+            Resource::EgressPool(pool) => {
+                self.pools.insert(name(), pool.clone());
+            }
+            Resource::SendingDomain(domain) => {
+                self.sending_domains.insert(name(), domain.clone());
+            }
+            Resource::Credential(credential) => {
+                self.credentials.insert(name(), credential.clone());
+                if let Some(login) = &credential.login {
+                    let username = login.username.as_str().into();
+                    self.by_username.insert(username, credential.clone());
+                }
+                let networks = credential.networks.iter();
+                self.by_network
+                    .extend(networks.map(|network| (*network, credential.clone())));
+            }
+            Resource::Route(route) => self.routes.add(route),
+            Resource::Shaping(set) => self.shaping.extend(set.rules.iter().cloned()),
+        }
+    }
+
+    pub(crate) fn credential_by_username(&self, username: &str) -> Option<&Arc<Credential>> {
+        self.by_username.get(username)
+    }
+
+    pub(crate) fn credential_for_network(&self, address: IpAddr) -> Option<&Arc<Credential>> {
+        let address = address.to_canonical();
+        self.by_network
+            .iter()
+            .find(|(network, _)| network.contains(&address))
+            .map(|(_, credential)| credential)
+    }
+
+    pub(crate) fn sending_domain(&self, domain: &str) -> Option<&Arc<SendingDomain>> {
+        if let Some(exact) = self.sending_domains.get(domain) {
+            return Some(exact);
+        }
+        parents(domain)
+            .filter_map(|parent| self.sending_domains.get(parent))
+            .find(|found| found.include_subdomains)
+    }
+
+    pub(crate) fn routes(&self) -> &[Arc<Route>] {
+        &self.routes.all
+    }
+
+    pub(crate) fn route<'a>(&'a self, tenant: &str, stream: &str, domain: &str) -> Option<&'a Arc<Route>> {
+        let first_match = |routes: &'a [Arc<Route>]| {
+            routes
+                .iter()
+                .find(|route| names(&route.matches.streams, stream) && names(&route.matches.tenants, tenant))
+        };
+        let exact = self.routes.exact.get(domain).into_iter();
+        let below = parents(domain).filter_map(|parent| self.routes.below.get(parent));
+        exact
+            .chain(below)
+            .chain([&self.routes.any])
+            .find_map(|routes| first_match(routes))
+    }
+
+    pub(crate) fn shaping(&self, lane: &ShapingQuery<'_>) -> Shaping {
+        let mut shaping = Shaping::default();
+        for rule in &self.shaping {
+            if rule.matches.matches(lane) {
+                shaping.overlay(rule);
+            }
+        }
+        shaping
+    }
+}
+
+impl Routes {
+    fn add(&mut self, route: &Arc<Route>) {
+        self.all.push(route.clone());
+        if route.matches.domains.is_empty() {
+            self.any.push(route.clone());
+        }
+        for domain in &route.matches.domains {
+            let (map, name) = match domain {
+                DomainMatch::Exact(name) => (&mut self.exact, name),
+                DomainMatch::Below(name) => (&mut self.below, name),
+            };
+            map.entry(name.as_str().into())
+                .or_default()
+                .push(route.clone());
+        }
+    }
+
+    fn sort(&mut self) {
+        let lists = self.exact.values_mut().chain(self.below.values_mut());
+        for list in lists.chain([&mut self.any]) {
+            list.sort_by_key(|route| std::cmp::Reverse(specificity(route)));
+        }
+    }
+}
+
+/// Among routes for the same domain: a named stream before a named tenant.
+pub(crate) fn specificity(route: &Route) -> (bool, bool) {
+    (!route.matches.streams.is_empty(), !route.matches.tenants.is_empty())
+}
+
+/// An empty list names everything.
+fn names(list: &[String], name: &str) -> bool {
+    list.is_empty() || list.iter().any(|entry| entry == name)
+}
+
+/// `b.example`, `example` of `a.b.example`.
+fn parents(domain: &str) -> impl Iterator<Item = &str> {
+    domain
+        .match_indices('.')
+        .map(|(position, _)| &domain[position + 1..])
+}

@@ -1,0 +1,254 @@
+//! What can be checked only when all resources are there: references, names that must be unique
+//! among several resources, and rules that tie.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::resources::{Origin, Resource};
+use crate::{Credential, Kind, Problems, Route, ShapingMatch, ShapingSet, index};
+
+/// All resources by kind and name.
+pub(crate) type Entries = BTreeMap<(Kind, String), Resource>;
+
+pub(crate) struct References<'a> {
+    entries: &'a Entries,
+    origins: &'a BTreeMap<(Kind, String), Origin>,
+    problems: &'a Problems,
+}
+
+impl<'a> References<'a> {
+    /// Reports everything. `origins` holds the documents that were just read; one that is not among
+    /// the entries could not be understood, which is reported already, so that what refers to it is
+    /// not reported too.
+    pub(crate) fn check(entries: &'a Entries, origins: &'a BTreeMap<(Kind, String), Origin>, problems: &'a Problems) {
+        let references = Self {
+            entries,
+            origins,
+            problems,
+        };
+        for resource in entries.values() {
+            references.check_resource(resource);
+        }
+        references.check_logins_and_networks();
+        references.check_sources();
+        references.check_routes_for_ties();
+        references.check_shaping_for_ties();
+    }
+
+    fn check_resource(&self, resource: &Resource) {
+        match resource {
+            Resource::Tenant(_) | Resource::EgressPool(_) => {}
+            Resource::SendingDomain(domain) => self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant),
+            Resource::Credential(credential) => self.check_credential(resource, credential),
+            Resource::Route(route) => self.check_route(resource, route),
+            Resource::Shaping(set) => self.check_shaping(resource, set),
+        }
+    }
+
+    fn check_credential(&self, resource: &Resource, credential: &Credential) {
+        self.check_name(resource, "spec.tenant", Kind::Tenant, &credential.tenant);
+        let tenant = (Kind::Tenant, credential.tenant.clone());
+        if let (Some(stream), Some(Resource::Tenant(tenant))) = (&credential.stream, self.entries.get(&tenant))
+            && tenant.stream(stream).is_none()
+        {
+            let streams = tenant.streams.iter().map(|stream| stream.name.as_str());
+            let what = format!("the tenant {} has no stream named {stream:?}; {}", tenant.name, known(streams));
+            self.report(resource, "spec.stream", what);
+        }
+    }
+
+    fn check_route(&self, resource: &Resource, route: &Route) {
+        self.check_name(resource, "spec.pool", Kind::EgressPool, &route.pool);
+        for (index, tenant) in route.matches.tenants.iter().enumerate() {
+            let path = format!("spec.match.tenants[{index}]");
+            self.check_name(resource, &path, Kind::Tenant, tenant);
+        }
+        let named = |tenant: &str| {
+            let tenants = &route.matches.tenants;
+            tenants.is_empty() || tenants.iter().any(|name| name == tenant)
+        };
+        let mut streams: Vec<&str> = Vec::new();
+        for entry in self.entries.values() {
+            if let Resource::Tenant(tenant) = entry
+                && named(&tenant.name)
+            {
+                streams.extend(tenant.streams.iter().map(|stream| stream.name.as_str()));
+            }
+        }
+        streams.sort_unstable();
+        streams.dedup();
+        if self.some_unreadable(Kind::Tenant) {
+            return;
+        }
+        for (index, stream) in route.matches.streams.iter().enumerate() {
+            if !streams.contains(&stream.as_str()) {
+                let path = format!("spec.match.streams[{index}]");
+                let what = format!("no matched tenant has a stream named {stream:?}; {}", known(streams.iter().copied()));
+                self.report(resource, &path, what);
+            }
+        }
+    }
+
+    fn check_shaping(&self, resource: &Resource, set: &ShapingSet) {
+        for (index, rule) in set.rules.iter().enumerate() {
+            if let Some(pool) = &rule.matches.pool {
+                let path = format!("spec.rules[{index}].match.pool");
+                self.check_name(resource, &path, Kind::EgressPool, pool);
+            }
+            if let Some(source) = &rule.matches.source {
+                let mut sources: Vec<&str> = self.sources().map(|(_, _, source)| source.name.as_str()).collect();
+                sources.sort_unstable();
+                sources.dedup();
+                if !sources.contains(&source.as_str()) && !self.some_unreadable(Kind::EgressPool) {
+                    let path = format!("spec.rules[{index}].match.source");
+                    let what = format!("no egress source named {source:?}; {}", known(sources.iter().copied()));
+                    self.report(resource, &path, what);
+                }
+            }
+        }
+    }
+
+    fn check_logins_and_networks(&self) {
+        let mut usernames: HashMap<&str, &str> = HashMap::new();
+        let mut networks: HashMap<ipnet::IpNet, &str> = HashMap::new();
+        for resource in self.entries.values() {
+            let Resource::Credential(credential) = resource else { continue };
+            if let Some(login) = &credential.login
+                && let Some(other) = usernames.insert(&login.username, &credential.name)
+            {
+                self.report(resource, "spec.username", format!("Credential/{other} has the same"));
+            }
+            for (index, network) in credential.networks.iter().enumerate() {
+                if let Some(other) = networks.insert(*network, &credential.name) {
+                    let path = format!("spec.networks[{index}]");
+                    self.report(resource, &path, format!("Credential/{other} has the same network {network}"));
+                }
+            }
+        }
+    }
+
+    fn check_sources(&self) {
+        let mut first: HashMap<&str, (&Resource, &crate::EgressSource)> = HashMap::new();
+        for (resource, index, source) in self.sources() {
+            let Some((other_pool, other)) = first.insert(&source.name, (resource, source)) else { continue };
+            if other.address != source.address || other.ehlo != source.ehlo {
+                let path = format!("spec.sources[{index}]");
+                let what = format!(
+                    "EgressPool/{} has a source named {:?} with another address or ehlo",
+                    other_pool.name(),
+                    source.name
+                );
+                self.report(resource, &path, what);
+            }
+        }
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (&'a Resource, usize, &'a crate::EgressSource)> {
+        self.entries.values().flat_map(|resource| {
+            let sources = match resource {
+                Resource::EgressPool(pool) => pool.sources.as_slice(),
+                _ => &[],
+            };
+            sources
+                .iter()
+                .enumerate()
+                .map(move |(index, source)| (resource, index, source))
+        })
+    }
+
+    /// Two routes tie when both match some mail and neither is more specific for it.
+    fn check_routes_for_ties(&self) {
+        let mut by_domain: HashMap<Option<&crate::DomainMatch>, Vec<(&Resource, &Route)>> = HashMap::new();
+        for resource in self.entries.values() {
+            let Resource::Route(route) = resource else { continue };
+            let mut domains: Vec<Option<&crate::DomainMatch>> = route.matches.domains.iter().map(Some).collect();
+            if domains.is_empty() {
+                domains.push(None);
+            }
+            for domain in domains {
+                let others = by_domain.entry(domain).or_default();
+                let tie = others
+                    .iter()
+                    .find(|(_, other)| index::specificity(other) == index::specificity(route) && overlap(route, other));
+                if let Some((_, other)) = tie {
+                    let of = domain.map_or("any domain".to_owned(), ToString::to_string);
+                    let what = if other.name == route.name {
+                        format!("names {of} twice")
+                    } else {
+                        format!("ties with Route/{} for mail to {of}: neither is more specific", other.name)
+                    };
+                    self.report(resource, "spec.match", what);
+                }
+                others.push((resource, route));
+            }
+        }
+    }
+
+    /// Two rules tie when they have the same match and set the same field.
+    fn check_shaping_for_ties(&self) {
+        let mut by_match: HashMap<&ShapingMatch, Vec<(&str, usize, Vec<&'static str>)>> = HashMap::new();
+        for resource in self.entries.values() {
+            let Resource::Shaping(set) = resource else { continue };
+            for (index, rule) in set.rules.iter().enumerate() {
+                let fields = rule.fields();
+                let others = by_match.entry(&rule.matches).or_default();
+                for (name, other_index, other_fields) in others.iter() {
+                    let both: Vec<&str> = fields
+                        .iter()
+                        .copied()
+                        .filter(|field| other_fields.contains(field))
+                        .collect();
+                    if !both.is_empty() {
+                        let path = format!("spec.rules[{index}]");
+                        let fields = both.join(", ");
+                        let what =
+                            format!("has the same match as Shaping/{name} spec.rules[{other_index}], and both set {fields}");
+                        self.report(resource, &path, what);
+                    }
+                }
+                others.push((&set.name, index, fields));
+            }
+        }
+    }
+
+    fn some_unreadable(&self, kind: Kind) -> bool {
+        self.origins
+            .keys()
+            .any(|key| key.0 == kind && !self.entries.contains_key(key))
+    }
+
+    fn check_name(&self, resource: &Resource, path: &str, kind: Kind, name: &str) {
+        let key = (kind, name.to_owned());
+        if self.entries.contains_key(&key) || self.origins.contains_key(&key) {
+            return;
+        }
+        let names = self
+            .entries
+            .keys()
+            .filter(|(other, _)| *other == kind)
+            .map(|(_, name)| name.as_str());
+        self.report(resource, path, format!("no {kind} named {name:?}; {}", known(names)));
+    }
+
+    fn report(&self, resource: &Resource, path: &str, what: String) {
+        let (kind, name) = (resource.kind(), resource.name());
+        match self.origins.get(&(kind, name.to_owned())) {
+            Some(origin) => origin.problem(self.problems, path, what),
+            None => Origin::present(kind, name).problem(self.problems, path, what),
+        }
+    }
+}
+
+fn overlap(left: &Route, right: &Route) -> bool {
+    let shared = |left: &[String], right: &[String]| left.is_empty() || left.iter().any(|name| right.contains(name));
+    shared(&left.matches.streams, &right.matches.streams) && shared(&left.matches.tenants, &right.matches.tenants)
+}
+
+/// Lists at most five names.
+fn known<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.as_slice() {
+        [] => "there is none".to_owned(),
+        names if names.len() <= 5 => format!("known: {}", names.join(", ")),
+        names => format!("known: {} and {} more", names[..5].join(", "), names.len() - 5),
+    }
+}

@@ -1,0 +1,146 @@
+//! Kind Credential.
+
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde_json::{Value, json};
+
+use crate::Fields;
+
+/// Who may submit, and as whose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Unique.
+    pub name: String,
+    /// Name of the tenant.
+    pub tenant: String,
+    /// For AUTH; compared octet by octet.
+    pub login: Option<Login>,
+    /// Stream of its mail; `None` = the tenant's default.
+    pub stream: Option<String>,
+    /// From these networks no AUTH is needed.
+    pub networks: Vec<IpNet>,
+}
+
+/// User name and password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// Unique among all credentials.
+    pub username: String,
+    /// How the password is checked.
+    pub password_hash: PasswordHash,
+}
+
+/// Where the hash of a password is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PasswordHash {
+    /// An Argon2 hash as a PHC string (`$argon2id$v=19$m=…`).
+    Phc(String),
+    /// A file whose first line is such a string.
+    File(PathBuf),
+}
+
+impl std::fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Phc(_) => f.write_str("Phc(…)"),
+            Self::File(path) => f.debug_tuple("File").field(path).finish(),
+        }
+    }
+}
+
+impl Credential {
+    pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
+        let username = spec.text("username").filter(|text| !text.is_empty());
+        let password_hash = spec.read_secret("passwordHash", read_password_hash);
+        let hash_given = spec.is_given("passwordHash");
+        let networks = spec.read_list("networks", |text| {
+            text.parse()
+                .map(|network: IpNet| network.trunc())
+                .map_err(|_| "a network such as 192.0.2.0/24 is expected".to_owned())
+        });
+        let login = match (username, password_hash) {
+            (Some(username), Some(password_hash)) => {
+                if username.len() > 255 {
+                    spec.problem("username", "must not be longer than 255 octets");
+                }
+                let username = username.to_owned();
+                Some(Login {
+                    username,
+                    password_hash,
+                })
+            }
+            (Some(_), None) if !hash_given => {
+                spec.problem("passwordHash", "is missing: there is a username");
+                None
+            }
+            (None, _) if hash_given => {
+                spec.problem("username", "is missing: there is a passwordHash");
+                None
+            }
+            (None, _) if !spec.is_given("networks") => {
+                spec.problem("", "username and passwordHash, or networks, or both are expected");
+                None
+            }
+            _ => None,
+        };
+        let stream = spec.text("stream").filter(|text| !text.is_empty());
+        Some(Self {
+            name: name.to_owned(),
+            tenant: spec.required_text("tenant")?.to_owned(),
+            login,
+            stream: stream.map(str::to_owned),
+            networks,
+        })
+    }
+
+    pub(super) fn spec(&self) -> Value {
+        let mut spec = json!({ "tenant": self.tenant });
+        if let Some(login) = &self.login {
+            spec["username"] = json!(login.username);
+            spec["passwordHash"] = match &login.password_hash {
+                PasswordHash::Phc(phc) => json!(phc),
+                PasswordHash::File(path) => json!(format!("file:{}", path.display())),
+            };
+        }
+        if let Some(stream) = &self.stream {
+            spec["stream"] = json!(stream);
+        }
+        if !self.networks.is_empty() {
+            let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();
+            spec["networks"] = json!(networks);
+        }
+        spec
+    }
+}
+
+/// The text is never repeated in a message: a password may stand there by mistake.
+fn read_password_hash(text: &str) -> Result<PasswordHash, String> {
+    if text.starts_with("file:") || text.starts_with("secretKeyRef:") {
+        return read_file_reference(text).map(PasswordHash::File);
+    }
+    let parts: Vec<&str> = text.split('$').collect();
+    let is_phc = matches!(
+        parts.as_slice(),
+        ["", "argon2id" | "argon2i" | "argon2d", version, parameters, salt, hash]
+            if version.starts_with("v=") && parameters.starts_with("m=") && !salt.is_empty() && !hash.is_empty()
+    );
+    if is_phc {
+        Ok(PasswordHash::Phc(text.to_owned()))
+    } else {
+        Err("an Argon2 hash \"$argon2id$v=19$…\" (see `staffetta hash-password`) or \"file:/path\" is expected".to_owned())
+    }
+}
+
+/// Secrets are referenced: `file:/path`; `secretKeyRef:` has to wait for Kubernetes.
+pub(super) fn read_file_reference(text: &str) -> Result<PathBuf, String> {
+    if text.starts_with("secretKeyRef:") {
+        return Err("secretKeyRef is not available outside Kubernetes yet; use \"file:/path\"".to_owned());
+    }
+    let path = text.strip_prefix("file:").map(Path::new);
+    match path {
+        Some(path) if path.is_absolute() => Ok(path.to_owned()),
+        Some(_) => Err("the path after \"file:\" must begin with \"/\"".to_owned()),
+        None => Err("\"file:/path\" is expected; secrets are never written inline".to_owned()),
+    }
+}
