@@ -1,4 +1,5 @@
 //! Grants against a real redis-server.
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod failures;
 mod holders;
