@@ -115,15 +115,18 @@ fn parse(line: &Line<'_>) -> Result<ReplyLine, ReplyError> {
         _ => return Err(ReplyError::Syntax),
     };
     let text = String::from_utf8_lossy(text);
-    let text = text
+    let mut text: String = text
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
+    // Octets that are not UTF-8 have become longer.
+    let truncated = line.cut || text.len() > LINE_TEXT;
+    text.truncate(text.floor_char_boundary(LINE_TEXT));
     Ok(ReplyLine {
         code,
         last,
         text,
         bare_line_feed: !line.strict_end,
-        truncated: line.cut,
+        truncated,
     })
 }

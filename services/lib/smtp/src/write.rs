@@ -178,7 +178,7 @@ fn end(out: &mut Vec<u8>) {
 
 /// Text without blanks and control characters.
 fn word(out: &mut Vec<u8>, text: &str) {
-    push_without(out, text, |c| c.is_control() || c.is_whitespace());
+    push_without(out, text, |c| c.is_control() || c.is_ascii_whitespace());
 }
 
 /// An address may have blanks, in quotes.

@@ -70,6 +70,8 @@ fn a_long_line_is_cut_at_2_kib() {
     let reply = one(input.as_bytes()).unwrap();
     assert!(reply.truncated);
     assert_eq!(reply.lines[0].len(), 2048);
+    let reply = one(&[b"250 ".as_slice(), &[0xff; 2000], b"\r\n"].concat()).unwrap();
+    assert!(reply.truncated && reply.lines[0].len() <= 2048);
     let input = format!("250 {}\r\n", "x".repeat(2048));
     assert!(!one(input.as_bytes()).unwrap().truncated);
 }
