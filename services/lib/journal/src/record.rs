@@ -59,6 +59,7 @@ pub fn genesis(now_ms: u64) -> Bytes {
     let start = SnapshotStart {
         snapshot_id: Bytes::from_static(b"genesis"),
         cursor: 0,
+        quarantined_blocks: Vec::new(),
     };
     let end = SnapshotEnd {
         snapshot_id: Bytes::from_static(b"genesis"),

@@ -1,0 +1,31 @@
+//! The queue of a partition: which messages live, when each delivery is due, what is under way.
+//!
+//! [`Intake`] is a state machine: its methods take the time and what happened, its [`Effect`]s say what is to be
+//! done. It holds the fenced journal writer, and an effect that others rely on (a permit, the acknowledgement of
+//! an outcome) appears only when the entry that it depends on is stored. The same `apply` functions serve live
+//! operation and replay, so that what is recovered is what was there.
+//!
+//! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
+
+mod arena;
+mod delivery;
+mod effect;
+mod intake;
+mod live;
+mod recovery;
+mod report;
+mod rows;
+mod snapshot;
+mod strings;
+mod trim;
+
+#[cfg(test)]
+mod tests;
+
+pub use delivery::{Key, Retry};
+pub use effect::{Assigned, Counted, Effect, SessionId};
+pub use intake::{InDoubt, Intake, Policies, Settings};
+pub use recovery::{BlockError, ReplayError};
+pub use report::{Judged, Verdict};
+pub use rows::{Row, Totals};
+pub use trim::Copy;

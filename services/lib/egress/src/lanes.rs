@@ -1,0 +1,630 @@
+//! Lanes: egress source × site.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::rate::{GrantNews, Rate, RateLimit, Take};
+
+/// Number of a lane, for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneId(pub u32);
+
+/// An attached sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SenderId(pub u64);
+
+/// A connection slot of a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SlotId(pub u32);
+
+/// What limits a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneLimits {
+    /// Connections at a time over all senders, at least 1.
+    pub connections: u32,
+    /// Messages per time; `None` = no limit.
+    pub rate: Option<RateLimit>,
+}
+
+/// What to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision<T> {
+    /// Give the delivery to the sender, over this slot.
+    Assign {
+        /// Where it leaves.
+        lane: LaneId,
+        /// Over which connection.
+        slot: SlotId,
+        /// By whom.
+        sender: SenderId,
+        /// What.
+        item: T,
+    },
+    /// The sender must close its idle connection: another one needs the slot.
+    CloseSlot {
+        /// The lane.
+        lane: LaneId,
+        /// The slot.
+        slot: SlotId,
+        /// Who holds it.
+        sender: SenderId,
+    },
+    /// Ask for a grant of the lane's rate.
+    AskGrant {
+        /// The lane.
+        lane: LaneId,
+        /// Messages wanted.
+        want: u64,
+        /// Messages of the last grant that were used.
+        used: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    Free,
+    /// Open (perhaps) and idle at a sender.
+    Idle(SenderId),
+    Busy(SenderId),
+    /// The sender was asked to close it.
+    Closing(SenderId),
+}
+
+#[derive(Debug)]
+struct Lane<T> {
+    source: Arc<str>,
+    site: Arc<str>,
+    limits: LaneLimits,
+    rate: Option<Rate>,
+    queue: VecDeque<(T, u64)>,
+    slots: Vec<Slot>,
+    /// In the list of runnable lanes.
+    runnable: bool,
+    starved: bool,
+}
+
+#[derive(Debug)]
+struct Sender {
+    credit: u32,
+    /// `None` = every source.
+    sources: Option<HashSet<Arc<str>>>,
+    draining: bool,
+}
+
+/// Ready deliveries, in lanes. A decision costs O(number of slots of the lane) at worst and O(1) in the usual case
+/// of one sender; it does not grow with what waits.
+#[derive(Debug)]
+pub struct Lanes<T> {
+    lanes: Vec<Lane<T>>,
+    numbers: HashMap<(Arc<str>, Arc<str>), LaneId>,
+    senders: HashMap<SenderId, Sender>,
+    order: Vec<SenderId>,
+    runnable: VecDeque<LaneId>,
+    starved: Vec<LaneId>,
+    timers: BinaryHeap<Reverse<(u64, LaneId)>>,
+    closing: VecDeque<(LaneId, SlotId, SenderId)>,
+    waiting: usize,
+}
+
+impl<T> Default for Lanes<T> {
+    fn default() -> Self {
+        Self {
+            lanes: Vec::new(),
+            numbers: HashMap::new(),
+            senders: HashMap::new(),
+            order: Vec::new(),
+            runnable: VecDeque::new(),
+            starved: Vec::new(),
+            timers: BinaryHeap::new(),
+            closing: VecDeque::new(),
+            waiting: 0,
+        }
+    }
+}
+
+impl<T> Lanes<T> {
+    /// The lane of a source and a site. `limits` is asked only for a new one.
+    pub fn lane(
+        &mut self,
+        source: &Arc<str>,
+        site: &Arc<str>,
+        limits: impl FnOnce() -> LaneLimits,
+    ) -> LaneId {
+        // Arcs are cloned for the look-up; both are counters on memory that is at hand.
+        let key = (source.clone(), site.clone());
+        if let Some(lane) = self.numbers.get(&key) {
+            return *lane;
+        }
+        let lane = LaneId(self.lanes.len() as u32);
+        let limits = limits();
+        self.lanes.push(Lane {
+            source: source.clone(),
+            site: site.clone(),
+            limits,
+            rate: limits.rate.map(Rate::new),
+            queue: VecDeque::new(),
+            slots: Vec::new(),
+            runnable: false,
+            starved: false,
+        });
+        self.numbers.insert(key, lane);
+        lane
+    }
+
+    /// Source and site of a lane.
+    pub fn names(&self, lane: LaneId) -> Option<(&Arc<str>, &Arc<str>)> {
+        self.lanes
+            .get(lane.0 as usize)
+            .map(|lane| (&lane.source, &lane.site))
+    }
+
+    /// The limit of a lane's rate.
+    pub fn rate_limit(&self, lane: LaneId) -> Option<RateLimit> {
+        self.lanes
+            .get(lane.0 as usize)?
+            .rate
+            .as_ref()
+            .map(Rate::limit)
+    }
+
+    /// New limits for every lane. A rate that stays the same keeps its count.
+    pub fn set_limits(&mut self, limits: impl Fn(&str, &str) -> LaneLimits) {
+        for number in 0..self.lanes.len() {
+            let lane = &mut self.lanes[number];
+            lane.limits = limits(&lane.source, &lane.site);
+            if lane.rate.as_ref().map(Rate::limit) != lane.limits.rate {
+                lane.rate = lane.limits.rate.map(Rate::new);
+            }
+            self.wake(LaneId(number as u32));
+        }
+    }
+
+    /// Deliveries that wait in lanes.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Connection slots in use or idle at senders.
+    pub fn slots_in_use(&self) -> usize {
+        self.lanes
+            .iter()
+            .flat_map(|lane| &lane.slots)
+            .filter(|slot| **slot != Slot::Free)
+            .count()
+    }
+
+    /// Adds a ready delivery. Deliveries of equal affinity prefer the same sender.
+    pub fn push(&mut self, lane: LaneId, item: T, affinity: u64) {
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+            state.queue.push_back((item, affinity));
+            self.waiting += 1;
+            self.wake(lane);
+        }
+    }
+
+    /// Takes all that waits out of the lanes, in order.
+    pub fn take_all(&mut self) -> Vec<T> {
+        self.waiting = 0;
+        self.lanes
+            .iter_mut()
+            .flat_map(|lane| lane.queue.drain(..))
+            .map(|(item, _)| item)
+            .collect()
+    }
+
+    /// A sender is attached. `sources` empty = it can use every source.
+    pub fn sender_up(
+        &mut self,
+        sender: SenderId,
+        credit: u32,
+        sources: impl IntoIterator<Item = Arc<str>>,
+    ) {
+        let sources: HashSet<Arc<str>> = sources.into_iter().collect();
+        let state = Sender {
+            credit,
+            sources: (!sources.is_empty()).then_some(sources),
+            draining: false,
+        };
+        if self.senders.insert(sender, state).is_none() {
+            self.order.push(sender);
+        }
+        (0..self.lanes.len()).for_each(|number| self.wake(LaneId(number as u32)));
+    }
+
+    /// A sender takes no more deliveries.
+    pub fn sender_drains(&mut self, sender: SenderId) {
+        if let Some(state) = self.senders.get_mut(&sender) {
+            state.draining = true;
+        }
+    }
+
+    /// A sender is gone with all its connections.
+    pub fn sender_gone(&mut self, sender: SenderId) {
+        self.senders.remove(&sender);
+        self.order.retain(|other| *other != sender);
+        for number in 0..self.lanes.len() {
+            for slot in &mut self.lanes[number].slots {
+                if matches!(slot, Slot::Idle(holder) | Slot::Busy(holder) | Slot::Closing(holder) if *holder == sender)
+                {
+                    *slot = Slot::Free;
+                }
+            }
+            self.wake(LaneId(number as u32));
+        }
+    }
+
+    /// An assignment is over (reported, returned or refused): the slot is idle again and the credit comes back.
+    pub fn released(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+        self.set_slot(lane, slot, |state| match state {
+            Slot::Busy(holder) if holder == sender => Slot::Idle(sender),
+            other => other,
+        });
+        if let Some(state) = self.senders.get_mut(&sender) {
+            state.credit += 1;
+        }
+        for starved in std::mem::take(&mut self.starved) {
+            if let Some(lane) = self.lanes.get_mut(starved.0 as usize) {
+                lane.starved = false;
+            }
+            self.wake(starved);
+        }
+        self.wake(lane);
+    }
+
+    /// A sender has closed the connection of a slot.
+    pub fn slot_closed(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+        self.set_slot(lane, slot, |state| match state {
+            Slot::Idle(holder) | Slot::Closing(holder) if holder == sender => Slot::Free,
+            other => other,
+        });
+        self.wake(lane);
+    }
+
+    fn set_slot(&mut self, lane: LaneId, slot: SlotId, change: impl FnOnce(Slot) -> Slot) {
+        let slots = self
+            .lanes
+            .get_mut(lane.0 as usize)
+            .map(|lane| &mut lane.slots);
+        if let Some(state) = slots.and_then(|slots| slots.get_mut(slot.0 as usize)) {
+            *state = change(*state);
+        }
+    }
+
+    /// An answer to a question for a grant.
+    pub fn grant(&mut self, now_ms: u64, lane: LaneId, news: GrantNews) {
+        if let Some(rate) = self
+            .lanes
+            .get_mut(lane.0 as usize)
+            .and_then(|lane| lane.rate.as_mut())
+        {
+            rate.news(now_ms, news);
+        }
+        self.wake(lane);
+    }
+
+    /// An assignment was not made after all (the delivery was not there any more).
+    pub fn unassign(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+        if let Some(rate) = self
+            .lanes
+            .get_mut(lane.0 as usize)
+            .and_then(|lane| lane.rate.as_mut())
+        {
+            rate.refund();
+        }
+        self.released(lane, slot, sender);
+    }
+
+    /// When the next lane that waits for time goes on.
+    pub fn next_wake(&self) -> Option<u64> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    fn wake(&mut self, lane: LaneId) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        if !state.runnable && !state.queue.is_empty() {
+            state.runnable = true;
+            self.runnable.push_back(lane);
+        }
+    }
+
+    /// The next decision; `None` when nothing can move now. Lanes take turns.
+    pub fn next(&mut self, now_ms: u64) -> Option<Decision<T>> {
+        if let Some((lane, slot, sender)) = self.closing.pop_front() {
+            return Some(Decision::CloseSlot { lane, slot, sender });
+        }
+        while let Some(&Reverse((at, lane))) = self.timers.peek() {
+            if at > now_ms {
+                break;
+            }
+            self.timers.pop();
+            self.wake(lane);
+        }
+        while let Some(lane) = self.runnable.pop_front() {
+            if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+                state.runnable = false;
+            }
+            if let Some(decision) = self.decide(now_ms, lane) {
+                self.wake(lane);
+                return Some(decision);
+            }
+            if let Some((lane, slot, sender)) = self.closing.pop_front() {
+                return Some(Decision::CloseSlot { lane, slot, sender });
+            }
+        }
+        None
+    }
+
+    fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
+        let state = self.lanes.get_mut(lane.0 as usize)?;
+        let affinity = state.queue.front()?.1;
+        let able = |id: SenderId| {
+            let sender = self.senders.get(&id)?;
+            let has_source = sender
+                .sources
+                .as_ref()
+                .is_none_or(|sources| sources.contains(&state.source));
+            (sender.credit > 0 && !sender.draining && has_source).then_some(id)
+        };
+        let preferred = match self.order.len() {
+            0 => None,
+            count => self
+                .order
+                .get((affinity % count as u64) as usize)
+                .copied()
+                .and_then(able),
+        };
+        let sender = preferred.or_else(|| self.order.iter().copied().find_map(able));
+        let Some(sender) = sender else {
+            if !state.starved {
+                state.starved = true;
+                self.starved.push(lane);
+            }
+            return None;
+        };
+        let (slot, sender) = match choose_slot(&state.slots, state.limits.connections, sender, able)
+        {
+            Choice::Slot(slot, sender) => (slot, sender),
+            Choice::Close(slot, holder) => {
+                state.slots[slot] = Slot::Closing(holder);
+                self.closing.push_back((lane, SlotId(slot as u32), holder));
+                return None;
+            }
+            Choice::Full => return None,
+        };
+        if let Some(rate) = &mut state.rate {
+            match rate.take(now_ms) {
+                Take::Yes => {}
+                Take::Asked => return None,
+                Take::Wait(until_ms) => {
+                    self.timers.push(Reverse((until_ms, lane)));
+                    return None;
+                }
+                Take::Ask { used } => {
+                    let want = rate.want(state.queue.len() as u64);
+                    return Some(Decision::AskGrant { lane, want, used });
+                }
+            }
+        }
+        if slot == state.slots.len() {
+            state.slots.push(Slot::Free);
+        }
+        state.slots[slot] = Slot::Busy(sender);
+        if let Some(sender) = self.senders.get_mut(&sender) {
+            sender.credit -= 1;
+        }
+        let (item, _) = state.queue.pop_front()?;
+        self.waiting -= 1;
+        Some(Decision::Assign {
+            lane,
+            slot: SlotId(slot as u32),
+            sender,
+            item,
+        })
+    }
+}
+
+enum Choice {
+    Slot(usize, SenderId),
+    Close(usize, SenderId),
+    Full,
+}
+
+/// An idle connection of the sender, else a free slot for it, else the idle connection of another able sender,
+/// else that of any sender, which must close it first.
+fn choose_slot(
+    slots: &[Slot],
+    limit: u32,
+    sender: SenderId,
+    able: impl Fn(SenderId) -> Option<SenderId>,
+) -> Choice {
+    let limit = limit.max(1) as usize;
+    if let Some(own) = slots.iter().position(|slot| *slot == Slot::Idle(sender)) {
+        return Choice::Slot(own, sender);
+    }
+    let used = slots.iter().filter(|slot| **slot != Slot::Free).count();
+    if used < limit {
+        let free = slots
+            .iter()
+            .position(|slot| *slot == Slot::Free)
+            .unwrap_or(slots.len());
+        return Choice::Slot(free, sender);
+    }
+    let idle = || {
+        slots
+            .iter()
+            .enumerate()
+            .filter_map(|(at, slot)| match slot {
+                Slot::Idle(holder) => Some((at, *holder)),
+                _ => None,
+            })
+    };
+    if let Some((at, holder)) = idle().find(|(_, holder)| able(*holder).is_some()) {
+        return Choice::Slot(at, holder);
+    }
+    match idle().next() {
+        Some((at, holder)) => Choice::Close(at, holder),
+        None => Choice::Full,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: LaneLimits = LaneLimits {
+        connections: 2,
+        rate: None,
+    };
+
+    fn lanes() -> (Lanes<u32>, LaneId) {
+        let mut lanes = Lanes::default();
+        let lane = lanes.lane(&"source".into(), &"site".into(), || LIMITS);
+        (lanes, lane)
+    }
+
+    fn assigned(lanes: &mut Lanes<u32>) -> Vec<(u32, u32, u64)> {
+        let mut all = Vec::new();
+        while let Some(Decision::Assign {
+            slot, sender, item, ..
+        }) = lanes.next(0)
+        {
+            all.push((item, slot.0, sender.0));
+        }
+        all
+    }
+
+    #[test]
+    fn never_opens_more_connections_than_allowed_and_reuses_idle_ones() {
+        let (mut lanes, lane) = lanes();
+        lanes.sender_up(SenderId(1), 10, []);
+        (0..5).for_each(|item| lanes.push(lane, item, 0));
+        assert_eq!(assigned(&mut lanes), [(0, 0, 1), (1, 1, 1)]);
+        lanes.released(lane, SlotId(1), SenderId(1));
+        assert_eq!(assigned(&mut lanes), [(2, 1, 1)]);
+    }
+
+    #[test]
+    fn stops_at_the_credit_and_goes_on_when_it_comes_back() {
+        let (mut lanes, lane) = lanes();
+        lanes.sender_up(SenderId(1), 1, []);
+        (0..3).for_each(|item| lanes.push(lane, item, 0));
+        assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+        lanes.released(lane, SlotId(0), SenderId(1));
+        assert_eq!(assigned(&mut lanes), [(1, 0, 1)]);
+    }
+
+    #[test]
+    fn gives_deliveries_of_one_block_to_one_sender() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let limits = || LaneLimits {
+            connections: 100,
+            rate: None,
+        };
+        let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+        lanes.sender_up(SenderId(1), 50, []);
+        lanes.sender_up(SenderId(2), 50, []);
+        (0..20).for_each(|item| lanes.push(lane, item, u64::from(item / 10)));
+        let senders: Vec<u64> = assigned(&mut lanes)
+            .iter()
+            .map(|(_, _, sender)| *sender)
+            .collect();
+        assert!(senders[..10].iter().all(|sender| *sender == senders[0]));
+        assert!(senders[10..].iter().all(|sender| *sender != senders[0]));
+    }
+
+    #[test]
+    fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
+        let (mut lanes, lane) = lanes();
+        lanes.sender_up(SenderId(1), 2, []);
+        lanes.push(lane, 0, 0);
+        lanes.push(lane, 1, 0);
+        assert_eq!(assigned(&mut lanes).len(), 2);
+        lanes.released(lane, SlotId(0), SenderId(1));
+        lanes.sender_drains(SenderId(1));
+        lanes.sender_up(SenderId(2), 2, []);
+        lanes.push(lane, 2, 0);
+        assert_eq!(
+            lanes.next(0),
+            Some(Decision::CloseSlot {
+                lane,
+                slot: SlotId(0),
+                sender: SenderId(1)
+            })
+        );
+        assert_eq!(lanes.next(0), None);
+        lanes.slot_closed(lane, SlotId(0), SenderId(1));
+        assert_eq!(assigned(&mut lanes), [(2, 0, 2)]);
+    }
+
+    #[test]
+    fn frees_the_slots_of_a_sender_that_is_gone() {
+        let (mut lanes, lane) = lanes();
+        lanes.sender_up(SenderId(1), 5, []);
+        (0..3).for_each(|item| lanes.push(lane, item, 0));
+        assert_eq!(assigned(&mut lanes).len(), 2);
+        lanes.sender_gone(SenderId(1));
+        assert_eq!(assigned(&mut lanes), []);
+        lanes.sender_up(SenderId(2), 5, []);
+        assert_eq!(assigned(&mut lanes), [(2, 0, 2)]);
+    }
+
+    #[test]
+    fn uses_only_senders_that_have_the_source() {
+        let (mut lanes, lane) = lanes();
+        lanes.sender_up(SenderId(1), 5, ["other".into()]);
+        lanes.push(lane, 0, 0);
+        assert_eq!(lanes.next(0), None);
+        lanes.sender_up(SenderId(2), 5, ["source".into()]);
+        assert_eq!(assigned(&mut lanes), [(0, 0, 2)]);
+    }
+
+    #[test]
+    fn holds_a_lane_to_its_rate_without_holding_up_others() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let limited = LaneLimits {
+            connections: 9,
+            rate: Some(RateLimit {
+                count: 10,
+                per_ms: 1000,
+            }),
+        };
+        let slow = lanes.lane(&"source".into(), &"slow".into(), || limited);
+        let free = lanes.lane(&"source".into(), &"free".into(), || LIMITS);
+        lanes.sender_up(SenderId(1), 50, []);
+        (0..3).for_each(|item| lanes.push(slow, item, 0));
+        lanes.push(free, 9, 0);
+        assert_eq!(
+            lanes.next(0),
+            Some(Decision::AskGrant {
+                lane: slow,
+                want: 2,
+                used: 0
+            })
+        );
+        assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
+        lanes.grant(
+            0,
+            slow,
+            GrantNews::Granted {
+                amount: 1,
+                until_ms: 100,
+            },
+        );
+        assert!(matches!(
+            lanes.next(0),
+            Some(Decision::Assign { item: 0, .. })
+        ));
+        assert!(matches!(
+            lanes.next(0),
+            Some(Decision::AskGrant { used: 1, .. })
+        ));
+        lanes.grant(0, slow, GrantNews::Nothing { retry_ms: 70 });
+        assert_eq!(lanes.next(0), None);
+        assert_eq!(lanes.next_wake(), Some(70));
+    }
+}

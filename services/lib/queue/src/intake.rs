@@ -1,0 +1,724 @@
+//! The intake of a partition: the part that its owner keeps in step with the journal.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+use journal::{Lost, Writer, WriterEffect, WriterEvent};
+use mail::{MessageId, PartitionId, Place};
+use proto::dispatch::{DeliveryRef, InFlight};
+use proto::journal::entry::Kind;
+use proto::journal::{Begin, Disposition, Outcome, Quarantined, RecipientOutcome, Reply, Stage};
+
+use crate::delivery::{Flight, Retry, State, seed};
+use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
+use crate::live::Live;
+use crate::recovery::Recovery;
+use crate::snapshot::SnapshotRun;
+use crate::{Key, trim::Trim};
+
+/// What becomes of an attempt whose outcome will not be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InDoubt {
+    /// Try again (a duplicate is possible).
+    Retry,
+    /// Keep until somebody decides.
+    Hold,
+    /// End it as bounced (a loss is possible, and reported).
+    GiveUp,
+}
+
+/// What the configuration says of a delivery.
+pub trait Policies {
+    /// When to retry and for how long.
+    fn retry(&self, tenant: &str, stream: &str, domain: &str) -> Retry;
+    /// What to do with attempts in doubt.
+    fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt;
+}
+
+/// Sizes and times of an intake.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Live recipients at which no more blocks are read.
+    pub recipients: usize,
+    /// Life of a permit from its receipt, milliseconds.
+    pub permit_ms: u64,
+    /// How long after its begin an attempt without outcome is in doubt for good: at least the life of a permit
+    /// plus the final-dot time-out, milliseconds.
+    pub in_doubt_after_ms: u64,
+    /// Least time between two journal records, milliseconds: under load each carries more entries then.
+    pub journal_linger_ms: u64,
+    /// Entries after which a snapshot is due, if the live messages are not more than that.
+    pub snapshot_entries: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            recipients: 4_000_000,
+            permit_ms: 60_000,
+            in_doubt_after_ms: 60_000 + 600_000 + 5_000,
+            journal_linger_ms: 8,
+            snapshot_entries: 100_000,
+        }
+    }
+}
+
+/// What waits for an entry to be stored.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    Nothing,
+    Permit(SessionId, DeliveryRef),
+    /// An outcome: who waits for its acknowledgement, and the block that a finished message leaves.
+    Outcome {
+        report: Option<(SessionId, DeliveryRef)>,
+        finished: Option<(MessageId, u64)>,
+    },
+    SnapshotStart,
+    SnapshotEnd {
+        start: u64,
+    },
+    /// Blocks that messages have left for a copy.
+    Moved {
+        left: Vec<u64>,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Intake {
+    pub(crate) partition: PartitionId,
+    pub(crate) settings: Settings,
+    pub(crate) writer: Writer,
+    pub(crate) live: Live,
+    /// Spool sequence up to which blocks were read.
+    pub(crate) cursor: u64,
+    /// Spool sequence up to which the journal says that blocks were accepted.
+    pub(crate) accepted_up_to: u64,
+    /// Blocks whose index can't be read.
+    pub(crate) quarantined_blocks: std::collections::BTreeSet<u64>,
+    pub(crate) recovery: Option<Recovery>,
+    pub(crate) snapshot: Option<SnapshotRun>,
+    pub(crate) entries_since_snapshot: u64,
+    pub(crate) snapshots: u64,
+    pub(crate) trim: Trim,
+    gates: VecDeque<Gate>,
+    /// Entries logged and entries stored since the claim.
+    logged: u64,
+    stored: u64,
+    /// Acknowledgements of what is already logged, each with the number of entries that must be stored first.
+    late_acks: VecDeque<(u64, SessionId, DeliveryRef)>,
+    pub(crate) effects: Vec<Effect>,
+    assignments: u32,
+    last_flush_ms: u64,
+    /// Begun attempts by the time at which they are in doubt for good.
+    doubts: std::collections::BTreeMap<(u64, u32), u32>,
+    lost: Option<Lost>,
+}
+
+impl Intake {
+    /// An intake whose writer has just claimed the partition. It must be fed the journal's records from where
+    /// replay begins ([`Intake::replay`]), then the blocks above [`Intake::cursor`], before [`Intake::activate`].
+    pub fn new(partition: PartitionId, settings: Settings, writer: Writer) -> Self {
+        Self {
+            partition,
+            settings,
+            writer,
+            live: Live::default(),
+            cursor: 0,
+            accepted_up_to: 0,
+            quarantined_blocks: std::collections::BTreeSet::new(),
+            recovery: Some(Recovery::default()),
+            snapshot: None,
+            entries_since_snapshot: 0,
+            snapshots: 0,
+            trim: Trim::default(),
+            gates: VecDeque::new(),
+            logged: 0,
+            stored: 0,
+            late_acks: VecDeque::new(),
+            effects: Vec::new(),
+            assignments: 0,
+            last_flush_ms: 0,
+            doubts: std::collections::BTreeMap::new(),
+            lost: None,
+        }
+    }
+
+    /// The partition.
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+
+    /// The epoch of the claim.
+    pub fn epoch(&self) -> u64 {
+        self.writer.epoch()
+    }
+
+    /// Spool sequence up to which blocks were read.
+    pub fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Why the partition is not owned any more, if it is not.
+    pub fn lost(&self) -> Option<&Lost> {
+        self.lost.as_ref()
+    }
+
+    /// Whether another block may be read, or the budget of live recipients is full.
+    pub fn wants_blocks(&self) -> bool {
+        self.live.recipients < self.settings.recipients
+    }
+
+    /// How full the budget of live recipients is, 0 to 1.
+    pub fn fullness(&self) -> f64 {
+        self.live.recipients as f64 / self.settings.recipients.max(1) as f64
+    }
+
+    /// What is to be done since the last call.
+    pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        self.effects.drain(..)
+    }
+
+    pub(crate) fn log(&mut self, kind: Kind, gate: Gate) {
+        self.entries_since_snapshot += 1;
+        self.logged += 1;
+        self.writer.push(kind);
+        self.gates.push_back(gate);
+    }
+
+    /// Acknowledges a report that changes nothing (any more), as soon as all that is logged by now is stored:
+    /// the first copy of the report may still be among that.
+    pub(crate) fn acknowledge_when_stored(&mut self, session: SessionId, reference: DeliveryRef) {
+        if self.stored == self.logged {
+            self.effects.push(Effect::ReportStored(session, reference));
+        } else {
+            self.late_acks.push_back((self.logged, session, reference));
+        }
+    }
+
+    /// Whether everything logged is stored.
+    pub fn is_settled(&self) -> bool {
+        self.gates.is_empty()
+    }
+
+    /// Sends what is pending to the journal when it is time to.
+    pub fn flush(&mut self, now_ms: u64) {
+        let early = now_ms < self.last_flush_ms + self.settings.journal_linger_ms;
+        if early && self.writer.pending() < 512 {
+            return;
+        }
+        if let Some(effect) = self.writer.flush(now_ms) {
+            self.last_flush_ms = now_ms;
+            self.effects.push(Effect::Journal(effect));
+        }
+    }
+
+    /// Takes an answer of the journal's store.
+    pub fn journal(&mut self, now_ms: u64, event: WriterEvent) {
+        match self.writer.step(now_ms, event) {
+            Some(WriterEffect::Stored { sequence, entries }) => {
+                for _ in 0..entries {
+                    let gate = self.gates.pop_front().expect("every entry has a gate");
+                    self.open_gate(sequence, gate);
+                }
+                self.stored += entries as u64;
+                while self
+                    .late_acks
+                    .front()
+                    .is_some_and(|(after, ..)| *after <= self.stored)
+                {
+                    let Some((_, session, reference)) = self.late_acks.pop_front() else {
+                        break;
+                    };
+                    self.effects.push(Effect::ReportStored(session, reference));
+                }
+                self.trim_head(now_ms);
+                self.flush(now_ms);
+            }
+            Some(WriterEffect::Lost(lost)) => self.lost = Some(lost),
+            Some(effect) => self.effects.push(Effect::Journal(effect)),
+            None => {}
+        }
+    }
+
+    fn open_gate(&mut self, sequence: u64, gate: Gate) {
+        match gate {
+            Gate::Nothing => {}
+            Gate::Permit(session, delivery) => self.effects.push(Effect::Permit(session, delivery)),
+            Gate::Outcome { report, finished } => {
+                if let Some((session, delivery)) = report {
+                    self.effects.push(Effect::ReportStored(session, delivery));
+                }
+                if let Some((id, block)) = finished {
+                    self.live.release_block(block);
+                    self.effects.push(Effect::Finished(id));
+                }
+            }
+            Gate::SnapshotStart => self.snapshot_started(sequence),
+            Gate::SnapshotEnd { start } => self.snapshot_ended(start),
+            Gate::Moved { left } => {
+                for block in left {
+                    self.live.release_block(block);
+                }
+            }
+        }
+    }
+
+    /// Time goes on: makes due deliveries ready (at most `limit`), settles what is in doubt, writes snapshots and
+    /// sends the journal what waits.
+    pub fn tick(&mut self, now_ms: u64, limit: usize, policies: &dyn Policies) {
+        if self.recovery.is_some() || self.lost.is_some() {
+            return;
+        }
+        for _ in 0..limit {
+            let Some(key) = self.live.pop_due(now_ms) else {
+                break;
+            };
+            if !self.expire(now_ms, key, policies) {
+                self.effects.push(Effect::Ready(key));
+            }
+        }
+        self.settle_doubts(now_ms, policies);
+        self.continue_snapshot();
+        self.flush(now_ms);
+    }
+
+    /// When [`Intake::tick`] has something to do next, Unix milliseconds.
+    pub fn next_wake(&self) -> Option<u64> {
+        let flush = (self.writer.is_idle() && self.writer.pending() > 0)
+            .then_some(self.last_flush_ms + self.settings.journal_linger_ms);
+        let doubt = self.doubts.keys().next().map(|(at, _)| *at);
+        [flush, self.live.next_due(), doubt]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A delivery whose message is too old is not tried once more.
+    fn expire(&mut self, now_ms: u64, key: Key, policies: &dyn Policies) -> bool {
+        let Some(delivery) = self.live.deliveries.get(key.slot) else {
+            return false;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return false;
+        };
+        let expires_ms = self.expires_ms(key.slot, policies);
+        if now_ms < expires_ms || (delivery.attempts == 0 && message.expires_ms == 0) {
+            return false;
+        }
+        let reply = Reply {
+            stage: Stage::Unspecified.into(),
+            code: 0,
+            enhanced: "4.4.7".into(),
+            text: "delivery time expired".into(),
+        };
+        self.conclude(now_ms, key, Disposition::Expired, reply);
+        true
+    }
+
+    pub(crate) fn expires_ms(&self, slot: u32, policies: &dyn Policies) -> u64 {
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return u64::MAX;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return u64::MAX;
+        };
+        if message.expires_ms != 0 {
+            return message.expires_ms;
+        }
+        let retry = policies.retry(
+            self.live.strings.get(message.tenant),
+            self.live.strings.get(message.stream),
+            self.live.strings.get(delivery.domain),
+        );
+        message.id.unix_ms().saturating_add(retry.max_age_ms)
+    }
+
+    /// Ends all recipients of a delivery that is not at a sender, by a decision of ours.
+    pub fn conclude(&mut self, now_ms: u64, key: Key, disposition: Disposition, reply: Reply) {
+        let Some(slot) = self.live.resolve(key) else {
+            return;
+        };
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return;
+        };
+        let dsn_owed = delivery.wants_dsn
+            && matches!(disposition, Disposition::Bounced | Disposition::Expired);
+        let recipients = delivery
+            .ordinals
+            .as_slice()
+            .iter()
+            .map(|&ordinal| RecipientOutcome {
+                ordinal: ordinal.into(),
+                disposition: disposition.into(),
+                reply: Some(reply.clone()),
+                dsn_owed,
+                ..Default::default()
+            });
+        let outcome = Outcome {
+            message_id: message.id.as_bytes().to_vec().into(),
+            attempt: delivery.attempts.into(),
+            recipients: recipients.collect(),
+            started_at_ms: 0,
+            finished_at_ms: now_ms,
+            ..self.outcome_of(delivery.message)
+        };
+        self.record_outcome(outcome, None);
+    }
+
+    /// Fields of an outcome that say which message it is about.
+    pub(crate) fn outcome_of(&self, message_slot: u32) -> Outcome {
+        let Some(message) = self.live.messages.get(message_slot) else {
+            return Outcome::default();
+        };
+        let text = |name| self.live.strings.get(name).to_owned();
+        Outcome {
+            message_id: message.id.as_bytes().to_vec().into(),
+            tenant: text(message.tenant),
+            stream: text(message.stream),
+            campaign: text(message.campaign),
+            sequence: message.sequence,
+            index: message.index,
+            ..Default::default()
+        }
+    }
+
+    /// Applies an outcome and logs it.
+    pub(crate) fn record_outcome(
+        &mut self,
+        outcome: Outcome,
+        report: Option<(SessionId, DeliveryRef)>,
+    ) {
+        for recipient in &outcome.recipients {
+            self.effects
+                .push(Effect::Counted(Counted::Recipient(recipient.disposition())));
+        }
+        let finished = self
+            .apply_outcome(&outcome)
+            .map(|finished| (finished.id, finished.sequence));
+        self.log(Kind::Outcome(outcome), Gate::Outcome { report, finished });
+    }
+
+    /// Tenant, stream and domain of a delivery that is ready; `None` when it is not any more.
+    pub fn route_of(&self, key: Key) -> Option<RouteOf<'_>> {
+        let slot = self.live.resolve(key)?;
+        let delivery = self.live.deliveries.get(slot)?;
+        let message = self.live.messages.get(delivery.message)?;
+        (delivery.state == State::Ready).then(|| RouteOf {
+            tenant: self.live.strings.get(message.tenant),
+            stream: self.live.strings.get(message.stream),
+            domain: self.live.strings.get(delivery.domain),
+            attempts: delivery.attempts.into(),
+            sequence: message.sequence,
+            seed: seed(&message.id, u64::from(delivery.attempts)),
+        })
+    }
+
+    /// Gives a ready delivery to a sender. `None` when it is not ready (any more).
+    pub fn assign(&mut self, key: Key, session: SessionId) -> Option<Assigned> {
+        let slot = self.live.resolve(key)?;
+        let delivery = self.live.deliveries.get_mut(slot)?;
+        if delivery.state != State::Ready {
+            return None;
+        }
+        let message = self.live.messages.get(delivery.message)?;
+        delivery.state = State::InFlight;
+        self.assignments = self.assignments.wrapping_add(1);
+        let flight = Flight {
+            epoch: self.writer.epoch(),
+            attempt: self.assignments,
+            session: Some(session.0),
+            begun_ms: None,
+        };
+        let reference = delivery_ref(
+            self.partition,
+            flight.epoch,
+            &message.id,
+            delivery.ordinals.as_slice(),
+            flight.attempt,
+        );
+        self.live.flights.insert(slot, flight);
+        Some(Assigned {
+            delivery: reference,
+            place: Place {
+                sequence: message.sequence,
+                index: message.index,
+            },
+            domain: self.live.strings.shared(delivery.domain),
+        })
+    }
+
+    /// The delivery that a reference names and its flight, if that is the present one.
+    pub(crate) fn flight_of(&self, reference: &DeliveryRef) -> Option<(u32, &Flight)> {
+        let id = MessageId::try_from(&reference.message_id[..]).ok()?;
+        let ordinal = u16::try_from(*reference.ordinals.first()?).ok()?;
+        let slot = self.live.delivery_with(self.live.find(&id)?, ordinal)?;
+        let flight = self.live.flights.get(&slot)?;
+        (flight.epoch == reference.epoch && flight.attempt == reference.attempt)
+            .then_some((slot, flight))
+    }
+
+    /// A sender has sent MAIL FROM. The permit follows when the begin is stored.
+    pub fn begin(
+        &mut self,
+        now_ms: u64,
+        session: SessionId,
+        sender_id: &str,
+        source: &str,
+        site: &str,
+        reference: &DeliveryRef,
+    ) {
+        let refusal = match self.flight_of(reference) {
+            None => Some("no such attempt"),
+            Some((_, flight)) if flight.session != Some(session.0) => {
+                Some("the attempt is another sender's")
+            }
+            Some((_, flight)) if flight.begun_ms.is_some() => Some("the attempt is already begun"),
+            Some(_) if reference.epoch != self.writer.epoch() => {
+                Some("the attempt is of another epoch")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = refusal {
+            self.effects
+                .push(Effect::Refused(session, reference.clone(), reason));
+            return;
+        }
+        let Some((slot, _)) = self.flight_of(reference) else {
+            return;
+        };
+        self.note_begun(slot, now_ms);
+        let begin = Begin {
+            message_id: reference.message_id.clone(),
+            ordinals: reference.ordinals.clone(),
+            attempt: reference.attempt,
+            sender_id: sender_id.to_owned(),
+            source: source.to_owned(),
+            site: site.to_owned(),
+        };
+        self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
+        self.flush(now_ms);
+    }
+
+    /// Marks a flight as begun and sets the time at which it is in doubt for good.
+    pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64) {
+        let Some(flight) = self.live.flights.get_mut(&slot) else {
+            return;
+        };
+        flight.begun_ms = Some(begun_ms);
+        let deadline = begun_ms + self.settings.in_doubt_after_ms;
+        self.doubts.insert((deadline, slot), flight.attempt);
+    }
+
+    /// Begun attempts whose sender's stream is broken.
+    pub fn in_doubt(&self) -> usize {
+        self.live
+            .flights
+            .values()
+            .filter(|flight| flight.session.is_none())
+            .count()
+    }
+
+    fn settle_doubts(&mut self, now_ms: u64, policies: &dyn Policies) {
+        while let Some((&(deadline, slot), &attempt)) = self.doubts.first_key_value() {
+            if deadline > now_ms {
+                return;
+            }
+            self.doubts.pop_first();
+            let present = self.live.flights.get(&slot);
+            let still = present.is_some_and(|flight| {
+                flight.attempt == attempt
+                    && flight.begun_ms == Some(deadline - self.settings.in_doubt_after_ms)
+            });
+            if still {
+                self.settle_doubt(now_ms, slot, policies);
+            }
+        }
+    }
+
+    /// The attempt can have no outcome any more that would still come: the policy of the stream decides.
+    fn settle_doubt(&mut self, now_ms: u64, slot: u32, policies: &dyn Policies) {
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return;
+        };
+        let policy = policies.in_doubt(
+            self.live.strings.get(message.tenant),
+            self.live.strings.get(message.stream),
+        );
+        let gives_up = policy == InDoubt::GiveUp;
+        let next_attempt_ms = if policy == InDoubt::Hold {
+            u64::MAX
+        } else {
+            now_ms
+        };
+        let recipients = delivery
+            .ordinals
+            .as_slice()
+            .iter()
+            .map(|&ordinal| RecipientOutcome {
+                ordinal: ordinal.into(),
+                disposition: if gives_up {
+                    Disposition::Bounced
+                } else {
+                    Disposition::InDoubt
+                }
+                .into(),
+                reply: Some(Reply {
+                    stage: Stage::FinalDot.into(),
+                    code: 0,
+                    enhanced: "4.4.2".into(),
+                    text: "the outcome of the attempt is not known".into(),
+                }),
+                next_attempt_ms: if gives_up { 0 } else { next_attempt_ms },
+                dsn_owed: gives_up && delivery.wants_dsn,
+                ..Default::default()
+            });
+        let outcome = Outcome {
+            attempt: u32::from(delivery.attempts) + 1,
+            recipients: recipients.collect(),
+            finished_at_ms: now_ms,
+            ..self.outcome_of(delivery.message)
+        };
+        self.record_outcome(outcome, None);
+    }
+
+    /// A ready delivery is to wait (no sender, no site, …); no attempt is counted and nothing logged.
+    pub fn postpone(&mut self, key: Key, until_ms: u64) {
+        let Some(slot) = self.live.resolve(key) else {
+            return;
+        };
+        if self
+            .live
+            .deliveries
+            .get(slot)
+            .is_some_and(|delivery| delivery.state == State::Ready)
+        {
+            self.live.wait_until(slot, until_ms);
+        }
+    }
+
+    /// A sender gives an assignment back that it has not begun. Ready again at `until_ms`.
+    pub fn returned(&mut self, session: SessionId, reference: &DeliveryRef, until_ms: u64) {
+        let Some((slot, flight)) = self.flight_of(reference) else {
+            return;
+        };
+        if flight.begun_ms.is_none() && flight.session == Some(session.0) {
+            self.live.flights.remove(&slot);
+            self.live.wait_until(slot, until_ms);
+        }
+    }
+
+    /// A sender found nothing, or damage, at the place it was given. When the message was moved meanwhile it is
+    /// ready again, else it is quarantined: kept, alarmed, never bounced.
+    pub fn unreadable(
+        &mut self,
+        now_ms: u64,
+        session: SessionId,
+        reference: &DeliveryRef,
+        place: Place,
+        reason: &str,
+    ) {
+        let Some((slot, flight)) = self.flight_of(reference) else {
+            return;
+        };
+        if flight.begun_ms.is_some() || flight.session != Some(session.0) {
+            return;
+        }
+        self.live.flights.remove(&slot);
+        let Some(message_slot) = self
+            .live
+            .deliveries
+            .get(slot)
+            .map(|delivery| delivery.message)
+        else {
+            return;
+        };
+        let Some(message) = self.live.messages.get(message_slot) else {
+            return;
+        };
+        if (message.sequence, message.index) != (place.sequence, place.index) {
+            self.live.wait_until(slot, now_ms);
+            return;
+        }
+        let entry = Quarantined {
+            sequence: message.sequence,
+            message_ids: vec![message.id.as_bytes().to_vec().into()],
+            reason: reason.to_owned(),
+        };
+        self.apply_quarantined(&entry);
+        self.log(Kind::Quarantined(entry), Gate::Nothing);
+        self.effects.push(Effect::Counted(Counted::Quarantined));
+    }
+
+    /// A sender's stream is broken: what it had not begun is ready at once, what it had begun is in doubt.
+    pub fn session_gone(&mut self, now_ms: u64, session: SessionId) {
+        let of_session = |flight: &Flight| flight.session == Some(session.0);
+        let slots: Vec<u32> = self
+            .live
+            .flights
+            .iter()
+            .filter(|(_, f)| of_session(f))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            let Some(flight) = self.live.flights.get_mut(&slot) else {
+                continue;
+            };
+            if flight.begun_ms.is_some() {
+                flight.session = None;
+            } else {
+                self.live.flights.remove(&slot);
+                self.live.wait_until(slot, now_ms);
+            }
+        }
+    }
+
+    /// A sender is (back) on a stream and says what it holds of this partition: its begun attempts are no longer
+    /// without a sender. What it holds and has not begun is assigned anew, so it must drop that.
+    pub fn session_inventory(&mut self, session: SessionId, inventory: &[InFlight]) {
+        for held in inventory {
+            let Some(reference) = held.delivery.as_ref() else {
+                continue;
+            };
+            if reference.partition != self.partition.0 || !held.begun {
+                continue;
+            }
+            let Some((slot, _)) = self.flight_of(reference) else {
+                continue;
+            };
+            if let Some(flight) = self.live.flights.get_mut(&slot) {
+                if flight.begun_ms.is_some() {
+                    flight.session = Some(session.0);
+                }
+            }
+        }
+    }
+
+    /// Deliveries at senders, by whether they are begun.
+    pub(crate) fn flights(&self) -> &HashMap<u32, Flight> {
+        &self.live.flights
+    }
+}
+
+/// What decides where a delivery goes.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteOf<'a> {
+    /// Its tenant.
+    pub tenant: &'a str,
+    /// Its stream.
+    pub stream: &'a str,
+    /// Its recipient domain.
+    pub domain: &'a str,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Its block.
+    pub sequence: u64,
+    /// Differs between deliveries and attempts.
+    pub seed: u64,
+}

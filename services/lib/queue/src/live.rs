@@ -1,0 +1,295 @@
+//! The index of live messages of a partition.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use hashbrown::{HashMap, HashTable};
+use mail::MessageId;
+
+use crate::Key;
+use crate::arena::Arena;
+use crate::delivery::{Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
+use crate::strings::Strings;
+
+/// A delivery to be inserted.
+pub(crate) struct NewDelivery<'a> {
+    pub(crate) domain: &'a str,
+    pub(crate) ordinals: Ordinals,
+    pub(crate) attempts: u16,
+    pub(crate) due_ms: u64,
+    pub(crate) held: bool,
+    pub(crate) wants_dsn: bool,
+}
+
+/// A message to be inserted.
+pub(crate) struct NewMessage<'a> {
+    pub(crate) id: MessageId,
+    pub(crate) sequence: u64,
+    pub(crate) index: u32,
+    pub(crate) tenant: &'a str,
+    pub(crate) stream: &'a str,
+    pub(crate) campaign: &'a str,
+    pub(crate) size: u32,
+    pub(crate) expires_ms: u64,
+    pub(crate) quarantined: bool,
+}
+
+/// A message whose last recipient became final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Finished {
+    pub(crate) id: MessageId,
+    /// Its block, to be released when the disposition is stored.
+    pub(crate) sequence: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    pub(crate) messages: Arena<Message>,
+    pub(crate) deliveries: Arena<Delivery>,
+    pub(crate) strings: Strings,
+    pub(crate) flights: HashMap<u32, Flight>,
+    /// Recipients by message slot whose failure is final and whose DSN is not yet spooled.
+    pub(crate) owed: HashMap<u32, Vec<u16>>,
+    /// Live messages by block.
+    pub(crate) blocks: BTreeMap<u64, u32>,
+    /// Recipients that are not final.
+    pub(crate) recipients: usize,
+    by_id: HashTable<u32>,
+    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    generations: u32,
+}
+
+fn hash(id: &MessageId) -> u64 {
+    mix(seed(id, 0))
+}
+
+impl Live {
+    pub(crate) fn find(&self, id: &MessageId) -> Option<u32> {
+        let is_it = |&slot: &u32| {
+            self.messages
+                .get(slot)
+                .is_some_and(|message| message.id == *id)
+        };
+        self.by_id.find(hash(id), is_it).copied()
+    }
+
+    /// Inserts a message without deliveries and counts it in its block. The id must be new.
+    pub(crate) fn insert_message(&mut self, new: &NewMessage<'_>) -> u32 {
+        let message = Message {
+            id: new.id,
+            sequence: new.sequence,
+            expires_ms: new.expires_ms,
+            index: new.index,
+            tenant: self.strings.acquire(new.tenant),
+            stream: self.strings.acquire(new.stream),
+            campaign: self.strings.acquire(new.campaign),
+            size: new.size,
+            first: NONE,
+            quarantined: new.quarantined,
+        };
+        let slot = self.messages.insert(message);
+        let messages = &self.messages;
+        self.by_id.insert_unique(hash(&new.id), slot, |&slot| {
+            messages.get(slot).map_or(0, |message| hash(&message.id))
+        });
+        self.hold_block(new.sequence);
+        slot
+    }
+
+    pub(crate) fn insert_delivery(&mut self, message_slot: u32, new: NewDelivery<'_>) -> u32 {
+        self.generations = self.generations.wrapping_add(1);
+        let first = self
+            .messages
+            .get(message_slot)
+            .map_or(NONE, |message| message.first);
+        self.recipients += new.ordinals.as_slice().len();
+        let delivery = Delivery {
+            due_ms: new.due_ms,
+            ordinals: new.ordinals,
+            message: message_slot,
+            next: first,
+            domain: self.strings.acquire(new.domain),
+            generation: self.generations,
+            attempts: new.attempts,
+            state: if new.held {
+                State::Held
+            } else {
+                State::Waiting
+            },
+            wants_dsn: new.wants_dsn,
+        };
+        let slot = self.deliveries.insert(delivery);
+        if let Some(message) = self.messages.get_mut(message_slot) {
+            message.first = slot;
+        }
+        slot
+    }
+
+    /// Slots of a message's deliveries.
+    pub(crate) fn deliveries_of(&self, message_slot: u32) -> Vec<u32> {
+        let mut slots = Vec::new();
+        let mut next = self
+            .messages
+            .get(message_slot)
+            .map_or(NONE, |message| message.first);
+        while let Some(delivery) = self.deliveries.get(next) {
+            slots.push(next);
+            next = delivery.next;
+        }
+        slots
+    }
+
+    /// The delivery of a message that holds this recipient.
+    pub(crate) fn delivery_with(&self, message_slot: u32, ordinal: u16) -> Option<u32> {
+        let mut next = self.messages.get(message_slot)?.first;
+        while let Some(delivery) = self.deliveries.get(next) {
+            if delivery.ordinals.contains(ordinal) {
+                return Some(next);
+            }
+            next = delivery.next;
+        }
+        None
+    }
+
+    /// The slot of a delivery, if the key is of this very delivery.
+    pub(crate) fn resolve(&self, key: Key) -> Option<u32> {
+        let delivery = self.deliveries.get(key.slot)?;
+        (delivery.generation == key.generation).then_some(key.slot)
+    }
+
+    pub(crate) fn key(&self, slot: u32) -> Option<Key> {
+        let generation = self.deliveries.get(slot)?.generation;
+        Some(Key { slot, generation })
+    }
+
+    /// Puts a delivery into the heap.
+    pub(crate) fn wait_until(&mut self, slot: u32, due_ms: u64) {
+        let Some(delivery) = self.deliveries.get_mut(slot) else {
+            return;
+        };
+        delivery.state = State::Waiting;
+        delivery.due_ms = due_ms;
+        self.due.push(Reverse((due_ms, slot, delivery.generation)));
+    }
+
+    /// When the next delivery is due.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        self.due.peek().map(|Reverse((due, ..))| *due)
+    }
+
+    /// Takes a delivery that is due out of the heap and makes it ready.
+    pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Key> {
+        while let Some(&Reverse((due, slot, generation))) = self.due.peek() {
+            if due > now_ms {
+                return None;
+            }
+            self.due.pop();
+            let key = Key { slot, generation };
+            let Some(slot) = self.resolve(key) else {
+                continue;
+            };
+            let Some(delivery) = self.deliveries.get_mut(slot) else {
+                continue;
+            };
+            if delivery.state == State::Waiting && delivery.due_ms == due {
+                delivery.state = State::Ready;
+                return Some(key);
+            }
+        }
+        None
+    }
+
+    /// A recipient is final: takes it out of its delivery, and the delivery out of its message when it was the last.
+    pub(crate) fn finish_recipient(&mut self, delivery_slot: u32, ordinal: u16, dsn_owed: bool) {
+        let Some(delivery) = self.deliveries.get_mut(delivery_slot) else {
+            return;
+        };
+        if !delivery.ordinals.contains(ordinal) {
+            return;
+        }
+        delivery.ordinals = delivery.ordinals.without(ordinal);
+        self.recipients -= 1;
+        let message_slot = delivery.message;
+        if delivery.ordinals.is_empty() {
+            self.remove_delivery(delivery_slot);
+        }
+        if dsn_owed {
+            self.owed.entry(message_slot).or_default().push(ordinal);
+        }
+    }
+
+    fn remove_delivery(&mut self, slot: u32) {
+        let Some(removed) = self.deliveries.remove(slot) else {
+            return;
+        };
+        self.flights.remove(&slot);
+        self.strings.release(removed.domain);
+        let Some(message) = self.messages.get_mut(removed.message) else {
+            return;
+        };
+        if message.first == slot {
+            message.first = removed.next;
+            return;
+        }
+        let mut at = message.first;
+        while let Some(delivery) = self.deliveries.get_mut(at) {
+            if delivery.next == slot {
+                delivery.next = removed.next;
+                return;
+            }
+            at = delivery.next;
+        }
+    }
+
+    /// Forgets a message that has neither deliveries nor DSNs owed. Its block stays held until the caller releases it.
+    pub(crate) fn finish_message(&mut self, slot: u32) -> Option<Finished> {
+        let message = self.messages.get(slot)?;
+        if message.first != NONE || self.owed.contains_key(&slot) {
+            return None;
+        }
+        let removed = self.messages.remove(slot)?;
+        if let Ok(entry) = self
+            .by_id
+            .find_entry(hash(&removed.id), |&found| found == slot)
+        {
+            entry.remove();
+        }
+        for name in [removed.tenant, removed.stream, removed.campaign] {
+            self.strings.release(name);
+        }
+        Some(Finished {
+            id: removed.id,
+            sequence: removed.sequence,
+        })
+    }
+
+    /// Forgets a message with all that belongs to it, without any disposition.
+    pub(crate) fn forget(&mut self, message_slot: u32) {
+        for slot in self.deliveries_of(message_slot) {
+            self.recipients -= self
+                .deliveries
+                .get(slot)
+                .map_or(0, |d| d.ordinals.as_slice().len());
+            self.remove_delivery(slot);
+        }
+        self.owed.remove(&message_slot);
+        if let Some(finished) = self.finish_message(message_slot) {
+            self.release_block(finished.sequence);
+        }
+    }
+
+    /// One more live message in a block.
+    pub(crate) fn hold_block(&mut self, sequence: u64) {
+        *self.blocks.entry(sequence).or_default() += 1;
+    }
+
+    /// One live message less in a block.
+    pub(crate) fn release_block(&mut self, sequence: u64) {
+        if let Some(count) = self.blocks.get_mut(&sequence) {
+            *count -= 1;
+            if *count == 0 {
+                self.blocks.remove(&sequence);
+            }
+        }
+    }
+}

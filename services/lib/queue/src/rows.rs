@@ -1,0 +1,97 @@
+//! What waits, for people.
+
+use std::collections::BTreeMap;
+
+use crate::delivery::State;
+use crate::intake::Intake;
+
+/// Recipients of one domain, tenant and stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Recipient domain.
+    pub domain: String,
+    /// Tenant.
+    pub tenant: String,
+    /// Stream.
+    pub stream: String,
+    /// Could be sent now, were there a free connection and grant.
+    pub ready: u64,
+    /// Wait for their time.
+    pub deferred: u64,
+    /// At a sender.
+    pub in_flight: u64,
+    /// Begun, and their sender is gone.
+    pub in_doubt: u64,
+    /// Held or quarantined.
+    pub held: u64,
+    /// When the next of the deferred is due, Unix milliseconds.
+    pub next_due_ms: Option<u64>,
+}
+
+/// Recipients of a partition by state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Ready, deferred or held.
+    pub waiting: u64,
+    /// At a sender.
+    pub in_flight: u64,
+    /// Begun, and their sender is gone.
+    pub in_doubt: u64,
+    /// Final, and their DSN is not yet spooled.
+    pub dsn_owed: u64,
+    /// Blocks and messages in quarantine.
+    pub quarantined: u64,
+    /// Messages that live.
+    pub messages: u64,
+}
+
+impl Intake {
+    /// The queue by domain, tenant and stream. Cost O(live deliveries).
+    pub fn rows(&self) -> Vec<Row> {
+        let mut rows: BTreeMap<(u32, u32, u32), Row> = BTreeMap::new();
+        for (slot, delivery) in self.live.deliveries.iter() {
+            let Some(message) = self.live.messages.get(delivery.message) else {
+                continue;
+            };
+            let row = rows
+                .entry((delivery.domain, message.tenant, message.stream))
+                .or_insert_with(|| Row {
+                    domain: self.live.strings.get(delivery.domain).to_owned(),
+                    tenant: self.live.strings.get(message.tenant).to_owned(),
+                    stream: self.live.strings.get(message.stream).to_owned(),
+                    ..Row::default()
+                });
+            let recipients = delivery.ordinals.as_slice().len() as u64;
+            match delivery.state {
+                State::Ready => row.ready += recipients,
+                State::Held => row.held += recipients,
+                State::Waiting => {
+                    row.deferred += recipients;
+                    row.next_due_ms = Some(
+                        row.next_due_ms
+                            .map_or(delivery.due_ms, |due| due.min(delivery.due_ms)),
+                    );
+                }
+                State::InFlight => match self.flights().get(&slot) {
+                    Some(flight) if flight.session.is_none() => row.in_doubt += recipients,
+                    _ => row.in_flight += recipients,
+                },
+            }
+        }
+        rows.into_values().collect()
+    }
+
+    /// Sums over the partition, from counts that are kept: cheap.
+    pub fn totals(&self) -> Totals {
+        let in_flight = self.flights().len() as u64;
+        let in_doubt = self.in_doubt() as u64;
+        Totals {
+            waiting: (self.live.recipients as u64).saturating_sub(in_flight),
+            in_flight: in_flight - in_doubt,
+            in_doubt,
+            dsn_owed: self.live.owed.values().map(|owed| owed.len() as u64).sum(),
+            quarantined: self.quarantined_blocks.len() as u64,
+            messages: self.live.messages.len() as u64,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Snapshots of the whole index, written into the journal between its other entries.
+//!
+//! A snapshot is fuzzy: each part shows its messages as they are at the part's own place in the journal, and
+//! replay begins at the snapshot's *start*. Messages that came after the start are found in their blocks above the
+//! cursor that the start names; a block below it that no part mentions is finished.
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use proto::journal::entry::Kind;
+use proto::journal::{LiveDelivery, LiveMessage, SnapshotEnd, SnapshotPart, SnapshotStart};
+
+use crate::delivery::State;
+use crate::effect::Effect;
+use crate::intake::{Gate, Intake};
+use crate::strings::Name;
+
+/// Messages per part.
+const PART: u32 = 500;
+/// No more parts are added while this many entries wait: other entries must not queue behind a snapshot.
+const PENDING: usize = 32;
+
+/// A snapshot being written.
+#[derive(Debug)]
+pub(crate) struct SnapshotRun {
+    id: Bytes,
+    /// Sequence of the record that holds the start, once it is stored.
+    start: Option<u64>,
+    /// First message slot that no part has covered.
+    next_slot: u32,
+    /// Slots there were when the snapshot began; messages beyond came later.
+    slots: u32,
+    ended: bool,
+}
+
+impl Intake {
+    /// Begins a snapshot unless one is being written.
+    pub fn begin_snapshot(&mut self) {
+        if self.snapshot.is_some() || self.recovery.is_some() {
+            return;
+        }
+        self.snapshots += 1;
+        let id = Bytes::from(format!("{}.{}", self.writer.epoch(), self.snapshots));
+        self.entries_since_snapshot = 0;
+        self.snapshot = Some(SnapshotRun {
+            id: id.clone(),
+            start: None,
+            next_slot: 0,
+            slots: self.live.messages.slots(),
+            ended: false,
+        });
+        let start = SnapshotStart {
+            snapshot_id: id,
+            cursor: self.cursor,
+            quarantined_blocks: self.quarantined_blocks.iter().copied().collect(),
+        };
+        self.log(Kind::SnapshotStart(start), Gate::SnapshotStart);
+    }
+
+    /// Adds parts as the journal takes them, then the end. Begins a snapshot when one is due: when replay would
+    /// read more entries than there are live messages, and at least the configured number.
+    pub(crate) fn continue_snapshot(&mut self) {
+        let due = self
+            .settings
+            .snapshot_entries
+            .max(2 * self.live.messages.len() as u64);
+        if self.snapshot.is_none() && self.entries_since_snapshot >= due {
+            self.begin_snapshot();
+        }
+        while self.writer.pending() < PENDING {
+            let Some(run) = &self.snapshot else { return };
+            let Some(start) = run.start else { return };
+            if run.ended {
+                return;
+            }
+            let (id, from, slots) = (run.id.clone(), run.next_slot, run.slots);
+            if from < slots {
+                let to = from.saturating_add(PART).min(slots);
+                if let Some(run) = &mut self.snapshot {
+                    run.next_slot = to;
+                }
+                let part = self.part(id, from..to);
+                if !part.messages.is_empty() {
+                    self.log(Kind::SnapshotPart(part), Gate::Nothing);
+                }
+                continue;
+            }
+            if let Some(run) = &mut self.snapshot {
+                run.ended = true;
+            }
+            let end = SnapshotEnd {
+                snapshot_id: id,
+                start,
+            };
+            self.log(Kind::SnapshotEnd(end), Gate::SnapshotEnd { start });
+        }
+    }
+
+    pub(crate) fn snapshot_started(&mut self, sequence: u64) {
+        if let Some(run) = &mut self.snapshot {
+            run.start = Some(sequence);
+        }
+    }
+
+    pub(crate) fn snapshot_ended(&mut self, start: u64) {
+        self.snapshot = None;
+        self.writer.snapshot_completed(start);
+        self.effects.push(Effect::TrimJournal { below: start });
+    }
+
+    fn part(&self, snapshot_id: Bytes, slots: std::ops::Range<u32>) -> SnapshotPart {
+        let mut table = Table::default();
+        let messages = slots
+            .filter_map(|slot| self.live_message(slot, &mut table))
+            .collect();
+        SnapshotPart {
+            snapshot_id,
+            strings: table
+                .names
+                .iter()
+                .map(|name| self.live.strings.get(*name).to_owned())
+                .collect(),
+            messages,
+        }
+    }
+
+    fn live_message(&self, slot: u32, table: &mut Table) -> Option<LiveMessage> {
+        let message = self.live.messages.get(slot)?;
+        let deliveries = self.live.deliveries_of(slot);
+        let owed = self.live.owed.get(&slot);
+        Some(LiveMessage {
+            message_id: message.id.as_bytes().to_vec().into(),
+            sequence: message.sequence,
+            index: message.index,
+            tenant: table.position(message.tenant),
+            stream: table.position(message.stream),
+            campaign: table.position(message.campaign),
+            accepted_at_ms: message.id.unix_ms(),
+            expires_at_ms: message.expires_ms,
+            flags: u32::from(message.quarantined),
+            deliveries: deliveries
+                .into_iter()
+                .filter_map(|slot| self.live_delivery(slot, table))
+                .collect(),
+            dsn_owed: owed.into_iter().flatten().copied().map(u32::from).collect(),
+            size: message.size,
+        })
+    }
+
+    fn live_delivery(&self, slot: u32, table: &mut Table) -> Option<LiveDelivery> {
+        let delivery = self.live.deliveries.get(slot)?;
+        let begun = self
+            .live
+            .flights
+            .get(&slot)
+            .and_then(|flight| flight.begun_ms.map(|at| (flight, at)));
+        let held = delivery.state == State::Held;
+        Some(LiveDelivery {
+            domain: table.position(delivery.domain),
+            ordinals: delivery
+                .ordinals
+                .as_slice()
+                .iter()
+                .copied()
+                .map(u32::from)
+                .collect(),
+            attempts: delivery.attempts.into(),
+            due_ms: delivery.due_ms,
+            begun_at_ms: begun.map_or(0, |(_, at)| at),
+            flags: u32::from(delivery.wants_dsn) | u32::from(held) << 1,
+            begun_epoch: begun.map_or(0, |(flight, _)| flight.epoch),
+            begun_attempt: begun.map_or(0, |(flight, _)| flight.attempt),
+        })
+    }
+}
+
+/// Names by their position in a part's table.
+#[derive(Default)]
+struct Table {
+    names: Vec<Name>,
+    positions: HashMap<Name, u32>,
+}
+
+impl Table {
+    fn position(&mut self, name: Name) -> u32 {
+        *self.positions.entry(name).or_insert_with(|| {
+            self.names.push(name);
+            (self.names.len() - 1) as u32
+        })
+    }
+}
