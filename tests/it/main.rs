@@ -1,0 +1,4 @@
+//! The integration tests, in one binary so that they are linked once. They need `make servers`.
+
+mod dependencies;
+mod servers;

@@ -1,0 +1,140 @@
+//! A small SMTP client that tells refused, accepted and unknown apart.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What became of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// 250 after the final dot: the relay has taken responsibility.
+    Accepted(String),
+    /// A reply that is no success, at any stage.
+    Refused(String),
+    /// The final dot was sent and no reply came: it may have been stored or not.
+    Unknown(String),
+}
+
+/// The code of a reply.
+pub fn reply_code(reply: &str) -> u16 {
+    reply
+        .get(..3)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0)
+}
+
+/// An SMTP session.
+pub struct Session {
+    stream: BufReader<TcpStream>,
+    patience: Duration,
+}
+
+impl Session {
+    /// Connects, reads the banner and says EHLO. Each reply is waited for at most `patience`.
+    pub async fn open(address: SocketAddr, patience: Duration) -> Result<Self> {
+        let stream = timeout(patience, TcpStream::connect(address)).await??;
+        stream.set_nodelay(true)?;
+        let mut session = Self {
+            stream: BufReader::new(stream),
+            patience,
+        };
+        let banner = session.reply().await?;
+        if reply_code(&banner) != 220 {
+            bail!("banner {banner:?}");
+        }
+        let hello = session.command("EHLO client.example").await?;
+        if reply_code(&hello) != 250 {
+            bail!("EHLO: {hello:?}");
+        }
+        Ok(session)
+    }
+
+    /// Sends a command line and gives its reply.
+    pub async fn command(&mut self, line: &str) -> Result<String> {
+        self.write(format!("{line}\r\n").as_bytes()).await?;
+        self.reply().await
+    }
+
+    /// Submits one message with dots stuffed. `Err` means that the connection broke before the final
+    /// dot was sent: nothing can have been stored.
+    pub async fn submit(
+        &mut self,
+        sender: &str,
+        recipients: &[String],
+        content: &[u8],
+    ) -> Result<Outcome> {
+        let mut commands = vec![format!("MAIL FROM:<{sender}>")];
+        commands.extend(
+            recipients
+                .iter()
+                .map(|recipient| format!("RCPT TO:<{recipient}>")),
+        );
+        for command in &commands {
+            let reply = self.command(command).await?;
+            if reply_code(&reply) / 100 != 2 {
+                // The transaction is given up; a broken connection shows itself at the next use.
+                self.command("RSET").await.map(drop).unwrap_or_default();
+                return Ok(Outcome::Refused(reply));
+            }
+        }
+        let reply = self.command("DATA").await?;
+        if reply_code(&reply) != 354 {
+            self.command("RSET").await.map(drop).unwrap_or_default();
+            return Ok(Outcome::Refused(reply));
+        }
+        self.write(&stuffed(content)).await?;
+        let answered = match self.write(b".\r\n").await {
+            Ok(()) => self.reply().await,
+            Err(error) => Err(error),
+        };
+        Ok(match answered {
+            Ok(reply) if reply_code(&reply) / 100 == 2 => Outcome::Accepted(reply),
+            Ok(reply) => Outcome::Refused(reply),
+            Err(error) => Outcome::Unknown(format!("{error:#}")),
+        })
+    }
+
+    /// Sends bytes as they are.
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        timeout(self.patience, self.stream.write_all(bytes))
+            .await
+            .context("nobody reads")??;
+        Ok(())
+    }
+
+    /// The next reply; its lines are joined by `\n`.
+    pub async fn reply(&mut self) -> Result<String> {
+        let mut reply = String::new();
+        loop {
+            let mut line = String::new();
+            let read = timeout(self.patience, self.stream.read_line(&mut line))
+                .await
+                .context("no reply")??;
+            if read == 0 {
+                bail!("the connection was closed");
+            }
+            let more = line.as_bytes().get(3) == Some(&b'-');
+            reply.push_str(line.trim_end());
+            if !more {
+                return Ok(reply);
+            }
+            reply.push('\n');
+        }
+    }
+}
+
+/// The content with a dot put before each line that begins with one (RFC 5321 section 4.5.2).
+fn stuffed(content: &[u8]) -> Vec<u8> {
+    let mut stuffed = Vec::with_capacity(content.len() + 64);
+    for line in content.split_inclusive(|byte| *byte == b'\n') {
+        if line.starts_with(b".") {
+            stuffed.push(b'.');
+        }
+        stuffed.extend_from_slice(line);
+    }
+    stuffed
+}

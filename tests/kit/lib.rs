@@ -1,0 +1,34 @@
+//! Real servers, programmable mail hosts and a client with a ledger, for the integration tests.
+//!
+//! Every test has servers of its own on free loopback ports, and a folder of its own below
+//! `target/tmp/it/` that holds their data and logs. The folder goes when the test has called
+//! [`Place::finish`]; after a failure it stays for the person who looks for the reason.
+
+mod bootstrap;
+mod client;
+mod dns;
+mod documents;
+mod http;
+mod ledger;
+mod load;
+mod message;
+mod place;
+mod process;
+mod relay;
+mod servers;
+mod sink;
+mod wait;
+
+pub use client::{Outcome, Session, reply_code};
+pub use dns::{Dns, Zones};
+pub use documents::Documents;
+pub use http::{get, metric};
+pub use ledger::{Balance, Ledger, Submission};
+pub use load::{Load, LoadOptions};
+pub use message::{is_intact, message};
+pub use place::{Place, free_port, free_port_on};
+pub use process::{Process, Signal};
+pub use relay::{Layout, Relay, SERVICES, Setup};
+pub use servers::{NatsServer, RedisServer, servers_folder};
+pub use sink::{Action, Matching, Received, Rule, Sink, Stage};
+pub use wait::until;

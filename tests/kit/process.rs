@@ -1,0 +1,135 @@
+//! Child processes that never outlive the test.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+/// What a process can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Asks it to end.
+    Term,
+    /// Ends it at once, as `kill -9` does.
+    Kill,
+    /// Stops it where it is.
+    Stop,
+    /// Lets it go on.
+    Continue,
+}
+
+/// A running child with a log file. It is killed when it is dropped, and when the test dies.
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program; what it prints is appended to `<folder>/<name>.log`.
+    pub fn start<A: AsRef<OsStr>>(
+        name: &str,
+        folder: &Path,
+        program: &Path,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let out = File::options().create(true).append(true).open(&log)?;
+        // setpriv is in every Debian; the kernel kills the child when the thread of the test is gone.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("cannot start {program:?}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let name = match signal {
+            Signal::Term => "-TERM",
+            Signal::Kill => "-KILL",
+            Signal::Stop => "-STOP",
+            Signal::Continue => "-CONT",
+        };
+        let status = Command::new("kill")
+            .args([name, &self.id().to_string()])
+            .status()?;
+        if !status.success() {
+            bail!(
+                "{} (process {}) cannot be sent {name}",
+                self.name,
+                self.id()
+            );
+        }
+        Ok(())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill9(mut self) -> Result<()> {
+        self.child
+            .kill()
+            .with_context(|| format!("{} cannot be killed", self.name))?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end and waits as long as `limit`; tells whether it ended well.
+    pub fn stop(mut self, limit: Duration) -> Result<()> {
+        self.signal(Signal::Term)?;
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if let Some(status) = self.child.try_wait()? {
+                if status.success() {
+                    return Ok(());
+                }
+                bail!("{} ended with {status}:\n{}", self.name, self.log_tail());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!(
+            "{} did not end within {limit:?}:\n{}",
+            self.name,
+            self.log_tail()
+        )
+    }
+
+    /// The last lines of its log.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // It may have ended meanwhile: then there is nothing to do.
+            self.child.kill().unwrap_or_default();
+            self.child.wait().map(drop).unwrap_or_default();
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! A whole installation: servers, DNS and the processes of Staffetta.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::bootstrap::{Bootstrap, Ports};
+use crate::place::{repository, target_folder};
+use crate::{Dns, NatsServer, Place, Process, RedisServer, Signal, Zones, get, metric, until};
+
+/// The services in the order in which they are started.
+pub const SERVICES: [&str; 5] = ["signer", "scheduler", "sender", "feedback", "ingress"];
+
+const READY: Duration = Duration::from_secs(60);
+
+/// How the services are spread over processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// A process for each service.
+    Separate,
+    /// All in one process.
+    AllInOne,
+}
+
+/// What an installation is made of.
+pub struct Setup {
+    /// Name of the test; its folder.
+    pub test: String,
+    /// Processes.
+    pub layout: Layout,
+    /// What DNS knows.
+    pub zones: Zones,
+    /// Resource documents, applied at the start.
+    pub documents: String,
+    /// `strict` or `relaxed`.
+    pub durability: String,
+    /// `sync_interval` of nats-server.
+    pub sync_interval: String,
+    /// Number of partitions.
+    pub partitions: u32,
+    /// Bound of all streams together, in a unit such as `2GiB`.
+    pub volume: String,
+    /// Further processes, such as `scheduler-2` or `sender-2`.
+    pub more: Vec<String>,
+}
+
+impl Setup {
+    /// Separate processes, strict, two partitions.
+    pub fn new(test: &str, zones: Zones, documents: String) -> Self {
+        Self {
+            test: test.to_owned(),
+            layout: Layout::Separate,
+            zones,
+            documents,
+            durability: "strict".to_owned(),
+            sync_interval: "always".to_owned(),
+            partitions: 2,
+            volume: "2GiB".to_owned(),
+            more: Vec::new(),
+        }
+    }
+
+    /// In the layout.
+    pub fn layout(mut self, layout: Layout) -> Self {
+        self.layout = layout;
+        self
+    }
+
+    /// With one more process of a service, such as `scheduler-2`.
+    pub fn with(mut self, instance: &str) -> Self {
+        self.more.push(instance.to_owned());
+        self
+    }
+}
+
+/// A running installation. Everything in it ends when it is dropped.
+pub struct Relay {
+    /// The NATS server.
+    pub nats: NatsServer,
+    /// The Redis server.
+    pub redis: RedisServer,
+    /// The DNS server.
+    pub dns: Dns,
+    instances: BTreeMap<String, Instance>,
+    order: Vec<String>,
+    place: Place,
+}
+
+struct Instance {
+    ports: Ports,
+    configuration: PathBuf,
+    process: Option<Process>,
+}
+
+impl Relay {
+    /// Starts the servers, creates the installation, starts its processes, applies the documents and
+    /// waits until everything is ready.
+    pub async fn start(setup: Setup) -> Result<Self> {
+        let place = Place::new(&setup.test)?;
+        let nats = NatsServer::start_with_sync(place.path(), &setup.sync_interval).await?;
+        let redis = RedisServer::start(place.path()).await?;
+        let dns = Dns::start(place.path(), &setup.zones).await?;
+
+        let mut order: Vec<String> = match setup.layout {
+            Layout::Separate => SERVICES.iter().map(|&service| service.to_owned()).collect(),
+            Layout::AllInOne => vec!["all".to_owned()],
+        };
+        order.extend(setup.more.iter().cloned());
+        let mut ports = BTreeMap::new();
+        for name in &order {
+            ports.insert(name.clone(), Ports::free()?);
+        }
+        let signers = ports
+            .iter()
+            .filter(|(name, _)| matches!(service(name), "signer" | "all"));
+        let bootstrap = Bootstrap {
+            nats_url: nats.url(),
+            nats_monitor: nats.monitor_url(),
+            redis_url: redis.url(),
+            resolver: dns.address(),
+            durability: &setup.durability,
+            partitions: setup.partitions,
+            signers: signers.map(|(_, ports)| ports.signer).collect(),
+            volume: &setup.volume,
+        };
+        let mut instances = BTreeMap::new();
+        for (name, ports) in ports {
+            let configuration = place.path().join(format!("{name}.yaml"));
+            std::fs::write(&configuration, bootstrap.yaml(&ports))?;
+            instances.insert(
+                name,
+                Instance {
+                    ports,
+                    configuration,
+                    process: None,
+                },
+            );
+        }
+
+        let mut relay = Self {
+            nats,
+            redis,
+            dns,
+            instances,
+            order,
+            place,
+        };
+        relay.command(&["init"]).await?;
+        for name in relay.order.clone() {
+            relay.start_process(&name)?;
+        }
+        relay.wait_ready().await?;
+        relay.apply(&setup.documents).await?;
+        Ok(relay)
+    }
+
+    /// The folder of the test.
+    pub fn folder(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Names of all processes.
+    pub fn names(&self) -> &[String] {
+        &self.order
+    }
+
+    /// Where ingress takes submissions.
+    pub fn submission(&self) -> SocketAddr {
+        let ingress = self
+            .instances
+            .get("ingress")
+            .or_else(|| self.instances.get("all"));
+        ingress
+            .expect("every layout has an ingress")
+            .ports
+            .submission
+    }
+
+    fn instance(&mut self, name: &str) -> Result<&mut Instance> {
+        self.instances
+            .get_mut(name)
+            .with_context(|| format!("no process {name:?} in this layout"))
+    }
+
+    /// Starts a process that does not run.
+    pub fn start_process(&mut self, name: &str) -> Result<()> {
+        let folder = self.place.path().to_owned();
+        let instance = self.instance(name)?;
+        let configuration = instance.configuration.display().to_string();
+        let arguments = ["--config", &configuration, "run", service(name)];
+        instance.process = Some(Process::start(name, &folder, binary()?, arguments)?);
+        Ok(())
+    }
+
+    /// `kill -9` of one process.
+    pub fn kill9(&mut self, name: &str) -> Result<()> {
+        self.instance(name)?
+            .process
+            .take()
+            .with_context(|| format!("{name} does not run"))?
+            .kill9()
+    }
+
+    /// Asks one process to end, and waits until it has.
+    pub fn stop(&mut self, name: &str, limit: Duration) -> Result<()> {
+        self.instance(name)?
+            .process
+            .take()
+            .with_context(|| format!("{name} does not run"))?
+            .stop(limit)
+    }
+
+    /// Sends a signal to one process.
+    pub fn signal(&mut self, name: &str, signal: Signal) -> Result<()> {
+        self.instance(name)?
+            .process
+            .as_ref()
+            .with_context(|| format!("{name} does not run"))?
+            .signal(signal)
+    }
+
+    /// Waits until every process that should run says that it is ready.
+    pub async fn wait_ready(&mut self) -> Result<()> {
+        for (name, instance) in &mut self.instances {
+            let Some(process) = instance.process.as_mut() else {
+                continue;
+            };
+            let metrics = instance.ports.metrics;
+            let ready = until(&format!("{name} ready"), READY, || {
+                let running = process.is_running();
+                async move {
+                    if !running {
+                        return Some(false);
+                    }
+                    matches!(get(metrics, "/readyz").await, Ok((200, _))).then_some(true)
+                }
+            })
+            .await;
+            match ready {
+                Ok(true) => {}
+                Ok(false) => bail!("{name} has ended:\n{}", process.log_tail()),
+                Err(error) => {
+                    let answer = get(metrics, "/readyz")
+                        .await
+                        .map(|(_, body)| body)
+                        .unwrap_or_default();
+                    return Err(error).with_context(|| format!("{answer}\n{}", process.log_tail()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command of the binary and gives what it prints.
+    pub async fn command(&self, arguments: &[&str]) -> Result<String> {
+        let first = self
+            .order
+            .iter()
+            .find(|name| matches!(service(name), "scheduler" | "all"));
+        let instance = &self.instances[first.expect("every layout has a scheduler")];
+        let mut command = tokio::process::Command::new(binary()?);
+        command
+            .arg("--config")
+            .arg(&instance.configuration)
+            .args(arguments)
+            .kill_on_drop(true);
+        let run = tokio::time::timeout(Duration::from_secs(60), command.output());
+        let output = run
+            .await
+            .with_context(|| format!("staffetta {arguments:?} takes too long"))??;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            bail!(
+                "staffetta {arguments:?}: {}\n{printed}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(printed)
+    }
+
+    /// Applies resource documents.
+    pub async fn apply(&self, documents: &str) -> Result<String> {
+        let path = self.place.path().join("resources.yaml");
+        std::fs::write(&path, documents)?;
+        self.command(&["apply", "-f", &path.display().to_string()])
+            .await
+    }
+
+    /// The metrics of one process in text form; empty when it does not answer.
+    pub async fn metrics(&self, name: &str) -> String {
+        match self.instances.get(name) {
+            Some(instance) => get(instance.ports.metrics, "/metrics")
+                .await
+                .map(|(_, body)| body)
+                .unwrap_or_default(),
+            None => String::new(),
+        }
+    }
+
+    /// The sum of a metric over all processes.
+    pub async fn metric(&self, name: &str, labels: &str) -> f64 {
+        let mut sum = 0.0;
+        for process in &self.order {
+            sum += metric(&self.metrics(process).await, name, labels);
+        }
+        sum
+    }
+
+    /// Stops everything in order and removes the folder: the test has passed.
+    pub fn finish(mut self) -> Result<()> {
+        for name in self.order.iter().rev() {
+            let instance = self
+                .instances
+                .get_mut(name)
+                .expect("every name has an instance");
+            if let Some(process) = instance.process.take() {
+                process.stop(Duration::from_secs(30))?;
+            }
+        }
+        let Self {
+            nats,
+            redis,
+            dns,
+            place,
+            ..
+        } = self;
+        drop((nats, redis, dns));
+        place.finish()
+    }
+}
+
+/// The service of a process name: `scheduler` of `scheduler-2`.
+fn service(name: &str) -> &str {
+    name.split('-').next().unwrap_or(name)
+}
+
+/// The binary under test: `STAFFETTA_BIN`, or the one of this checkout, brought up to date once.
+fn binary() -> Result<&'static Path> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = BINARY.get_or_init(|| find_binary().map_err(|error| format!("{error:#}")));
+    found
+        .as_deref()
+        .map_err(|error| anyhow::anyhow!("no staffetta to test: {error}"))
+}
+
+fn find_binary() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("STAFFETTA_BIN") {
+        return Ok(binary.into());
+    }
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = ["build", "--quiet", "-p", "staffetta"];
+    let status = Command::new(cargo)
+        .args(build)
+        .current_dir(repository())
+        .status()?;
+    if !status.success() {
+        bail!("cargo build -p staffetta failed");
+    }
+    Ok(target_folder().join("debug/staffetta"))
+}

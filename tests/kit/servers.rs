@@ -1,0 +1,192 @@
+//! nats-server and redis-server.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::net::TcpStream;
+
+use crate::place::{free_port, repository};
+use crate::{Process, until};
+
+pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const READY: Duration = Duration::from_secs(30);
+
+/// Where `make servers` puts the programs.
+pub fn servers_folder() -> PathBuf {
+    repository().join(".servers/bin")
+}
+
+/// A program of `make servers`.
+pub(crate) fn server(name: &str) -> Result<PathBuf> {
+    let program = servers_folder().join(name);
+    if !program.exists() {
+        bail!("{program:?} is missing: run `make servers` first");
+    }
+    Ok(program)
+}
+
+/// Waits until the process listens on the port. Fails early when it ends.
+pub(crate) async fn listening(process: &mut Process, address: SocketAddr) -> Result<()> {
+    let connected = until("a server that listens", READY, || {
+        let running = process.is_running();
+        async move {
+            if !running {
+                return Some(false);
+            }
+            TcpStream::connect(address).await.ok().map(|_| true)
+        }
+    })
+    .await;
+    match connected {
+        Ok(true) => Ok(()),
+        Ok(false) => bail!("it ended at once:\n{}", process.log_tail()),
+        Err(error) => Err(error).with_context(|| process.log_tail()),
+    }
+}
+
+/// A nats-server with JetStream, an fsync for every record, and a data folder of its own.
+pub struct NatsServer {
+    folder: PathBuf,
+    port: u16,
+    monitor: u16,
+    process: Option<Process>,
+}
+
+impl NatsServer {
+    /// Starts one with its data in `<folder>/nats`.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        Self::start_with_sync(folder, "always").await
+    }
+
+    /// Starts one with another `sync_interval` (`always`, `2m`, `100ms`).
+    pub async fn start_with_sync(folder: &Path, sync_interval: &str) -> Result<Self> {
+        // A port that was free may be taken before the server binds it: then with another one.
+        for _ in 0..4 {
+            let (port, monitor) = (free_port(LOOPBACK)?, free_port(LOOPBACK)?);
+            let configuration = format!(
+                "host: 127.0.0.1\nport: {port}\nhttp: \"127.0.0.1:{monitor}\"\n\
+                 max_payload: 8MB\nmax_pending: 256MB\n\
+                 jetstream {{ store_dir: \"{}\", max_mem: 1GB, max_file: 30GB, sync_interval: {sync_interval} }}\n",
+                folder.join("nats").display()
+            );
+            std::fs::write(folder.join("nats.conf"), configuration)?;
+            let mut server = Self {
+                folder: folder.to_owned(),
+                port,
+                monitor,
+                process: None,
+            };
+            if server.restart().await.is_ok() {
+                return Ok(server);
+            }
+        }
+        bail!(
+            "nats-server does not start; its log is {:?}",
+            folder.join("nats-server.log")
+        )
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// The monitoring endpoint.
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
+    }
+
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// `kill -9`. The data stay.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process
+            .take()
+            .context("nats-server does not run")?
+            .kill9()
+    }
+
+    /// Starts it again on the same data and port, and waits until it answers.
+    pub async fn restart(&mut self) -> Result<()> {
+        let configuration = self.folder.join("nats.conf");
+        let arguments = ["-c".as_ref(), configuration.as_os_str()];
+        let mut process = Process::start(
+            "nats-server",
+            &self.folder,
+            &server("nats-server")?,
+            arguments,
+        )?;
+        listening(&mut process, SocketAddr::new(LOOPBACK, self.port)).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
+
+/// A redis-server that keeps nothing on disk: a restart empties it.
+pub struct RedisServer {
+    folder: PathBuf,
+    port: u16,
+    process: Option<Process>,
+}
+
+impl RedisServer {
+    /// Starts one.
+    pub async fn start(folder: &Path) -> Result<Self> {
+        for _ in 0..4 {
+            let mut server = Self {
+                folder: folder.to_owned(),
+                port: free_port(LOOPBACK)?,
+                process: None,
+            };
+            if server.restart().await.is_ok() {
+                return Ok(server);
+            }
+        }
+        bail!(
+            "redis-server does not start; its log is {:?}",
+            folder.join("redis-server.log")
+        )
+    }
+
+    /// Where clients connect.
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) -> Result<()> {
+        self.process
+            .take()
+            .context("redis-server does not run")?
+            .kill9()
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub async fn restart(&mut self) -> Result<()> {
+        let port = self.port.to_string();
+        let arguments = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+        ];
+        let mut process = Process::start(
+            "redis-server",
+            &self.folder,
+            &server("redis-server")?,
+            arguments,
+        )?;
+        listening(&mut process, SocketAddr::new(LOOPBACK, self.port)).await?;
+        self.process = Some(process);
+        Ok(())
+    }
+}
