@@ -7,7 +7,10 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::resources::Resource;
-use crate::{Credential, DomainMatch, EgressPool, Route, SendingDomain, Shaping, ShapingQuery, ShapingRule, Tenant};
+use crate::{
+    Credential, DomainMatch, EgressPool, Route, SendingDomain, Shaping, ShapingQuery, ShapingRule,
+    Tenant,
+};
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
 
@@ -44,9 +47,7 @@ impl Index {
             .by_network
             .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         index.routes.sort();
-        index
-            .shaping
-            .sort_by_key(|rule| rule.matches.specificity());
+        index.shaping.sort_by_key(|rule| rule.matches.specificity());
         index
     }
 
@@ -102,11 +103,16 @@ impl Index {
         &self.routes.all
     }
 
-    pub(crate) fn route<'a>(&'a self, tenant: &str, stream: &str, domain: &str) -> Option<&'a Arc<Route>> {
+    pub(crate) fn route<'a>(
+        &'a self,
+        tenant: &str,
+        stream: &str,
+        domain: &str,
+    ) -> Option<&'a Arc<Route>> {
         let first_match = |routes: &'a [Arc<Route>]| {
-            routes
-                .iter()
-                .find(|route| names(&route.matches.streams, stream) && names(&route.matches.tenants, tenant))
+            routes.iter().find(|route| {
+                names(&route.matches.streams, stream) && names(&route.matches.tenants, tenant)
+            })
         };
         let exact = self.routes.exact.get(domain).into_iter();
         let below = parents(domain).filter_map(|parent| self.routes.below.get(parent));
@@ -154,7 +160,10 @@ impl Routes {
 
 /// Among routes for the same domain: a named stream before a named tenant.
 pub(crate) fn specificity(route: &Route) -> (bool, bool) {
-    (!route.matches.streams.is_empty(), !route.matches.tenants.is_empty())
+    (
+        !route.matches.streams.is_empty(),
+        !route.matches.tenants.is_empty(),
+    )
 }
 
 /// An empty list names everything.

@@ -16,8 +16,8 @@ mod snapshot;
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
 pub use resources::{
-    API_VERSION, Credential, DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login,
-    PasswordHash, RetryPolicy, Route, RouteMatch, SendingDomain, Shaping, ShapingMatch, ShapingQuery, ShapingRule,
-    ShapingSet, Stream, Tenant, TlsPolicy,
+    API_VERSION, Credential, DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource,
+    InDoubt, Kind, Login, PasswordHash, RetryPolicy, Route, RouteMatch, SendingDomain, Shaping,
+    ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant, TlsPolicy,
 };
 pub use snapshot::{Action, Change, Snapshot};

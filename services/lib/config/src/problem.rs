@@ -50,7 +50,11 @@ impl Problems {
     /// `value` when there was no problem, else all of them.
     pub fn none_or<T>(self, value: T) -> Result<T, Vec<Problem>> {
         let found = self.found.into_inner();
-        if found.is_empty() { Ok(value) } else { Err(found) }
+        if found.is_empty() {
+            Ok(value)
+        } else {
+            Err(found)
+        }
     }
 
     /// Whether there is none so far.

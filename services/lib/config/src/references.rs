@@ -19,7 +19,11 @@ impl<'a> References<'a> {
     /// Reports everything. `origins` holds the documents that were just read; one that is not among
     /// the entries could not be understood, which is reported already, so that what refers to it is
     /// not reported too.
-    pub(crate) fn check(entries: &'a Entries, origins: &'a BTreeMap<(Kind, String), Origin>, problems: &'a Problems) {
+    pub(crate) fn check(
+        entries: &'a Entries,
+        origins: &'a BTreeMap<(Kind, String), Origin>,
+        problems: &'a Problems,
+    ) {
         let references = Self {
             entries,
             origins,
@@ -37,7 +41,9 @@ impl<'a> References<'a> {
     fn check_resource(&self, resource: &Resource) {
         match resource {
             Resource::Tenant(_) | Resource::EgressPool(_) => {}
-            Resource::SendingDomain(domain) => self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant),
+            Resource::SendingDomain(domain) => {
+                self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant)
+            }
             Resource::Credential(credential) => self.check_credential(resource, credential),
             Resource::Route(route) => self.check_route(resource, route),
             Resource::Shaping(set) => self.check_shaping(resource, set),
@@ -47,11 +53,16 @@ impl<'a> References<'a> {
     fn check_credential(&self, resource: &Resource, credential: &Credential) {
         self.check_name(resource, "spec.tenant", Kind::Tenant, &credential.tenant);
         let tenant = (Kind::Tenant, credential.tenant.clone());
-        if let (Some(stream), Some(Resource::Tenant(tenant))) = (&credential.stream, self.entries.get(&tenant))
+        if let (Some(stream), Some(Resource::Tenant(tenant))) =
+            (&credential.stream, self.entries.get(&tenant))
             && tenant.stream(stream).is_none()
         {
             let streams = tenant.streams.iter().map(|stream| stream.name.as_str());
-            let what = format!("the tenant {} has no stream named {stream:?}; {}", tenant.name, known(streams));
+            let what = format!(
+                "the tenant {} has no stream named {stream:?}; {}",
+                tenant.name,
+                known(streams)
+            );
             self.report(resource, "spec.stream", what);
         }
     }
@@ -82,7 +93,10 @@ impl<'a> References<'a> {
         for (index, stream) in route.matches.streams.iter().enumerate() {
             if !streams.contains(&stream.as_str()) {
                 let path = format!("spec.match.streams[{index}]");
-                let what = format!("no matched tenant has a stream named {stream:?}; {}", known(streams.iter().copied()));
+                let what = format!(
+                    "no matched tenant has a stream named {stream:?}; {}",
+                    known(streams.iter().copied())
+                );
                 self.report(resource, &path, what);
             }
         }
@@ -95,12 +109,18 @@ impl<'a> References<'a> {
                 self.check_name(resource, &path, Kind::EgressPool, pool);
             }
             if let Some(source) = &rule.matches.source {
-                let mut sources: Vec<&str> = self.sources().map(|(_, _, source)| source.name.as_str()).collect();
+                let mut sources: Vec<&str> = self
+                    .sources()
+                    .map(|(_, _, source)| source.name.as_str())
+                    .collect();
                 sources.sort_unstable();
                 sources.dedup();
                 if !sources.contains(&source.as_str()) && !self.some_unreadable(Kind::EgressPool) {
                     let path = format!("spec.rules[{index}].match.source");
-                    let what = format!("no egress source named {source:?}; {}", known(sources.iter().copied()));
+                    let what = format!(
+                        "no egress source named {source:?}; {}",
+                        known(sources.iter().copied())
+                    );
                     self.report(resource, &path, what);
                 }
             }
@@ -111,16 +131,26 @@ impl<'a> References<'a> {
         let mut usernames: HashMap<&str, &str> = HashMap::new();
         let mut networks: HashMap<ipnet::IpNet, &str> = HashMap::new();
         for resource in self.entries.values() {
-            let Resource::Credential(credential) = resource else { continue };
+            let Resource::Credential(credential) = resource else {
+                continue;
+            };
             if let Some(login) = &credential.login
                 && let Some(other) = usernames.insert(&login.username, &credential.name)
             {
-                self.report(resource, "spec.username", format!("Credential/{other} has the same"));
+                self.report(
+                    resource,
+                    "spec.username",
+                    format!("Credential/{other} has the same"),
+                );
             }
             for (index, network) in credential.networks.iter().enumerate() {
                 if let Some(other) = networks.insert(*network, &credential.name) {
                     let path = format!("spec.networks[{index}]");
-                    self.report(resource, &path, format!("Credential/{other} has the same network {network}"));
+                    self.report(
+                        resource,
+                        &path,
+                        format!("Credential/{other} has the same network {network}"),
+                    );
                 }
             }
         }
@@ -129,7 +159,9 @@ impl<'a> References<'a> {
     fn check_sources(&self) {
         let mut first: HashMap<&str, (&Resource, &crate::EgressSource)> = HashMap::new();
         for (resource, index, source) in self.sources() {
-            let Some((other_pool, other)) = first.insert(&source.name, (resource, source)) else { continue };
+            let Some((other_pool, other)) = first.insert(&source.name, (resource, source)) else {
+                continue;
+            };
             if other.address != source.address || other.ehlo != source.ehlo {
                 let path = format!("spec.sources[{index}]");
                 let what = format!(
@@ -157,24 +189,31 @@ impl<'a> References<'a> {
 
     /// Two routes tie when both match some mail and neither is more specific for it.
     fn check_routes_for_ties(&self) {
-        let mut by_domain: HashMap<Option<&crate::DomainMatch>, Vec<(&Resource, &Route)>> = HashMap::new();
+        let mut by_domain: HashMap<Option<&crate::DomainMatch>, Vec<(&Resource, &Route)>> =
+            HashMap::new();
         for resource in self.entries.values() {
-            let Resource::Route(route) = resource else { continue };
-            let mut domains: Vec<Option<&crate::DomainMatch>> = route.matches.domains.iter().map(Some).collect();
+            let Resource::Route(route) = resource else {
+                continue;
+            };
+            let mut domains: Vec<Option<&crate::DomainMatch>> =
+                route.matches.domains.iter().map(Some).collect();
             if domains.is_empty() {
                 domains.push(None);
             }
             for domain in domains {
                 let others = by_domain.entry(domain).or_default();
-                let tie = others
-                    .iter()
-                    .find(|(_, other)| index::specificity(other) == index::specificity(route) && overlap(route, other));
+                let tie = others.iter().find(|(_, other)| {
+                    index::specificity(other) == index::specificity(route) && overlap(route, other)
+                });
                 if let Some((_, other)) = tie {
                     let of = domain.map_or("any domain".to_owned(), ToString::to_string);
                     let what = if other.name == route.name {
                         format!("names {of} twice")
                     } else {
-                        format!("ties with Route/{} for mail to {of}: neither is more specific", other.name)
+                        format!(
+                            "ties with Route/{} for mail to {of}: neither is more specific",
+                            other.name
+                        )
                     };
                     self.report(resource, "spec.match", what);
                 }
@@ -185,9 +224,12 @@ impl<'a> References<'a> {
 
     /// Two rules tie when they have the same match and set the same field.
     fn check_shaping_for_ties(&self) {
-        let mut by_match: HashMap<&ShapingMatch, Vec<(&str, usize, Vec<&'static str>)>> = HashMap::new();
+        let mut by_match: HashMap<&ShapingMatch, Vec<(&str, usize, Vec<&'static str>)>> =
+            HashMap::new();
         for resource in self.entries.values() {
-            let Resource::Shaping(set) = resource else { continue };
+            let Resource::Shaping(set) = resource else {
+                continue;
+            };
             for (index, rule) in set.rules.iter().enumerate() {
                 let fields = rule.fields();
                 let others = by_match.entry(&rule.matches).or_default();
@@ -200,8 +242,9 @@ impl<'a> References<'a> {
                     if !both.is_empty() {
                         let path = format!("spec.rules[{index}]");
                         let fields = both.join(", ");
-                        let what =
-                            format!("has the same match as Shaping/{name} spec.rules[{other_index}], and both set {fields}");
+                        let what = format!(
+                            "has the same match as Shaping/{name} spec.rules[{other_index}], and both set {fields}"
+                        );
                         self.report(resource, &path, what);
                     }
                 }
@@ -226,7 +269,11 @@ impl<'a> References<'a> {
             .keys()
             .filter(|(other, _)| *other == kind)
             .map(|(_, name)| name.as_str());
-        self.report(resource, path, format!("no {kind} named {name:?}; {}", known(names)));
+        self.report(
+            resource,
+            path,
+            format!("no {kind} named {name:?}; {}", known(names)),
+        );
     }
 
     fn report(&self, resource: &Resource, path: &str, what: String) {
@@ -239,8 +286,11 @@ impl<'a> References<'a> {
 }
 
 fn overlap(left: &Route, right: &Route) -> bool {
-    let shared = |left: &[String], right: &[String]| left.is_empty() || left.iter().any(|name| right.contains(name));
-    shared(&left.matches.streams, &right.matches.streams) && shared(&left.matches.tenants, &right.matches.tenants)
+    let shared = |left: &[String], right: &[String]| {
+        left.is_empty() || left.iter().any(|name| right.contains(name))
+    };
+    shared(&left.matches.streams, &right.matches.streams)
+        && shared(&left.matches.tenants, &right.matches.tenants)
 }
 
 /// Lists at most five names.
@@ -249,6 +299,10 @@ fn known<'n>(names: impl Iterator<Item = &'n str>) -> String {
     match names.as_slice() {
         [] => "there is none".to_owned(),
         names if names.len() <= 5 => format!("known: {}", names.join(", ")),
-        names => format!("known: {} and {} more", names[..5].join(", "), names.len() - 5),
+        names => format!(
+            "known: {} and {} more",
+            names[..5].join(", "),
+            names.len() - 5
+        ),
     }
 }

@@ -11,8 +11,8 @@ use crate::index::Index;
 use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
-    Credential, EgressPool, Kind, Node, Problem, Problems, Route, SendingDomain, Shaping, ShapingQuery, Tenant,
-    canonical,
+    Credential, EgressPool, Kind, Node, Problem, Problems, Route, SendingDomain, Shaping,
+    ShapingQuery, Tenant, canonical,
 };
 
 /// The version of the JSON form.
@@ -90,7 +90,11 @@ impl Snapshot {
                 what,
             }]);
         }
-        let base = if prune { Entries::new() } else { self.entries.clone() };
+        let base = if prune {
+            Entries::new()
+        } else {
+            self.entries.clone()
+        };
         let merged = Self::merge_nodes(base, &nodes)?;
         let changes = changes(&self.entries, &merged.entries);
         Ok((merged, changes))
@@ -105,9 +109,12 @@ impl Snapshot {
                 what,
             }]
         };
-        let value: Value = serde_json::from_slice(json).map_err(|error| problem(format!("not valid JSON: {error}")))?;
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|error| problem(format!("not valid JSON: {error}")))?;
         if value.get("format") != Some(&json!(FORMAT)) {
-            return Err(problem(format!("format {FORMAT} is expected: the snapshot is of another release")));
+            return Err(problem(format!(
+                "format {FORMAT} is expected: the snapshot is of another release"
+            )));
         }
         let Some(Value::Array(resources)) = value.get("resources") else {
             return Err(problem("a list of resources is expected".to_owned()));
@@ -141,7 +148,9 @@ impl Snapshot {
         let mut entries = base;
         let mut origins: BTreeMap<(Kind, String), Origin> = BTreeMap::new();
         for (position, node) in nodes.iter().enumerate() {
-            let Some(document) = read_document(position + 1, node, &problems) else { continue };
+            let Some(document) = read_document(position + 1, node, &problems) else {
+                continue;
+            };
             let key = (document.kind, document.name);
             if let Some(first) = origins.get(&key) {
                 let what = format!("{} has the same kind and name", first.label);
@@ -160,7 +169,8 @@ impl Snapshot {
 
     fn build(entries: Entries) -> Self {
         let index = Index::build(entries.values());
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, to_json(&entries).as_bytes());
+        let digest =
+            aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, to_json(&entries).as_bytes());
         let hash = digest
             .as_ref()
             .iter()

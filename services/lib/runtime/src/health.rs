@@ -85,7 +85,10 @@ pub async fn serve_health(
         .with_state(readiness);
     tokio::spawn(async move {
         let stop = async move { shutdown.requested().await };
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop).await {
+        if let Err(error) = axum::serve(listener, routes)
+            .with_graceful_shutdown(stop)
+            .await
+        {
             tracing::error!(%address, %error, "the health endpoint ended");
         }
     });
@@ -113,7 +116,8 @@ mod tests {
 
     async fn get(address: SocketAddr, path: &str) -> String {
         let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();
@@ -124,9 +128,13 @@ mod tests {
     async fn readyz_names_what_is_not_ready() {
         let readiness = Readiness::new();
         let shutdown = Shutdown::new();
-        let address = serve_health("127.0.0.1:0".parse().unwrap(), readiness.clone(), shutdown.clone())
-            .await
-            .unwrap();
+        let address = serve_health(
+            "127.0.0.1:0".parse().unwrap(),
+            readiness.clone(),
+            shutdown.clone(),
+        )
+        .await
+        .unwrap();
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         readiness.set("nats", false);
         readiness.set("redis", true);
@@ -135,7 +143,11 @@ mod tests {
         assert!(answer.ends_with("nats: not ready\nredis: ok\n"), "{answer}");
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         telemetry::counter("staffetta_runtime_test_total", "Test.").inc();
-        assert!(get(address, "/metrics").await.contains("staffetta_runtime_test_total 1"));
+        assert!(
+            get(address, "/metrics")
+                .await
+                .contains("staffetta_runtime_test_total 1")
+        );
         shutdown.request();
     }
 
@@ -146,6 +158,9 @@ mod tests {
         let error = serve_health(address, Readiness::new(), Shutdown::new())
             .await
             .unwrap_err();
-        assert_eq!(error.to_string(), format!("health and metrics: cannot listen on {address}"));
+        assert_eq!(
+            error.to_string(),
+            format!("health and metrics: cannot listen on {address}")
+        );
     }
 }

@@ -46,7 +46,11 @@ pub enum Error {
 /// `info,spool=debug`; empty means `info`. When logging is set up already (tests, several services
 /// in one process) nothing changes.
 pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), Error> {
-    let filter_text = if filter.trim().is_empty() { "info" } else { filter };
+    let filter_text = if filter.trim().is_empty() {
+        "info"
+    } else {
+        filter
+    };
     let filter = EnvFilter::try_new(filter_text).map_err(|error| Error::Filter {
         filter: filter_text.to_owned(),
         reason: error.to_string(),
@@ -55,8 +59,14 @@ pub fn init_logging(format: LogFormat, filter: &str) -> Result<(), Error> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     let outcome = match format {
-        LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init(),
+        LogFormat::Text => builder
+            .with_ansi(std::io::stderr().is_terminal())
+            .try_init(),
     };
     // The only error is that a subscriber is there already, which is what was asked for.
     drop(outcome);
@@ -71,7 +81,10 @@ mod tests {
     fn can_be_set_up_twice_and_refuses_a_bad_filter() {
         init_logging(LogFormat::Json, "").unwrap();
         init_logging(LogFormat::Text, "warn,spool=debug").unwrap();
-        assert!(matches!(init_logging(LogFormat::Text, "spool=loud"), Err(Error::Filter { .. })));
+        assert!(matches!(
+            init_logging(LogFormat::Text, "spool=loud"),
+            Err(Error::Filter { .. })
+        ));
         assert!("xml".parse::<LogFormat>().is_err());
     }
 }

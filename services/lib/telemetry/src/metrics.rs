@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 #[derive(Clone)]
@@ -34,13 +34,20 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 
 /// Finds the metric, or makes and registers it. Two places of the code that use one name for
 /// different kinds or labels is a bug that every run of the service shows at once: it panics.
-fn find_or_register(name: &str, labels: &[&str], make: impl FnOnce() -> prometheus::Result<Metric>) -> Metric {
+fn find_or_register(
+    name: &str,
+    labels: &[&str],
+    make: impl FnOnce() -> prometheus::Result<Metric>,
+) -> Metric {
     let mut by_name = METRICS
         .by_name
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
     if let Some((known_labels, metric)) = by_name.get(name) {
-        assert!(known_labels == labels, "metric {name} is used with two sets of labels");
+        assert!(
+            known_labels == labels,
+            "metric {name} is used with two sets of labels"
+        );
         return metric.clone();
     }
     let metric = make().expect("name and labels of a metric are constants of a valid form");
@@ -107,7 +114,8 @@ pub fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
 /// When `name` is used elsewhere with other labels or as another kind of metric.
 pub fn histogram_with(name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]) -> HistogramVec {
     let metric = find_or_register(name, labels, || {
-        HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels).map(Metric::Histogram)
+        HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)
+            .map(Metric::Histogram)
     });
     match metric {
         Metric::Histogram(histogram) => histogram,
@@ -118,13 +126,16 @@ pub fn histogram_with(name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]
 /// Upper bounds for latencies in seconds: 0.5 ms to 10 min.
 pub fn latency_buckets() -> Vec<f64> {
     vec![
-        0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
+        0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+        60.0, 300.0, 600.0,
     ]
 }
 
 /// Upper bounds for sizes in octets: 1 KiB to 64 MiB, by factors of 4.
 pub fn size_buckets() -> Vec<f64> {
-    (0..9).map(|step| f64::from(1024_u32 << (2 * step))).collect()
+    (0..9)
+        .map(|step| f64::from(1024_u32 << (2 * step)))
+        .collect()
 }
 
 /// All metrics of the process in the text format of Prometheus.
@@ -144,7 +155,11 @@ mod tests {
     fn gives_the_same_metric_for_the_same_name() {
         counter("staffetta_test_same_total", "Test.").inc();
         counter("staffetta_test_same_total", "Test.").inc();
-        assert!(gather().contains("staffetta_test_same_total 2\n"), "{}", gather());
+        assert!(
+            gather().contains("staffetta_test_same_total 2\n"),
+            "{}",
+            gather()
+        );
     }
 
     #[test]
@@ -154,8 +169,14 @@ mod tests {
             .set(3);
         histogram("staffetta_test_seconds", "Test.", latency_buckets()).observe(0.003);
         let text = gather();
-        assert!(text.contains("staffetta_test_partitions{state=\"owned\"} 3\n"), "{text}");
-        assert!(text.contains("staffetta_test_seconds_bucket{le=\"0.005\"} 1\n"), "{text}");
+        assert!(
+            text.contains("staffetta_test_partitions{state=\"owned\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("staffetta_test_seconds_bucket{le=\"0.005\"} 1\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -29,7 +29,11 @@ impl<'a> Fields<'a> {
             NodeValue::Null => &[],
             other => {
                 let at = joined(prefix, path);
-                problems.add(at, node.line, format!("a map is expected, found {}", other.describe()));
+                problems.add(
+                    at,
+                    node.line,
+                    format!("a map is expected, found {}", other.describe()),
+                );
                 &[]
             }
         };
@@ -60,10 +64,9 @@ impl<'a> Fields<'a> {
 
     /// Reports a problem of the field `name`, or of the map when it is empty.
     pub fn problem(&self, name: &str, what: impl Into<String>) {
-        let line = self
-            .find(name)
-            .map_or(self.line, |node| node.line);
-        self.problems.add(joined(&self.prefix, &self.path_of(name)), line, what);
+        let line = self.find(name).map_or(self.line, |node| node.line);
+        self.problems
+            .add(joined(&self.prefix, &self.path_of(name)), line, what);
     }
 
     /// A text.
@@ -73,11 +76,17 @@ impl<'a> Fields<'a> {
             NodeValue::Text(text) => Some(text),
             NodeValue::Integer(_) | NodeValue::Fraction(_) | NodeValue::Boolean(_) => {
                 let found = node.value.describe();
-                self.problem(name, format!("a text is expected, found {found}: write it in quotes"));
+                self.problem(
+                    name,
+                    format!("a text is expected, found {found}: write it in quotes"),
+                );
                 None
             }
             other => {
-                self.problem(name, format!("a text is expected, found {}", other.describe()));
+                self.problem(
+                    name,
+                    format!("a text is expected, found {}", other.describe()),
+                );
                 None
             }
         }
@@ -116,7 +125,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A text read by `read`, which says what is wrong with it.
-    pub fn read<T>(&self, name: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub fn read<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let text = self.text(name)?;
         match read(text) {
             Ok(value) => Some(value),
@@ -128,15 +141,17 @@ impl<'a> Fields<'a> {
     }
 
     /// As `read`, for secrets: the text is not repeated in the problem.
-    pub fn read_secret<T>(&self, name: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Option<T> {
+    pub fn read_secret<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<T> {
         let node = self.present(name)?;
         let outcome = match &node.value {
             NodeValue::Text(text) => read(text),
             _ => Err("a text is expected: write it in quotes".to_owned()),
         };
-        outcome
-            .map_err(|what| self.problem(name, what))
-            .ok()
+        outcome.map_err(|what| self.problem(name, what)).ok()
     }
 
     /// A domain name.
@@ -171,7 +186,10 @@ impl<'a> Fields<'a> {
         if value.is_none() {
             let (low, high) = (range.start(), range.end());
             let found = node.value.describe();
-            self.problem(name, format!("a whole number from {low} to {high} is expected, found {found}"));
+            self.problem(
+                name,
+                format!("a whole number from {low} to {high} is expected, found {found}"),
+            );
         }
         value
     }
@@ -189,7 +207,10 @@ impl<'a> Fields<'a> {
         match &node.value {
             NodeValue::Boolean(value) => Some(*value),
             other => {
-                self.problem(name, format!("true or false is expected, found {}", other.describe()));
+                self.problem(
+                    name,
+                    format!("true or false is expected, found {}", other.describe()),
+                );
                 None
             }
         }
@@ -202,7 +223,10 @@ impl<'a> Fields<'a> {
         if chosen.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let expected = words.join(", ");
-            self.problem(name, format!("one of {expected} is expected, found {:?}", shortened(text)));
+            self.problem(
+                name,
+                format!("one of {expected} is expected, found {:?}", shortened(text)),
+            );
         }
         chosen.map(|(_, value)| *value)
     }
@@ -240,22 +264,31 @@ impl<'a> Fields<'a> {
         T: FromStr,
         T::Err: Display,
     {
-        self.read_list(name, |text| text.parse().map_err(|error: T::Err| error.to_string()))
+        self.read_list(name, |text| {
+            text.parse().map_err(|error: T::Err| error.to_string())
+        })
     }
 
     /// A list of texts, each read by `read`, which says what is wrong with one.
-    pub fn read_list<T>(&self, name: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    pub fn read_list<T>(
+        &self,
+        name: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
         let mut values = Vec::new();
         for (index, node) in self.items(name).iter().enumerate() {
             let outcome = match &node.value {
-                NodeValue::Text(text) => read(text).map_err(|what| format!("{what}, found {:?}", shortened(text))),
+                NodeValue::Text(text) => {
+                    read(text).map_err(|what| format!("{what}, found {:?}", shortened(text)))
+                }
                 other => Err(format!("a text is expected, found {}", other.describe())),
             };
             match outcome {
                 Ok(value) => values.push(value),
                 Err(what) => {
                     let path = format!("{}[{index}]", self.path_of(name));
-                    self.problems.add(joined(&self.prefix, &path), node.line, what);
+                    self.problems
+                        .add(joined(&self.prefix, &path), node.line, what);
                 }
             }
         }
@@ -280,7 +313,10 @@ impl<'a> Fields<'a> {
             None => &[],
             Some(NodeValue::List(items)) => items,
             Some(other) => {
-                self.problem(name, format!("a list is expected, found {}", other.describe()));
+                self.problem(
+                    name,
+                    format!("a list is expected, found {}", other.describe()),
+                );
                 &[]
             }
         }
@@ -292,8 +328,7 @@ impl<'a> Fields<'a> {
         if !known.contains(&name) {
             known.push(name);
         }
-        self.find(name)
-            .filter(|node| node.value != NodeValue::Null)
+        self.find(name).filter(|node| node.value != NodeValue::Null)
     }
 
     fn find(&self, name: &str) -> Option<&'a Node> {

@@ -43,7 +43,8 @@ impl Node {
                 what: "the text is larger than 64 MiB".to_owned(),
             });
         }
-        let documents: Vec<Spanned<NodeValue>> = serde_saphyr::from_multiple(text).map_err(|error| broken(&error))?;
+        let documents: Vec<Spanned<NodeValue>> =
+            serde_saphyr::from_multiple(text).map_err(|error| broken(&error))?;
         Ok(documents
             .into_iter()
             .map(Self::from)
@@ -85,7 +86,9 @@ fn broken(error: &serde_saphyr::Error) -> Problem {
     // The reason may span lines and repeat the place; the place is given apart.
     let reason = bare.lines().next().unwrap_or_default();
     let reason = reason.split(" at line ").next().unwrap_or(reason);
-    let column = location.map_or(String::new(), |location| format!("column {}: ", location.column()));
+    let column = location.map_or(String::new(), |location| {
+        format!("column {}: ", location.column())
+    });
     Problem {
         at: String::new(),
         line: location.and_then(|location| u32::try_from(location.line()).ok()),

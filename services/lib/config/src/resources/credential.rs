@@ -79,7 +79,10 @@ impl Credential {
                 None
             }
             (None, _) if !spec.is_given("networks") => {
-                spec.problem("", "username and passwordHash, or networks, or both are expected");
+                spec.problem(
+                    "",
+                    "username and passwordHash, or networks, or both are expected",
+                );
                 None
             }
             _ => None,
@@ -135,7 +138,9 @@ fn read_password_hash(text: &str) -> Result<PasswordHash, String> {
 /// Secrets are referenced: `file:/path`; `secretKeyRef:` has to wait for Kubernetes.
 pub(super) fn read_file_reference(text: &str) -> Result<PathBuf, String> {
     if text.starts_with("secretKeyRef:") {
-        return Err("secretKeyRef is not available outside Kubernetes yet; use \"file:/path\"".to_owned());
+        return Err(
+            "secretKeyRef is not available outside Kubernetes yet; use \"file:/path\"".to_owned(),
+        );
     }
     let path = text.strip_prefix("file:").map(Path::new);
     match path {

@@ -152,14 +152,20 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
     let (kind, name) = (kind?, name?);
 
     let origin = Origin {
-        label: format!("{bare} {kind}/{}", name.chars().take(80).collect::<String>()),
+        label: format!(
+            "{bare} {kind}/{}",
+            name.chars().take(80).collect::<String>()
+        ),
         node: Some(node.clone()),
     };
     let fields = Fields::open(&origin.label, "", node, problems);
     if let Some(version) = fields.required_text("apiVersion")
         && version != API_VERSION
     {
-        fields.problem("apiVersion", format!("{API_VERSION} is expected, found {version:?}"));
+        fields.problem(
+            "apiVersion",
+            format!("{API_VERSION} is expected, found {version:?}"),
+        );
     }
     fields.skip("kind");
     let metadata = fields.map("metadata");
@@ -170,11 +176,18 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
     let spec = fields.map("spec");
     let resource = match kind {
         Kind::Tenant => Tenant::read(name, &spec).map(|read| Resource::Tenant(Arc::new(read))),
-        Kind::Credential => Credential::read(name, &spec).map(|read| Resource::Credential(Arc::new(read))),
-        Kind::SendingDomain => SendingDomain::read(name, &metadata, &spec).map(|read| Resource::SendingDomain(Arc::new(read))),
-        Kind::EgressPool => EgressPool::read(name, &spec).map(|read| Resource::EgressPool(Arc::new(read))),
+        Kind::Credential => {
+            Credential::read(name, &spec).map(|read| Resource::Credential(Arc::new(read)))
+        }
+        Kind::SendingDomain => SendingDomain::read(name, &metadata, &spec)
+            .map(|read| Resource::SendingDomain(Arc::new(read))),
+        Kind::EgressPool => {
+            EgressPool::read(name, &spec).map(|read| Resource::EgressPool(Arc::new(read)))
+        }
         Kind::Route => Route::read(name, &spec).map(|read| Resource::Route(Arc::new(read))),
-        Kind::Shaping => ShapingSet::read(name, &spec).map(|read| Resource::Shaping(Arc::new(read))),
+        Kind::Shaping => {
+            ShapingSet::read(name, &spec).map(|read| Resource::Shaping(Arc::new(read)))
+        }
     };
     spec.close();
     metadata.close();

@@ -1,19 +1,22 @@
 //! What names may be.
 
 /// For messages.
-pub(super) const LABEL_FORM: &str = "a name of at most 63 lower-case letters, digits, '-' and '.' is expected";
+pub(super) const LABEL_FORM: &str =
+    "a name of at most 63 lower-case letters, digits, '-' and '.' is expected";
 
 /// Names of resources, streams and sources: what Kubernetes takes too, and short enough for a label
 /// of a metric.
 pub(super) fn is_label(name: &str) -> bool {
-    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let edge = |byte: Option<&u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     let bytes = name.as_bytes();
     bytes.len() <= 63
         && edge(bytes.first())
         && edge(bytes.last())
-        && bytes
-            .iter()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
+        && bytes.iter().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+        })
 }
 
 /// A domain, exactly or with what is below it.
@@ -31,9 +34,14 @@ impl DomainMatch {
             Some(name) => (true, name),
             None => (false, text),
         };
-        let domain = mail::Domain::parse(name)
-            .map_err(|error| format!("a domain such as example.com or .example.com is expected ({error})"))?;
-        Ok(if below { Self::Below(domain) } else { Self::Exact(domain) })
+        let domain = mail::Domain::parse(name).map_err(|error| {
+            format!("a domain such as example.com or .example.com is expected ({error})")
+        })?;
+        Ok(if below {
+            Self::Below(domain)
+        } else {
+            Self::Exact(domain)
+        })
     }
 
     /// Whether `domain` (lower case, A-labels) is one of them.

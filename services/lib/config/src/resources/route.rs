@@ -128,7 +128,9 @@ fn read_retry(fields: &Fields<'_>) -> RetryPolicy {
     let default = RetryPolicy::default();
     let retry = RetryPolicy {
         initial: fields.parsed("initial").unwrap_or(default.initial),
-        factor: fields.small_integer("factor", 1..=10).unwrap_or(default.factor),
+        factor: fields
+            .small_integer("factor", 1..=10)
+            .unwrap_or(default.factor),
         max: fields.parsed("max").unwrap_or(default.max),
         jitter_percent: fields
             .small_integer("jitter", 0..=50)
@@ -138,7 +140,10 @@ fn read_retry(fields: &Fields<'_>) -> RetryPolicy {
         fields.problem("initial", "must not be 0");
     }
     if retry.max < retry.initial {
-        let what = format!("must not be shorter than initial ({}), found {}", retry.initial, retry.max);
+        let what = format!(
+            "must not be shorter than initial ({}), found {}",
+            retry.initial, retry.max
+        );
         fields.problem("max", what);
     }
     retry

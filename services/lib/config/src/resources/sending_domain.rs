@@ -43,14 +43,19 @@ pub enum DkimAlgorithm {
     Ed25519Sha256,
 }
 
-const ALGORITHMS: [(&str, DkimAlgorithm); 2] =
-    [("rsa-sha256", DkimAlgorithm::RsaSha256), ("ed25519-sha256", DkimAlgorithm::Ed25519Sha256)];
+const ALGORITHMS: [(&str, DkimAlgorithm); 2] = [
+    ("rsa-sha256", DkimAlgorithm::RsaSha256),
+    ("ed25519-sha256", DkimAlgorithm::Ed25519Sha256),
+];
 
 impl SendingDomain {
     pub(super) fn read(name: &str, metadata: &Fields<'_>, spec: &Fields<'_>) -> Option<Self> {
         let domain = Domain::parse(name);
         if let Err(error) = &domain {
-            metadata.problem("name", format!("a domain is expected ({error}), found {name:?}"));
+            metadata.problem(
+                "name",
+                format!("a domain is expected ({error}), found {name:?}"),
+            );
         }
         let mut dkim: Vec<DkimKey> = Vec::new();
         for fields in spec.maps("dkim") {
@@ -58,16 +63,25 @@ impl SendingDomain {
             fields.close();
             let Some(key) = key else { continue };
             if dkim.iter().any(|other| other.selector == key.selector) {
-                spec.problem("dkim", format!("the selector {:?} is used twice", key.selector));
+                spec.problem(
+                    "dkim",
+                    format!("the selector {:?} is used twice", key.selector),
+                );
             }
             dkim.push(key);
         }
         let unsigned = spec.boolean("unsigned").unwrap_or(false);
         if !unsigned && !spec.is_given("dkim") {
-            spec.problem("dkim", "is missing: give keys, or say `unsigned: true` to send without signatures");
+            spec.problem(
+                "dkim",
+                "is missing: give keys, or say `unsigned: true` to send without signatures",
+            );
         }
         if unsigned && !dkim.is_empty() {
-            spec.problem("unsigned", "is true, and there are dkim keys: only one of the two is expected");
+            spec.problem(
+                "unsigned",
+                "is true, and there are dkim keys: only one of the two is expected",
+            );
         }
         let include_subdomains = spec.boolean("includeSubdomains").unwrap_or(false);
         let tenant = spec.required_text("tenant")?.to_owned();
@@ -113,7 +127,10 @@ fn read_key(fields: &Fields<'_>) -> Option<DkimKey> {
     let key = key.and_then(|_| fields.read_secret("key", read_file_reference));
     let selector = selector?;
     if Domain::parse(selector).is_err() {
-        fields.problem("selector", format!("a DNS name such as s1 is expected, found {selector:?}"));
+        fields.problem(
+            "selector",
+            format!("a DNS name such as s1 is expected, found {selector:?}"),
+        );
     }
     Some(DkimKey {
         selector: selector.to_ascii_lowercase(),

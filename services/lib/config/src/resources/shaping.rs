@@ -64,8 +64,11 @@ pub enum TlsPolicy {
     Required,
 }
 
-const TLS: [(&str, TlsPolicy); 3] =
-    [("none", TlsPolicy::None), ("opportunistic", TlsPolicy::Opportunistic), ("required", TlsPolicy::Required)];
+const TLS: [(&str, TlsPolicy); 3] = [
+    ("none", TlsPolicy::None),
+    ("opportunistic", TlsPolicy::Opportunistic),
+    ("required", TlsPolicy::Required),
+];
 
 /// The limits and policies of one lane, complete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,7 +119,10 @@ impl Shaping {
             }
         }
         set(&mut self.connections, rule.connections);
-        set(&mut self.messages_per_connection, rule.messages_per_connection);
+        set(
+            &mut self.messages_per_connection,
+            rule.messages_per_connection,
+        );
         set(&mut self.rate, rule.rate);
         set(&mut self.tls, rule.tls);
         set(&mut self.connect_timeout, rule.connect_timeout);
@@ -143,16 +149,29 @@ pub struct ShapingQuery<'a> {
 impl ShapingMatch {
     /// Whether the lane is one of its.
     pub(crate) fn matches(&self, lane: &ShapingQuery<'_>) -> bool {
-        self.source.as_ref().is_none_or(|source| source == lane.source)
+        self.source
+            .as_ref()
+            .is_none_or(|source| source == lane.source)
             && self.pool.as_ref().is_none_or(|pool| pool == lane.pool)
-            && self.domain.as_ref().is_none_or(|domain| domain.matches(lane.domain))
-            && self.site.as_ref().is_none_or(|site| site.matches(lane.site))
+            && self
+                .domain
+                .as_ref()
+                .is_none_or(|domain| domain.matches(lane.domain))
+            && self
+                .site
+                .as_ref()
+                .is_none_or(|site| site.matches(lane.site))
     }
 
     /// Compares as "source before domain before site before pool", longer suffixes before shorter.
     pub(crate) fn specificity(&self) -> (bool, usize, usize, bool) {
         let of = |domain: &Option<DomainMatch>| domain.as_ref().map_or(0, DomainMatch::specificity);
-        (self.source.is_some(), of(&self.domain), of(&self.site), self.pool.is_some())
+        (
+            self.source.is_some(),
+            of(&self.domain),
+            of(&self.site),
+            self.pool.is_some(),
+        )
     }
 }
 
@@ -161,7 +180,10 @@ impl ShapingRule {
     pub(crate) fn fields(&self) -> Vec<&'static str> {
         let set = [
             ("connections", self.connections.is_some()),
-            ("messagesPerConnection", self.messages_per_connection.is_some()),
+            (
+                "messagesPerConnection",
+                self.messages_per_connection.is_some(),
+            ),
             ("rate", self.rate.is_some()),
             ("tls", self.tls.is_some()),
             ("connectTimeout", self.connect_timeout.is_some()),
@@ -215,8 +237,14 @@ impl ShapingRule {
         let mut matched = Map::new();
         let entries = [
             ("source", self.matches.source.clone()),
-            ("domain", self.matches.domain.as_ref().map(DomainMatch::to_string)),
-            ("site", self.matches.site.as_ref().map(DomainMatch::to_string)),
+            (
+                "domain",
+                self.matches.domain.as_ref().map(DomainMatch::to_string),
+            ),
+            (
+                "site",
+                self.matches.site.as_ref().map(DomainMatch::to_string),
+            ),
             ("pool", self.matches.pool.clone()),
         ];
         for (name, text) in entries {
@@ -228,8 +256,15 @@ impl ShapingRule {
         let entries = [
             ("match", Some(Value::Object(matched))),
             ("connections", self.connections.map(|value| json!(value))),
-            ("messagesPerConnection", self.messages_per_connection.map(|value| json!(value))),
-            ("rate", self.rate.map(|rate| json!(rate.map_or("none".to_owned(), |rate| rate.to_string())))),
+            (
+                "messagesPerConnection",
+                self.messages_per_connection.map(|value| json!(value)),
+            ),
+            (
+                "rate",
+                self.rate
+                    .map(|rate| json!(rate.map_or("none".to_owned(), |rate| rate.to_string()))),
+            ),
             ("tls", self.tls.map(|tls| json!(super::word(&TLS, tls)))),
             ("connectTimeout", span(self.connect_timeout)),
             ("commandTimeout", span(self.command_timeout)),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::names::{is_label, LABEL_FORM};
+use super::names::{LABEL_FORM, is_label};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -36,7 +36,11 @@ pub enum InDoubt {
     GiveUp,
 }
 
-const IN_DOUBT: [(&str, InDoubt); 3] = [("retry", InDoubt::Retry), ("hold", InDoubt::Hold), ("giveUp", InDoubt::GiveUp)];
+const IN_DOUBT: [(&str, InDoubt); 3] = [
+    ("retry", InDoubt::Retry),
+    ("hold", InDoubt::Hold),
+    ("giveUp", InDoubt::GiveUp),
+];
 
 impl Tenant {
     /// The stream of this name.
@@ -47,7 +51,9 @@ impl Tenant {
     pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
         let mut streams: Vec<Stream> = Vec::new();
         for fields in spec.maps("streams") {
-            let in_doubt = fields.one_of("inDoubt", &IN_DOUBT).unwrap_or(InDoubt::Retry);
+            let in_doubt = fields
+                .one_of("inDoubt", &IN_DOUBT)
+                .unwrap_or(InDoubt::Retry);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -65,11 +71,11 @@ impl Tenant {
         }
         let default_stream = spec.required_text("defaultStream")?;
         if !streams.iter().any(|stream| stream.name == default_stream) {
-            let known: Vec<&str> = streams
-                .iter()
-                .map(|stream| stream.name.as_str())
-                .collect();
-            let what = format!("no stream named {default_stream:?}; known: {}", known.join(", "));
+            let known: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+            let what = format!(
+                "no stream named {default_stream:?}; known: {}",
+                known.join(", ")
+            );
             spec.problem("defaultStream", what);
         }
         Some(Self {

@@ -87,11 +87,14 @@ impl Listener {
                 if listeners.iter().any(|other| other.name == listener.name) {
                     fields.problem("name", format!("{:?} is used twice", listener.name));
                 }
-                let same_address = listeners
-                    .iter()
-                    .find(|other| other.address == listener.address && listener.address.port() != 0);
+                let same_address = listeners.iter().find(|other| {
+                    other.address == listener.address && listener.address.port() != 0
+                });
                 if let Some(other) = same_address {
-                    fields.problem("address", format!("the listener {:?} has the same", other.name));
+                    fields.problem(
+                        "address",
+                        format!("the listener {:?} has the same", other.name),
+                    );
                 }
                 listeners.push(listener);
             }
@@ -110,16 +113,17 @@ impl Listener {
             None => None,
         };
         let tls = Self::read_tls(fields, folder);
-        let allow_plaintext_auth_from: Vec<IpNet> = fields.read_list("allowPlaintextAuthFrom", |text| {
-            let network: IpNet = text
-                .parse()
-                .map_err(|_| "a network such as 127.0.0.0/8 is expected".to_owned())?;
-            if network.network().is_loopback() && network.broadcast().is_loopback() {
-                Ok(network)
-            } else {
-                Err("only loopback networks are accepted".to_owned())
-            }
-        });
+        let allow_plaintext_auth_from: Vec<IpNet> =
+            fields.read_list("allowPlaintextAuthFrom", |text| {
+                let network: IpNet = text
+                    .parse()
+                    .map_err(|_| "a network such as 127.0.0.0/8 is expected".to_owned())?;
+                if network.network().is_loopback() && network.broadcast().is_loopback() {
+                    Ok(network)
+                } else {
+                    Err("only loopback networks are accepted".to_owned())
+                }
+            });
         let max_message_size = fields
             .parsed("maxMessageSize")
             .unwrap_or(ByteSize::from_mib(25));
@@ -146,7 +150,11 @@ impl Listener {
     }
 
     fn read_tls(fields: &Fields<'_>, folder: &Path) -> Option<ListenerTls> {
-        let words = [("starttls", TlsWord::StartTls), ("implicit", TlsWord::Implicit), ("none", TlsWord::None)];
+        let words = [
+            ("starttls", TlsWord::StartTls),
+            ("implicit", TlsWord::Implicit),
+            ("none", TlsWord::None),
+        ];
         let word = match fields.required_text("tls") {
             Some(_) => fields.one_of("tls", &words),
             None => None,
@@ -159,7 +167,11 @@ impl Listener {
                 key: folder.join(key),
             }),
             (certificate, _) => {
-                let missing = if certificate.is_none() { "certificate" } else { "key" };
+                let missing = if certificate.is_none() {
+                    "certificate"
+                } else {
+                    "key"
+                };
                 fields.problem(missing, format!("is missing: tls is {word}"));
                 None
             }

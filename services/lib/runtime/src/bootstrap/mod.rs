@@ -165,7 +165,10 @@ impl Bootstrap {
             storage.problem("replicas", "1 or 3 is expected, found 2");
         }
         storage.close();
-        let durability = [("strict", Durability::Strict), ("relaxed", Durability::Relaxed)];
+        let durability = [
+            ("strict", Durability::Strict),
+            ("relaxed", Durability::Relaxed),
+        ];
         Self {
             hostname: fields
                 .domain("hostname")
@@ -177,7 +180,10 @@ impl Bootstrap {
                 .unwrap_or(Durability::Strict),
             partitions: fields.small_integer("partitions", 1..=1024).unwrap_or(4),
             storage: storage_read,
-            resolvers: fields.parsed_list("resolvers"),
+            resolvers: fields.read_list("resolvers", |text| {
+                text.parse()
+                    .map_err(|_| "an address IP:port is expected".to_owned())
+            }),
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler")),
@@ -190,7 +196,8 @@ impl Bootstrap {
 
 fn read_nats(fields: Fields<'_>) -> Nats {
     let nats = Nats {
-        url: url(&fields, "url", &["nats://", "tls://"]).unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned()),
+        url: url(&fields, "url", &["nats://", "tls://"])
+            .unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned()),
         monitor: url(&fields, "monitor", &["http://"]),
     };
     fields.close();
@@ -199,7 +206,8 @@ fn read_nats(fields: Fields<'_>) -> Nats {
 
 fn read_redis(fields: Fields<'_>) -> Redis {
     let redis = Redis {
-        url: url(&fields, "url", &["redis://"]).unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
+        url: url(&fields, "url", &["redis://"])
+            .unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
     };
     fields.close();
     redis
@@ -209,13 +217,18 @@ fn read_redis(fields: Fields<'_>) -> Redis {
 fn url(fields: &Fields<'_>, name: &'static str, schemes: &[&str]) -> Option<String> {
     let text = fields.text(name).filter(|text| !text.is_empty())?;
     let valid = text.split(',').all(|url| {
-        schemes
-            .iter()
-            .any(|scheme| url.trim().strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+        schemes.iter().any(|scheme| {
+            url.trim()
+                .strip_prefix(scheme)
+                .is_some_and(|rest| !rest.is_empty())
+        })
     });
     if !valid {
         let expected = schemes.join("… or ");
-        fields.problem(name, format!("a URL {expected}… is expected, found {text:?}"));
+        fields.problem(
+            name,
+            format!("a URL {expected}… is expected, found {text:?}"),
+        );
         return None;
     }
     Some(text.to_owned())

@@ -100,12 +100,18 @@ impl Scheduler {
         let advertise = match fields.text("advertise") {
             Some(text) if is_host_and_port(text) => text.to_owned(),
             Some(text) => {
-                fields.problem("advertise", format!("host:port is expected, found {text:?}"));
+                fields.problem(
+                    "advertise",
+                    format!("host:port is expected, found {text:?}"),
+                );
                 String::new()
             }
             None => {
                 if listen.ip().is_unspecified() {
-                    fields.problem("advertise", "is missing: listen names no address that others could use");
+                    fields.problem(
+                        "advertise",
+                        "is missing: listen names no address that others could use",
+                    );
                 }
                 listen.to_string()
             }
@@ -130,10 +136,16 @@ impl Sender {
             }
         });
         let sender = Self {
-            signers: if signers.is_empty() { vec!["http://127.0.0.1:7102".to_owned()] } else { signers },
+            signers: if signers.is_empty() {
+                vec!["http://127.0.0.1:7102".to_owned()]
+            } else {
+                signers
+            },
             metrics: address(&fields, "metrics", 9104),
             credit: fields.small_integer("credit", 1..=65_536).unwrap_or(512),
-            drain_timeout: fields.parsed("drainTimeout").unwrap_or(Span::from_secs(660)),
+            drain_timeout: fields
+                .parsed("drainTimeout")
+                .unwrap_or(Span::from_secs(660)),
         };
         fields.close();
         sender
@@ -161,7 +173,8 @@ impl All {
 }
 
 fn address(fields: &Fields<'_>, name: &'static str, default_port: u16) -> SocketAddr {
-    socket_address(fields, name).unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)))
+    socket_address(fields, name)
+        .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, default_port)))
 }
 
 /// `IP:port`; the standard library's own error says too little.
@@ -169,12 +182,16 @@ pub(super) fn socket_address(fields: &Fields<'_>, name: &'static str) -> Option<
     let text = fields.text(name)?;
     let parsed = text.parse().ok();
     if parsed.is_none() {
-        fields.problem(name, format!("an address IP:port is expected, found {text:?}"));
+        fields.problem(
+            name,
+            format!("an address IP:port is expected, found {text:?}"),
+        );
     }
     parsed
 }
 
 fn is_host_and_port(text: &str) -> bool {
-    text.rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }

@@ -1,0 +1,85 @@
+use config::Snapshot;
+use proptest::prelude::*;
+
+use crate::{COMPLETE, document};
+
+#[test]
+fn a_snapshot_reads_back_from_its_json_with_the_same_hash() {
+    let snapshot = Snapshot::from_documents(COMPLETE).unwrap();
+    let json = snapshot.to_json();
+    let read = Snapshot::from_json(json.as_bytes()).unwrap();
+    assert_eq!(read.to_json(), json);
+    assert_eq!(read.hash(), snapshot.hash());
+    assert_eq!(read.len(), 6);
+    assert_eq!(snapshot.hash().len(), 64);
+    assert_ne!(snapshot.hash(), Snapshot::default().hash());
+    assert_eq!(
+        Snapshot::default().to_json(),
+        r#"{"format":1,"resources":[]}"#
+    );
+}
+
+#[test]
+fn the_order_of_documents_and_the_spelling_of_units_do_not_change_the_hash() {
+    let pool = document("EgressPool", "p", "{ sources: [ { name: a } ] }");
+    let route = |age: &str| document("Route", "r", &format!("{{ pool: p, maxAge: {age} }}"));
+    let first = Snapshot::from_documents(&(pool.clone() + &route("120m"))).unwrap();
+    let second = Snapshot::from_documents(&(route("2h") + &pool)).unwrap();
+    assert_eq!(first.hash(), second.hash());
+}
+
+#[test]
+fn json_of_another_format_is_refused() {
+    for (json, expected) in [
+        (
+            "{",
+            "snapshot: not valid JSON: EOF while parsing an object at line 1 column 1",
+        ),
+        (
+            r#"{"format":2,"resources":[]}"#,
+            "snapshot: format 1 is expected: the snapshot is of another release",
+        ),
+        (
+            r#"{"format":1}"#,
+            "snapshot: a list of resources is expected",
+        ),
+    ] {
+        let problems = Snapshot::from_json(json.as_bytes()).unwrap_err();
+        assert_eq!(problems[0].to_string(), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_valid_configuration_reads_back(
+        streams in proptest::collection::btree_set("[a-z][a-z0-9]{0,8}", 1..5),
+        domains in proptest::collection::btree_set("[.]?[a-z]{1,8}[.](example|test)", 0..5),
+        port in 1_u16..,
+        factor in 1_u32..=10,
+        seconds in 1_u64..2_000_000,
+        rate in 1_u32..,
+    ) {
+        let default = streams.iter().next().unwrap();
+        let names: Vec<String> = streams.iter().map(|name| format!("{{ name: \"{name}\" }}")).collect();
+        let domains: Vec<String> = domains.iter().map(|domain| format!("\"{domain}\"")).collect();
+        let documents = [
+            document("Tenant", "t", &format!("{{ defaultStream: \"{default}\", streams: [ {} ] }}", names.join(", "))),
+            document("EgressPool", "p", "{ sources: [ { name: a } ] }"),
+            document("Route", "r", &format!(
+                "{{ match: {{ domains: [ {} ] }}, pool: p, port: {port}, retry: {{ factor: {factor} }}, maxAge: {seconds}s }}",
+                domains.join(", "),
+            )),
+            document("Shaping", "s", &format!("{{ rules: [ {{ rate: {rate}/h }} ] }}")),
+        ].concat();
+        let snapshot = Snapshot::from_documents(&documents).unwrap();
+        let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+        prop_assert_eq!(read.hash(), snapshot.hash());
+        prop_assert_eq!(read.routes(), snapshot.routes());
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC{0,200}") {
+        drop(Snapshot::from_documents(&text));
+        drop(Snapshot::from_json(text.as_bytes()));
+    }
+}

@@ -1,0 +1,140 @@
+use std::path::Path;
+
+use mail::{ByteSize, Span};
+use runtime::Bootstrap;
+use runtime::bootstrap::{Durability, ListenerTls};
+
+const COMPLETE: &str = r#"
+hostname: Relay.example.com
+nats: { url: "nats://127.0.0.1:4222", monitor: "http://127.0.0.1:8222" }
+redis: { url: "redis://127.0.0.1:6379" }
+durability: relaxed
+partitions: 8
+storage: { volumeBytes: 10GiB, replicas: 3 }
+resolvers: ["127.0.0.1:53"]
+ingress:
+  metrics: 127.0.0.1:9201
+  listeners:
+    - { name: submission, kind: submission, address: "0.0.0.0:2525", tls: starttls, certificate: tls/cert.pem, key: /etc/key.pem }
+    - name: local
+      kind: submission
+      address: "127.0.0.1:2526"
+      tls: none
+      allowPlaintextAuthFrom: ["127.0.0.0/8", "::1/128"]
+      maxMessageSize: 1MiB
+      maxRecipients: 200
+      commandTimeout: 10s
+      dataTimeout: 20s
+      maxConnections: 5
+signer: { listen: 127.0.0.1:7202, metrics: 127.0.0.1:9202, threads: 2 }
+scheduler: { listen: 127.0.0.1:7203, advertise: "scheduler.example:7203", metrics: 127.0.0.1:9203 }
+sender: { signers: ["http://127.0.0.1:7202"], metrics: 127.0.0.1:9204, credit: 64, drainTimeout: 30s }
+feedback: { metrics: 127.0.0.1:9205 }
+all: { metrics: 127.0.0.1:9290 }
+"#;
+
+fn problems(text: &str) -> Vec<String> {
+    let problems = Bootstrap::from_yaml(text).expect_err("the text is bad");
+    problems.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_complete_file_has_the_values_that_were_written() {
+    let bootstrap = Bootstrap::from_yaml_in(COMPLETE, Path::new("/conf")).unwrap();
+    assert_eq!(bootstrap.hostname.as_str(), "relay.example.com");
+    assert_eq!(
+        bootstrap.nats.monitor.as_deref(),
+        Some("http://127.0.0.1:8222")
+    );
+    assert_eq!(bootstrap.durability, Durability::Relaxed);
+    assert_eq!((bootstrap.partitions, bootstrap.storage.replicas), (8, 3));
+    assert_eq!(bootstrap.storage.volume, ByteSize::from_bytes(10 << 30));
+    let [submission, local] = bootstrap.ingress.listeners.as_slice() else {
+        panic!("two listeners")
+    };
+    let ListenerTls::StartTls(files) = &submission.tls else {
+        panic!("STARTTLS")
+    };
+    assert_eq!(files.certificate, Path::new("/conf/tls/cert.pem"));
+    assert_eq!(files.key, Path::new("/etc/key.pem"));
+    assert_eq!(submission.max_message_size, ByteSize::from_mib(25));
+    assert_eq!((local.max_recipients, local.max_connections), (200, 5));
+    assert_eq!(local.command_timeout, Span::from_secs(10));
+    assert_eq!(local.allow_plaintext_auth_from.len(), 2);
+    assert_eq!(bootstrap.scheduler.advertise, "scheduler.example:7203");
+    assert_eq!((bootstrap.sender.credit, bootstrap.signer.threads), (64, 2));
+}
+
+#[test]
+fn an_empty_file_gives_the_defaults() {
+    let bootstrap = Bootstrap::from_yaml("").unwrap();
+    assert_eq!(bootstrap.nats.url, "nats://127.0.0.1:4222");
+    assert_eq!(bootstrap.durability, Durability::Strict);
+    assert_eq!(bootstrap.scheduler.advertise, "127.0.0.1:7103");
+    assert_eq!(bootstrap.sender.signers, ["http://127.0.0.1:7102"]);
+    assert_eq!(bootstrap.sender.drain_timeout, Span::from_secs(660));
+    assert!(bootstrap.ingress.listeners.is_empty() && bootstrap.resolvers.is_empty());
+}
+
+#[test]
+fn all_problems_are_reported_at_once_with_their_paths() {
+    let text = r#"
+hostname: "a b"
+nats: { url: "http://127.0.0.1" }
+durability: none
+partitions: 0
+storage: { replicas: 2, volumeBytes: 20GB }
+resolvers: ["127.0.0.1"]
+ingress:
+  listeners:
+    - { name: a, address: "0.0.0.0:25", tls: starttls, key: k.pem }
+    - { name: a, address: "0.0.0.0:25", tls: none, allowPlaintextAuthFrom: ["10.0.0.0/8", "127.0.0.0/7"], maxRecipients: 50 }
+    - { name: b, address: "0.0.0.0:26", tls: none }
+    - { name: b, address: "0.0.0.0:26", tls: none, dataTimeout: 0 }
+signer: { listen: localhost, thread: 4 }
+scheduler: { listen: "0.0.0.0:7103" }
+sender: { signers: ["127.0.0.1:7102"], credit: many }
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            r#"storage.volumeBytes (line 6): a size such as 512B, 64KiB, 25MiB or 20GiB is expected, found "20GB""#,
+            "storage.replicas (line 6): 1 or 3 is expected, found 2",
+            r#"hostname (line 2): a domain is expected (the domain has an invalid label), found "a b""#,
+            r#"nats.url (line 3): a URL nats://… or tls://… is expected, found "http://127.0.0.1""#,
+            r#"durability (line 4): one of strict, relaxed is expected, found "none""#,
+            "partitions (line 5): a whole number from 1 to 1024 is expected, found the number 0",
+            r#"resolvers[0] (line 7): an address IP:port is expected, found "127.0.0.1""#,
+            "ingress.listeners[0].certificate (line 10): is missing: tls is starttls",
+            r#"ingress.listeners[1].allowPlaintextAuthFrom[0] (line 11): only loopback networks are accepted, found "10.0.0.0/8""#,
+            r#"ingress.listeners[1].allowPlaintextAuthFrom[1] (line 11): only loopback networks are accepted, found "127.0.0.0/7""#,
+            "ingress.listeners[1].maxRecipients (line 11): a whole number from 100 to 10000 is expected, found the number 50",
+            "ingress.listeners[3].dataTimeout (line 13): must not be 0",
+            "ingress.listeners[3].name (line 13): \"b\" is used twice",
+            "ingress.listeners[3].address (line 13): the listener \"b\" has the same",
+            "signer.listen (line 14): an address IP:port is expected, found \"localhost\"",
+            "signer.thread (line 14): unknown field; known: listen, metrics, threads",
+            "scheduler.advertise (line 15): is missing: listen names no address that others could use",
+            r#"sender.signers[0] (line 16): a URL http://host:port is expected, found "127.0.0.1:7102""#,
+            r#"sender.credit (line 16): a whole number from 1 to 65536 is expected, found the text "many""#,
+        ]
+    );
+}
+
+#[test]
+fn a_file_that_is_not_there_and_a_broken_one_say_which() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("staffetta.yaml");
+    let error = Bootstrap::load(&path).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{}: No such file", path.display())),
+        "{error}"
+    );
+    std::fs::write(&path, "nats: { url: \n").unwrap();
+    let error = Bootstrap::load(&path).unwrap_err().to_string();
+    assert!(
+        error.starts_with(&format!("{}: line ", path.display())),
+        "{error}"
+    );
+    assert!(error.contains("not valid YAML"), "{error}");
+}

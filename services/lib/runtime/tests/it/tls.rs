@@ -1,0 +1,30 @@
+use runtime::tls_server_config;
+
+#[test]
+fn a_certificate_and_its_key_make_a_server_and_what_is_wrong_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let first = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
+    let second = rcgen::generate_simple_self_signed(["relay.test".to_owned()]).unwrap();
+    std::fs::write(path("cert.pem"), first.cert.pem()).unwrap();
+    std::fs::write(path("key.pem"), first.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("other.pem"), second.signing_key.serialize_pem()).unwrap();
+    std::fs::write(path("empty.pem"), "").unwrap();
+
+    tls_server_config(&path("cert.pem"), &path("key.pem")).unwrap();
+    let says = |certificate: &str, key: &str| {
+        let error = tls_server_config(&path(certificate), &path(key)).unwrap_err();
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "…")
+    };
+    assert!(says("absent.pem", "key.pem").starts_with("certificate …/absent.pem: "));
+    assert_eq!(
+        says("empty.pem", "key.pem"),
+        "certificate …/empty.pem: there is no certificate in the file"
+    );
+    assert!(says("cert.pem", "cert.pem").starts_with("key …/cert.pem: "));
+    assert!(
+        says("cert.pem", "other.pem").starts_with("certificate …/cert.pem with key …/other.pem: ")
+    );
+}
