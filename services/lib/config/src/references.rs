@@ -224,8 +224,9 @@ impl<'a> References<'a> {
 
     /// Two rules tie when they have the same match and set the same field.
     fn check_shaping_for_ties(&self) {
-        let mut by_match: HashMap<&ShapingMatch, Vec<(&str, usize, Vec<&'static str>)>> =
-            HashMap::new();
+        // Resource, rule and the fields that it sets.
+        type Seen<'s> = (&'s str, usize, Vec<&'static str>);
+        let mut by_match: HashMap<&ShapingMatch, Vec<Seen<'_>>> = HashMap::new();
         for resource in self.entries.values() {
             let Resource::Shaping(set) = resource else {
                 continue;
