@@ -20,7 +20,7 @@ generated!(envelope, spool, journal, dispatch, signer, admin);
 #[cfg(feature = "grpc")]
 mod calls;
 #[cfg(feature = "grpc")]
-pub use calls::{Attached, CallError, Dispatch, Sign};
+pub use calls::{Attached, Call, CallError, Dispatch, Sign};
 #[cfg(feature = "grpc")]
 mod sign_client;
 #[cfg(feature = "grpc")]
