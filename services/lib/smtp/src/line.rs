@@ -92,9 +92,9 @@ impl LineReader {
         self.keep_up_to(rest, bound(&self.kept));
     }
 
-    /// Returns what was not kept. One octet less than the bound: LF itself is never kept.
+    /// Returns what was not kept. The two octets of CRLF are not needed.
     fn keep_up_to<'a>(&mut self, octets: &'a [u8], bound: usize) -> &'a [u8] {
-        let room = bound.saturating_sub(1).saturating_sub(self.kept.len());
+        let room = bound.saturating_sub(2).saturating_sub(self.kept.len());
         let (head, rest) = octets.split_at_checked(room).unwrap_or((octets, &[]));
         self.kept.extend_from_slice(head);
         rest
