@@ -1,0 +1,20 @@
+//! The service `signer`: holds the private keys and nothing else. Header sections and body hashes
+//! come in, `DKIM-Signature` fields go out.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`Signer`] | the service itself, to be called in the same process |
+//! | `policy` | what is done with a message: signed, left unsigned, refused |
+//! | `keys` | the key files: loading, reloading, the last good key |
+//! | `pool` | the threads that sign, behind a bounded queue |
+//! | [`serve`], [`run`] | gRPC around it; start and stop |
+
+mod keys;
+mod metrics;
+mod policy;
+mod pool;
+mod server;
+mod service;
+
+pub use server::{Error, run, serve};
+pub use service::{Options, Signer};

@@ -1,0 +1,312 @@
+//! The key files that the configuration names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use config::{DkimAlgorithm, DkimKey, Snapshot};
+use dkim::{Algorithm, Key};
+use mail::Domain;
+
+use crate::metrics::Metrics;
+
+/// A key that signs, shared by the threads.
+pub(crate) type DomainKey = Arc<dkim::Signer>;
+
+/// The keys of all sending domains as of one moment. Never changes; a change makes another.
+pub(crate) struct Keyring {
+    pub snapshot: Arc<Snapshot>,
+    by_domain: HashMap<Domain, Vec<DomainKey>>,
+}
+
+impl Keyring {
+    /// Keys of the sending domain of this name, RSA first.
+    pub(crate) fn of(&self, domain: &Domain) -> &[DomainKey] {
+        self.by_domain.get(domain).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Reads key files and remembers what was good.
+pub(crate) struct KeyFiles {
+    known: HashMap<(Domain, String), KnownKey>,
+    metrics: Metrics,
+}
+
+struct KnownKey {
+    path: PathBuf,
+    algorithm: DkimAlgorithm,
+    /// Of the file when it was read; `None` when it could not even be looked at.
+    stamp: Option<Stamp>,
+    /// The last good key.
+    key: Option<DomainKey>,
+    /// Why the file as it is now is not used.
+    problem: Option<String>,
+}
+
+/// Changes when the file does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+    inode: u64,
+}
+
+/// No key file is larger.
+const MAX_KEY_BYTES: u64 = 64 * 1024;
+
+impl KeyFiles {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self {
+            known: HashMap::new(),
+            metrics,
+        }
+    }
+
+    /// The keyring for `snapshot`. A file is read when it is new, when it has changed, or when the
+    /// last try failed; `all` reads every file. Blocks: not for the threads of the runtime.
+    pub(crate) fn refresh(&mut self, snapshot: &Arc<Snapshot>, all: bool) -> Keyring {
+        let mut before = std::mem::take(&mut self.known);
+        let mut by_domain = HashMap::new();
+        for sending_domain in snapshot.sending_domains() {
+            let mut keys: Vec<DomainKey> = Vec::new();
+            for configured in &sending_domain.dkim {
+                let name = (sending_domain.domain.clone(), configured.selector.clone());
+                let known = self.renew(&name, configured, before.remove(&name), all);
+                keys.extend(known.key.clone());
+                self.known.insert(name, known);
+            }
+            keys.sort_by_key(|key| key.algorithm() != Algorithm::RsaSha256);
+            by_domain.insert(sending_domain.domain.clone(), keys);
+        }
+        self.show();
+        Keyring {
+            snapshot: snapshot.clone(),
+            by_domain,
+        }
+    }
+
+    /// Whether a file is other than it was, or should be tried again.
+    pub(crate) fn any_changed(&self) -> bool {
+        self.known
+            .values()
+            .any(|known| known.problem.is_some() || stamp(&known.path) != known.stamp)
+    }
+
+    fn renew(
+        &self,
+        name: &(Domain, String),
+        configured: &DkimKey,
+        before: Option<KnownKey>,
+        all: bool,
+    ) -> KnownKey {
+        let stamp = stamp(&configured.key);
+        let (before_problem, last_good) = match before {
+            Some(known)
+                if !all
+                    && known.problem.is_none()
+                    && known.stamp == stamp
+                    && known.path == configured.key
+                    && known.algorithm == configured.algorithm =>
+            {
+                return known;
+            }
+            Some(known) => (known.problem, known.key),
+            None => (None, None),
+        };
+        let (domain, selector) = name;
+        let (key, problem) = match load(domain, configured) {
+            Ok(key) => {
+                tracing::debug!(%domain, %selector, "DKIM key loaded");
+                (Some(Arc::new(key)), None)
+            }
+            Err(problem) => {
+                self.metrics.key_failures.inc();
+                // The same problem is found again at every look: it is told once.
+                if before_problem.as_ref() != Some(&problem) {
+                    let kept = last_good.is_some();
+                    tracing::error!(%domain, %selector, kept_last_good = kept, problem, "DKIM key can't be used");
+                }
+                (last_good, Some(problem))
+            }
+        };
+        KnownKey {
+            path: configured.key.clone(),
+            algorithm: configured.algorithm,
+            stamp,
+            key,
+            problem,
+        }
+    }
+
+    fn show(&self) {
+        let count = |state: &str, belongs: fn(&KnownKey) -> bool| {
+            let number = self.known.values().filter(|known| belongs(known)).count();
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            self.metrics.keys.with_label_values(&[state]).set(number);
+        };
+        count("loaded", |known| known.problem.is_none());
+        count("stale", |known| {
+            known.problem.is_some() && known.key.is_some()
+        });
+        count("missing", |known| known.key.is_none());
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = std::fs::metadata(path).ok()?;
+    Some(Stamp {
+        modified: metadata.modified().ok(),
+        length: metadata.len(),
+        inode: metadata.ino(),
+    })
+}
+
+fn load(domain: &Domain, configured: &DkimKey) -> Result<dkim::Signer, String> {
+    let path = configured.key.display();
+    let length = std::fs::metadata(&configured.key)
+        .map_err(|error| format!("{path}: {error}"))?
+        .len();
+    if length > MAX_KEY_BYTES {
+        return Err(format!("{path}: {length} bytes are too many for a key"));
+    }
+    let pem = std::fs::read(&configured.key).map_err(|error| format!("{path}: {error}"))?;
+    let key = Key::from_pem(&pem).map_err(|error| format!("{path}: {error}"))?;
+    let expected = match configured.algorithm {
+        DkimAlgorithm::RsaSha256 => Algorithm::RsaSha256,
+        DkimAlgorithm::Ed25519Sha256 => Algorithm::Ed25519Sha256,
+    };
+    if key.algorithm() != expected {
+        let (expected, found) = (expected.as_str(), key.algorithm().as_str());
+        return Err(format!(
+            "{path}: the configuration says {expected}, the key is for {found}"
+        ));
+    }
+    dkim::Signer::new(domain.as_str(), &configured.selector, key).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const SHORT_RSA: &[u8] = include_bytes!("../../lib/dkim/testdata/rsa1024-pkcs8.pem");
+
+    /// One tenant and a domain with these keys, as (selector, algorithm, file).
+    pub(crate) fn snapshot(keys: &[(&str, &str, &Path)]) -> Arc<Snapshot> {
+        let keys: String = keys
+            .iter()
+            .map(|(selector, algorithm, path)| {
+                format!(
+                    "    - {{ selector: {selector}, algorithm: {algorithm}, key: \"file:{}\" }}\n",
+                    path.display()
+                )
+            })
+            .collect();
+        let documents = format!(
+            "apiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: acme }}\n\
+             spec: {{ defaultStream: bulk, streams: [ {{ name: bulk, inDoubt: retry }} ] }}\n---\n\
+             apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: unsigned.example }}\n\
+             spec: {{ tenant: acme, unsigned: true }}\n---\n\
+             apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: acme.example }}\n\
+             spec:\n  tenant: acme\n  includeSubdomains: true\n  dkim:\n{keys}"
+        );
+        Arc::new(Snapshot::from_documents(&documents).expect("the documents of the test are valid"))
+    }
+
+    fn files() -> KeyFiles {
+        KeyFiles::new(Metrics::new())
+    }
+
+    fn acme(keyring: &Keyring) -> Vec<&DomainKey> {
+        keyring
+            .of(&Domain::parse("acme.example").unwrap())
+            .iter()
+            .collect()
+    }
+
+    #[test]
+    fn puts_the_rsa_key_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (rsa, ed25519) = (folder.path().join("r"), folder.path().join("e"));
+        fs::write(&rsa, dkim::generate_rsa2048()).unwrap();
+        fs::write(&ed25519, dkim::generate_ed25519()).unwrap();
+        let snapshot = snapshot(&[
+            ("e1", "ed25519-sha256", &ed25519),
+            ("s1", "rsa-sha256", &rsa),
+        ]);
+        let keyring = files().refresh(&snapshot, true);
+        let selectors: Vec<_> = acme(&keyring).iter().map(|key| key.selector()).collect();
+        assert_eq!(selectors, ["s1", "e1"]);
+    }
+
+    #[test]
+    fn keeps_the_last_good_key_when_the_file_breaks_and_takes_the_next_good_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e");
+        fs::write(&path, dkim::generate_ed25519()).unwrap();
+        let snapshot = snapshot(&[("e1", "ed25519-sha256", &path)]);
+        let mut files = files();
+        let first = files.refresh(&snapshot, true);
+        assert!(!files.any_changed());
+        for broken in ["", "junk", &dkim::generate_rsa2048()] {
+            fs::write(&path, broken).unwrap();
+            assert!(files.any_changed());
+            let kept = files.refresh(&snapshot, false);
+            assert!(Arc::ptr_eq(acme(&kept)[0], acme(&first)[0]), "{broken:?}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(
+            acme(&files.refresh(&snapshot, true))[0],
+            acme(&first)[0]
+        ));
+        fs::write(&path, dkim::generate_ed25519()).unwrap();
+        assert!(files.any_changed());
+        let renewed = files.refresh(&snapshot, false);
+        assert!(!Arc::ptr_eq(acme(&renewed)[0], acme(&first)[0]));
+        assert!(!files.any_changed());
+    }
+
+    #[test]
+    fn does_not_read_unchanged_files_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e");
+        fs::write(&path, dkim::generate_ed25519()).unwrap();
+        let snapshot = snapshot(&[("e1", "ed25519-sha256", &path)]);
+        let mut files = files();
+        let first = files.refresh(&snapshot, true);
+        assert!(Arc::ptr_eq(
+            acme(&files.refresh(&snapshot, false))[0],
+            acme(&first)[0]
+        ));
+        assert!(!Arc::ptr_eq(
+            acme(&files.refresh(&snapshot, true))[0],
+            acme(&first)[0]
+        ));
+    }
+
+    #[test]
+    fn says_why_a_key_is_not_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("k");
+        let problem = |content: Option<&[u8]>| {
+            match content {
+                Some(content) => fs::write(&path, content).unwrap(),
+                None => drop(fs::remove_file(&path)),
+            }
+            let configured = DkimKey {
+                selector: "s1".to_owned(),
+                algorithm: DkimAlgorithm::RsaSha256,
+                key: path.clone(),
+            };
+            load(&Domain::parse("acme.example").unwrap(), &configured).unwrap_err()
+        };
+        assert!(problem(None).contains("No such file"));
+        assert!(problem(Some(b"junk")).contains("PEM"));
+        assert!(problem(Some(SHORT_RSA)).contains("2048"));
+        assert!(problem(Some(dkim::generate_ed25519().as_bytes())).contains("says rsa-sha256"));
+        assert!(problem(Some(&[b' '; 70_000])).contains("too many"));
+    }
+}

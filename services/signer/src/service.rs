@@ -1,0 +1,342 @@
+//! The signer as the others call it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use config::Snapshot;
+use proto::signer::{SignErrorKind, SignRequest, SignResult};
+use proto::{Call, Sign};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::keys::{KeyFiles, Keyring};
+use crate::metrics::Metrics;
+use crate::policy;
+use crate::pool::Pool;
+
+/// Requests that may wait for each thread: what it signs in about half a second.
+const QUEUE_PER_THREAD: usize = 2048;
+/// Most requests that one thread takes at once, so that a large call does not hold up small ones.
+const MAX_PIECE: usize = 16;
+
+/// How a [`Signer`] works.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Threads that sign; 0 = as many as there are cores.
+    pub threads: usize,
+    /// How often key files are looked at for changes.
+    pub recheck: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            recheck: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Signs with the keys that the configuration names. Clones share keys and threads.
+#[derive(Clone)]
+pub struct Signer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pool: Pool,
+    threads: usize,
+    keyring: watch::Receiver<Arc<Keyring>>,
+    metrics: Metrics,
+    /// Aborted when the last clone is dropped.
+    _follower: JoinSet<()>,
+}
+
+impl Signer {
+    /// Loads the keys of the present snapshot, then follows the configuration and the key files.
+    /// A key that can't be loaded is told in the log and does not stop the others.
+    pub async fn start(options: Options, mut snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        let metrics = Metrics::new();
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let snapshot = snapshots.borrow_and_update().clone();
+        let (files, keyring) = blocking(KeyFiles::new(metrics.clone()), move |files| {
+            files.refresh(&snapshot, true)
+        })
+        .await
+        .expect("loading keys does not panic");
+        let (publish, keyring) = watch::channel(Arc::new(keyring));
+        let mut follower = JoinSet::new();
+        follower.spawn(follow(files, snapshots, options.recheck, publish));
+        let inner = Inner {
+            pool: Pool::new(threads, threads * QUEUE_PER_THREAD, metrics.queued.clone()),
+            threads,
+            keyring,
+            metrics,
+            _follower: follower,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    async fn answer(&self, requests: Vec<SignRequest>) -> Vec<SignResult> {
+        let started = Instant::now();
+        let inner = &self.inner;
+        let keyring = inner.keyring.borrow().clone();
+        let piece = requests.len().div_ceil(inner.threads).clamp(1, MAX_PIECE);
+        let mut results = Vec::with_capacity(requests.len());
+        let mut answers = Vec::with_capacity(requests.len().div_ceil(piece));
+        let mut requests = requests.into_iter().peekable();
+        while requests.peek().is_some() {
+            let piece: Vec<_> = requests.by_ref().take(piece).collect();
+            answers.push((piece.len(), self.submit(keyring.clone(), piece)));
+        }
+        for (size, answer) in answers {
+            match answer {
+                Some(answer) => match answer.await {
+                    Ok(answers) => results.extend(answers),
+                    Err(_) => results.extend(self.temporary(size, "signing failed")),
+                },
+                None => results.extend(self.temporary(size, "the signer is overloaded")),
+            }
+        }
+        inner
+            .metrics
+            .call_seconds
+            .observe(started.elapsed().as_secs_f64());
+        results
+    }
+
+    /// `None` when the queue is full.
+    fn submit(
+        &self,
+        keyring: Arc<Keyring>,
+        requests: Vec<SignRequest>,
+    ) -> Option<oneshot::Receiver<Vec<SignResult>>> {
+        let metrics = self.inner.metrics.clone();
+        let weight = requests.len();
+        let work = move || {
+            let now = runtime::now_ms() / 1000;
+            let answer = |request| policy::answer(&keyring, request, now, &metrics);
+            requests.iter().map(answer).collect()
+        };
+        self.inner.pool.submit(weight, work).ok()
+    }
+
+    fn temporary(&self, number: usize, detail: &'static str) -> impl Iterator<Item = SignResult> {
+        let metrics = self.inner.metrics.clone();
+        (0..number)
+            .map(move |_| policy::refusal(SignErrorKind::Temporary, detail.to_owned(), &metrics))
+    }
+}
+
+impl Sign for Signer {
+    fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>> {
+        Box::pin(async move { Ok(self.answer(requests).await) })
+    }
+}
+
+/// Works on key files on a thread that may block. `None` when the runtime stops or the work panics.
+async fn blocking<T: Send + 'static>(
+    mut files: KeyFiles,
+    work: impl FnOnce(&mut KeyFiles) -> T + Send + 'static,
+) -> Option<(KeyFiles, T)> {
+    let done = tokio::task::spawn_blocking(move || {
+        let result = work(&mut files);
+        (files, result)
+    });
+    match done.await {
+        Ok(done) => Some(done),
+        Err(error) => {
+            if error.is_panic() {
+                tracing::error!(
+                    "reading key files panicked: changes of keys are not followed any more"
+                );
+            }
+            None
+        }
+    }
+}
+
+/// Publishes a new keyring when the configuration or a key file changes.
+async fn follow(
+    mut files: KeyFiles,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    recheck: Duration,
+    publish: watch::Sender<Arc<Keyring>>,
+) {
+    let mut source_is_there = true;
+    loop {
+        let mut all = false;
+        tokio::select! {
+            changed = snapshots.changed(), if source_is_there => {
+                source_is_there = changed.is_ok();
+                all = source_is_there;
+            }
+            () = tokio::time::sleep(recheck) => {}
+        }
+        let snapshot = snapshots.borrow_and_update().clone();
+        let renew = move |files: &mut KeyFiles| {
+            let needed = all || files.any_changed();
+            needed.then(|| files.refresh(&snapshot, all))
+        };
+        let Some((returned, renewed)) = blocking(files, renew).await else {
+            return;
+        };
+        files = returned;
+        if let Some(keyring) = renewed {
+            publish.send_replace(Arc::new(keyring));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proto::signer::sign_result::Kind;
+
+    use super::*;
+    use crate::keys::tests::snapshot;
+
+    fn requests(number: usize, domain: &str) -> Vec<SignRequest> {
+        let request = |number: usize| SignRequest {
+            domain: domain.to_owned(),
+            header: b"From: a@acme.example\r\n".as_slice().into(),
+            body_hash: vec![number as u8; 32].into(),
+            own_message: false,
+        };
+        (0..number).map(request).collect()
+    }
+
+    /// Puts a new key in the place of the old one, by renaming: the time alone may stay the same.
+    fn key_file(folder: &Path) -> std::path::PathBuf {
+        let (path, new) = (folder.join("key"), folder.join("new"));
+        std::fs::write(&new, dkim::generate_ed25519()).unwrap();
+        std::fs::rename(&new, &path).unwrap();
+        path
+    }
+
+    fn fields(result: &SignResult) -> &[u8] {
+        match result.kind.as_ref().unwrap() {
+            Kind::Fields(fields) => fields,
+            Kind::Error(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn error(result: &SignResult) -> SignErrorKind {
+        match result.kind.as_ref().unwrap() {
+            Kind::Fields(_) => panic!("it is signed"),
+            Kind::Error(error) => error.kind(),
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_a_large_call_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = key_file(folder.path());
+        let (_source, snapshots) = watch::channel(snapshot(&[("e1", "ed25519-sha256", &path)]));
+        let signer = Signer::start(
+            Options {
+                threads: 3,
+                ..Options::default()
+            },
+            snapshots,
+        )
+        .await;
+        let mut asked = requests(256, "acme.example");
+        asked[100].domain = "foreign.example".to_owned();
+        let results = signer.sign(asked.clone()).await.unwrap();
+        assert_eq!(results.len(), 256);
+        assert_eq!(error(&results[100]), SignErrorKind::NoKey);
+        for (result, request) in results.iter().zip(asked).skip(101) {
+            let alone = signer.sign(vec![request]).await.unwrap();
+            assert_eq!(body_hash_tag(result), body_hash_tag(&alone[0]));
+        }
+    }
+
+    fn body_hash_tag(result: &SignResult) -> String {
+        let text = String::from_utf8_lossy(fields(result)).into_owned();
+        text.split_once("bh=")
+            .unwrap()
+            .1
+            .split_once(';')
+            .unwrap()
+            .0
+            .to_owned()
+    }
+
+    #[tokio::test]
+    async fn answers_an_empty_call() {
+        let (_source, snapshots) = watch::channel(Arc::default());
+        let signer = Signer::start(Options::default(), snapshots).await;
+        assert_eq!(signer.sign(Vec::new()).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn says_temporary_when_it_is_overloaded() {
+        let (_source, snapshots) = watch::channel(Arc::default());
+        let signer = Signer::start(
+            Options {
+                threads: 1,
+                ..Options::default()
+            },
+            snapshots,
+        )
+        .await;
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let holds = signer
+            .inner
+            .pool
+            .submit(0, move || held.recv().is_err())
+            .unwrap();
+        let full = signer.inner.pool.submit(QUEUE_PER_THREAD, || ()).unwrap();
+        let results = signer.sign(requests(1, "acme.example")).await.unwrap();
+        assert_eq!(error(&results[0]), SignErrorKind::Temporary);
+        drop(let_go);
+        assert!(holds.await.unwrap());
+        full.await.unwrap();
+        let results = signer.sign(requests(1, "acme.example")).await.unwrap();
+        assert_eq!(error(&results[0]), SignErrorKind::NoKey);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn follows_the_configuration_and_the_key_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = key_file(folder.path());
+        let (source, snapshots) = watch::channel(Arc::default());
+        let signer = Signer::start(Options::default(), snapshots).await;
+        let mut renewed = signer.inner.keyring.clone();
+        let sign = || async {
+            signer
+                .sign(requests(1, "acme.example"))
+                .await
+                .unwrap()
+                .remove(0)
+        };
+        assert_eq!(error(&sign().await), SignErrorKind::NoKey);
+
+        source.send_replace(snapshot(&[("e1", "ed25519-sha256", &path)]));
+        renewed.changed().await.unwrap();
+        assert!(!fields(&sign().await).is_empty());
+
+        let before = renewed.borrow_and_update().clone();
+        key_file(folder.path());
+        renewed.changed().await.unwrap();
+        let acme = mail::Domain::parse("acme.example").unwrap();
+        assert!(!Arc::ptr_eq(
+            &before.of(&acme)[0],
+            &renewed.borrow().of(&acme)[0]
+        ));
+
+        // Whoever read the configuration may stop: the keys stay, and their files are still looked at.
+        drop(source);
+        renewed.borrow_and_update();
+        key_file(folder.path());
+        renewed.changed().await.unwrap();
+        assert!(!fields(&sign().await).is_empty());
+    }
+}
