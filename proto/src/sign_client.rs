@@ -21,6 +21,8 @@ pub const MAX_SIGN_CALL_BYTES: usize = 16 * 1024 * 1024;
 
 /// A call has so long, all attempts together.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// An endpoint that is silent for so long is left for the next.
+const ATTEMPT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A silent connection is asked for a sign of life after the first, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
@@ -60,7 +62,8 @@ impl GrpcSigner {
         // One more than there are: a single signer that was restarted shows it by one failed call.
         for attempt in 0..=self.clients.len() {
             let mut client = self.clients[first.wrapping_add(attempt) % self.clients.len()].clone();
-            match timeout_at(deadline, client.sign(requests.clone())).await {
+            let attempt_ends = deadline.min(Instant::now() + ATTEMPT);
+            match timeout_at(attempt_ends, client.sign(requests.clone())).await {
                 Ok(Ok(reply)) => {
                     let results = reply.into_inner().results;
                     if results.len() == expected {
@@ -69,7 +72,8 @@ impl GrpcSigner {
                     last_error = error("signer: the reply has not one result for each request");
                 }
                 Ok(Err(status)) => last_error = error(format!("signer: {status}")),
-                Err(_) => break,
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => {}
             }
         }
         Err(last_error)
