@@ -1,0 +1,39 @@
+//! Ingress: accepts messages over SMTP, and says 250 only when they are on stable storage.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `server` | start, listeners, stop |
+//! | `connection` | one connection: reads, asks the session, writes |
+//! | `session` | the SMTP session as a state machine |
+//! | `policy` | who may send as whom |
+//! | `sasl`, `login`, `password` | AUTH: from lines to a claim, from a claim to an answer, Argon2 |
+//! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
+//! | `memory` | the bound on all contents together |
+//! | `watch_stores` | configuration, readiness and the writer's figures |
+//! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
+//!
+//! What it accepts beyond the letter of the RFCs, and what it refuses: lines of any length in a
+//! message are accepted, since clients in the field send them (RFC 5321 section 4.5.3.1.6 names
+//! 1,000 octets as the least that must be taken; the sender of a long line is warned by nobody, and
+//! breaking it would break signatures). A CR or LF alone is refused, in commands and messages. Mail
+//! to address literals and addresses that need SMTPUTF8 are refused. An empty return path is
+//! accepted from every client that may send at all.
+
+mod answer;
+mod connection;
+mod content;
+mod login;
+mod memory;
+mod metrics;
+mod password;
+mod policy;
+mod receive;
+mod sasl;
+mod server;
+mod session;
+mod socket;
+mod store;
+mod tls;
+mod watch_stores;
+
+pub use server::{Error, Listeners, run};

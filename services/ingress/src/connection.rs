@@ -1,0 +1,225 @@
+//! One connection: reads, lets the session decide, does what it says, writes.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smtp::{AuthLineDecoder, CommandDecoder};
+use tokio::time::{Instant, timeout};
+
+use crate::answer::{self, Answer};
+use crate::metrics::TenantMetrics;
+use crate::server::{Listening, Shared};
+use crate::session::{Effect, Session};
+use crate::socket::{Input, Socket};
+
+/// A client that stops reading is given up after this long.
+const SEND_PATIENCE: Duration = Duration::from_secs(60);
+/// The same while the connection is being closed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For a TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A connection that is idle for this long gets back to the small buffer.
+const BUSY: Duration = Duration::from_secs(2);
+/// Replies that wait for more commands of a pipeline are sent when they are longer, octets.
+const MAX_BATCH: usize = 4096;
+
+/// Why a connection is over.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// By us or by the client.
+    Closed,
+    /// The client was silent too long.
+    Silent,
+    /// The service stops.
+    Shutdown,
+    Broken(io::Error),
+}
+
+impl From<io::Error> for Ended {
+    fn from(error: io::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+/// A connection and its session.
+pub(crate) struct Connection {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) listening: Arc<Listening>,
+    pub(crate) socket: Socket,
+    pub(crate) input: Input,
+    pub(crate) output: Vec<u8>,
+    pub(crate) session: Session,
+    pub(crate) tenant_metrics: Option<TenantMetrics>,
+    shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Connection {
+    /// For a client that was just accepted.
+    pub(crate) fn new(shared: Arc<Shared>, listening: Arc<Listening>, socket: Socket, client: std::net::IpAddr) -> Self {
+        let session = Session::new(Arc::clone(&listening.policy), shared.metrics.clone(), client, false);
+        let shutdown = shared.shutdown.clone();
+        Self {
+            shared,
+            listening,
+            socket,
+            input: Input::new(),
+            output: Vec::new(),
+            session,
+            tenant_metrics: None,
+            shutdown: Box::pin(async move { shutdown.requested().await }),
+        }
+    }
+
+    /// Serves it to its end.
+    pub(crate) async fn serve(mut self) {
+        let ended = match self.begin().await {
+            Ok(()) => self.converse().await.unwrap_or_else(|ended| ended),
+            Err(ended) => ended,
+        };
+        let last_words = match ended {
+            Ended::Closed => None,
+            Ended::Silent => Some(answer::TOO_SLOW),
+            Ended::Shutdown => Some(answer::SHUTTING_DOWN),
+            Ended::Broken(error) => {
+                tracing::debug!(client = %self.client_network(), %error, "connection broke");
+                return;
+            }
+        };
+        if let Some(answer) = last_words {
+            self.shared.metrics.refused(&answer);
+            answer.write(&mut self.output);
+        }
+        let goodbye = async {
+            self.socket.send(&self.output).await?;
+            self.socket.close().await
+        };
+        match timeout(LAST_WORDS, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::trace!(%error, "the client left first"),
+            Err(_) => tracing::trace!("the client does not read"),
+        }
+    }
+
+    async fn begin(&mut self) -> Result<(), Ended> {
+        if self.listening.implicit_tls {
+            Box::pin(self.handshake()).await?;
+        }
+        self.session.greet(&mut self.output);
+        Ok(())
+    }
+
+    async fn converse(&mut self) -> Result<Ended, Ended> {
+        let mut commands = CommandDecoder::new();
+        let mut auth_lines = AuthLineDecoder::new();
+        loop {
+            let effect = self.decode(&mut commands, &mut auth_lines);
+            match effect {
+                None => {
+                    self.send().await?;
+                    self.read_command().await?;
+                }
+                Some(Effect::Continue) if self.output.len() > MAX_BATCH => self.send().await?,
+                Some(Effect::Continue) => {}
+                Some(Effect::StartTls) => {
+                    if !self.input.is_empty() {
+                        // What was pipelined came in the clear and may be somebody else's.
+                        self.say(answer::PIPELINED_STARTTLS);
+                        return Ok(Ended::Closed);
+                    }
+                    answer::START_TLS.write(&mut self.output);
+                    self.send().await?;
+                    Box::pin(self.handshake()).await?;
+                }
+                Some(Effect::Login(claim)) => {
+                    if let Effect::Close = Box::pin(self.login(claim)).await? {
+                        return Ok(Ended::Closed);
+                    }
+                }
+                Some(Effect::Receive) => {
+                    if let Effect::Close = Box::pin(self.receive()).await? {
+                        return Ok(Ended::Closed);
+                    }
+                }
+                Some(Effect::Close) => return Ok(Ended::Closed),
+            }
+        }
+    }
+
+    /// Takes the next command or line, if it is there.
+    fn decode(&mut self, commands: &mut CommandDecoder, auth_lines: &mut AuthLineDecoder) -> Option<Effect> {
+        if self.session.in_exchange() {
+            let decoded = auth_lines.decode(self.input.octets());
+            self.input.consume(decoded.consumed);
+            return decoded.item.map(|line| self.session.auth_line(line, &mut self.output));
+        }
+        let decoded = commands.decode(self.input.octets());
+        self.input.consume(decoded.consumed);
+        let command = decoded.item?;
+        let storage = self.shared.storage();
+        Some(self.session.command(command, &self.shared.snapshot.borrow(), storage, &mut self.output))
+    }
+
+    async fn handshake(&mut self) -> Result<(), Ended> {
+        let acceptor = self.listening.tls.as_ref().ok_or(Ended::Closed)?.acceptor();
+        let result = self.socket.accept_tls(&acceptor, HANDSHAKE).await;
+        self.shared.metrics.handshake(self.socket.tls_version());
+        result?;
+        self.session.tls_started();
+        Ok(())
+    }
+
+    /// Sends the replies so far.
+    pub(crate) async fn send(&mut self) -> Result<(), Ended> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        timeout(SEND_PATIENCE, self.socket.send(&self.output))
+            .await
+            .map_err(|_| Ended::Broken(io::ErrorKind::TimedOut.into()))??;
+        self.output.clear();
+        Ok(())
+    }
+
+    /// Waits for commands; the service's end is noticed here.
+    async fn read_command(&mut self) -> Result<(), Ended> {
+        let deadline = Instant::now() + self.listening.command_timeout;
+        loop {
+            let wait_until = if self.input.is_large() { deadline.min(Instant::now() + BUSY) } else { deadline };
+            let read = tokio::select! {
+                read = self.input.fill(&mut self.socket) => read,
+                () = &mut self.shutdown => return Err(Ended::Shutdown),
+                () = tokio::time::sleep_until(wait_until) => {
+                    if wait_until == deadline {
+                        return Err(Ended::Silent);
+                    }
+                    self.input.shrink();
+                    self.output.shrink_to(0);
+                    continue;
+                }
+            };
+            return if read? { Ok(()) } else { Err(Ended::Closed) };
+        }
+    }
+
+    /// Waits for content.
+    pub(crate) async fn read_content(&mut self, deadline: Instant) -> Result<(), Ended> {
+        let stall = Instant::now() + self.listening.stall_timeout;
+        let read = tokio::time::timeout_at(stall.min(deadline), self.input.fill(&mut self.socket));
+        if read.await.map_err(|_| Ended::Silent)?? { Ok(()) } else { Err(Ended::Closed) }
+    }
+
+    /// Appends an answer for the session.
+    pub(crate) fn say(&mut self, answer: Answer) -> Effect {
+        self.session.say(answer, &mut self.output)
+    }
+
+    /// The network of the client, for logs: who it is, is nobody's business there.
+    pub(crate) fn client_network(&self) -> ipnet::IpNet {
+        let client = self.session.client();
+        let bits = if client.is_ipv4() { 24 } else { 48 };
+        ipnet::IpNet::new(client, bits).map(|network| network.trunc()).unwrap_or_else(|_| client.into())
+    }
+}

@@ -1,0 +1,316 @@
+//! The content of one message while it comes in: decoded text goes in, and what is to be stored
+//! comes out, without the body being copied again.
+//!
+//! The header section is collected first. As soon as it is complete it is judged and repaired (by
+//! the caller's closure), and the repaired one is put right before the body: room is left for it
+//! at the front of the buffer. From then on the buffer is the message as it will be stored, and
+//! what is large can leave in pieces.
+
+use bytes::Bytes;
+use dkim::BodyHasher;
+use message::HeaderEnd;
+
+use crate::answer::{self, Answer};
+
+/// Room for fields that are put on top, octets.
+const HEADROOM: usize = 2048;
+/// Largest header section of a client, octets.
+pub(crate) const MAX_HEADER: usize = 256 * 1024;
+/// What is larger leaves in pieces of this size and up to one read more, octets: a piece with it is
+/// still one chunk of the spool (1 MiB).
+pub(crate) const PIECE: usize = 960 * 1024;
+/// Room for the read that completes a piece, octets.
+const ONE_READ: usize = 64 * 1024;
+/// First allocation when the client names no size, octets: the usual message fits.
+const FIRST: usize = 16 * 1024;
+
+/// What judging the header section gave.
+pub(crate) struct Repaired {
+    /// Without the empty line, every line with CRLF.
+    pub(crate) header: Vec<u8>,
+    /// Domain of the author.
+    pub(crate) from_domain: String,
+}
+
+/// A message that came in whole.
+pub(crate) struct Received {
+    /// What did not leave in pieces: all of it, or the last piece.
+    pub(crate) rest: Bytes,
+    /// Octets of the header section with its empty line.
+    pub(crate) header_length: u32,
+    pub(crate) body_hash: [u8; 32],
+    pub(crate) from_domain: String,
+    /// Octets of the whole, pieces included.
+    pub(crate) length: u64,
+}
+
+/// Collects one message.
+pub(crate) struct Content {
+    buffer: Vec<u8>,
+    /// Where in `buffer` that begins which has not left yet.
+    start: usize,
+    /// Up to where `buffer` was looked at.
+    seen: usize,
+    header_end: HeaderEnd,
+    header: Option<Done>,
+    hasher: BodyHasher,
+    left: u64,
+    refusal: Option<Answer>,
+}
+
+struct Done {
+    length: u32,
+    from_domain: String,
+}
+
+impl Content {
+    /// `declared` is what the client said with SIZE.
+    pub(crate) fn new(declared: Option<u64>) -> Self {
+        let mut buffer = Vec::with_capacity(Self::first_need(declared));
+        buffer.resize(HEADROOM, 0);
+        Self {
+            buffer,
+            start: HEADROOM,
+            seen: HEADROOM,
+            header_end: HeaderEnd::new(),
+            header: None,
+            hasher: BodyHasher::new(),
+            left: 0,
+            refusal: None,
+        }
+    }
+
+    /// Octets of memory that a message needs at first when the client says it has `declared`.
+    pub(crate) fn first_need(declared: Option<u64>) -> usize {
+        let largest = PIECE + ONE_READ;
+        let expected = declared.map_or(FIRST, |size| usize::try_from(size).unwrap_or(largest));
+        HEADROOM + expected.min(largest)
+    }
+
+    /// Octets of memory in use once `more` octets have come.
+    pub(crate) fn need(&self, more: usize) -> usize {
+        let length = self.buffer.len() + more;
+        if length <= self.buffer.capacity() { self.buffer.capacity() } else { (2 * self.buffer.capacity()).max(length) }
+    }
+
+    /// Where decoded text is appended.
+    pub(crate) fn sink(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Looks at what was appended. `judge` gets the header section, once.
+    pub(crate) fn absorb(&mut self, judge: &mut dyn FnMut(&[u8]) -> Result<Repaired, Answer>) {
+        if self.refusal.is_some() {
+            self.discard();
+            return;
+        }
+        if self.header.is_some() {
+            self.hasher.update(&self.buffer[self.seen..]);
+            self.seen = self.buffer.len();
+            return;
+        }
+        let found = self.header_end.push(&self.buffer[self.seen..]);
+        self.seen = self.buffer.len();
+        match found {
+            Some(body) if body <= MAX_HEADER => self.header_complete(HEADROOM + body, body.saturating_sub(2), judge),
+            None if self.buffer.len() - HEADROOM <= MAX_HEADER => {}
+            _ => self.refuse(answer::HEADER_TOO_LARGE),
+        }
+    }
+
+    /// The body begins at `body` in the buffer, after `length` octets of header.
+    fn header_complete(
+        &mut self,
+        body: usize,
+        length: usize,
+        judge: &mut dyn FnMut(&[u8]) -> Result<Repaired, Answer>,
+    ) {
+        match judge(&self.buffer[HEADROOM..HEADROOM + length]) {
+            Ok(mut repaired) => {
+                repaired.header.extend_from_slice(b"\r\n");
+                let size = repaired.header.len();
+                self.start = if size <= body {
+                    self.buffer[body - size..body].copy_from_slice(&repaired.header);
+                    body - size
+                } else {
+                    self.buffer.splice(..body, repaired.header);
+                    0
+                };
+                let body = self.start + size;
+                self.hasher.update(&self.buffer[body..]);
+                self.seen = self.buffer.len();
+                let length = u32::try_from(size).unwrap_or(u32::MAX);
+                self.header = Some(Done { length, from_domain: repaired.from_domain });
+            }
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// The message will get this answer, whatever else is in it; the first refusal counts. The
+    /// memory is given back; what still comes is read and forgotten.
+    pub(crate) fn refuse(&mut self, refusal: Answer) {
+        self.refusal.get_or_insert(refusal);
+        self.discard();
+    }
+
+    fn discard(&mut self) {
+        if self.buffer.capacity() > FIRST {
+            self.buffer = Vec::new();
+        }
+        self.buffer.clear();
+        self.seen = 0;
+        self.start = 0;
+    }
+
+    /// What the message was refused with.
+    pub(crate) fn refusal(&self) -> Option<&Answer> {
+        self.refusal.as_ref()
+    }
+
+    /// A piece of a large message that is ready to leave.
+    pub(crate) fn take_piece(&mut self) -> Option<Bytes> {
+        if self.header.is_none() || self.buffer.len() - self.start < PIECE {
+            return None;
+        }
+        let next = Vec::with_capacity(PIECE + ONE_READ);
+        let piece = Bytes::from(std::mem::replace(&mut self.buffer, next)).slice(self.start..);
+        self.left += piece.len() as u64;
+        self.start = 0;
+        self.seen = 0;
+        Some(piece)
+    }
+
+    /// The end of the content was seen.
+    pub(crate) fn finish(
+        mut self,
+        judge: &mut dyn FnMut(&[u8]) -> Result<Repaired, Answer>,
+    ) -> Result<Received, Answer> {
+        if self.refusal.is_none() && self.header.is_none() {
+            // No empty line: all of it is header, the body is empty.
+            let end = self.buffer.len();
+            self.header_complete(end, end - HEADROOM, judge);
+        }
+        if let Some(refusal) = self.refusal {
+            return Err(refusal);
+        }
+        let header = self.header.expect("without a refusal the header section is complete here");
+        let rest = Bytes::from(self.buffer).slice(self.start..);
+        Ok(Received {
+            header_length: header.length,
+            body_hash: self.hasher.finish(),
+            from_domain: header.from_domain,
+            length: self.left + rest.len() as u64,
+            rest,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keep(header: &[u8]) -> Result<Repaired, Answer> {
+        let mut repaired = b"Received: us\r\n".to_vec();
+        repaired.extend_from_slice(header);
+        if !header.is_empty() && !header.ends_with(b"\r\n") {
+            repaired.extend_from_slice(b"\r\n");
+        }
+        Ok(Repaired { header: repaired, from_domain: "acme.example".to_owned() })
+    }
+
+    fn receive(content: &[u8], step: usize) -> Result<(Vec<u8>, Received), Answer> {
+        let mut assembling = Content::new(None);
+        let mut stored = Vec::new();
+        for part in content.chunks(step) {
+            assembling.sink().extend_from_slice(part);
+            assembling.absorb(&mut keep);
+            if let Some(piece) = assembling.take_piece() {
+                stored.extend_from_slice(&piece);
+            }
+        }
+        let received = assembling.finish(&mut keep)?;
+        stored.extend_from_slice(&received.rest);
+        Ok((stored, received))
+    }
+
+    fn hash(body: &[u8]) -> [u8; 32] {
+        let mut hasher = BodyHasher::new();
+        hasher.update(body);
+        hasher.finish()
+    }
+
+    #[test]
+    fn puts_the_repaired_header_before_the_body_however_it_came() {
+        let content = b"From: a@b\r\nTo: c@d\r\n\r\nbody\r\n\r\nmore\r\n";
+        for step in 1..=content.len() {
+            let (stored, received) = receive(content, step).unwrap();
+            assert_eq!(stored, b"Received: us\r\nFrom: a@b\r\nTo: c@d\r\n\r\nbody\r\n\r\nmore\r\n");
+            assert_eq!(&stored[received.header_length as usize..], b"body\r\n\r\nmore\r\n");
+            assert_eq!(received.body_hash, hash(b"body\r\n\r\nmore\r\n"));
+            assert_eq!(received.length, stored.len() as u64);
+        }
+    }
+
+    #[test]
+    fn content_without_an_empty_line_is_all_header() {
+        let (stored, received) = receive(b"From: a@b\r\n", 3).unwrap();
+        assert_eq!(stored, b"Received: us\r\nFrom: a@b\r\n\r\n");
+        assert_eq!(received.header_length as usize, stored.len());
+        let (stored, _) = receive(b"", 3).unwrap();
+        assert_eq!(stored, b"Received: us\r\n\r\n");
+        let (stored, _) = receive(b"\r\nbody\r\n", 1).unwrap();
+        assert_eq!(stored, b"Received: us\r\n\r\nbody\r\n");
+    }
+
+    #[test]
+    fn a_header_that_grows_beyond_the_headroom_still_fits() {
+        let mut assembling = Content::new(None);
+        assembling.sink().extend_from_slice(b"A: b\r\n\r\nbody\r\n");
+        assembling.absorb(&mut |_| Ok(Repaired { header: vec![b'x'; 5000], from_domain: String::new() }));
+        let received = assembling.finish(&mut keep).unwrap();
+        assert_eq!(received.header_length, 5002);
+        assert_eq!(&received.rest[5000..], b"\r\nbody\r\n");
+    }
+
+    #[test]
+    fn large_content_leaves_in_pieces_and_is_hashed_whole() {
+        let mut content = b"From: a@b\r\n\r\n".to_vec();
+        let body: Vec<u8> = b"0123456789abcdef0123456789abcdef\r\n".repeat(100_000);
+        content.extend_from_slice(&body);
+        let (stored, received) = receive(&content, 16_384).unwrap();
+        assert!(received.rest.len() <= PIECE);
+        assert_eq!(&stored[received.header_length as usize..], &body[..]);
+        assert_eq!(received.body_hash, hash(&body));
+        assert_eq!(received.length, stored.len() as u64);
+    }
+
+    #[test]
+    fn what_was_refused_is_forgotten_while_it_comes() {
+        let mut assembling = Content::new(None);
+        for round in 0..100 {
+            assembling.sink().extend_from_slice(&[b'x'; 10_000]);
+            assembling.absorb(&mut keep);
+            if round == 1 {
+                assembling.refuse(answer::NO_MEMORY);
+            }
+            assert!(assembling.sink().capacity() < 100_000);
+        }
+        assert_eq!(assembling.finish(&mut keep).err(), Some(answer::NO_MEMORY));
+    }
+
+    #[test]
+    fn a_header_without_end_is_refused() {
+        let content = b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(10_000);
+        assert_eq!(receive(&content, 4096).err(), Some(answer::HEADER_TOO_LARGE));
+    }
+
+    #[test]
+    fn the_judgement_of_the_header_is_the_answer() {
+        let mut assembling = Content::new(None);
+        assembling.sink().extend_from_slice(b"From: x\r\n\r\nbody");
+        assembling.absorb(&mut |_| Err(answer::LOOP));
+        assembling.sink().extend_from_slice(b"more");
+        assembling.absorb(&mut keep);
+        assert_eq!(assembling.finish(&mut keep).err(), Some(answer::LOOP));
+    }
+}

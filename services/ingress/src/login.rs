@@ -1,0 +1,67 @@
+//! What happens with a user name and a password.
+
+use std::time::Duration;
+
+use config::{PasswordHash, Snapshot};
+
+use crate::answer;
+use crate::connection::{Connection, Ended};
+use crate::password::Verdict;
+use crate::policy::Identity;
+use crate::sasl::Claim;
+use crate::session::Effect;
+
+/// A failed login is answered this much later.
+const FAILURE_DELAY: Duration = Duration::from_secs(1);
+
+impl Connection {
+    /// Checks a claim, and answers.
+    pub(crate) async fn login(&mut self, claim: Claim) -> Result<Effect, Ended> {
+        self.send().await?;
+        let (credential, hash, stand_in) = look_up(&self.shared.snapshot.borrow(), &claim.username);
+        let hash = read_hash(hash, credential.as_deref()).await;
+        let stand_in = read_hash(stand_in, None).await;
+        let passwords = &self.shared.passwords;
+        let verdict = passwords.check(&claim.username, claim.password, hash.as_deref(), stand_in.as_deref()).await;
+        let effect = match (verdict, credential) {
+            (Verdict::Right, Some(credential)) => {
+                let identity = Identity { credential, username: claim.username };
+                self.session.logged_in(identity, &mut self.output)
+            }
+            (Verdict::Busy, _) => self.session.say_uncounted(answer::AUTH_BUSY, &mut self.output),
+            (Verdict::Right | Verdict::Wrong, credential) => {
+                self.shared.metrics.auth_failures.inc();
+                let known = credential.is_some();
+                tracing::info!(client = %self.client_network(), known, "login refused");
+                tokio::time::sleep(FAILURE_DELAY).await;
+                self.say(answer::AUTH_WRONG)
+            }
+        };
+        Ok(effect)
+    }
+}
+
+/// The credential of a user name with its hash, and some credential's hash to spend the same time on
+/// when there is none.
+fn look_up(snapshot: &Snapshot, username: &str) -> (Option<String>, Option<PasswordHash>, Option<PasswordHash>) {
+    let found = snapshot.credential_by_username(username);
+    let hash = found.and_then(|credential| credential.login.as_ref()).map(|login| login.password_hash.clone());
+    let stand_in = match hash {
+        Some(_) => None,
+        None => snapshot.credentials().find_map(|other| other.login.as_ref()).map(|login| login.password_hash.clone()),
+    };
+    (found.map(|credential| credential.name.clone()), hash, stand_in)
+}
+
+async fn read_hash(hash: Option<PasswordHash>, credential: Option<&str>) -> Option<String> {
+    match hash? {
+        PasswordHash::Phc(phc) => Some(phc),
+        PasswordHash::File(path) => match tokio::fs::read_to_string(&path).await {
+            Ok(text) => text.lines().next().map(|line| line.trim().to_owned()),
+            Err(error) => {
+                tracing::error!(credential, path = %path.display(), %error, "the password hash of a credential cannot be read");
+                None
+            }
+        },
+    }
+}

@@ -1,0 +1,191 @@
+//! What ingress counts. Handles are looked up once; labels come from the configuration or from
+//! constants.
+
+use std::sync::Arc;
+
+use spool::{DurabilityReport, WriterStats};
+use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use crate::answer::Answer;
+
+/// Upper bounds of the buckets of block sizes.
+const BLOCK_MESSAGES: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 12.0, 16.0];
+/// Stands for what is over the last bound.
+const LARGEST_BLOCK: f64 = 17.0;
+
+/// All metrics of the service.
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    messages: IntCounterVec,
+    recipients: IntCounterVec,
+    bytes: IntCounterVec,
+    refusals: IntCounterVec,
+    connections: IntGaugeVec,
+    connections_total: IntCounterVec,
+    tls_handshakes: IntCounterVec,
+    pub(crate) auth_failures: IntCounter,
+    pub(crate) accept_unknown: IntCounter,
+    /// From the final dot to the reply written, seconds.
+    pub(crate) accept_seconds: Histogram,
+    /// The part of it that is the wait for storage, seconds.
+    pub(crate) storage_seconds: Histogram,
+    pub(crate) body_pool_free: IntGauge,
+    block_messages: Histogram,
+    durability: IntGaugeVec,
+}
+
+/// The counters of one tenant, kept by a session.
+pub(crate) struct TenantMetrics {
+    pub(crate) tenant: Arc<str>,
+    messages: IntCounter,
+    recipients: IntCounter,
+    bytes: IntCounter,
+}
+
+/// The counters of one listener.
+pub(crate) struct ListenerMetrics {
+    connections: IntGauge,
+    pub(crate) connections_total: IntCounter,
+}
+
+/// Counts a connection as long as it lives.
+pub(crate) struct OpenConnection(IntGauge);
+
+impl ListenerMetrics {
+    /// A connection begins.
+    pub(crate) fn open(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Registers them, or finds them when ingress runs a second time in the process.
+    pub(crate) fn new() -> Self {
+        use telemetry::{counter, counter_with, gauge, gauge_with, histogram, latency_buckets};
+        Self {
+            messages: counter_with("staffetta_ingress_messages_total", "Messages accepted.", &["tenant"]),
+            recipients: counter_with(
+                "staffetta_ingress_recipients_total",
+                "Recipients of accepted messages.",
+                &["tenant"],
+            ),
+            bytes: counter_with(
+                "staffetta_ingress_message_bytes_total",
+                "Octets of accepted messages as stored.",
+                &["tenant"],
+            ),
+            refusals: counter_with(
+                "staffetta_ingress_refusals_total",
+                "Replies that refused a command or a message.",
+                &["code", "enhanced"],
+            ),
+            connections: gauge_with("staffetta_ingress_connections", "Open connections.", &["listener"]),
+            connections_total: counter_with(
+                "staffetta_ingress_connections_total",
+                "Connections accepted.",
+                &["listener"],
+            ),
+            tls_handshakes: counter_with(
+                "staffetta_ingress_tls_handshakes_total",
+                "TLS handshakes by the version agreed on, or failed.",
+                &["version"],
+            ),
+            auth_failures: counter("staffetta_ingress_auth_failures_total", "Logins with wrong credentials."),
+            accept_unknown: counter(
+                "staffetta_ingress_accept_unknown_total",
+                "Messages of which it is not known whether they were stored; the client was told to send again.",
+            ),
+            accept_seconds: histogram(
+                "staffetta_ingress_accept_seconds",
+                "From the end of the content to the reply.",
+                latency_buckets(),
+            ),
+            storage_seconds: histogram(
+                "staffetta_ingress_storage_seconds",
+                "The wait for storage in that time.",
+                latency_buckets(),
+            ),
+            body_pool_free: gauge("staffetta_ingress_body_pool_free_bytes", "Free memory for contents."),
+            block_messages: histogram(
+                "staffetta_ingress_block_messages",
+                "Messages in a block; counted as the upper bound of the bucket.",
+                BLOCK_MESSAGES.to_vec(),
+            ),
+            durability: gauge_with(
+                "staffetta_ingress_durability",
+                "What a 250 stands for: 1 for the mode that holds, and how that is known.",
+                &["mode", "known"],
+            ),
+        }
+    }
+
+    /// Counts a refusal. Both labels are constants of the program.
+    pub(crate) fn refused(&self, answer: &Answer) {
+        let code = answer.code.to_string();
+        let enhanced = answer.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default();
+        self.refusals.with_label_values(&[&code, &enhanced]).inc();
+    }
+
+    /// Counts a handshake by its version.
+    pub(crate) fn handshake(&self, version: Option<rustls::ProtocolVersion>) {
+        let label = match version {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+            Some(_) => "other",
+            None => "failed",
+        };
+        self.tls_handshakes.with_label_values(&[label]).inc();
+    }
+
+    /// Says what a 250 stands for.
+    pub(crate) fn durability(&self, report: &DurabilityReport) {
+        self.durability.with_label_values(&[report.mode.as_str(), report.verified.as_str()]).set(1);
+    }
+
+    /// Counts the blocks that were stored between two readings.
+    pub(crate) fn blocks(&self, before: &WriterStats, now: &WriterStats) {
+        let mut counted = 0;
+        for (index, (bound, total)) in now.messages_per_block.iter().enumerate() {
+            let earlier = before.messages_per_block.get(index).map_or(0, |(_, total)| *total);
+            let upto = total.saturating_sub(earlier);
+            for _ in counted..upto {
+                self.block_messages.observe(bound.min(LARGEST_BLOCK));
+            }
+            counted = upto.max(counted);
+        }
+    }
+
+    /// The counters of a tenant that is in the configuration.
+    pub(crate) fn tenant(&self, tenant: &str) -> TenantMetrics {
+        TenantMetrics {
+            tenant: tenant.into(),
+            messages: self.messages.with_label_values(&[tenant]),
+            recipients: self.recipients.with_label_values(&[tenant]),
+            bytes: self.bytes.with_label_values(&[tenant]),
+        }
+    }
+
+    /// The counters of a listener.
+    pub(crate) fn listener(&self, name: &str) -> ListenerMetrics {
+        ListenerMetrics {
+            connections: self.connections.with_label_values(&[name]),
+            connections_total: self.connections_total.with_label_values(&[name]),
+        }
+    }
+}
+
+impl TenantMetrics {
+    /// Counts an accepted message.
+    pub(crate) fn accepted(&self, recipients: usize, bytes: u64) {
+        self.messages.inc();
+        self.recipients.inc_by(recipients as u64);
+        self.bytes.inc_by(bytes);
+    }
+}

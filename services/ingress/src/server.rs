@@ -1,0 +1,328 @@
+//! Start, listeners, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Snapshot;
+use runtime::bootstrap::{Bootstrap, Durability, Listener, ListenerTls};
+use runtime::{Readiness, Shutdown, TlsError};
+use spool::{BlockWriter, Stores};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::answer;
+use crate::connection::Connection;
+use crate::memory::BodyPool;
+use crate::metrics::{ListenerMetrics, Metrics};
+use crate::password::PasswordChecker;
+use crate::session::{ListenerPolicy, Storage};
+use crate::socket::Socket;
+use crate::tls::TlsFiles;
+use crate::watch_stores;
+
+/// Connections that the kernel keeps before we take them.
+const BACKLOG: u32 = 1024;
+/// A client that sends nothing for so long within a message is given up.
+const STALL: Duration = Duration::from_secs(180);
+/// How long a stop waits for messages that are coming in or being stored.
+const DRAIN: Duration = Duration::from_secs(30);
+/// How often certificates are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
+/// Between attempts to reach NATS at the start.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The service could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No listener is configured.
+    #[error("ingress: staffetta.yaml names no listener")]
+    NoListener,
+    /// An address is taken or not ours.
+    #[error("listener {name}: cannot listen on {address}: {source}")]
+    Listen {
+        /// The listener.
+        name: String,
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A certificate is no good.
+    #[error("listener {name}: {source}")]
+    Tls {
+        /// The listener.
+        name: String,
+        /// Why.
+        source: TlsError,
+    },
+    /// The stores are not those of an installation, or not durable enough.
+    #[error("ingress: {0}")]
+    Stores(#[from] spool::Error),
+}
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub(crate) stores: Stores,
+    pub(crate) writer: BlockWriter,
+    pub(crate) pool: BodyPool,
+    pub(crate) passwords: PasswordChecker,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Shared {
+    /// Whether messages can be stored now.
+    pub(crate) fn storage(&self) -> Storage {
+        if !self.stores.is_connected() {
+            Storage::Away
+        } else if !self.writer.is_accepting() {
+            Storage::Full
+        } else {
+            Storage::Ready
+        }
+    }
+}
+
+/// What the connections of one listener share.
+pub(crate) struct Listening {
+    name: String,
+    pub(crate) policy: Arc<ListenerPolicy>,
+    pub(crate) tls: Option<TlsFiles>,
+    pub(crate) implicit_tls: bool,
+    pub(crate) command_timeout: Duration,
+    pub(crate) data_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    slots: Arc<Semaphore>,
+    metrics: ListenerMetrics,
+}
+
+/// The listeners, bound but closed: clients are refused until [`Listeners::serve`] is ready for them.
+pub struct Listeners {
+    bound: Vec<(TcpSocket, Arc<Listening>)>,
+}
+
+impl Listeners {
+    /// Loads the certificates and binds the addresses.
+    pub fn bind(bootstrap: &Bootstrap) -> Result<Self, Error> {
+        let metrics = Metrics::new();
+        let bound = bootstrap
+            .ingress
+            .listeners
+            .iter()
+            .map(|listener| {
+                let listening = Listening::new(listener, bootstrap.hostname.as_str(), &metrics)?;
+                let socket = bind(listener.address).map_err(|source| Error::Listen {
+                    name: listener.name.clone(),
+                    address: listener.address,
+                    source,
+                })?;
+                Ok((socket, Arc::new(listening)))
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        if bound.is_empty() {
+            return Err(Error::NoListener);
+        }
+        Ok(Self { bound })
+    }
+
+    /// Name and bound address of each (for port 0).
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let address = |socket: &TcpSocket| socket.local_addr().ok();
+        self.bound.iter().filter_map(|(socket, listening)| Some((listening.name.clone(), address(socket)?))).collect()
+    }
+
+    /// Serves until shutdown; then finishes the messages that are under way.
+    pub async fn serve(self, bootstrap: &Bootstrap, readiness: Readiness, shutdown: Shutdown) -> Result<(), Error> {
+        readiness.set(READY, false);
+        let Some(shared) = start(bootstrap, &shutdown).await? else {
+            return Ok(());
+        };
+        let shared = Arc::new(shared);
+        let connections = TaskTracker::new();
+        let mut accepting = Vec::new();
+        for (socket, listening) in self.bound {
+            let address = socket.local_addr().ok();
+            let listener = socket.listen(BACKLOG).map_err(|source| Error::Listen {
+                name: listening.name.clone(),
+                address: address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
+                source,
+            })?;
+            tracing::info!(listener = listening.name, address = address.map(tracing::field::display), "listening");
+            if listening.tls.is_some() {
+                tokio::spawn(follow_certificate(Arc::clone(&listening), shutdown.clone()));
+            }
+            let accept = accept_all(listener, listening, Arc::clone(&shared), connections.clone());
+            accepting.push(tokio::spawn(accept));
+        }
+        watch_stores::until_shutdown(&shared, &readiness).await;
+        for task in accepting {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a listener failed");
+            }
+        }
+        connections.close();
+        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "stopped with messages still coming in; their clients have no 250");
+        }
+        Ok(())
+    }
+}
+
+/// Name of the condition of [`Readiness`].
+pub(crate) const READY: &str = "ingress";
+
+impl Listening {
+    fn new(listener: &Listener, hostname: &str, metrics: &Metrics) -> Result<Self, Error> {
+        let tls = match listener.tls.files() {
+            Some(files) => Some(
+                TlsFiles::load(&files.certificate, &files.key)
+                    .map_err(|source| Error::Tls { name: listener.name.clone(), source })?,
+            ),
+            None => None,
+        };
+        let policy = ListenerPolicy {
+            hostname: hostname.to_owned(),
+            starttls: matches!(listener.tls, ListenerTls::StartTls(_)),
+            allow_plaintext_auth_from: listener.allow_plaintext_auth_from.clone(),
+            max_message_size: listener.max_message_size.as_u64(),
+            max_recipients: listener.max_recipients as usize,
+        };
+        Ok(Self {
+            name: listener.name.clone(),
+            policy: Arc::new(policy),
+            tls,
+            implicit_tls: matches!(listener.tls, ListenerTls::Implicit(_)),
+            command_timeout: listener.command_timeout.duration(),
+            data_timeout: listener.data_timeout.duration(),
+            stall_timeout: STALL.min(listener.command_timeout.duration()),
+            slots: Arc::new(Semaphore::new(listener.max_connections as usize)),
+            metrics: metrics.listener(&listener.name),
+        })
+    }
+}
+
+/// Serves the listeners of `bootstrap` until `shutdown`. `readiness` gets the condition `ingress`.
+pub async fn run(bootstrap: Arc<Bootstrap>, readiness: Readiness, shutdown: Shutdown) -> Result<(), Error> {
+    Listeners::bind(&bootstrap)?.serve(&bootstrap, readiness, shutdown).await
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Reaches the stores and the configuration; `None` when asked to stop meanwhile.
+async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shared>, Error> {
+    let options = spool::Options {
+        url: bootstrap.nats.url.clone(),
+        monitor: bootstrap.nats.monitor.clone(),
+        name: "ingress".to_owned(),
+        durability: match bootstrap.durability {
+            Durability::Strict => spool::Durability::Strict,
+            Durability::Relaxed => spool::Durability::Relaxed,
+        },
+    };
+    let (stores, opened) = loop {
+        match connect(&options).await {
+            Ok(connected) => break connected,
+            Err(error) if watch_stores::may_pass(&error) => {
+                tracing::warn!(%error, "waiting for the stores");
+                tokio::select! {
+                    () = tokio::time::sleep(RETRY) => {}
+                    () = shutdown.requested() => return Ok(None),
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    tracing::info!(durability = %opened.report, partitions = opened.partitions, "stores opened");
+    let metrics = Metrics::new();
+    metrics.durability(&opened.report);
+    let snapshot = watch_stores::follow_configuration(&stores, shutdown);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    Ok(Some(Shared {
+        writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
+        snapshot,
+        stores,
+        pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
+        passwords: PasswordChecker::new(threads),
+        metrics,
+        shutdown: shutdown.clone(),
+    }))
+}
+
+async fn connect(options: &spool::Options) -> Result<(Stores, spool::Opened), spool::Error> {
+    let stores = Stores::connect(options).await?;
+    let opened = stores.open().await?;
+    Ok((stores, opened))
+}
+
+async fn accept_all(listener: TcpListener, listening: Arc<Listening>, shared: Arc<Shared>, connections: TaskTracker) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = shared.shutdown.requested() => return,
+        };
+        match accepted {
+            Ok((stream, client)) => admit(stream, client, &listening, &shared, &connections),
+            Err(error) => {
+                // Out of file descriptors, most likely: connections end, and then it goes on.
+                tracing::warn!(listener = listening.name, %error, "a connection could not be taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admit(
+    stream: TcpStream,
+    client: SocketAddr,
+    listening: &Arc<Listening>,
+    shared: &Arc<Shared>,
+    connections: &TaskTracker,
+) {
+    listening.metrics.connections_total.inc();
+    let Ok(slot) = Arc::clone(&listening.slots).try_acquire_owned() else {
+        shared.metrics.refused(&answer::TOO_MANY_CONNECTIONS);
+        if !listening.implicit_tls {
+            let mut line = Vec::new();
+            answer::TOO_MANY_CONNECTIONS.write(&mut line);
+            // Best effort: the line fits into the buffer of a new connection, else it is closed without.
+            drop(stream.try_write(&line));
+        }
+        return;
+    };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "the client left at once");
+        return;
+    }
+    let connection =
+        Connection::new(Arc::clone(shared), Arc::clone(listening), Socket::Plain(stream), client.ip());
+    let open = listening.metrics.open();
+    connections.spawn(async move {
+        connection.serve().await;
+        drop((open, slot));
+    });
+}
+
+async fn follow_certificate(listening: Arc<Listening>, shutdown: Shutdown) {
+    let Some(files) = &listening.tls else { return };
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(CERTIFICATE_CHECK) => {}
+            () = shutdown.requested() => return,
+        }
+        match files.reload() {
+            Ok(true) => tracing::info!(listener = listening.name, "new certificate"),
+            Ok(false) => {}
+            Err(error) => {
+                tracing::error!(listener = listening.name, %error, "the changed certificate is no good; the old one stays");
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! A client's connection, with or without TLS, and what was read of it ahead.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+/// Octets read at once while commands are expected; small, since most connections are idle.
+const COMMANDS: usize = 1024;
+/// Octets read at once while content comes in: two TLS records.
+const CONTENT: usize = 32 * 1024;
+
+/// The connection.
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    /// Between the two, or after a failed handshake.
+    Gone,
+}
+
+impl Socket {
+    /// Reads what is there, at least one octet; 0 at the end.
+    pub(crate) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer).await,
+            Self::Tls(stream) => stream.read(buffer).await,
+            Self::Gone => Ok(0),
+        }
+    }
+
+    /// Sends all of it now.
+    pub(crate) async fn send(&mut self, octets: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(octets).await,
+            Self::Tls(stream) => {
+                stream.write_all(octets).await?;
+                stream.flush().await
+            }
+            Self::Gone => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Becomes the server of a TLS session.
+    pub(crate) async fn accept_tls(&mut self, acceptor: &TlsAcceptor, patience: Duration) -> io::Result<()> {
+        let Self::Plain(stream) = std::mem::replace(self, Self::Gone) else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let handshake = tokio::time::timeout(patience, acceptor.accept(stream));
+        *self = Self::Tls(Box::new(handshake.await.map_err(|_| io::ErrorKind::TimedOut)??));
+        Ok(())
+    }
+
+    /// The version of TLS, when there is TLS.
+    pub(crate) fn tls_version(&self) -> Option<rustls::ProtocolVersion> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.protocol_version(),
+            Self::Plain(_) | Self::Gone => None,
+        }
+    }
+
+    /// Says goodbye.
+    pub(crate) async fn close(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.shutdown().await,
+            Self::Tls(stream) => stream.shutdown().await,
+            Self::Gone => Ok(()),
+        }
+    }
+}
+
+/// What was read and not used yet.
+pub(crate) struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    /// Empty, of the size for commands.
+    pub(crate) fn new() -> Self {
+        Self { buffer: vec![0; COMMANDS], start: 0, end: 0 }
+    }
+
+    /// What is there.
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Whether all was used.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// The first `count` octets were used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.end);
+    }
+
+    /// Reads more, when all was used. `false` at the end of the connection.
+    pub(crate) async fn fill(&mut self, socket: &mut Socket) -> io::Result<bool> {
+        debug_assert!(self.is_empty(), "what was read is used before more is read");
+        (self.start, self.end) = (0, 0);
+        self.end = socket.read(&mut self.buffer).await?;
+        Ok(self.end > 0)
+    }
+
+    /// Makes room for content.
+    pub(crate) fn enlarge(&mut self) {
+        if self.buffer.len() < CONTENT {
+            self.buffer.resize(CONTENT, 0);
+        }
+    }
+
+    /// Whether there is room for content.
+    pub(crate) fn is_large(&self) -> bool {
+        self.buffer.len() > COMMANDS
+    }
+
+    /// Gives the room for content back, when all was used.
+    pub(crate) fn shrink(&mut self) {
+        if self.is_empty() && self.is_large() {
+            *self = Self::new();
+        }
+    }
+}

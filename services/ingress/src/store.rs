@@ -1,0 +1,107 @@
+//! A message on its way into the spool.
+
+use bytes::Bytes;
+use mail::MessageId;
+use proto::envelope::Envelope;
+use proto::spool::IndexEntry;
+use spool::{Submission, SubmitError, Upload};
+use tokio::time::Instant;
+
+use crate::answer::{self, Answer};
+use crate::content::{PIECE, Received};
+use crate::server::Shared;
+use crate::session::Transaction;
+
+impl Shared {
+    /// Stores one piece of a large message; the first one begins the upload.
+    pub(crate) async fn upload(&self, upload: &mut Option<Upload>, piece: Bytes) -> Result<(), Answer> {
+        if upload.is_none() {
+            *upload = Some(self.writer.begin_upload().map_err(|error| self.storage_refusal(&error))?);
+        }
+        match upload {
+            Some(upload) => upload.push(piece).await.map_err(|error| self.storage_refusal(&error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Stores the message; `Ok` only when the stores have acknowledged it.
+    pub(crate) async fn store(
+        &self,
+        id: MessageId,
+        transaction: Transaction,
+        received: Received,
+        mut upload: Option<Upload>,
+    ) -> Result<(), Answer> {
+        let begun = Instant::now();
+        let rest = received.rest.clone();
+        let entry = index_entry(id, transaction, &received);
+        if rest.len() > PIECE || upload.is_some() {
+            self.upload(&mut upload, rest.clone()).await?;
+        }
+        let submission = match upload {
+            Some(upload) => {
+                let uploaded = upload.finish().await.map_err(|error| self.storage_refusal(&error))?;
+                Submission::uploaded(entry, uploaded)
+            }
+            None => Submission::new(entry, rest),
+        };
+        let stored = self.writer.submit(submission).await;
+        self.metrics.storage_seconds.observe(begun.elapsed().as_secs_f64());
+        stored.map(drop).map_err(|error| {
+            if let SubmitError::Unknown(detail) = &error {
+                self.metrics.accept_unknown.inc();
+                tracing::error!(message = %id, detail, "whether a message was stored is not known; its client was told to send it again");
+            }
+            self.storage_refusal(&error)
+        })
+    }
+
+    fn storage_refusal(&self, error: &SubmitError) -> Answer {
+        match error {
+            SubmitError::Full | SubmitError::Overloaded => answer::STORAGE_FULL,
+            SubmitError::Unavailable(detail) => {
+                tracing::warn!(detail, "message refused: the spool is unavailable");
+                answer::STORAGE_AWAY
+            }
+            SubmitError::Unknown(_) | SubmitError::UploadExpired => answer::STORAGE_AWAY,
+            SubmitError::TooLarge(_) => answer::TOO_LARGE,
+        }
+    }
+}
+
+fn index_entry(id: MessageId, transaction: Transaction, received: &Received) -> IndexEntry {
+    let sender = transaction.sender;
+    let envelope = Envelope {
+        tenant: sender.tenant,
+        stream: sender.stream,
+        campaign: String::new(),
+        credential: sender.credential,
+        authenticated_as: sender.authenticated_as,
+        return_path: transaction.return_path,
+        recipients: transaction.recipients,
+        accepted_at_ms: runtime::now_ms(),
+        not_before_ms: 0,
+        expires_at_ms: 0,
+        hold: false,
+        priority: 0,
+        require_tls: false,
+        body: transaction.body.into(),
+        smtputf8: false,
+        ret: transaction.ret.into(),
+        envid: transaction.envid,
+        from_domain: received.from_domain.clone(),
+    };
+    IndexEntry {
+        message_id: Bytes::copy_from_slice(id.as_bytes()),
+        flags: 0,
+        offset: 0,
+        length: 0,
+        crc: 0,
+        body_hash: Bytes::copy_from_slice(&received.body_hash),
+        header_length: received.header_length,
+        envelope: Some(envelope),
+        chunks: None,
+        header_variants: Vec::new(),
+        reports_on: None,
+    }
+}

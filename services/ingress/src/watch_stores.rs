@@ -1,0 +1,86 @@
+//! What is followed in the stores while the service runs: the configuration, whether messages can be
+//! stored, and what the writer did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Snapshot;
+use runtime::{Readiness, Shutdown};
+use spool::{Error, StoredConfig, Stores, WriterStats};
+use tokio::sync::watch;
+
+use crate::server::{READY, Shared};
+use crate::session::Storage;
+
+/// How often readiness and figures are renewed.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Whether waiting may help: the server is away, not wrong.
+pub(crate) fn may_pass(error: &Error) -> bool {
+    matches!(error, Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. })
+}
+
+/// The configuration, now and ever after; empty until the first one is read. One that this release
+/// cannot read is reported, and the last good one stays.
+pub(crate) fn follow_configuration(stores: &Stores, shutdown: &Shutdown) -> watch::Receiver<Arc<Snapshot>> {
+    let mut stored = stores.config().follow();
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        loop {
+            let present: Option<Arc<StoredConfig>> = stored.borrow_and_update().clone();
+            if let Some(present) = present {
+                adopt(&present, &sender);
+            }
+            let changed = tokio::select! {
+                changed = stored.changed() => changed,
+                () = shutdown.requested() => return,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+fn adopt(stored: &StoredConfig, sender: &watch::Sender<Arc<Snapshot>>) {
+    match Snapshot::from_json(&stored.body) {
+        Ok(snapshot) => {
+            tracing::info!(version = stored.version, hash = stored.hash, resources = snapshot.len(), "configuration");
+            drop(sender.send_replace(Arc::new(snapshot)));
+        }
+        Err(problems) => {
+            let first = problems.first().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(version = stored.version, first, "the configuration is not valid here; the last good one stays");
+        }
+    }
+}
+
+/// Keeps readiness and figures fresh until shutdown.
+pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
+    let mut ready = None;
+    let mut before = WriterStats::default();
+    loop {
+        let storage = shared.storage();
+        if ready != Some(storage) {
+            match storage {
+                Storage::Ready => tracing::info!("messages can be stored"),
+                Storage::Away => tracing::error!("no connection to NATS: messages are refused with 451"),
+                Storage::Full => tracing::error!("the spool is full: messages are refused with 452"),
+            }
+            ready = Some(storage);
+        }
+        // A full spool is nothing that another replica could do better.
+        readiness.set(READY, storage != Storage::Away);
+        shared.metrics.body_pool_free.set(i64::try_from(shared.pool.free()).unwrap_or(i64::MAX));
+        let stats = shared.writer.stats();
+        shared.metrics.blocks(&before, &stats);
+        before = stats;
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            () = shared.shutdown.requested() => break,
+        }
+    }
+    readiness.set(READY, false);
+}
