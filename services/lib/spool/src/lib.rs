@@ -1,0 +1,62 @@
+//! Durable storage on NATS JetStream: the spool of accepted messages, the journals of the
+//! partitions, leases, members and the configuration snapshot. The only user of async-nats.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`Stores`] | the three connections, and the way to everything else |
+//! | `layout` | names, subjects and bounds of the streams and buckets |
+//! | `init`, `open`, `durability` | creating the stores once; checking them at every start |
+//! | `block` | the record of a block: its index, its checksums |
+//! | [`BlockWriter`], [`Upload`] | accepting: group commit, chunks of large messages |
+//! | [`MessageReader`], [`ChunkReader`] | reading one message, with a cache of blocks |
+//! | [`BlockFollower`] | reading the indexes of all blocks, in order |
+//! | [`JournalStore`] | the fenced log of a partition |
+//! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
+//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`] | small shared state, in key-value buckets |
+//!
+//! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
+//! and what a journal record means is decided by the callers.
+
+mod block;
+mod bucket;
+mod cache;
+mod chunks;
+mod config_store;
+mod consume;
+mod durability;
+mod error;
+mod follow;
+mod init;
+mod journal;
+mod layout;
+mod leases;
+mod link;
+mod members;
+mod monitor;
+mod open;
+mod positions;
+mod reader;
+mod records;
+mod stores;
+mod trim;
+mod upload;
+mod writer;
+
+pub use block::{BLOCK_COPY, BlockDamage, MAX_INLINE_CONTENT};
+pub use chunks::{ChunkReader, Content};
+pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};
+pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification};
+pub use error::Error;
+pub use follow::{BlockFollower, Followed, IndexedBlock};
+pub use init::{InitOptions, InitReport};
+pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
+pub use layout::FORMAT_VERSION;
+pub use leases::{Holder, Lease, LeaseHolder, Leases, Renewal};
+pub use members::{Announcement, MemberMap, Members, PartitionStatus};
+pub use open::Opened;
+pub use positions::{ReaderPosition, ReaderPositions};
+pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
+pub use stores::{Options, Stores};
+pub use trim::{UploadSummary, Usage};
+pub use upload::{Upload, Uploaded};
+pub use writer::{BlockWriter, Stored, Submission, SubmitError, WriterOptions, WriterStats};

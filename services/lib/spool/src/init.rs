@@ -1,0 +1,193 @@
+//! `staffetta init`: the only creator of streams and buckets.
+
+use std::collections::HashSet;
+
+use async_nats::jetstream::stream::Config;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::bucket::{Bucket, Written};
+use crate::link::Link;
+use crate::{Error, FORMAT_VERSION, Stores, layout};
+
+const RECORD: &str = "installation";
+
+/// What is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InitOptions {
+    /// Slices of the spool, 1 to 64; fixed for the life of the installation.
+    pub partitions: u32,
+    /// Copies of each stream: 1, 3 or 5.
+    pub replicas: u32,
+    /// Size of the volume that the NATS server stores on, bytes; at most 80 % of it is used. At least
+    /// 16 MiB per partition.
+    pub volume_bytes: u64,
+}
+
+/// What `init` found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitReport {
+    /// Partitions of the installation.
+    pub partitions: u32,
+    /// Streams and buckets created now; empty when everything was there.
+    pub created: Vec<String>,
+}
+
+/// What the bucket `format` says of the installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Installation {
+    /// Of the layout.
+    pub format: u32,
+    /// Written into every stream's metadata.
+    pub id: String,
+    pub partitions: u32,
+    pub replicas: u32,
+    pub volume_bytes: u64,
+    /// All streams, those of the buckets included.
+    pub streams: Vec<String>,
+    /// False while `init` is at work (or was interrupted).
+    pub complete: bool,
+}
+
+impl Stores {
+    /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
+    /// interrupted is completed. Refuses another number of partitions, streams that are not of this
+    /// installation, and an installation of which a stream is missing.
+    pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
+        check(options)?;
+        let link = self.control();
+        let (revision, mut installation, mut created) = match read(link).await? {
+            Found::Installation(revision, installation) => (revision, installation, Vec::new()),
+            found => begin(link, options, matches!(found, Found::NoBucket)).await?,
+        };
+        if installation.format != FORMAT_VERSION {
+            return Err(Error::UnknownFormat { found: installation.format, known: FORMAT_VERSION });
+        }
+        if installation.partitions != options.partitions {
+            return Err(Error::PartitionCount { existing: installation.partitions, asked: options.partitions });
+        }
+        for config in installation.stream_configs() {
+            let name = config.name.clone();
+            match link.stream_info(&name).await? {
+                Some(info) => check_owner(&info.config, &installation)?,
+                None if installation.complete => return Err(Error::MissingStream { stream: name }),
+                None => {
+                    create(link, &config).await?;
+                    created.push(name);
+                }
+            }
+        }
+        if !installation.complete {
+            installation.complete = true;
+            write(link, &installation, revision).await?;
+        }
+        self.note_partitions(installation.partitions);
+        Ok(InitReport { partitions: installation.partitions, created })
+    }
+}
+
+impl Installation {
+    /// All its streams as they should be.
+    pub fn stream_configs(&self) -> Vec<Config> {
+        let listed: HashSet<&str> = self.streams.iter().map(String::as_str).collect();
+        let mut configs = layout::streams(self.partitions, self.replicas, self.volume_bytes, &self.id);
+        configs.retain(|config| listed.contains(config.name.as_str()));
+        configs
+    }
+}
+
+/// What there is on the server.
+pub(crate) enum Found {
+    NoBucket,
+    NoRecord,
+    Installation(u64, Installation),
+}
+
+pub(crate) async fn read(link: &Link) -> Result<Found, Error> {
+    if link.stream_info(&layout::bucket_stream("format")).await?.is_none() {
+        return Ok(Found::NoBucket);
+    }
+    let state = Bucket::new(link.clone(), "format").get(RECORD).await?;
+    let Some(value) = state.value else { return Ok(Found::NoRecord) };
+    let installation = serde_json::from_slice(&value)
+        .map_err(|error| Error::Damaged { what: "the record of the installation".to_owned(), detail: error.to_string() })?;
+    Ok(Found::Installation(state.revision, installation))
+}
+
+/// That a stream was made for this installation.
+pub(crate) fn check_owner(config: &Config, installation: &Installation) -> Result<(), Error> {
+    let foreign = |detail: String| Error::ForeignStream { stream: config.name.clone(), detail };
+    match config.metadata.get(layout::INSTALLATION) {
+        Some(id) if *id == installation.id => Ok(()),
+        Some(id) => Err(foreign(format!("it is of installation {id}, this is {}", installation.id))),
+        None => Err(foreign("it was not made by `staffetta init`".to_owned())),
+    }
+}
+
+fn check(options: &InitOptions) -> Result<(), Error> {
+    let InitOptions { partitions, replicas, volume_bytes } = *options;
+    let invalid = |text: String| Err(Error::InvalidOption(text));
+    if !(1..=layout::MAX_PARTITIONS).contains(&partitions) {
+        return invalid(format!("{partitions} partitions: 1 to {} are possible", layout::MAX_PARTITIONS));
+    }
+    if ![1, 3, 5].contains(&replicas) {
+        return invalid(format!("{replicas} replicas: 1, 3 or 5 are possible"));
+    }
+    let least = layout::MIN_VOLUME_PER_PARTITION * u64::from(partitions);
+    if volume_bytes < least {
+        return invalid(format!("a volume of {volume_bytes} bytes is too small for {partitions} partitions: at least {least}"));
+    }
+    Ok(())
+}
+
+/// Writes the record first, so that an interruption leaves no stream whose origin is not known.
+async fn begin(link: &Link, options: &InitOptions, make_bucket: bool) -> Result<(u64, Installation, Vec<String>), Error> {
+    let id = uuid::Uuid::now_v7().to_string();
+    let configs = layout::streams(options.partitions, options.replicas, options.volume_bytes, &id);
+    let mut created = Vec::new();
+    for config in configs.iter().filter(|config| config.name != layout::bucket_stream("format")) {
+        if link.stream_info(&config.name).await?.is_some() {
+            let detail = "it exists, but the bucket `format` has no record of an installation".to_owned();
+            return Err(Error::ForeignStream { stream: config.name.clone(), detail });
+        }
+    }
+    let id = if make_bucket {
+        if let Some(config) = configs.first() {
+            create(link, config).await?;
+            created.push(config.name.clone());
+        }
+        id
+    } else {
+        // Interrupted between the two: the bucket carries the id already.
+        let info = link.stream_state(&layout::bucket_stream("format")).await?;
+        info.config.metadata.get(layout::INSTALLATION).cloned().unwrap_or(id)
+    };
+    let installation = Installation {
+        format: FORMAT_VERSION,
+        id,
+        partitions: options.partitions,
+        replicas: options.replicas,
+        volume_bytes: options.volume_bytes,
+        streams: configs.into_iter().map(|config| config.name).collect(),
+        complete: false,
+    };
+    let revision = write(link, &installation, 0).await?;
+    Ok((revision, installation, created))
+}
+
+async fn write(link: &Link, installation: &Installation, expected: u64) -> Result<u64, Error> {
+    let value = Bytes::from(serde_json::to_vec(installation).expect("strings and numbers can be written as JSON"));
+    match Bucket::new(link.clone(), "format").put(RECORD, value, Some(expected), None).await? {
+        Written::Done(revision) => Ok(revision),
+        Written::Conflict => Err(Error::Unavailable {
+            what: "init".to_owned(),
+            detail: "another `init` is at work; run it again when that is done".to_owned(),
+        }),
+    }
+}
+
+async fn create(link: &Link, config: &Config) -> Result<(), Error> {
+    let body = serde_json::to_value(config).expect("the configuration of a stream can be written as JSON");
+    let created: Result<serde_json::Value, Error> = link.api(&format!("STREAM.CREATE.{}", config.name), &body).await;
+    created.map(drop)
+}

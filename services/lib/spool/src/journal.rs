@@ -1,0 +1,218 @@
+//! The journal of a partition: an ordered log that one owner at a time appends to.
+
+use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
+use bytes::Bytes;
+use mail::PartitionId;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::consume::{Consumption, Delivered, Record};
+use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_sequence};
+use crate::{Error, layout};
+
+/// CRC-32C of the record, eight hexadecimal digits.
+const CRC_HEADER: &str = "Staffetta-Crc";
+
+/// Records read ahead of the reader.
+const READ_AHEAD: usize = 64;
+
+/// What an append came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Append {
+    /// Stored with this sequence, now or by an earlier attempt with the same id.
+    Stored(u64),
+    /// Not stored: the journal does not end where the writer thinks. Somebody else may own it.
+    WrongLastSequence {
+        /// What was expected.
+        expected: u64,
+        /// JetStream's answer, which names the real one.
+        detail: String,
+    },
+    /// Not stored: there is no room.
+    Full,
+    /// Stored or not: append the same record with the same id and expectation again.
+    Unknown(String),
+}
+
+/// A record of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalRecord {
+    /// Its place in the log.
+    pub sequence: u64,
+    /// The id it was appended with.
+    pub message_id: String,
+    /// What was appended.
+    pub bytes: Bytes,
+}
+
+/// Where a journal begins and ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JournalInfo {
+    /// Sequence of the first record kept; `last + 1` when none is.
+    pub first: u64,
+    /// Sequence of the last record ever appended; 0 = none.
+    pub last: u64,
+    /// Bytes stored.
+    pub bytes: u64,
+    /// The bound of `bytes`.
+    pub max_bytes: u64,
+}
+
+/// The journal can't be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// A record is not the next one: what is between them was purged, or is lost.
+    #[error("record {expected} of the journal is missing (the next one there is: {found:?})")]
+    Gap {
+        /// The record that should come.
+        expected: u64,
+        /// The record that came; `None` when the journal ends before.
+        found: Option<u64>,
+    },
+    /// A record does not have the checksum it was appended with.
+    #[error("record {0} of the journal is damaged")]
+    Damaged(u64),
+    /// The stores don't answer. Asking again goes on.
+    #[error(transparent)]
+    Unavailable(#[from] Error),
+}
+
+/// The journal of one partition. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct JournalStore {
+    control: Link,
+    bulk: Link,
+    partition: PartitionId,
+}
+
+impl JournalStore {
+    pub(crate) fn new(control: Link, bulk: Link, partition: PartitionId) -> Self {
+        Self { control, bulk, partition }
+    }
+
+    fn stream(&self) -> String {
+        layout::journal_stream(self.partition)
+    }
+
+    /// One attempt to append a record, if the journal ends at `expected_last` (0: is empty). `message_id`
+    /// makes a repetition harmless within 10 minutes.
+    pub async fn append(&self, record: Bytes, message_id: &str, expected_last: u64) -> Append {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, message_id);
+        expect_last_sequence(&mut headers, expected_last);
+        headers.insert(CRC_HEADER, format!("{:08x}", crc32c::crc32c(&record)));
+        match self.control.publish(layout::journal_subject(self.partition), headers, record).await {
+            Ok(acknowledgement) => Append::Stored(acknowledgement.sequence),
+            Err(PublishFailure::Refused { code: WRONG_LAST_SEQUENCE, detail }) => {
+                Append::WrongLastSequence { expected: expected_last, detail }
+            }
+            Err(failure) if failure.is_full() => Append::Full,
+            Err(failure) => Append::Unknown(failure.detail()),
+        }
+    }
+
+    /// The last record, from the stream's leader; `None` when there is none.
+    pub async fn tail(&self) -> Result<Option<JournalRecord>, JournalError> {
+        let record = self.control.last_of(&self.stream(), &layout::journal_subject(self.partition)).await?;
+        record.map(checked).transpose()
+    }
+
+    /// Reads the records `from..=to`, then ends. Fails with `Gap` when one is missing.
+    pub fn replay(&self, from: u64, to: u64) -> JournalReader {
+        self.read(from, Some(to))
+    }
+
+    /// Reads the records from `from` on (at least 1), and then those to come. Fails with `Gap` when one is missing,
+    /// which for the first one means that it was purged: begin at [`JournalInfo::first`].
+    pub fn follow(&self, from: u64) -> JournalReader {
+        self.read(from, None)
+    }
+
+    fn read(&self, from: u64, to: Option<u64>) -> JournalReader {
+        let from = from.max(1);
+        let (sender, records) = mpsc::channel(READ_AHEAD);
+        let consumption =
+            Consumption::after(self.bulk.clone(), self.stream(), layout::journal_subject(self.partition), from - 1);
+        let reading = Reading { consumption, next: from, to, sender };
+        JournalReader { records, task: tokio::spawn(reading.run()) }
+    }
+
+    /// Where the journal begins and ends, and how full it is.
+    pub async fn info(&self) -> Result<JournalInfo, Error> {
+        let info = self.control.stream_state(&self.stream()).await?;
+        Ok(JournalInfo {
+            first: info.state.first_sequence.max(1),
+            last: info.state.last_sequence,
+            bytes: info.state.bytes,
+            max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
+        })
+    }
+
+    /// Removes the records below a sequence.
+    pub async fn purge_below(&self, sequence: u64) -> Result<(), Error> {
+        self.control.purge(&self.stream(), Some(sequence), None).await.map(drop)
+    }
+}
+
+/// Gives the records of a journal in order. Dropping it ends it.
+#[derive(Debug)]
+pub struct JournalReader {
+    records: mpsc::Receiver<Result<JournalRecord, JournalError>>,
+    task: JoinHandle<()>,
+}
+
+impl JournalReader {
+    /// Waits for the next record; `None` at the end of a replay. Safe to cancel. After `Gap` and
+    /// `Damaged` nothing more comes; after `Unavailable` it goes on.
+    pub async fn next(&mut self) -> Option<Result<JournalRecord, JournalError>> {
+        self.records.recv().await
+    }
+}
+
+impl Drop for JournalReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Reading {
+    consumption: Consumption,
+    next: u64,
+    to: Option<u64>,
+    sender: mpsc::Sender<Result<JournalRecord, JournalError>>,
+}
+
+impl Reading {
+    async fn run(mut self) {
+        while self.to.is_none_or(|to| self.next <= to) {
+            let item = match self.consumption.next().await {
+                Delivered::Message(record) if record.sequence < self.next => continue,
+                Delivered::Message(record) if record.sequence > self.next => {
+                    Err(JournalError::Gap { expected: self.next, found: Some(record.sequence) })
+                }
+                Delivered::Message(record) => {
+                    self.next += 1;
+                    checked(record)
+                }
+                // All there is was delivered, and a replay is not at its end.
+                Delivered::CaughtUp if self.to.is_some() => Err(JournalError::Gap { expected: self.next, found: None }),
+                Delivered::CaughtUp | Delivered::Restarted => continue,
+                Delivered::Failed(error) => Err(error.into()),
+            };
+            let ends = matches!(item, Err(JournalError::Gap { .. } | JournalError::Damaged(_)));
+            if self.sender.send(item).await.is_err() || ends {
+                return;
+            }
+        }
+    }
+}
+
+fn checked(record: Record) -> Result<JournalRecord, JournalError> {
+    let expected = record.headers.get(CRC_HEADER).and_then(|crc| u32::from_str_radix(crc.as_str(), 16).ok());
+    if expected != Some(crc32c::crc32c(&record.payload)) {
+        return Err(JournalError::Damaged(record.sequence));
+    }
+    let message_id = record.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
+    Ok(JournalRecord { sequence: record.sequence, message_id, bytes: record.payload })
+}

@@ -1,0 +1,132 @@
+//! The connections, and the way to everything else.
+
+use std::sync::{Arc, OnceLock};
+
+use mail::PartitionId;
+use proto::spool::IndexEntry;
+
+use crate::link::Link;
+use crate::{
+    BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members, MessageReader,
+    ReaderPositions, WriterOptions,
+};
+
+/// How to reach the stores.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Of the NATS server, `nats://[user:password@]host:port`, or several separated by commas.
+    pub url: String,
+    /// Its monitoring endpoint, `http://host:port`, to check `sync_interval`.
+    pub monitor: Option<String>,
+    /// Name of the service; names the connections on the server's side.
+    pub name: String,
+    /// What an acknowledgement must mean.
+    pub durability: Durability,
+}
+
+/// The stores of an installation. A cheap clone; three connections, so that bulk never delays a lease.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: Options,
+    control: Link,
+    blocks: Link,
+    bulk: Link,
+    partitions: OnceLock<u32>,
+}
+
+impl Stores {
+    /// Opens the connections; `Error::Unreachable` when no server answers (the caller tries again).
+    /// Once connected, lost connections are replaced for ever.
+    pub async fn connect(options: &Options) -> Result<Self, Error> {
+        let connect = |purpose: &str| Link::connect(&options.url, format!("{}-{purpose}", options.name));
+        let (control, blocks, bulk) = futures::try_join!(connect("control"), connect("blocks"), connect("bulk"))?;
+        let inner = Inner { options: options.clone(), control, blocks, bulk, partitions: OnceLock::new() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Whether the control connection stands at the moment.
+    pub fn is_connected(&self) -> bool {
+        self.inner.control.state().borrow().connected
+    }
+
+    /// Accepts messages by group commit. `partitions` as [`Stores::open`] told.
+    pub fn block_writer(&self, partitions: u32, options: WriterOptions) -> BlockWriter {
+        BlockWriter::start(self, partitions, options)
+    }
+
+    /// Writes one block to one partition, for its owner and for feedback: with the same `block_id` it
+    /// is stored once (within 10 minutes). Entries with `chunks` refer to the same partition; the others
+    /// get offset, length and checksum here. `flags` as in `BlockIndex.flags` ([`crate::BLOCK_COPY`]).
+    ///
+    /// Returns the sequence of the block, its first message's place is index 0.
+    pub async fn publish_block(
+        &self,
+        partition: PartitionId,
+        block_id: [u8; 16],
+        messages: Vec<(IndexEntry, bytes::Bytes)>,
+        flags: u64,
+    ) -> Result<u64, crate::SubmitError> {
+        crate::writer::publish_block(&self.inner.blocks, partition, block_id, messages, flags).await
+    }
+
+    /// Reads messages; blocks up to `cache_bytes` in all are kept.
+    pub fn message_reader(&self, cache_bytes: usize) -> MessageReader {
+        MessageReader::new(self.inner.bulk.clone(), cache_bytes)
+    }
+
+    /// Reads the indexes of the blocks after a sequence, in order, and then of those to come.
+    pub fn follow_blocks(&self, partition: PartitionId, after_sequence: u64) -> BlockFollower {
+        BlockFollower::start(self.inner.bulk.clone(), partition, after_sequence)
+    }
+
+    /// The journal of a partition. Appends go over the control connection, reads over the bulk one.
+    pub fn journal(&self, partition: PartitionId) -> JournalStore {
+        JournalStore::new(self.inner.control.clone(), self.inner.bulk.clone(), partition)
+    }
+
+    /// Who owns which partition.
+    pub fn leases(&self) -> Leases {
+        Leases::new(self.control().clone())
+    }
+
+    /// Who is there.
+    pub fn members(&self) -> Members {
+        Members::new(self.control().clone())
+    }
+
+    /// How far readers of the journals are.
+    pub fn reader_positions(&self) -> ReaderPositions {
+        ReaderPositions::new(self.control().clone())
+    }
+
+    /// The configuration snapshot.
+    pub fn config(&self) -> ConfigStore {
+        ConfigStore::new(self.control().clone())
+    }
+
+    /// Number of partitions, once `open` or `init` has told it.
+    pub fn partitions(&self) -> Option<u32> {
+        self.inner.partitions.get().copied()
+    }
+
+    pub(crate) fn note_partitions(&self, partitions: u32) {
+        self.inner.partitions.get_or_init(|| partitions);
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.inner.options
+    }
+
+    pub(crate) fn control(&self) -> &Link {
+        &self.inner.control
+    }
+
+    pub(crate) fn blocks(&self) -> &Link {
+        &self.inner.blocks
+    }
+}
