@@ -1,6 +1,6 @@
 //! What acceptance has to know of a header section.
 
-use mail::Domain;
+use mail::{Address, Domain};
 use mail_parser::HeaderValue;
 use mail_parser::parsers::MessageStream;
 
@@ -117,8 +117,7 @@ fn author(field: &Field<'_>) -> Result<Author, AuthorError> {
         let domain = mailbox
             .address
             .as_deref()
-            .and_then(|address| address.rsplit_once('@'))
-            .and_then(|(_, domain)| Domain::parse(domain).ok())
+            .and_then(domain_of)
             .ok_or(AuthorError::Unreadable)?;
         match &mut author {
             None => {
@@ -134,6 +133,16 @@ fn author(field: &Field<'_>) -> Result<Author, AuthorError> {
         }
     }
     author.ok_or(AuthorError::Unreadable)
+}
+
+/// The domain of an address as the parser found it. The parser takes everything; only what every
+/// reader must understand alike is taken from it.
+fn domain_of(address: &str) -> Option<Domain> {
+    match address.strip_prefix('@') {
+        // A quoted local part outside of angle brackets: the parser counts it as part of the name.
+        Some(domain) => Domain::parse(domain).ok(),
+        None => Address::parse(address).ok()?.domain(),
+    }
 }
 
 #[cfg(test)]
@@ -165,6 +174,8 @@ mod tests {
             " <a@example.com>, B <b@EXAMPLE.com>",
             " Team: a@example.com, b@example.com;",
             " \"a@evil.example\"@example.com",
+            " <\"a@evil.example\"@example.com>",
+            " a@evil.example <b@example.com>",
         ] {
             assert_eq!(
                 author_of(from),
@@ -206,6 +217,20 @@ mod tests {
         }
         let long = format!(" {}a@example.com", "(".repeat(MAX_FROM_BYTES));
         assert_eq!(author_of(&long), Err(AuthorError::Unreadable));
+    }
+
+    #[test]
+    fn refuses_addresses_that_readers_understand_differently() {
+        for from in [
+            " a@evil.example b@example.com",
+            " <a@evil.example> <b@example.com>",
+            " <a@evil.example@example.com>",
+            " <@evil.example:b@example.com>",
+            " b@example.com\0",
+            " <b@example .com>",
+        ] {
+            assert_eq!(author_of(from), Err(AuthorError::Unreadable), "{from:?}");
+        }
     }
 
     #[test]
