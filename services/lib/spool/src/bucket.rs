@@ -81,7 +81,7 @@ impl Bucket {
         if let Some(expected) = expected {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         }
-        match self.link.publish(self.subject(key), headers, value).await {
+        match self.link.publish_connected(self.subject(key), headers, value).await {
             Ok(acknowledgement) => Ok(Written::Done(acknowledgement.sequence)),
             Err(PublishFailure::Refused { code: WRONG_LAST_SEQUENCE, .. }) => Ok(Written::Conflict),
             Err(failure) => Err(failure.into_error(&format!("writing {key} in bucket {}", self.name))),

@@ -102,13 +102,23 @@ impl JournalStore {
         headers.insert(NATS_MESSAGE_ID, message_id);
         expect_last_sequence(&mut headers, expected_last);
         headers.insert(CRC_HEADER, format!("{:08x}", crc32c::crc32c(&record)));
-        match self.control.publish(layout::journal_subject(self.partition), headers, record).await {
+        match self.control.publish_connected(layout::journal_subject(self.partition), headers, record).await {
             Ok(acknowledgement) => Append::Stored(acknowledgement.sequence),
             Err(PublishFailure::Refused { code: WRONG_LAST_SEQUENCE, detail }) => {
-                Append::WrongLastSequence { expected: expected_last, detail }
+                self.after_refusal(message_id, expected_last, detail).await
             }
             Err(failure) if failure.is_full() => Append::Full,
             Err(failure) => Append::Unknown(failure.detail()),
+        }
+    }
+
+    /// The server looks at the expected sequence before it looks at the id, so that the repetition of an
+    /// append that was stored is refused like one of another writer.
+    async fn after_refusal(&self, message_id: &str, expected: u64, detail: String) -> Append {
+        match self.control.record_from_leader(&self.stream(), expected + 1).await {
+            Ok(Some(record)) if has_id(&record, message_id) => Append::Stored(record.sequence),
+            Ok(_) => Append::WrongLastSequence { expected, detail },
+            Err(error) => Append::Unknown(error.to_string()),
         }
     }
 
@@ -206,6 +216,10 @@ impl Reading {
             }
         }
     }
+}
+
+fn has_id(record: &Record, message_id: &str) -> bool {
+    record.headers.get(NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == message_id)
 }
 
 fn checked(record: Record) -> Result<JournalRecord, JournalError> {

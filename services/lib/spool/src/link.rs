@@ -16,6 +16,9 @@ use crate::Error;
 /// Time for one request. Longer than the worst queue of fsyncs seen (about 1 s).
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a write that can't be sent yet waits for the connection: well below the life of a lease.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(2);
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
@@ -163,6 +166,12 @@ impl Link {
             _ = state.wait_for(|now| now.connected) => {}
             () = tokio::time::sleep(limit) => {}
         }
+    }
+
+    /// One attempt, for which a connection is waited for a little while.
+    pub async fn publish_connected(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Acknowledgement, PublishFailure> {
+        self.connected_within(CONNECTION_PATIENCE).await;
+        self.publish(subject, headers, payload).await
     }
 
     /// One attempt. Ends with `Unknown` as soon as the connection is lost, since the acknowledgement

@@ -1,0 +1,11 @@
+//! The stores against a real nats-server. The binary is found through STAFFETTA_NATS_SERVER, in
+//! `.servers/bin` of this or a directory above, or in PATH.
+
+mod blocks;
+mod configuration;
+mod journals;
+mod opening;
+mod ownership;
+mod repeating;
+mod server;
+mod uploads;

@@ -1,0 +1,87 @@
+//! A publish whose outcome is not known is repeated: nothing acknowledged is lost, nothing is stored twice.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use mail::{MessageId, PartitionId};
+use spool::{Submission, WriterOptions};
+
+use crate::blocks::{blocks_of, message};
+use crate::server::Server;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_killed_under_load_loses_and_doubles_nothing() {
+    let mut server = Server::start().await;
+    let stores = server.stores(2).await;
+    let writer = stores.block_writer(2, WriterOptions { patience: Duration::from_secs(60), ..WriterOptions::default() });
+    let clients: Vec<_> = (0..64)
+        .map(|_| {
+            let writer = writer.clone();
+            tokio::spawn(async move {
+                let mut stored = Vec::new();
+                for _ in 0..40 {
+                    let (id, entry, content) = message(3_000);
+                    match writer.submit(Submission::new(entry, content)).await {
+                        Ok(at) => stored.push((id, at)),
+                        Err(error) => panic!("refused although it may wait: {error}"),
+                    }
+                }
+                stored
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        server.kill();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        server.restart().await;
+    }
+    let mut stored = HashMap::new();
+    for client in clients {
+        stored.extend(client.await.unwrap());
+    }
+    assert_eq!(stored.len(), 64 * 40);
+    let mut found = HashMap::new();
+    for partition in [0, 1].map(PartitionId) {
+        for block in blocks_of(&stores, partition).await {
+            for (position, entry) in (0_u32..).zip(&block.result.as_ref().unwrap().entries) {
+                let id = MessageId::try_from(entry.message_id.as_ref()).unwrap();
+                let before = found.insert(id, (partition, block.sequence, position));
+                assert_eq!(before, None, "{id} is there twice");
+            }
+        }
+    }
+    for (id, at) in &stored {
+        assert_eq!(found.get(id), Some(&(at.partition, at.place.sequence, at.place.index)), "{id}");
+    }
+    assert_eq!(found.len(), stored.len());
+    assert!(writer.stats().repeated > 0, "no publish was interrupted: {:?}", writer.stats());
+}
+
+#[tokio::test]
+async fn without_a_server_messages_wait_and_then_are_refused() {
+    let mut server = Server::start().await;
+    let stores = server.stores(1).await;
+    let options = WriterOptions {
+        patience: Duration::from_secs(1),
+        repeat_for: Duration::from_secs(2),
+        ..WriterOptions::default()
+    };
+    let writer = stores.block_writer(1, options);
+    server.kill();
+    let (_, entry, content) = message(10);
+    let refused = tokio::time::timeout(Duration::from_secs(30), writer.submit(Submission::new(entry, content)));
+    let refused = refused.await.unwrap().unwrap_err();
+    assert!(matches!(refused, spool::SubmitError::Unavailable(_) | spool::SubmitError::Unknown(_)), "{refused}");
+    server.restart().await;
+    let stored = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let (_, entry, content) = message(10);
+            if let Ok(stored) = writer.submit(Submission::new(entry, content)).await {
+                return stored;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    stored.await.unwrap();
+}
