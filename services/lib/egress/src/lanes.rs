@@ -60,6 +60,8 @@ pub enum Decision<T> {
         want: u64,
         /// Messages of the last grant that were used.
         used: u64,
+        /// Messages sent outside any grant since the last question.
+        outside: u64,
     },
 }
 
@@ -404,9 +406,9 @@ impl<T> Lanes<T> {
                     self.timers.push(Reverse((until_ms, lane)));
                     return None;
                 }
-                Take::Ask { used } => {
+                Take::Ask { used, outside } => {
                     let want = rate.want(state.queue.len() as u64);
-                    return Some(Decision::AskGrant { lane, want, used });
+                    return Some(Decision::AskGrant { lane, want, used, outside });
                 }
             }
         }
@@ -602,9 +604,7 @@ mod tests {
             lanes.next(0),
             Some(Decision::AskGrant {
                 lane: slow,
-                want: 2,
-                used: 0
-            })
+                want: 2, used: 0, outside: 0 })
         );
         assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
         lanes.grant(

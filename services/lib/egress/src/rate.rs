@@ -25,8 +25,10 @@ pub enum Take {
     Wait(u64),
     /// A grant must be asked for; [`Rate::news`] goes on.
     Ask {
-        /// What the last grant was used for, to be reported.
+        /// How much of the last grant was used, to be reported.
         used: u64,
+        /// What was used outside any grant since the last question.
+        outside: u64,
     },
     /// A grant is asked for already.
     Asked,
@@ -65,6 +67,7 @@ pub struct Rate {
     grant: u64,
     grant_until_ms: u64,
     grant_used: u64,
+    outside: u64,
     asking: bool,
     wait_until_ms: u64,
     share: Option<(u64, u64)>,
@@ -81,6 +84,7 @@ impl Rate {
             grant: 0,
             grant_until_ms: 0,
             grant_used: 0,
+            outside: 0,
             asking: false,
             wait_until_ms: 0,
             share: None,
@@ -113,6 +117,7 @@ impl Rate {
         self.asking = true;
         Take::Ask {
             used: std::mem::take(&mut self.grant_used),
+            outside: std::mem::take(&mut self.outside),
         }
     }
 
@@ -122,6 +127,7 @@ impl Rate {
         }
         self.forget_old(now_ms);
         if self.in_window < share {
+            self.outside += 1;
             self.count(now_ms);
             return Take::Yes;
         }
@@ -217,7 +223,7 @@ mod tests {
     #[test]
     fn draws_on_a_grant_until_it_is_used_or_over() {
         let mut rate = Rate::new(LIMIT);
-        assert_eq!(rate.take(0), Take::Ask { used: 0 });
+        assert_eq!(rate.take(0), Take::Ask { used: 0, outside: 0 });
         assert_eq!(rate.take(0), Take::Asked);
         rate.news(
             0,
@@ -227,7 +233,7 @@ mod tests {
             },
         );
         assert_eq!((rate.take(1), rate.take(1)), (Take::Yes, Take::Yes));
-        assert_eq!(rate.take(1), Take::Ask { used: 2 });
+        assert_eq!(rate.take(1), Take::Ask { used: 2, outside: 0 });
         rate.news(
             1,
             GrantNews::Granted {
@@ -235,10 +241,10 @@ mod tests {
                 until_ms: 500,
             },
         );
-        assert_eq!(rate.take(600), Take::Ask { used: 0 });
+        assert_eq!(rate.take(600), Take::Ask { used: 0, outside: 0 });
         rate.news(600, GrantNews::Nothing { retry_ms: 900 });
         assert_eq!(rate.take(601), Take::Wait(900));
-        assert_eq!(rate.take(900), Take::Ask { used: 0 });
+        assert_eq!(rate.take(900), Take::Ask { used: 0, outside: 0 });
     }
 
     #[test]

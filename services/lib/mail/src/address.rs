@@ -96,7 +96,12 @@ impl fmt::Display for Address {
 }
 
 fn is_atom_char(c: char) -> bool {
-    !c.is_ascii() || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
+    is_text_beyond_ascii(c) || c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c)
+}
+
+/// C1 control characters are no text.
+fn is_text_beyond_ascii(c: char) -> bool {
+    !c.is_ascii() && !c.is_control()
 }
 
 fn is_quoted_content(content: &str) -> bool {
@@ -108,7 +113,7 @@ fn is_quoted_content(content: &str) -> bool {
                 .is_some_and(|escaped| escaped == ' ' || escaped.is_ascii_graphic()),
             '"' => false,
             ' ' => true,
-            other => !other.is_ascii() || other.is_ascii_graphic(),
+            other => is_text_beyond_ascii(other) || other.is_ascii_graphic(),
         };
         if !valid {
             return false;

@@ -33,8 +33,8 @@ pub enum Effect {
         /// First sequence to keep.
         below: u64,
     },
-    /// Chunks of a finished message can go.
-    Finished(MessageId),
+    /// The chunks of this upload are no longer needed.
+    DeleteUpload(Box<str>),
     /// For the metrics.
     Counted(Counted),
 }

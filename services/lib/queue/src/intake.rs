@@ -11,7 +11,7 @@ use proto::journal::{Begin, Disposition, Outcome, Quarantined, RecipientOutcome,
 
 use crate::delivery::{Flight, Retry, State, seed};
 use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
-use crate::live::Live;
+use crate::live::{Finished, Live};
 use crate::recovery::Recovery;
 use crate::snapshot::SnapshotRun;
 use crate::{Key, trim::Trim};
@@ -71,7 +71,7 @@ pub(crate) enum Gate {
     /// An outcome: who waits for its acknowledgement, and the block that a finished message leaves.
     Outcome {
         report: Option<(SessionId, DeliveryRef)>,
-        finished: Option<(MessageId, u64)>,
+        finished: Option<Finished>,
     },
     SnapshotStart,
     SnapshotEnd {
@@ -249,9 +249,9 @@ impl Intake {
                 if let Some((session, delivery)) = report {
                     self.effects.push(Effect::ReportStored(session, delivery));
                 }
-                if let Some((id, block)) = finished {
-                    self.live.release_block(block);
-                    self.effects.push(Effect::Finished(id));
+                if let Some(finished) = finished {
+                    self.live.release_block(finished.sequence);
+                    self.effects.extend(finished.upload_id.map(Effect::DeleteUpload));
                 }
             }
             Gate::SnapshotStart => self.snapshot_started(sequence),
@@ -396,9 +396,7 @@ impl Intake {
             self.effects
                 .push(Effect::Counted(Counted::Recipient(recipient.disposition())));
         }
-        let finished = self
-            .apply_outcome(&outcome)
-            .map(|finished| (finished.id, finished.sequence));
+        let finished = self.apply_outcome(&outcome);
         self.log(Kind::Outcome(outcome), Gate::Outcome { report, finished });
     }
 
@@ -698,6 +696,11 @@ impl Intake {
                 }
             }
         }
+    }
+
+    /// Whether an upload is the content of a live message.
+    pub fn has_upload(&self, upload_id: &str) -> bool {
+        self.live.uploads.values().any(|id| **id == *upload_id)
     }
 
     /// Deliveries at senders, by whether they are begun.

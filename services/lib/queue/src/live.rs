@@ -25,6 +25,8 @@ pub(crate) struct NewDelivery<'a> {
 pub(crate) struct NewMessage<'a> {
     pub(crate) id: MessageId,
     pub(crate) sequence: u64,
+    /// Lowest sequence that belongs to the block.
+    pub(crate) block_first: u64,
     pub(crate) index: u32,
     pub(crate) tenant: &'a str,
     pub(crate) stream: &'a str,
@@ -32,14 +34,25 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) size: u32,
     pub(crate) expires_ms: u64,
     pub(crate) quarantined: bool,
+    /// Upload whose chunks are the content.
+    pub(crate) upload_id: &'a str,
 }
 
 /// A message whose last recipient became final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finished {
-    pub(crate) id: MessageId,
     /// Its block, to be released when the disposition is stored.
     pub(crate) sequence: u64,
+    /// Its upload, to be deleted then.
+    pub(crate) upload_id: Option<Box<str>>,
+}
+
+/// A block with something that lives.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Block {
+    live: u32,
+    /// How far before its sequence it begins: parts of a large index go before a block.
+    before: u32,
 }
 
 #[derive(Debug, Default)]
@@ -50,8 +63,10 @@ pub(crate) struct Live {
     pub(crate) flights: HashMap<u32, Flight>,
     /// Recipients by message slot whose failure is final and whose DSN is not yet spooled.
     pub(crate) owed: HashMap<u32, Vec<u16>>,
-    /// Live messages by block.
-    pub(crate) blocks: BTreeMap<u64, u32>,
+    /// Uploads by the slot of the message whose content they are.
+    pub(crate) uploads: HashMap<u32, Box<str>>,
+    /// Blocks with something that lives, by sequence.
+    pub(crate) blocks: BTreeMap<u64, Block>,
     /// Recipients that are not final.
     pub(crate) recipients: usize,
     by_id: HashTable<u32>,
@@ -92,7 +107,10 @@ impl Live {
         self.by_id.insert_unique(hash(&new.id), slot, |&slot| {
             messages.get(slot).map_or(0, |message| hash(&message.id))
         });
-        self.hold_block(new.sequence);
+        self.hold_block(new.block_first, new.sequence);
+        if !new.upload_id.is_empty() {
+            self.uploads.insert(slot, new.upload_id.into());
+        }
         slot
     }
 
@@ -258,8 +276,8 @@ impl Live {
             self.strings.release(name);
         }
         Some(Finished {
-            id: removed.id,
             sequence: removed.sequence,
+            upload_id: self.uploads.remove(&slot),
         })
     }
 
@@ -279,17 +297,30 @@ impl Live {
     }
 
     /// One more live message in a block.
-    pub(crate) fn hold_block(&mut self, sequence: u64) {
-        *self.blocks.entry(sequence).or_default() += 1;
+    pub(crate) fn hold_block(&mut self, first: u64, sequence: u64) {
+        let before = u32::try_from(sequence.saturating_sub(first)).unwrap_or(u32::MAX);
+        self.blocks.entry(sequence).or_insert(Block { live: 0, before }).live += 1;
     }
 
     /// One live message less in a block.
     pub(crate) fn release_block(&mut self, sequence: u64) {
-        if let Some(count) = self.blocks.get_mut(&sequence) {
-            *count -= 1;
-            if *count == 0 {
+        if let Some(block) = self.blocks.get_mut(&sequence) {
+            block.live -= 1;
+            if block.live == 0 {
                 self.blocks.remove(&sequence);
             }
         }
+    }
+
+    /// Lowest sequence that belongs to a block with something that lives.
+    pub(crate) fn block_first(&self, sequence: u64) -> u64 {
+        self.blocks.get(&sequence).map_or(sequence, |block| sequence - u64::from(block.before))
+    }
+
+    /// Lowest sequence that something which lives needs.
+    pub(crate) fn first_needed(&self) -> Option<u64> {
+        // A later block can begin before an earlier one, when its parts were stored between those of another.
+        let firsts = self.blocks.iter().take(64).map(|(sequence, block)| sequence - u64::from(block.before));
+        firsts.min()
     }
 }

@@ -13,7 +13,7 @@ use proto::spool::{BlockIndex, IndexEntry};
 
 use crate::delivery::{Flight, Ordinals, State, mix};
 use crate::intake::{Gate, Intake};
-use crate::live::{NewDelivery, NewMessage};
+use crate::live::{Finished, NewDelivery, NewMessage};
 
 /// The format version of blocks that this release reads.
 const BLOCK_FORMAT: u32 = 1;
@@ -143,11 +143,9 @@ impl Intake {
         }
     }
 
-    /// Takes the index of a block. Blocks come in the order of their sequences.
-    pub fn block(
-        &mut self,
-        now_ms: u64,
-        sequence: u64,
+    /// Takes the index of a block. Blocks come in the order of their sequences; `first` is the lowest sequence that
+    /// belongs to the block.
+    pub fn block(&mut self, now_ms: u64, first: u64, sequence: u64,
         index: BlockIndex,
     ) -> Result<(), BlockError> {
         if index.format != BLOCK_FORMAT {
@@ -167,9 +165,9 @@ impl Intake {
                 continue;
             };
             let taken = if is_copy {
-                self.take_copied(id, sequence, position, entry)
+                self.take_copied(id, (first, sequence), position, entry)
             } else {
-                self.take(now_ms, id, sequence, position, entry)
+                self.take(now_ms, id, (first, sequence), position, entry)
             };
             if taken && !is_copy {
                 accepted.messages.push(accepted_message(entry));
@@ -201,17 +199,13 @@ impl Intake {
     fn hold_quarantined(&mut self, sequence: u64) -> bool {
         let is_new = self.quarantined_blocks.insert(sequence);
         if is_new {
-            self.live.hold_block(sequence);
+            self.live.hold_block(sequence, sequence);
         }
         is_new
     }
 
     /// Inserts a message of a block, unless it is known or is a DSN nobody waits for. True when it was accepted here.
-    fn take(
-        &mut self,
-        now_ms: u64,
-        id: MessageId,
-        sequence: u64,
+    fn take(&mut self, now_ms: u64, id: MessageId, block: (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) -> bool {
@@ -227,15 +221,12 @@ impl Intake {
                 return false;
             }
         }
-        self.insert_entry(now_ms, id, sequence, position, entry);
+        self.insert_entry(now_ms, id, block, position, entry);
         true
     }
 
     /// A copy has an effect only when the journal named it, and the message's first block is gone.
-    fn take_copied(
-        &mut self,
-        id: MessageId,
-        sequence: u64,
+    fn take_copied(&mut self, id: MessageId, block: (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) -> bool {
@@ -244,21 +235,17 @@ impl Intake {
         };
         let named = recovery.pending.get(&id).is_some_and(|changes| {
             changes.iter().any(
-                |change| matches!(change, Change::Moved { sequence: to, .. } if *to == sequence),
+                |change| matches!(change, Change::Moved { sequence: to, .. } if *to == block.1),
             )
         });
         let is_new = named && self.live.find(&id).is_none();
         if is_new {
-            self.insert_entry(0, id, sequence, position, entry);
+            self.insert_entry(0, id, block, position, entry);
         }
         is_new
     }
 
-    fn insert_entry(
-        &mut self,
-        now_ms: u64,
-        id: MessageId,
-        sequence: u64,
+    fn insert_entry(&mut self, now_ms: u64, id: MessageId, (block_first, sequence): (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) {
@@ -273,6 +260,7 @@ impl Intake {
         let message_slot = self.live.insert_message(&NewMessage {
             id,
             sequence,
+            block_first,
             index: position,
             tenant: &envelope.tenant,
             stream: &envelope.stream,
@@ -280,6 +268,7 @@ impl Intake {
             size: u32::try_from(size).unwrap_or(u32::MAX),
             expires_ms: envelope.expires_at_ms,
             quarantined,
+            upload_id: entry.chunks.as_ref().map_or("", |chunks| &chunks.upload_id),
         });
         if quarantined {
             self.effects
@@ -370,15 +359,14 @@ impl Intake {
         true
     }
 
-    fn apply_dsn_spooled(&mut self, id: MessageId, ordinals: &[u32]) -> Option<(MessageId, u64)> {
+    fn apply_dsn_spooled(&mut self, id: MessageId, ordinals: &[u32]) -> Option<Finished> {
         let slot = self.live.find(&id)?;
         let owed = self.live.owed.get_mut(&slot)?;
         owed.retain(|ordinal| !ordinals.contains(&u32::from(*ordinal)));
         if owed.is_empty() {
             self.live.owed.remove(&slot);
         }
-        let finished = self.live.finish_message(slot)?;
-        Some((finished.id, finished.sequence))
+        self.live.finish_message(slot)
     }
 
     pub(crate) fn apply_quarantined(&mut self, entry: &Quarantined) {
@@ -480,8 +468,8 @@ impl Intake {
             }
             Change::Quarantined => self.quarantine(id),
             Change::DsnSpooled(ordinals) => {
-                if let Some((_, block)) = self.apply_dsn_spooled(id, &ordinals) {
-                    self.live.release_block(block);
+                if let Some(finished) = self.apply_dsn_spooled(id, &ordinals) {
+                    self.live.release_block(finished.sequence);
                 }
             }
         }
@@ -511,7 +499,7 @@ impl Intake {
         }
         let left = std::mem::replace(&mut message.sequence, sequence);
         message.index = index;
-        self.live.hold_block(sequence);
+        self.live.hold_block(sequence, sequence);
         Some(left)
     }
 
@@ -536,6 +524,7 @@ impl Intake {
         let message_slot = self.live.insert_message(&NewMessage {
             id,
             sequence: message.sequence,
+            block_first: if message.block_first == 0 { message.sequence } else { message.block_first },
             index: message.index,
             tenant: text(message.tenant),
             stream: text(message.stream),
@@ -543,6 +532,7 @@ impl Intake {
             size: message.size,
             expires_ms: message.expires_at_ms,
             quarantined,
+            upload_id: &message.upload_id,
         });
         let short = |ordinal: &u32| u16::try_from(*ordinal).ok();
         if !message.dsn_owed.is_empty() {

@@ -7,6 +7,7 @@ use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage
 use crate::delivery::{State, seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
+use crate::Key;
 use crate::live::Finished;
 
 /// What a reply means for a recipient.
@@ -110,6 +111,31 @@ impl Intake {
         }
         self.record_outcome(outcome, Some((session, reference)));
         self.flush(now_ms);
+    }
+
+    /// A ready delivery can't be sent for a reason of ours (no answer of the DNS): deferred like after an attempt.
+    pub fn defer(&mut self, now_ms: u64, key: Key, reply: &Reply, class: Class, policies: &dyn Policies) {
+        let Some(slot) = self.live.resolve(key) else { return };
+        let Some(delivery) = self.live.deliveries.get(slot) else { return };
+        if delivery.state != State::Ready {
+            return;
+        }
+        let (message, attempt) = (delivery.message, u32::from(delivery.attempts) + 1);
+        let judged = |&ordinal: &u16| Judged {
+            ordinal: ordinal.into(),
+            address: String::new(),
+            reply: reply.clone(),
+            verdict: Verdict::Transient,
+            class,
+        };
+        let judged = delivery.ordinals.as_slice().iter().map(judged).collect();
+        let outcome = Outcome {
+            attempt,
+            recipients: self.dispose(now_ms, slot, judged, policies),
+            finished_at_ms: now_ms,
+            ..self.outcome_of(message)
+        };
+        self.record_outcome(outcome, None);
     }
 
     /// The recipients of the present attempt, each with its disposition.

@@ -130,6 +130,7 @@ impl Intake {
         Some(LiveMessage {
             message_id: message.id.as_bytes().to_vec().into(),
             sequence: message.sequence,
+            block_first: self.live.block_first(message.sequence),
             index: message.index,
             tenant: table.position(message.tenant),
             stream: table.position(message.stream),
@@ -143,6 +144,7 @@ impl Intake {
                 .collect(),
             dsn_owed: owed.into_iter().flatten().copied().map(u32::from).collect(),
             size: message.size,
+            upload_id: self.live.uploads.get(&slot).map(|id| id.to_string()).unwrap_or_default(),
         })
     }
 

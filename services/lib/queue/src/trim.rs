@@ -55,8 +55,7 @@ impl Intake {
 
     /// First sequence that must be kept: the first block with something that lives, or the first unread one.
     fn head(&self) -> u64 {
-        let first_live = self.live.blocks.keys().next().copied();
-        first_live.unwrap_or(u64::MAX).min(self.cursor + 1)
+        self.live.first_needed().unwrap_or(u64::MAX).min(self.cursor + 1)
     }
 
     /// What should be copied forward now, if anything. `urgent` is set when the spool is short of space. At most one

@@ -1,0 +1,346 @@
+//! The scheduler as one state machine: intakes, lanes, sites and sessions, without any I/O.
+//!
+//! [`Machine::step`] takes what happened, [`Machine::run`] lets everything move that can, and [`Machine::outputs`]
+//! gives what is to be done. Time is an argument, so a simulation with a seed runs the same code as production.
+
+mod judge;
+mod outputs;
+mod placing;
+mod policies;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use config::Snapshot;
+use egress::{Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites};
+use hashbrown::HashMap;
+use journal::WriterEvent;
+use mail::{MessageId, PartitionId};
+use proto::dispatch::SenderItem;
+use proto::spool::BlockIndex;
+use queue::{Effect, Intake, Key, SessionId};
+
+pub use outputs::{Counts, Output};
+use placing::LaneInfo;
+use policies::ByConfig;
+use sessions::Session;
+
+/// Before its lease may expire the owner stops assigning, milliseconds.
+const LEASE_MARGIN_MS: u64 = 2_000;
+/// Deliveries that one run makes ready per partition.
+const DUE_PER_RUN: usize = 512;
+/// Decisions of one run: other inputs must not wait behind a long queue.
+const DECISIONS_PER_RUN: usize = 1024;
+
+/// A ready delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Item {
+    partition: PartitionId,
+    key: Key,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The configuration changed.
+    Config(Arc<Snapshot>),
+    /// A partition was taken over: its intake is recovered. The lease holds until then (milliseconds of the clock
+    /// that all calls use).
+    Owned {
+        /// The intake, active.
+        intake: Box<Intake>,
+        /// End of the lease.
+        lease_until_ms: u64,
+    },
+    /// The lease of a partition was renewed.
+    Renewed {
+        /// The partition.
+        partition: PartitionId,
+        /// End of the lease.
+        lease_until_ms: u64,
+    },
+    /// A partition is to be dropped (its lease is lost, or it is handed over).
+    Drop(PartitionId),
+    /// The next block of a partition.
+    Block {
+        /// The partition.
+        partition: PartitionId,
+        /// Lowest sequence that belongs to it.
+        first: u64,
+        /// Its sequence.
+        sequence: u64,
+        /// Its index, or why it can't be read.
+        index: Result<BlockIndex, String>,
+    },
+    /// The journal's store answered.
+    Journal(PartitionId, WriterEvent),
+    /// A sender is attached.
+    Attached(SessionId),
+    /// A sender's stream is broken.
+    Detached(SessionId),
+    /// A sender says something.
+    Sender(SessionId, SenderItem),
+    /// A domain is resolved.
+    Resolved(Arc<str>, SiteNews),
+    /// An answer to a question for a grant.
+    Grant(LaneId, GrantNews),
+    /// Messages were copied forward; `None` = the copy failed.
+    Copied {
+        /// The partition.
+        partition: PartitionId,
+        /// Where the copy is, and its messages in order.
+        copy: Option<(u64, Vec<MessageId>)>,
+    },
+    /// A stream of the partition is short of space (70 % of its bound).
+    ShortOfSpace(PartitionId),
+}
+
+struct Owned {
+    intake: Box<Intake>,
+    lease_until_ms: u64,
+    /// Ready deliveries that were not assigned since the lease was about to expire.
+    parked: Vec<(LaneId, Item)>,
+    short_of_space: bool,
+}
+
+/// See the module.
+pub struct Machine {
+    scheduler_id: String,
+    partition_count: u32,
+    config: Arc<Snapshot>,
+    partitions: BTreeMap<PartitionId, Owned>,
+    sessions: HashMap<SessionId, Session>,
+    lanes: Lanes<Item>,
+    lane_infos: Vec<LaneInfo>,
+    sites: Sites<Item>,
+    rotations: HashMap<String, Rotation>,
+    outputs: Vec<Output>,
+    counts: Counts,
+}
+
+impl Machine {
+    /// A machine that owns nothing, in an installation of so many partitions.
+    pub fn new(scheduler_id: impl Into<String>, partition_count: u32) -> Self {
+        Self {
+            scheduler_id: scheduler_id.into(),
+            partition_count,
+            config: Arc::new(Snapshot::default()),
+            partitions: BTreeMap::new(),
+            sessions: HashMap::new(),
+            lanes: Lanes::default(),
+            lane_infos: Vec::new(),
+            sites: Sites::default(),
+            rotations: HashMap::new(),
+            outputs: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// What is to be done since the last call, in order.
+    pub fn outputs(&mut self) -> std::vec::Drain<'_, Output> {
+        self.outputs.drain(..)
+    }
+
+    /// What was counted since the start.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// The intakes of the owned partitions.
+    pub fn intakes(&self) -> impl Iterator<Item = &Intake> {
+        self.partitions.values().map(|owned| &*owned.intake)
+    }
+
+    /// Deliveries that wait in lanes, and connection slots in use.
+    pub fn lane_totals(&self) -> (usize, usize) {
+        (self.lanes.waiting(), self.lanes.slots_in_use())
+    }
+
+    /// The site of a domain, as far as known.
+    pub fn site_of(&self, domain: &str) -> Option<&str> {
+        self.sites.peek(domain)
+    }
+
+    /// Takes what happened.
+    pub fn step(&mut self, now_ms: u64, input: Input) {
+        match input {
+            Input::Config(config) => self.configure(config),
+            Input::Owned { intake, lease_until_ms } => self.own(now_ms, intake, lease_until_ms),
+            Input::Renewed { partition, lease_until_ms } => self.renewed(partition, lease_until_ms),
+            Input::Drop(partition) => self.drop_partition(partition, "its lease ended"),
+            Input::Block { partition, first, sequence, index } => self.block(now_ms, partition, (first, sequence), index),
+            Input::Journal(partition, event) => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.intake.journal(now_ms, event);
+                }
+            }
+            Input::Attached(session) => {
+                self.sessions.insert(session, Session::default());
+            }
+            Input::Detached(session) => self.detached(now_ms, session),
+            Input::Sender(session, item) => self.sender_item(now_ms, session, item),
+            Input::Resolved(domain, news) => {
+                for item in self.sites.resolved(now_ms, &domain, news) {
+                    self.place(now_ms, item);
+                }
+            }
+            Input::Grant(lane, news) => self.lanes.grant(now_ms, lane, news),
+            Input::Copied { partition, copy } => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    match copy {
+                        Some((sequence, ids)) => owned.intake.copied(sequence, &ids),
+                        None => owned.intake.copy_failed(),
+                    }
+                }
+            }
+            Input::ShortOfSpace(partition) => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.short_of_space = true;
+                    owned.intake.begin_snapshot();
+                }
+            }
+        }
+        self.collect_effects(now_ms);
+    }
+
+    /// Lets everything move that can: due deliveries, snapshots, journal records, assignments.
+    pub fn run(&mut self, now_ms: u64) {
+        let policies = ByConfig(self.config.clone());
+        let mut dropped = Vec::new();
+        for (partition, owned) in &mut self.partitions {
+            owned.intake.tick(now_ms, DUE_PER_RUN, &policies);
+            if let Some(copy) = owned.intake.wants_copy(now_ms, owned.short_of_space) {
+                self.outputs.push(Output::Copy(*partition, copy));
+            }
+            if let Some(lost) = owned.intake.lost() {
+                dropped.push((*partition, lost.to_string()));
+            } else if now_ms >= owned.lease_until_ms {
+                dropped.push((*partition, "its lease ran out".to_owned()));
+            }
+        }
+        for (partition, reason) in dropped {
+            self.drop_partition(partition, &reason);
+        }
+        self.collect_effects(now_ms);
+        for _ in 0..DECISIONS_PER_RUN {
+            let Some(decision) = self.lanes.next(now_ms) else { break };
+            self.carry_out(now_ms, decision);
+        }
+    }
+
+    /// When [`Machine::run`] has something to do next; `now_ms` when it has at once.
+    pub fn next_wake(&self) -> Option<u64> {
+        let intakes = self.partitions.values().filter_map(|owned| owned.intake.next_wake());
+        intakes.chain(self.lanes.next_wake()).min()
+    }
+
+    fn carry_out(&mut self, now_ms: u64, decision: Decision<Item>) {
+        match decision {
+            Decision::Assign { lane, slot, sender, item } => self.assign(now_ms, lane, slot, sender, item),
+            Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
+            Decision::AskGrant { lane, want, used, outside } => {
+                let Some(limit) = self.lanes.rate_limit(lane) else { return };
+                let Some((source, site)) = self.lanes.names(lane) else { return };
+                self.outputs.push(Output::AskGrant {
+                    lane,
+                    key: format!("{source}|{site}"),
+                    limit,
+                    want,
+                    used,
+                    outside,
+                });
+            }
+        }
+    }
+
+    fn configure(&mut self, config: Arc<Snapshot>) {
+        self.config = config;
+        self.rotations.clear();
+        self.reshape_lanes();
+    }
+
+    fn own(&mut self, now_ms: u64, intake: Box<Intake>, lease_until_ms: u64) {
+        let partition = intake.partition();
+        let owned = Owned {
+            intake,
+            lease_until_ms,
+            parked: Vec::new(),
+            short_of_space: false,
+        };
+        self.partitions.insert(partition, owned);
+        self.reshape_lanes();
+        self.announce_owned();
+        self.run(now_ms);
+    }
+
+    fn renewed(&mut self, partition: PartitionId, lease_until_ms: u64) {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        owned.lease_until_ms = lease_until_ms;
+        for (lane, item) in std::mem::take(&mut owned.parked) {
+            self.lanes.push(lane, item, 0);
+        }
+    }
+
+    fn drop_partition(&mut self, partition: PartitionId, reason: &str) {
+        if self.partitions.remove(&partition).is_none() {
+            return;
+        }
+        self.outputs.push(Output::Dropped(partition, reason.to_owned()));
+        for (id, session) in &mut self.sessions {
+            session.forget_partition(*id, partition, &mut self.lanes);
+        }
+        self.reshape_lanes();
+        self.announce_owned();
+    }
+
+    fn block(&mut self, now_ms: u64, partition: PartitionId, (first, sequence): (u64, u64), index: Result<BlockIndex, String>) {
+        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        match index {
+            Ok(index) => {
+                if let Err(error) = owned.intake.block(now_ms, first, sequence, index) {
+                    self.outputs.push(Output::Alarm(partition, error.to_string()));
+                    self.drop_partition(partition, "a block is of an unknown format");
+                }
+            }
+            Err(reason) => {
+                owned.intake.damaged_block(sequence, &reason);
+                self.outputs.push(Output::Alarm(partition, format!("block {sequence} is quarantined: {reason}")));
+            }
+        }
+    }
+
+    /// Passes on what the intakes want done.
+    fn collect_effects(&mut self, now_ms: u64) {
+        let mut all: Vec<(PartitionId, Effect)> = Vec::new();
+        for (partition, owned) in &mut self.partitions {
+            all.extend(owned.intake.effects().map(|effect| (*partition, effect)));
+        }
+        for (partition, effect) in all {
+            self.effect(now_ms, partition, effect);
+        }
+    }
+
+    fn effect(&mut self, now_ms: u64, partition: PartitionId, effect: Effect) {
+        match effect {
+            Effect::Journal(effect) => self.outputs.push(Output::Journal(partition, effect)),
+            Effect::Ready(key) => self.place(now_ms, Item { partition, key }),
+            Effect::Permit(session, delivery) => self.permit(session, delivery),
+            Effect::ReportStored(session, delivery) => self.report_stored(session, delivery),
+            Effect::Refused(session, delivery, reason) => self.refuse(session, delivery, reason),
+            Effect::TrimSpool { below } => self.outputs.push(Output::TrimSpool(partition, below)),
+            Effect::TrimJournal { below } => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.short_of_space = false;
+                }
+                self.outputs.push(Output::TrimJournal(partition, below));
+            }
+            Effect::DeleteUpload(upload_id) => self.outputs.push(Output::DeleteUpload(partition, upload_id)),
+            Effect::Counted(counted) => self.counts.add(counted),
+        }
+    }
+
+    fn sender_id_of(session: SessionId) -> SenderId {
+        SenderId(session.0)
+    }
+}

@@ -1,0 +1,90 @@
+//! What the machine wants done, and what it counts.
+
+use std::sync::Arc;
+
+use egress::{LaneId, RateLimit};
+use journal::WriterEffect;
+use mail::PartitionId;
+use proto::dispatch::SchedulerItem;
+use proto::journal::Disposition;
+use queue::{Copy, Counted, SessionId};
+
+/// See the module.
+#[derive(Debug)]
+pub enum Output {
+    /// For a sender.
+    ToSender(SessionId, SchedulerItem),
+    /// For the journal of a partition.
+    Journal(PartitionId, WriterEffect),
+    /// Find the site of a domain.
+    Resolve(Arc<str>),
+    /// Ask for a slice of a limit.
+    AskGrant {
+        /// Whose.
+        lane: LaneId,
+        /// The name of the limit for all replicas.
+        key: String,
+        /// The limit.
+        limit: RateLimit,
+        /// Messages wanted.
+        want: u64,
+        /// Messages of the last grant that were used.
+        used: u64,
+        /// Messages sent outside any grant since the last question.
+        outside: u64,
+    },
+    /// Purge the spool below a sequence.
+    TrimSpool(PartitionId, u64),
+    /// The journal is not needed below a sequence for recovery.
+    TrimJournal(PartitionId, u64),
+    /// Delete the chunks of an upload.
+    DeleteUpload(PartitionId, Box<str>),
+    /// Copy messages forward.
+    Copy(PartitionId, Copy),
+    /// A partition is not owned any more; with the reason.
+    Dropped(PartitionId, String),
+    /// Somebody must look.
+    Alarm(PartitionId, String),
+}
+
+/// Sums since the start.
+#[derive(Debug, Clone, Default)]
+pub struct Counts {
+    /// Recipients by disposition, by the number of the enum's value.
+    pub dispositions: [u64; 9],
+    /// Messages and blocks quarantined.
+    pub quarantined: u64,
+    /// Assignments made.
+    pub assigned: u64,
+    /// Assignments that came back unbegun.
+    pub returned: u64,
+    /// Begins refused.
+    pub refused: u64,
+    /// Ready deliveries for which there was no route or no pool.
+    pub unroutable: u64,
+    /// Milliseconds from acceptance to delivery since the last look.
+    pub queue_times: Vec<u64>,
+}
+
+/// Queue times kept between two looks.
+const QUEUE_TIMES: usize = 10_000;
+
+impl Counts {
+    pub(super) fn add(&mut self, counted: Counted) {
+        match counted {
+            Counted::Recipient(disposition) => {
+                if let Some(count) = usize::try_from(i32::from(disposition)).ok().and_then(|n| self.dispositions.get_mut(n)) {
+                    *count += 1;
+                }
+            }
+            Counted::Quarantined => self.quarantined += 1,
+            Counted::QueueTime(ms) if self.queue_times.len() < QUEUE_TIMES => self.queue_times.push(ms),
+            Counted::QueueTime(_) => {}
+        }
+    }
+
+    /// Recipients with a disposition.
+    pub fn with(&self, disposition: Disposition) -> u64 {
+        usize::try_from(i32::from(disposition)).ok().and_then(|n| self.dispositions.get(n)).copied().unwrap_or(0)
+    }
+}

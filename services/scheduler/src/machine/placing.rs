@@ -1,0 +1,218 @@
+//! Where a ready delivery goes: route, site, source, lane.
+
+use std::sync::Arc;
+
+use config::{EgressSource, Route, Shaping, ShapingQuery, Snapshot};
+use egress::{LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf};
+use proto::dispatch::{Lane, TlsPolicy};
+use proto::journal::{Class, Disposition, Reply, Stage};
+
+use super::policies::ByConfig;
+use super::{Item, Machine, Output};
+
+/// How long a delivery without a route waits for one, milliseconds.
+const WITHOUT_ROUTE_MS: u64 = 60_000;
+
+/// What a lane's number stands for.
+pub(super) struct LaneInfo {
+    pub(super) source: EgressSource,
+    pub(super) site: Arc<str>,
+    pool: String,
+    smart_host: Option<String>,
+    port: u16,
+    allow_private: bool,
+    pub(super) shaping: Shaping,
+    /// Grows with each change, so that senders are told.
+    pub(super) version: u32,
+}
+
+impl LaneInfo {
+    fn shape(&mut self, config: &Snapshot) {
+        let query = ShapingQuery {
+            site: &self.site,
+            domain: "",
+            source: &self.source.name,
+            pool: &self.pool,
+        };
+        self.shaping = config.shaping(&query);
+        self.version += 1;
+    }
+
+    /// As the senders are told.
+    pub(super) fn to_proto(&self, id: LaneId) -> Lane {
+        let milliseconds = |span: mail::Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        Lane {
+            id: id.0,
+            source: self.source.name.clone(),
+            source_address: self.source.address.map(|address| address.to_string()).unwrap_or_default(),
+            ehlo: self.source.ehlo.as_ref().map(ToString::to_string).unwrap_or_default(),
+            site: self.site.to_string(),
+            smart_host: self.smart_host.clone().unwrap_or_default(),
+            port: self.port.into(),
+            allow_private: self.allow_private,
+            messages_per_connection: self.shaping.messages_per_connection,
+            tls: match self.shaping.tls {
+                config::TlsPolicy::Opportunistic => TlsPolicy::Opportunistic,
+                config::TlsPolicy::None => TlsPolicy::None,
+                config::TlsPolicy::Required => TlsPolicy::Required,
+            }
+            .into(),
+            connect_timeout_ms: milliseconds(self.shaping.connect_timeout),
+            idle_timeout_ms: milliseconds(self.shaping.idle_timeout),
+        }
+    }
+}
+
+impl Machine {
+    /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
+    pub(super) fn place(&mut self, now_ms: u64, item: Item) {
+        let Some(owned) = self.partitions.get_mut(&item.partition) else { return };
+        let Some(to) = owned.intake.route_of(item.key) else { return };
+        let affinity = u64::from(item.partition.0) << 48 ^ to.sequence;
+        let config = self.config.clone();
+        let Some(route) = config.route(to.tenant, to.stream, to.domain) else {
+            self.unroutable(now_ms, item);
+            return;
+        };
+        let site = match &route.smart_host {
+            Some(host) => SiteOf::Known(host.as_str().into()),
+            None => self.sites.site_of(now_ms, to.domain, || item),
+        };
+        match site {
+            SiteOf::Known(site) => self.into_lane(now_ms, item, route, &site, affinity),
+            SiteOf::Unknown { ask: true } => {
+                let domain = to.domain.into();
+                self.outputs.push(Output::Resolve(domain));
+            }
+            SiteOf::Unknown { ask: false } => {}
+            SiteOf::Failed(news) => self.without_site(now_ms, item, news),
+        }
+    }
+
+    fn unroutable(&mut self, now_ms: u64, item: Item) {
+        self.counts.unroutable += 1;
+        if let Some(owned) = self.partitions.get_mut(&item.partition) {
+            owned.intake.postpone(item.key, now_ms + WITHOUT_ROUTE_MS);
+        }
+    }
+
+    fn without_site(&mut self, now_ms: u64, item: Item, news: SiteNews) {
+        let Some(owned) = self.partitions.get_mut(&item.partition) else { return };
+        let reply = |enhanced: &str, text: String| Reply {
+            stage: Stage::Dns.into(),
+            code: 0,
+            enhanced: enhanced.to_owned(),
+            text,
+        };
+        match news {
+            SiteNews::Site(_) => {}
+            SiteNews::Temporary(text) => {
+                let policies = ByConfig(self.config.clone());
+                owned.intake.defer(now_ms, item.key, &reply("4.4.3", text), Class::Dns, &policies);
+            }
+            SiteNews::Permanent(enhanced, text) => {
+                owned.intake.conclude(now_ms, item.key, Disposition::Bounced, reply(enhanced, text));
+            }
+        }
+    }
+
+    fn into_lane(&mut self, now_ms: u64, item: Item, route: &Route, site: &Arc<str>, affinity: u64) {
+        let Some(pool) = self.config.pool(&route.pool).cloned() else {
+            self.unroutable(now_ms, item);
+            return;
+        };
+        let weights = || pool.sources.iter().map(|source| source.weight);
+        let rotation = self.rotations.entry_ref(route.pool.as_str()).or_insert_with(|| Rotation::new(weights()));
+        let Some(source) = rotation.next(|_| true).and_then(|position| pool.sources.get(position)) else {
+            self.unroutable(now_ms, item);
+            return;
+        };
+        let lane = self.lane_of(route, source, site);
+        self.lanes.push(lane, item, affinity);
+    }
+
+    fn lane_of(&mut self, route: &Route, source: &EgressSource, site: &Arc<str>) -> LaneId {
+        // Lanes that differ in how a site is reached are different lanes; the usual way has no suffix.
+        let key: Arc<str> = match (route.port, route.allow_private) {
+            (25, false) => site.clone(),
+            (port, allow_private) => format!("{site}:{port}{}", if allow_private { "!" } else { "" }).into(),
+        };
+        let mut info = LaneInfo {
+            source: source.clone(),
+            site: site.clone(),
+            pool: route.pool.clone(),
+            smart_host: route.smart_host.as_ref().map(ToString::to_string),
+            port: route.port,
+            allow_private: route.allow_private,
+            shaping: Shaping::default(),
+            version: 0,
+        };
+        let config = self.config.clone();
+        let shares = self.shares();
+        let mut created = None;
+        let lane = self.lanes.lane(&source.name.as_str().into(), &key, || {
+            info.shape(&config);
+            let limits = limits_of(&info.shaping, shares, hash_of(&source.name, &key));
+            created = Some(info);
+            limits
+        });
+        if let Some(info) = created {
+            self.lane_infos.push(info);
+        }
+        lane
+    }
+
+    /// After a change of the configuration or of the owned partitions.
+    pub(super) fn reshape_lanes(&mut self) {
+        let mut shapings = hashbrown::HashMap::new();
+        for info in &mut self.lane_infos {
+            info.shape(&self.config);
+            let present = self.config.pool(&info.pool).and_then(|pool| pool.sources.iter().find(|source| source.name == info.source.name));
+            if let Some(source) = present {
+                info.source = source.clone();
+            }
+        }
+        for (number, info) in (0_u32..).zip(&self.lane_infos) {
+            if let Some((source, key)) = self.lanes.names(LaneId(number)) {
+                shapings.insert((source.clone(), key.clone()), info.shaping.clone());
+            }
+        }
+        let shares = self.shares();
+        self.lanes.set_limits(|source, key| {
+            let shaping = shapings.get(&(source.into(), key.into())).cloned().unwrap_or_default();
+            limits_of(&shaping, shares, hash_of(source, key))
+        });
+    }
+
+    /// Which partitions are ours, for the shares of limits that are not leased yet.
+    fn shares(&self) -> Shares {
+        let owned = self.partitions.keys().fold(0_u64, |bits, partition| bits | 1 << (partition.0 % 64));
+        Shares { partitions: self.partition_count, owned }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shares {
+    partitions: u32,
+    owned: u64,
+}
+
+/// Connections are shared by partition: each has limit / P, the remainder is with the partition that the lane's hash
+/// names. With all partitions at one scheduler that is the whole limit.
+fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
+    let owned: Vec<u32> = (0..shares.partitions.min(64)).filter(|partition| shares.owned >> partition & 1 == 1).collect();
+    let connections = limits::safe_share(shaping.connections.into(), shares.partitions, &owned, hash);
+    LaneLimits {
+        connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        rate: shaping.rate.as_ref().map(|rate| RateLimit {
+            count: rate.count().into(),
+            per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
+        }),
+    }
+}
+
+/// FNV-1a of source and site: the same in every process.
+pub(super) fn hash_of(source: &str, site: &str) -> u64 {
+    let bytes = source.bytes().chain([b'|']).chain(site.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
