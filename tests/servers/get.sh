@@ -29,6 +29,8 @@ packages_missing() {
     for entry in "${programs[@]}"; do
         command -v "${entry%%:*}" >/dev/null || echo "${entry##*:}"
     done
+    # swaks speaks TLS only with this.
+    perl -MNet::SSLeay -e 1 2>/dev/null || echo libnet-ssleay-perl
     # A Debian python3 without python3-venv makes no environment with pip in it.
     if ! [ -x "$python/bin/pip" ] && command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
         echo python3-venv
@@ -79,7 +81,7 @@ get_python() {
     rm -rf "$python"
     python3 -m venv "$python"
     pip_install --only-binary :all: -r "$here/requirements-build.txt"
-    pip_install --no-build-isolation -r "$here/requirements.txt"
+    pip_install --no-build-isolation --use-pep517 -r "$here/requirements.txt"
     pip_install --only-binary :all: -r "$here/requirements-nats.txt"
     # Remembered last, so that a broken try is repeated.
     echo "$wanted" >"$python/wanted"
