@@ -1,4 +1,5 @@
 //! The integration tests, in one binary so that they are linked once. They need `make servers`.
 
 mod dependencies;
+mod dialogs;
 mod servers;

@@ -1,0 +1,517 @@
+//! What a dialogue is played on: a nats-server, the ingress, and the spool to look into.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use config::Snapshot;
+use kit::{NatsServer, Place};
+use mail::{MessageId, PartitionId};
+use proto::envelope::{Body, DsnReturn, Envelope, Recipient};
+use proto::spool::IndexEntry;
+use runtime::{Bootstrap, Readiness, Shutdown};
+use rustls_pki_types::CertificateDer;
+use spool::{
+    Durability, Followed, InitOptions, Options, Stores, Submission, SubmitError, WriterOptions,
+};
+use tokio::task::JoinHandle;
+
+use super::client::Client;
+use super::script::{Action, matches, unescape};
+
+const PARTITION: PartitionId = PartitionId(0);
+/// Clients that log in come from here; from the other the credential `acme-network` needs no login.
+const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const TRUSTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Stage {
+    place: Place,
+    nats: NatsServer,
+    stores: Stores,
+    addresses: HashMap<String, SocketAddr>,
+    certificate: CertificateDer<'static>,
+    shutdown: Shutdown,
+    ingress: JoinHandle<Result<(), ingress::Error>>,
+    client: Option<Client>,
+    /// Kept open, as other connections of the same dialogue may matter.
+    others: Vec<Client>,
+    /// Messages answered with 250 in this dialogue.
+    accepted: Vec<MessageId>,
+    /// The spool was looked through up to here.
+    sequence: u64,
+    /// What was found there since the dialogue began.
+    stored: HashMap<MessageId, (IndexEntry, Bytes)>,
+}
+
+impl Stage {
+    pub async fn set(name: &str) -> Result<Self> {
+        let place = Place::new(name)?;
+        let nats = NatsServer::start(place.path()).await?;
+        let options = Options {
+            url: nats.url(),
+            monitor: Some(nats.monitor_url()),
+            name: "dialogs".to_owned(),
+            durability: Durability::Strict,
+        };
+        let stores = Stores::connect(&options).await?;
+        stores
+            .init(&InitOptions {
+                partitions: 1,
+                replicas: 1,
+                volume_bytes: 128 << 20,
+            })
+            .await?;
+        stores.open().await?;
+        apply(&stores, &documents(), false).await?;
+
+        let certificate = write_certificate(place.path())?;
+        let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats), place.path())
+            .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+        let listeners = ingress::Listeners::bind(&bootstrap)?;
+        let addresses: HashMap<_, _> = listeners.addresses().into_iter().collect();
+        let shutdown = Shutdown::new();
+        let (stop, readiness) = (shutdown.clone(), Readiness::new());
+        let ingress =
+            tokio::spawn(async move { listeners.serve(&bootstrap, readiness, stop).await });
+        let stage = Self {
+            place,
+            nats,
+            stores,
+            addresses,
+            certificate,
+            shutdown,
+            ingress,
+            client: None,
+            others: Vec::new(),
+            accepted: Vec::new(),
+            sequence: 0,
+            stored: HashMap::new(),
+        };
+        stage.until_mail_is_answered("250").await?;
+        Ok(stage)
+    }
+
+    pub fn begin_dialogue(&mut self) {
+        self.client = None;
+        self.others.clear();
+        self.accepted.clear();
+        self.stored.clear();
+    }
+
+    /// What was accepted is in the spool, and nothing else is.
+    pub async fn end_dialogue(&mut self) -> Result<()> {
+        self.client = None;
+        self.others.clear();
+        self.look_into_spool().await?;
+        for id in &self.accepted {
+            ensure!(
+                self.stored.contains_key(id),
+                "message {id} was accepted and is not in the spool"
+            );
+        }
+        ensure!(
+            self.stored.len() == self.accepted.len(),
+            "{} messages were accepted, {} are in the spool",
+            self.accepted.len(),
+            self.stored.len()
+        );
+        Ok(())
+    }
+
+    /// Stops everything and removes the files.
+    pub async fn strike(self) -> Result<()> {
+        self.shutdown.request();
+        self.ingress.await??;
+        drop((self.stores, self.nats));
+        self.place.finish()
+    }
+
+    pub async fn play(&mut self, action: &Action, number: usize) -> Result<()> {
+        match action {
+            Action::Connect(listener) => self.connect(listener).await,
+            Action::StartTls => {
+                let client = self.client.take().context("there is no connection")?;
+                self.client = Some(client.start_tls(&self.certificate).await?);
+                Ok(())
+            }
+            Action::Closed => self.client()?.expect_end().await,
+            Action::HangUp => {
+                self.client = None;
+                Ok(())
+            }
+            Action::KillNats => {
+                self.nats.kill9()?;
+                self.until_mail_is_answered("451").await
+            }
+            Action::RestartNats => {
+                self.nats.restart().await?;
+                self.until_mail_is_answered("250").await
+            }
+            Action::FillSpool => {
+                self.fill_spool().await?;
+                self.until_mail_is_answered("452").await
+            }
+            Action::RemoveCredential(name) => self.remove_credential(name).await,
+            Action::Say(text) => {
+                let line = format!("{}\r\n", text.replace("{n}", &number.to_string()));
+                self.client()?.write(line.as_bytes()).await
+            }
+            Action::Octets(text) => {
+                let octets = unescape(&text.replace("{n}", &number.to_string()))?;
+                self.client()?.write(&octets).await
+            }
+            Action::Login { user, password } => {
+                let response = STANDARD.encode(format!("\0{user}\0{password}"));
+                self.client()?
+                    .write(format!("AUTH PLAIN {response}\r\n").as_bytes())
+                    .await
+            }
+            Action::Reply(expected) => self.expect_reply(expected).await,
+            Action::ReplyHas(expected) => self.expect_line_of_reply(expected, true),
+            Action::ReplyHasNot(expected) => {
+                self.expect_line_of_reply(&format!("{expected}~"), false)
+            }
+            Action::Content(expected) => self.expect_line_of_content(expected, true).await,
+            Action::ContentHasNot(expected) => {
+                self.expect_line_of_content(&format!("{expected}~"), false)
+                    .await
+            }
+            Action::Envelope(expected) => self.expect_envelope(expected).await,
+            Action::Body(expected) => self.expect_body(expected).await,
+        }
+    }
+
+    fn client(&mut self) -> Result<&mut Client> {
+        self.client.as_mut().context("there is no connection")
+    }
+
+    fn address(&self, listener: &str) -> Result<SocketAddr> {
+        self.addresses
+            .get(listener)
+            .copied()
+            .with_context(|| format!("there is no listener {listener}"))
+    }
+
+    async fn connect(&mut self, name: &str) -> Result<()> {
+        let (listener, from) = match name {
+            "network" => ("starttls", TRUSTED),
+            "single" | "slow" => (name, TRUSTED),
+            _ => (name, STRANGER),
+        };
+        let client = Client::connect(from, self.address(listener)?).await?;
+        self.others.extend(self.client.replace(client));
+        Ok(())
+    }
+
+    async fn expect_reply(&mut self, expected: &str) -> Result<()> {
+        let client = self.client()?;
+        let line = client.read_reply().await?;
+        ensure!(
+            matches(expected, &line),
+            "the server says: {}",
+            client.reply.join(" / ")
+        );
+        if let Some(id) = line.strip_prefix("250 2.0.0 Ok queued as ") {
+            self.accepted.push(id.parse()?);
+        }
+        Ok(())
+    }
+
+    fn expect_line_of_reply(&mut self, expected: &str, wanted: bool) -> Result<()> {
+        let reply = &self.client()?.reply;
+        let found = reply
+            .iter()
+            .any(|line| matches(expected, line.get(4..).unwrap_or_default()));
+        ensure!(found == wanted, "the reply was: {}", reply.join(" / "));
+        Ok(())
+    }
+
+    async fn expect_line_of_content(&mut self, expected: &str, wanted: bool) -> Result<()> {
+        let (_, content) = self.last_stored().await?;
+        let text = String::from_utf8_lossy(content);
+        let found = text.split("\r\n").any(|line| matches(expected, line));
+        ensure!(found == wanted, "the content is:\n{text}");
+        Ok(())
+    }
+
+    async fn expect_body(&mut self, expected: &[u8]) -> Result<()> {
+        let (entry, content) = self.last_stored().await?;
+        let body = content
+            .get(entry.header_length as usize..)
+            .context("the header is longer than the content")?;
+        ensure!(
+            body == expected,
+            "the body is: {:?}",
+            String::from_utf8_lossy(body)
+        );
+        let mut hasher = dkim::BodyHasher::new();
+        hasher.update(body);
+        ensure!(
+            entry.body_hash == hasher.finish().as_slice(),
+            "the body hash is not that of the body"
+        );
+        Ok(())
+    }
+
+    async fn expect_envelope(&mut self, expected: &str) -> Result<()> {
+        let (entry, _) = self.last_stored().await?;
+        let lines = envelope_lines(entry.envelope.as_ref().context("there is no envelope")?);
+        ensure!(
+            lines.iter().any(|line| matches(expected, line)),
+            "the envelope is:\n{}",
+            lines.join("\n")
+        );
+        Ok(())
+    }
+
+    async fn last_stored(&mut self) -> Result<&(IndexEntry, Bytes)> {
+        let last = *self.accepted.last().context("no message was accepted")?;
+        self.look_into_spool().await?;
+        self.stored
+            .get(&last)
+            .with_context(|| format!("message {last} is not in the spool"))
+    }
+
+    async fn look_into_spool(&mut self) -> Result<()> {
+        let reader = self.stores.message_reader(1 << 20);
+        let mut blocks = self.stores.follow_blocks(PARTITION, self.sequence);
+        loop {
+            match tokio::time::timeout(PATIENCE, blocks.next()).await?? {
+                Followed::CaughtUp { .. } => return Ok(()),
+                Followed::Block(block) => {
+                    self.sequence = block.sequence;
+                    for (index, entry) in (0..).zip(block.result?.entries) {
+                        let id = MessageId::try_from(entry.message_id.as_ref())?;
+                        let place = mail::Place {
+                            sequence: block.sequence,
+                            index,
+                        };
+                        let message = reader.open(PARTITION, place, id).await?;
+                        let content = message.content.into_bytes().await?;
+                        self.stored.insert(id, (entry, content));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for MAIL on connections of its own until the answer begins so.
+    async fn until_mail_is_answered(&self, code: &str) -> Result<()> {
+        let address = self.address("starttls")?;
+        kit::until(
+            &format!("MAIL answered with {code}"),
+            PATIENCE,
+            || async move {
+                let mut client = Client::connect(TRUSTED, address).await.ok()?;
+                let mut answer = client.read_reply().await.ok()?;
+                for line in ["EHLO probe.example\r\n", "MAIL FROM:<app@acme.example>\r\n"] {
+                    client.write(line.as_bytes()).await.ok()?;
+                    answer = client.read_reply().await.ok()?;
+                }
+                answer.starts_with(code).then_some(())
+            },
+        )
+        .await
+    }
+
+    /// Stores messages that are not of the dialogue until there is no room.
+    async fn fill_spool(&mut self) -> Result<()> {
+        let writer = self.stores.block_writer(1, WriterOptions::default());
+        let content = Bytes::from(vec![b'x'; 1 << 20]);
+        for _ in 0..1000 {
+            let entry = IndexEntry {
+                message_id: Bytes::copy_from_slice(MessageId::now().as_bytes()),
+                envelope: Some(Envelope {
+                    recipients: vec![Recipient::default()],
+                    ..Envelope::default()
+                }),
+                ..IndexEntry::default()
+            };
+            match writer.submit(Submission::new(entry, content.clone())).await {
+                Ok(_) => {}
+                Err(SubmitError::Full) => {
+                    self.look_into_spool().await?;
+                    self.stored.clear();
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bail!("the spool takes everything")
+    }
+
+    async fn remove_credential(&self, name: &str) -> Result<()> {
+        let kept: Vec<&str> = DOCUMENTS
+            .split("---\n")
+            .filter(|document| !document.contains(&format!("name: {name} ")))
+            .collect();
+        apply(&self.stores, &with_hash(&kept.join("---\n")), true).await?;
+        // Known when a login with it fails.
+        let address = self.address("plain")?;
+        kit::until("the removal", PATIENCE, || async move {
+            let mut client = Client::connect(STRANGER, address).await.ok()?;
+            let mut answer = client.read_reply().await.ok()?;
+            let response = STANDARD.encode("\0leaver@acme.example\0correct horse");
+            for line in [
+                "EHLO probe.example\r\n",
+                &format!("AUTH PLAIN {response}\r\n"),
+            ] {
+                client.write(line.as_bytes()).await.ok()?;
+                answer = client.read_reply().await.ok()?;
+            }
+            answer.starts_with("535").then_some(())
+        })
+        .await
+    }
+}
+
+/// The envelope as dialogues expect it.
+fn envelope_lines(envelope: &Envelope) -> Vec<String> {
+    let mut lines = vec![
+        format!("tenant {}", envelope.tenant),
+        format!("stream {}", envelope.stream),
+        format!("credential {}", envelope.credential),
+        format!("authenticated_as {}", envelope.authenticated_as),
+        format!("return_path {}", envelope.return_path)
+            .trim_end()
+            .to_owned(),
+        format!("from_domain {}", envelope.from_domain),
+        format!("recipients {}", envelope.recipients.len()),
+        format!("envid {}", envelope.envid),
+        match envelope.ret() {
+            DsnReturn::Unspecified => "ret".to_owned(),
+            DsnReturn::Full => "ret FULL".to_owned(),
+            DsnReturn::Headers => "ret HDRS".to_owned(),
+        },
+        match envelope.body() {
+            Body::SevenBit => "body 7BIT".to_owned(),
+            Body::EightBit => "body 8BITMIME".to_owned(),
+        },
+    ];
+    for recipient in &envelope.recipients {
+        let orcpt = if recipient.orcpt.is_empty() {
+            String::new()
+        } else {
+            format!(" orcpt={}", recipient.orcpt)
+        };
+        lines.push(format!(
+            "recipient {} notify={}{orcpt}",
+            recipient.address, recipient.notify
+        ));
+    }
+    lines
+}
+
+fn bootstrap(nats: &NatsServer) -> String {
+    let listener = |name: &str, tls: &str, more: &str| {
+        format!(
+            "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
+        )
+    };
+    let files = ", certificate: cert.pem, key: key.pem";
+    let listeners = [
+        listener("starttls", "starttls", files),
+        listener("implicit", "implicit", files),
+        listener(
+            "plain",
+            "none",
+            ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
+        ),
+        listener("slow", "none", ", commandTimeout: 1s, dataTimeout: 1s"),
+        listener("single", "none", ", maxConnections: 1"),
+    ];
+    format!(
+        "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\ningress:\n  listeners:\n{}",
+        nats.url(),
+        nats.monitor_url(),
+        listeners.concat()
+    )
+}
+
+const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: acme }
+spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: other }
+spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-app }
+spec: { tenant: acme, username: app@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-leaver }
+spec: { tenant: acme, username: leaver@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-network }
+spec: { tenant: acme, stream: bulk, networks: [ \"127.0.0.2/32\" ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: acme.example }
+spec: { tenant: acme, unsigned: true }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: other.example }
+spec: { tenant: other, unsigned: true }
+";
+
+fn documents() -> String {
+    with_hash(DOCUMENTS)
+}
+
+/// With the hash of `correct horse`, made with parameters that cost nothing.
+fn with_hash(documents: &str) -> String {
+    let parameters = argon2::Params::new(64, 1, 1, None).expect("the parameters are in range");
+    let argon2 = Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        parameters,
+    );
+    let hash = argon2
+        .hash_password(b"correct horse")
+        .expect("a short password can be hashed");
+    documents.replace("HASH", &hash.to_string())
+}
+
+async fn apply(stores: &Stores, documents: &str, prune: bool) -> Result<()> {
+    let store = stores.config();
+    let (version, before) = match store.load().await? {
+        Some(stored) => (
+            stored.version,
+            Snapshot::from_json(&stored.body)
+                .map_err(|problems| anyhow::anyhow!("{problems:?}"))?,
+        ),
+        None => (0, Snapshot::default()),
+    };
+    let (snapshot, _) = before
+        .merge(documents, prune)
+        .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    store
+        .put(Bytes::from(snapshot.to_json()), snapshot.hash(), version)
+        .await?;
+    Ok(())
+}
+
+fn write_certificate(folder: &Path) -> Result<CertificateDer<'static>> {
+    let made = rcgen::generate_simple_self_signed(["relay.example.com".to_owned()])?;
+    std::fs::write(folder.join("cert.pem"), made.cert.pem())?;
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+    Ok(made.cert.der().clone())
+}
