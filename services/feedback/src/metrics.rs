@@ -1,0 +1,45 @@
+//! Counters of the service.
+
+use mail::PartitionId;
+use telemetry::{IntCounter, IntCounterVec, IntGauge};
+
+/// The figures of one partition's follower.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    /// DSNs stored (or found stored).
+    pub(crate) spooled: IntCounter,
+    /// Owed DSNs that will never be written, by reason.
+    pub(crate) given_up: IntCounterVec,
+    /// What went wrong, by what was done.
+    pub(crate) errors: IntCounterVec,
+    /// DSNs owed and not stored.
+    pub(crate) pending: IntGauge,
+    /// Records of the journal not read yet.
+    pub(crate) lag: IntGauge,
+}
+
+impl Metrics {
+    pub(crate) fn new(partition: PartitionId) -> Self {
+        let label = partition.to_string();
+        let gauge = |name, help| telemetry::gauge_with(name, help, &["partition"]).with_label_values(&[&label]);
+        Self {
+            spooled: telemetry::counter("staffetta_feedback_dsn_spooled_total", "Failure notifications that were stored."),
+            given_up: telemetry::counter_with(
+                "staffetta_feedback_dsn_given_up_total",
+                "Failure notifications that were owed and will not be written.",
+                &["reason"],
+            ),
+            errors: telemetry::counter_with("staffetta_feedback_errors_total", "What went wrong, by what was done.", &["what"]),
+            pending: gauge("staffetta_feedback_dsn_pending", "Failure notifications that are owed and not stored."),
+            lag: gauge("staffetta_feedback_journal_lag_records", "Records of the journal that are not read yet."),
+        }
+    }
+
+    pub(crate) fn error(&self, what: &str) {
+        self.errors.with_label_values(&[what]).inc();
+    }
+
+    pub(crate) fn give_up(&self, reason: &str) {
+        self.given_up.with_label_values(&[reason]).inc();
+    }
+}
