@@ -14,9 +14,14 @@ enum Policy<'a> {
     Unsigned,
     /// It must be signed, and cannot be.
     NoKey(String),
+    /// There is no configuration yet, so nothing is known of the domain.
+    Unknown,
 }
 
 fn policy<'a>(keyring: &'a Keyring, request: &SignRequest) -> Policy<'a> {
+    if keyring.snapshot.is_empty() {
+        return Policy::Unknown;
+    }
     let Some(sending_domain) = keyring.snapshot.sending_domain(&request.domain) else {
         return if request.own_message {
             Policy::Unsigned
@@ -48,6 +53,10 @@ pub(crate) fn answer(
             }
         }
         Policy::NoKey(detail) => refusal(SignErrorKind::NoKey, detail, metrics),
+        Policy::Unknown => {
+            let detail = "the signer has no configuration yet".to_owned();
+            refusal(SignErrorKind::Temporary, detail, metrics)
+        }
         Policy::Sign(keys) => sign(keys, request, now, metrics),
     }
 }
@@ -184,6 +193,18 @@ mod tests {
                 ..request("acme.example")
             };
             assert_eq!(outcome(&keyring, &request), Err(SignErrorKind::NoKey));
+        }
+    }
+
+    #[test]
+    fn knows_nothing_before_there_is_a_configuration() {
+        let keyring = KeyFiles::new(Metrics::new()).refresh(&std::sync::Arc::default(), true);
+        for own_message in [false, true] {
+            let request = SignRequest {
+                own_message,
+                ..request("acme.example")
+            };
+            assert_eq!(outcome(&keyring, &request), Err(SignErrorKind::Temporary));
         }
     }
 

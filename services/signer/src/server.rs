@@ -9,13 +9,14 @@ use proto::signer::signer_server::{Signer as SignerService, SignerServer};
 use proto::signer::{SignRequests, SignResults};
 use proto::{MAX_SIGN_CALL_BYTES, MAX_SIGN_REQUESTS, Sign};
 use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
+use spool::Stores;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::{Options, Signer};
+use crate::{Options, Signer, follow_configuration};
 
 /// Calls of one connection that are worked on at the same time.
 const CALLS_PER_CONNECTION: usize = 64;
@@ -42,38 +43,66 @@ pub enum Error {
 }
 
 /// Runs the service until shutdown: gRPC on `signer.listen`, health and metrics on
-/// `signer.metrics`. `snapshots` is the configuration as it changes.
+/// `signer.metrics`, the configuration from `stores`.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    stores: Stores,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
-    let address = bootstrap.signer.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .map_err(|source| Error::Listen { address, source })?;
-    let readiness = Readiness::new();
-    readiness.set("keys", false);
-    serve_health(
-        bootstrap.signer.metrics,
-        readiness.clone(),
-        shutdown.clone(),
-    )
-    .await?;
-    let threads = usize::try_from(bootstrap.signer.threads).unwrap_or(usize::MAX);
-    let signer = Signer::start(
-        Options {
+    let bound = Bound::new(&bootstrap, &shutdown).await?;
+    let snapshots = follow_configuration(&stores, &shutdown).await;
+    bound.serve(snapshots, shutdown).await
+}
+
+/// The addresses are ours, and the service is not ready.
+struct Bound {
+    listener: TcpListener,
+    readiness: Readiness,
+    threads: usize,
+}
+
+/// Name of the condition of [`Readiness`].
+const READY: &str = "keys";
+
+impl Bound {
+    async fn new(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Self, Error> {
+        let address = bootstrap.signer.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| Error::Listen { address, source })?;
+        let readiness = Readiness::new();
+        readiness.set(READY, false);
+        serve_health(
+            bootstrap.signer.metrics,
+            readiness.clone(),
+            shutdown.clone(),
+        )
+        .await?;
+        tracing::info!(%address, "signer starts");
+        let threads = usize::try_from(bootstrap.signer.threads).unwrap_or(usize::MAX);
+        Ok(Self {
+            listener,
+            readiness,
             threads,
+        })
+    }
+
+    async fn serve(
+        self,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        shutdown: Shutdown,
+    ) -> Result<(), Error> {
+        let options = Options {
+            threads: self.threads,
             ..Options::default()
-        },
-        snapshots,
-    )
-    .await;
-    readiness.set("keys", true);
-    tracing::info!(%address, "signer started");
-    serve(signer, listener, shutdown).await?;
-    tracing::info!("signer stopped");
-    Ok(())
+        };
+        let signer = Signer::start(options, snapshots).await;
+        self.readiness.set(READY, true);
+        tracing::info!("signer ready");
+        serve(signer, self.listener, shutdown).await?;
+        tracing::info!("signer stopped");
+        Ok(())
+    }
 }
 
 /// Serves a signer by gRPC until shutdown; calls under way are finished, for at most 10 s.
@@ -253,19 +282,12 @@ mod tests {
         let bootstrap = Arc::new(Bootstrap::from_yaml(&yaml).unwrap());
         let (_source, snapshots) = watch::channel(Arc::default());
         let shutdown = Shutdown::new();
-        let running = tokio::spawn(run(bootstrap.clone(), snapshots.clone(), shutdown.clone()));
+        let bound = Bound::new(&bootstrap, &shutdown).await.unwrap();
+        let running = tokio::spawn(bound.serve(snapshots, shutdown.clone()));
         let client = GrpcSigner::new(&[format!("http://{listen}")]).unwrap();
-        let results = loop {
-            // Refused until it listens.
-            if let Ok(results) = client.sign(vec![request("acme.example")]).await {
-                break results;
-            }
-            tokio::task::yield_now().await;
-        };
+        let results = client.sign(vec![request("acme.example")]).await.unwrap();
         assert!(matches!(results[0].kind, Some(Kind::Error(_))));
-        let taken = run(bootstrap, snapshots, Shutdown::new())
-            .await
-            .unwrap_err();
+        let taken = Bound::new(&bootstrap, &shutdown).await.err().unwrap();
         assert_eq!(
             taken.to_string(),
             format!("signer: cannot listen on {listen}")

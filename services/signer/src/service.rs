@@ -278,7 +278,8 @@ mod tests {
 
     #[tokio::test]
     async fn says_temporary_when_it_is_overloaded() {
-        let (_source, snapshots) = watch::channel(Arc::default());
+        let (_source, snapshots) =
+            watch::channel(snapshot(&[("s1", "rsa-sha256", Path::new("/none"))]));
         let signer = Signer::start(
             Options {
                 threads: 1,
@@ -317,7 +318,7 @@ mod tests {
                 .unwrap()
                 .remove(0)
         };
-        assert_eq!(error(&sign().await), SignErrorKind::NoKey);
+        assert_eq!(error(&sign().await), SignErrorKind::Temporary);
 
         source.send_replace(snapshot(&[("e1", "ed25519-sha256", &path)]));
         renewed.changed().await.unwrap();

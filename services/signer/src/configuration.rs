@@ -1,0 +1,137 @@
+//! The configuration, from the stores.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use config::Snapshot;
+use runtime::Shutdown;
+use spool::{StoredConfig, Stores};
+use tokio::sync::watch;
+
+/// How often the first configuration is asked for while the stores do not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The configuration, now and ever after. Returns once it is known what the present one is, so that
+/// nobody is told that there is no key when it is only not read yet; empty when there is none, or
+/// when shutdown comes first. One that this release cannot read is told in the log, and the last
+/// good one stays.
+pub async fn follow_configuration(
+    stores: &Stores,
+    shutdown: &Shutdown,
+) -> watch::Receiver<Arc<Snapshot>> {
+    let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let Some(first) = first(stores, shutdown).await else {
+        return receiver;
+    };
+    let mut version = None;
+    if let Some(first) = first {
+        adopt(&first, &sender, &mut version);
+    }
+    let mut stored = stores.config().follow();
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        loop {
+            let present = stored.borrow_and_update().clone();
+            if let Some(present) = present {
+                adopt(&present, &sender, &mut version);
+            }
+            let followed = tokio::select! {
+                changed = stored.changed() => changed.is_ok(),
+                () = shutdown.requested() => false,
+                () = sender.closed() => false,
+            };
+            if !followed {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The present configuration; `None` when shutdown comes first.
+async fn first(stores: &Stores, shutdown: &Shutdown) -> Option<Option<StoredConfig>> {
+    let store = stores.config();
+    let mut told = false;
+    loop {
+        let loaded = tokio::select! {
+            loaded = store.load() => loaded,
+            () = shutdown.requested() => return None,
+        };
+        match loaded {
+            Ok(stored) => return Some(stored),
+            Err(error) if !told => {
+                tracing::warn!(%error, "the configuration can't be read yet; trying again");
+                told = true;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(RETRY) => {}
+            () = shutdown.requested() => return None,
+        }
+    }
+}
+
+/// Publishes a snapshot that differs in its version from the last one seen.
+fn adopt(stored: &StoredConfig, sender: &watch::Sender<Arc<Snapshot>>, version: &mut Option<u64>) {
+    if version.replace(stored.version) == Some(stored.version) {
+        return;
+    }
+    match Snapshot::from_json(&stored.body) {
+        Ok(snapshot) => {
+            let resources = snapshot.len();
+            tracing::info!(
+                version = stored.version,
+                hash = stored.hash,
+                resources,
+                "configuration"
+            );
+            sender.send_replace(Arc::new(snapshot));
+        }
+        Err(problems) => {
+            let first = problems
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let version = stored.version;
+            tracing::error!(
+                version,
+                first,
+                "the configuration is not valid here; the last good one stays"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::keys::tests::snapshot;
+
+    #[test]
+    fn publishes_each_version_once_and_keeps_the_last_good_one() {
+        let (sender, mut receiver) = watch::channel(Arc::new(Snapshot::default()));
+        let snapshot = snapshot(&[("s1", "rsa-sha256", Path::new("/none"))]);
+        let stored = |version, body: String| StoredConfig {
+            version,
+            hash: String::new(),
+            body: body.into(),
+        };
+        let mut version = None;
+        let good = stored(7, snapshot.to_json().to_string());
+        adopt(&good, &sender, &mut version);
+        assert!(receiver.has_changed().unwrap());
+        assert_eq!(receiver.borrow_and_update().len(), snapshot.len());
+        adopt(&good, &sender, &mut version);
+        adopt(&stored(8, "{".to_owned()), &sender, &mut version);
+        assert!(!receiver.has_changed().unwrap());
+        adopt(
+            &stored(9, good.body.iter().map(|byte| char::from(*byte)).collect()),
+            &sender,
+            &mut version,
+        );
+        assert!(receiver.has_changed().unwrap());
+    }
+}
