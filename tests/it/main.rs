@@ -2,4 +2,6 @@
 
 mod dependencies;
 mod dialogs;
+mod kill;
+mod pipeline;
 mod servers;

@@ -11,7 +11,9 @@ use anyhow::{Context, Result, bail};
 
 use crate::bootstrap::{Bootstrap, Ports};
 use crate::place::{repository, target_folder};
-use crate::{Dns, NatsServer, Place, Process, RedisServer, Signal, Zones, get, metric, until};
+use crate::{
+    Dns, NatsServer, Place, Process, Queue, RedisServer, Signal, Zones, get, metric, until,
+};
 
 /// The services in the order in which they are started.
 pub const SERVICES: [&str; 5] = ["signer", "scheduler", "sender", "feedback", "ingress"];
@@ -256,32 +258,109 @@ impl Relay {
         Ok(())
     }
 
-    /// Runs a command of the binary and gives what it prints.
+    /// Runs a command of the binary and gives what it prints; it talks to the first scheduler.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
         let first = self
+            .schedulers()
+            .next()
+            .context("every layout has a scheduler")?;
+        self.command_of(first, arguments, Duration::from_secs(60))
+            .await
+    }
+
+    fn schedulers(&self) -> impl Iterator<Item = &Instance> {
+        let names = self
             .order
             .iter()
-            .find(|name| matches!(service(name), "scheduler" | "all"));
-        let instance = &self.instances[first.expect("every layout has a scheduler")];
+            .filter(|name| matches!(service(name), "scheduler" | "all"));
+        names.map(|name| &self.instances[name])
+    }
+
+    async fn command_of(
+        &self,
+        instance: &Instance,
+        arguments: &[&str],
+        limit: Duration,
+    ) -> Result<String> {
         let mut command = tokio::process::Command::new(binary()?);
         command
             .arg("--config")
             .arg(&instance.configuration)
             .args(arguments)
             .kill_on_drop(true);
-        let run = tokio::time::timeout(Duration::from_secs(60), command.output());
+        let run = tokio::time::timeout(limit, command.output());
         let output = run
             .await
             .with_context(|| format!("staffetta {arguments:?} takes too long"))??;
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
+            let complaint = String::from_utf8_lossy(&output.stderr);
             bail!(
-                "staffetta {arguments:?}: {}\n{printed}{}",
-                output.status,
-                String::from_utf8_lossy(&output.stderr)
+                "staffetta {arguments:?}: {}\n{printed}{complaint}",
+                output.status
             );
         }
         Ok(printed)
+    }
+
+    /// What waits, as the first scheduler that answers tells it.
+    pub async fn queue(&self) -> Result<Queue> {
+        let mut last = None;
+        for instance in self
+            .schedulers()
+            .filter(|instance| instance.process.is_some())
+        {
+            match self
+                .command_of(
+                    instance,
+                    &["queue", "--output", "json"],
+                    Duration::from_secs(5),
+                )
+                .await
+            {
+                Ok(printed) => return Queue::from_json(&printed),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("no scheduler runs")))
+    }
+
+    /// Reads the events that are new since the last call and gives those of all calls so far, as JSON lines.
+    pub async fn events(&self) -> Result<String> {
+        let state = self.place.path().join("events.state").display().to_string();
+        let kept = self.place.path().join("events.jsonl");
+        let mut last = anyhow::anyhow!("no scheduler runs");
+        for instance in self
+            .schedulers()
+            .filter(|instance| instance.process.is_some())
+        {
+            match self
+                .command_of(
+                    instance,
+                    &["events", "--state", &state],
+                    Duration::from_secs(60),
+                )
+                .await
+            {
+                Ok(printed) => {
+                    let mut all = std::fs::read_to_string(&kept).unwrap_or_default();
+                    all.push_str(&printed);
+                    std::fs::write(&kept, &all)?;
+                    return Ok(all);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// How many recipients were settled as in doubt so far, by the events read.
+    pub async fn settled_in_doubt(&self) -> Result<u64> {
+        let events = self.events().await?;
+        Ok(events
+            .lines()
+            .filter(|line| line.contains("\"type\":\"in_doubt\""))
+            .count() as u64)
     }
 
     /// Applies resource documents.

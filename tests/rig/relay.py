@@ -1,5 +1,6 @@
 """Staffetta as separate processes, or as one."""
 
+import json
 import os
 import re
 import urllib.request
@@ -87,6 +88,17 @@ all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
         path = self.rig.directory / "resources.yaml"
         path.write_text(documents)
         return self.run("apply", "-f", path)
+
+    def queue(self):
+        """What waits, as `staffetta queue` tells it."""
+        return json.loads(self.run("queue", "--output", "json", "--limit", "10000"))
+
+    def owned_waiting(self):
+        """Recipients that wait in partitions that have an owner; 0 while the scheduler does not answer."""
+        try:
+            return self.queue()["waiting"]
+        except Failed:
+            return 0
 
     def metric_lines(self, service):
         """The metrics of a service in Prometheus' text form, or those of the one process that runs all."""

@@ -1,0 +1,148 @@
+"""Benchmark `relay`: smtp-source through a relay to smtp-sink, Staffetta against Postfix with OpenDKIM.
+
+Messages of 10 KiB with one recipient, signed with DKIM RSA-2048, counted at the sink. Each case has a run
+for speed, CPU and memory, and a shorter one under strace that only counts fsyncs.
+"""
+
+import time
+
+from rig.postfix import Postfix
+from rig.processes import Rig, wait_until
+from rig.relay import Relay, bench_documents
+from rig.servers import Dns, Nats, Redis, rsa_key
+
+from .figures import Figures
+from .load import SENDER_DOMAIN, SINK_DOMAIN, Prober, Sink, source
+
+SIZE = 10 * 1024
+SESSIONS = 50
+CASES = ("staffetta-processes", "staffetta-all", "postfix-opendkim")
+
+
+class PostfixCase:
+    """Postfix and OpenDKIM; everything they run is what the relay costs."""
+
+    def __init__(self, rig, sink, trace_fsyncs=None):
+        key = rig.directory / "s1.pem"
+        rsa_key(key)
+        self.postfix = Postfix(rig, sink.port, key, SENDER_DOMAIN, trace_fsyncs=trace_fsyncs)
+        self.port = self.postfix.port
+        self.traced = [self.postfix.tracer] if trace_fsyncs else []
+
+    def cpu_us(self):
+        return {"postfix": self.postfix.cpu_us(), "opendkim": self.postfix.opendkim.cpu_us()}
+
+    def peak_rss_kib(self):
+        return {"postfix": self.postfix.peak_rss_kib(), "opendkim": self.postfix.opendkim.peak_rss_kib()}
+
+
+class StaffettaCase:
+    """Staffetta with its servers, as one process for each service or as a single one."""
+
+    def __init__(self, rig, sink, services, trace_fsyncs=None):
+        key = rig.directory / "s1.pem"
+        rsa_key(key)
+        self.nats, self.redis = Nats(rig, trace_fsyncs), Redis(rig)
+        self.dns = Dns(rig, mx={SINK_DOMAIN: [(10, f"mx.{SINK_DOMAIN}")]}, a={f"mx.{SINK_DOMAIN}": "127.0.0.1"})
+        self.relay = Relay(rig, self.nats, self.redis, self.dns, services=services)
+        self.relay.apply(bench_documents(key, sink.port, SENDER_DOMAIN))
+        self.port = self.relay.submission
+        self.traced = [self.nats.process] if trace_fsyncs else []
+        self.processes = {"nats-server": self.nats.process, "redis-server": self.redis.process, **self.relay.processes}
+
+    def cpu_us(self):
+        return {name: process.cpu_us() for name, process in self.processes.items()}
+
+    def peak_rss_kib(self):
+        return {name: process.peak_rss_kib() for name, process in self.processes.items()}
+
+
+def start_case(case, rig, sink, trace_fsyncs=None):
+    if case == "postfix-opendkim":
+        return PostfixCase(rig, sink, trace_fsyncs)
+    services = "separate" if case == "staffetta-processes" else "all"
+    return StaffettaCase(rig, sink, services, trace_fsyncs)
+
+
+def measure(figures, case, messages):
+    """The run for speed, CPU, memory and latency."""
+    with Rig("bench") as rig:
+        sink = Sink(rig)
+        subject = start_case(case, rig, sink)
+        warm_up = messages // 10
+        source(subject.port, warm_up, SESSIONS, SIZE)
+        sink.wait_for(warm_up)
+
+        operations = subject.nats.operations() if hasattr(subject, "nats") else None
+        blocks = subject.relay.blocks() if hasattr(subject, "relay") else None
+        cpu_before, start = subject.cpu_us(), time.monotonic()
+        source(subject.port, messages, SESSIONS, SIZE)
+        sink.wait_for(warm_up + messages)
+        elapsed, cpu = sink.last_at - start, subject.cpu_us()
+
+        figures.add(case, "messages_per_second", messages / elapsed)
+        figures.add(case, "cpu_us_per_message", sum(cpu[name] - cpu_before[name] for name in cpu) / messages)
+        for name in cpu:
+            figures.add(case, "cpu_us_per_message", (cpu[name] - cpu_before[name]) / messages, process=name)
+        if operations:
+            after = subject.nats.operations()
+            figures.add(case, "jetstream_ops_per_message",
+                        max(after[d] - operations[d] for d in ("in_msgs", "out_msgs")) / messages)
+        if blocks:
+            report_blocks(figures, case, blocks, subject.relay.blocks())
+
+        # Latency in a run of its own, so that the prober's messages are in no other figure.
+        prober = Prober(subject.port, SIZE)
+        source(subject.port, messages // 2, SESSIONS, SIZE)
+        p50, p99 = prober.stop()
+        sink.wait_for(warm_up + messages + messages // 2 + prober.sent)
+        figures.add(case, "accept_p50_ms", p50)
+        figures.add(case, "accept_p99_ms", p99)
+        rss = subject.peak_rss_kib()
+        figures.add(case, "peak_rss_mib", sum(rss.values()) / 1024)
+        for name in rss:
+            figures.add(case, "peak_rss_mib", rss[name] / 1024, process=name)
+
+
+def report_blocks(figures, case, before, after):
+    """The histogram of block sizes: how many blocks held up to so many messages."""
+    counts = {bound: after[bound] - before.get(bound, 0) for bound in after}
+    blocks, messages = counts.pop("count"), counts.pop("sum")
+    below = 0
+    for bound in sorted(counts, key=float):
+        figures.add(case, "blocks", counts[bound] - below, "1", messages_at_most=bound)
+        below = counts[bound]
+    if blocks:
+        figures.add(case, "messages_per_block", messages / blocks)
+
+
+def count_fsyncs(figures, case, messages):
+    """A run under strace that counts fsync and fdatasync, and nothing else."""
+    with Rig("bench") as rig:
+        sink = Sink(rig)
+        report = rig.directory / "fsyncs"
+        subject = start_case(case, rig, sink, trace_fsyncs=report)
+        source(subject.port, messages, SESSIONS, SIZE)
+        sink.wait_for(messages, stalled_seconds=60)
+        for process in subject.traced:
+            process.child.send_signal(2)
+        wait_until("strace's report", lambda: report.exists() and "total" in report.read_text(), 20)
+        rows = [line.split() for line in report.read_text().splitlines()]
+        calls = sum(int(row[3]) for row in rows if row and row[-1] in ("fsync", "fdatasync"))
+        figures.add(case, "fsyncs_per_message", calls / messages)
+
+
+def run(cases=CASES, messages=None):
+    """Runs the cases one after another and prints the table."""
+    figures = Figures("relay")
+    for case in cases:
+        slow = case == "postfix-opendkim"
+        print(f"relay: {case}", flush=True)
+        measure(figures, case, messages or (4_000 if slow else 30_000))
+        count_fsyncs(figures, case, (messages or 4_000) // 2 if slow else (messages or 10_000) // 2)
+    yardstick = figures.values.get(("postfix-opendkim", "messages_per_second"))
+    for case in cases:
+        if yardstick and case != "postfix-opendkim":
+            figures.add(case, "ratio_to_postfix", figures.values[case, "messages_per_second"] / yardstick)
+    print(figures.table())
+    print(f"written to {figures.path}")

@@ -1,0 +1,1 @@
+"""`make demo`: the whole relay on one machine, checked from outside."""

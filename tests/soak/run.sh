@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The long form of the kill and power-cut tests.
+#
+#   tests/soak/run.sh [--rounds N] [--kind kill-nats,stop-sender,…] [--seed N] [--again]
+#
+# Each kind is one test with its own installation, disturbed N times under load; at its end all that was
+# in doubt is waited for. A kind that has passed with so many rounds is not run again until --again.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+kinds=(kill-ingress kill-signer kill-scheduler kill-sender kill-feedback kill-all-in-one
+    kill-all-services-at-once kill-nats kill-redis stop-sender-in-the-middle-of-transactions
+    stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over)
+rounds=20 wanted= seed=$((RANDOM * 32768 + RANDOM)) again=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --rounds) rounds=$2; shift 2 ;;
+    --kind) wanted=$2; shift 2 ;;
+    --seed) seed=$2; shift 2 ;;
+    --again) again=yes; shift ;;
+    *) echo "soak: unknown argument $1" >&2; exit 2 ;;
+    esac
+done
+
+passed=target/soak
+mkdir -p "$passed"
+export SOAK_ROUNDS=$rounds SOAK_SEED=$seed STAFFETTA_BIN=$PWD/target/release/staffetta
+cargo build --quiet -p tests --tests
+
+failed=()
+[ -z "$wanted" ] || IFS=, read -ra kinds <<<"$wanted"
+for kind in "${kinds[@]}"; do
+    mark=$passed/$kind.$rounds
+    if [ -z "$again" ] && [ -e "$mark" ]; then
+        echo "soak: $kind has passed before: $(cat "$mark")"
+        continue
+    fi
+    echo "soak: $kind, $rounds rounds, seed $seed"
+    if cargo test --quiet -p tests --test it -- --exact "kill::${kind//-/_}" --nocapture >"$passed/$kind.log" 2>&1 &&
+        grep -E '^seed ' "$passed/$kind.log" >"$mark"; then
+        cat "$mark"
+    else
+        rm -f "$mark"
+        failed+=("$kind")
+        tail -n 15 "$passed/$kind.log"
+    fi
+done
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "soak: FAILED ${failed[*]}"
+    exit 1
+fi
+echo "soak: ok"
