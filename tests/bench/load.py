@@ -1,5 +1,6 @@
 """The load, the sink and the prober: Postfix's smtp-source and smtp-sink, and a small SMTP client of our own."""
 
+import json
 import os
 import re
 import smtplib
@@ -7,8 +8,9 @@ import subprocess
 import threading
 import time
 
-from rig.processes import Failed, Process, free_port, listens, wait_until
+from rig.processes import ROOT, Failed, free_port, listens, run
 
+PACED_LOAD = ROOT / "target" / "release" / "paced-load"
 SENDER_DOMAIN = "bench.example"
 SINK_DOMAIN = "sink.example"
 
@@ -59,6 +61,12 @@ def source(port, messages, sessions, size, address="127.0.0.1", recipient=f"user
     done = subprocess.run([str(a) for a in command], capture_output=True, text=True, timeout=seconds)
     if done.returncode != 0:
         raise Failed(f"smtp-source: {done.stderr.strip()}")
+
+
+def paced(port, messages, per_second, size, address="127.0.0.1"):
+    """Sends at a steady rate; gives {"accepted", "per_second", "p50_ms", "p99_ms"} of the waits for the 250."""
+    return json.loads(run([PACED_LOAD, f"{address}:{port}", messages, f"{per_second:.1f}", size,
+                           f"load@{SENDER_DOMAIN}", f"user@{SINK_DOMAIN}"], timeout=600))
 
 
 class Prober:

@@ -12,7 +12,7 @@ from rig.relay import Relay, bench_documents
 from rig.servers import Dns, Nats, Redis, rsa_key
 
 from .figures import Figures
-from .load import SENDER_DOMAIN, SINK_DOMAIN, Prober, Sink, source
+from .load import SENDER_DOMAIN, SINK_DOMAIN, Prober, Sink, paced, source
 
 SIZE = 10 * 1024
 SESSIONS = 50
@@ -98,6 +98,18 @@ def measure(figures, case, messages):
         sink.wait_for(warm_up + messages + messages // 2 + prober.sent)
         figures.add(case, "accept_p50_ms", p50)
         figures.add(case, "accept_p99_ms", p99)
+
+        waits_before = subject.relay.waits() if hasattr(subject, "relay") else None
+        half = paced(subject.port, messages // 4, messages / elapsed / 2, SIZE)
+        figures.add(case, "half_load_per_second", half["per_second"])
+        figures.add(case, "half_load_accept_p50_ms", half["p50_ms"])
+        figures.add(case, "half_load_accept_p99_ms", half["p99_ms"])
+        if waits_before:
+            waits = subject.relay.waits()
+            count = waits["accept_count"] - waits_before["accept_count"]
+            for part in ("accept", "storage"):
+                total = waits[f"{part}_sum"] - waits_before[f"{part}_sum"]
+                figures.add(case, f"half_load_{part}_mean_ms", total / count * 1000)
         rss = subject.peak_rss_kib()
         figures.add(case, "peak_rss_mib", sum(rss.values()) / 1024)
         for name in rss:

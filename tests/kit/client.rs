@@ -1,7 +1,7 @@
 //! A small SMTP client that tells refused, accepted and unknown apart.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -31,6 +31,7 @@ pub fn reply_code(reply: &str) -> u16 {
 pub struct Session {
     stream: BufReader<TcpStream>,
     patience: Duration,
+    final_wait: Duration,
 }
 
 impl Session {
@@ -41,6 +42,7 @@ impl Session {
         let mut session = Self {
             stream: BufReader::new(stream),
             patience,
+            final_wait: Duration::ZERO,
         };
         let banner = session.reply().await?;
         if reply_code(&banner) != 220 {
@@ -87,15 +89,22 @@ impl Session {
             return Ok(Outcome::Refused(reply));
         }
         self.write(&stuffed(content)).await?;
+        let dot_at = Instant::now();
         let answered = match self.write(b".\r\n").await {
             Ok(()) => self.reply().await,
             Err(error) => Err(error),
         };
+        self.final_wait = dot_at.elapsed();
         Ok(match answered {
             Ok(reply) if reply_code(&reply) / 100 == 2 => Outcome::Accepted(reply),
             Ok(reply) => Outcome::Refused(reply),
             Err(error) => Outcome::Unknown(format!("{error:#}")),
         })
+    }
+
+    /// How long the last final dot waited for its reply.
+    pub fn final_wait(&self) -> Duration {
+        self.final_wait
     }
 
     /// Sends bytes as they are.

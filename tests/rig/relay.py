@@ -114,6 +114,15 @@ all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
                 found[match[2] or match[1]] = float(match[3])
         return found
 
+    def waits(self):
+        """Sums (seconds) and counts of what a final dot waited for at ingress: `accept_…`, of it `storage_…`."""
+        found = {}
+        for line in self.metric_lines("ingress"):
+            if match := re.match(r"staffetta_ingress_(accept|storage)_seconds_(sum|count)\S* (\S+)", line):
+                key = f"{match[1]}_{match[2]}"
+                found[key] = found.get(key, 0) + float(match[3])
+        return found
+
 
 def bench_documents(key, mx_port, sender_domain):
     """Resources for the benchmarks: one tenant, trusted by network, with wide limits."""
