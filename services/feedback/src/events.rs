@@ -35,7 +35,10 @@
 use jiff::Timestamp;
 use mail::{MessageId, PartitionId};
 use proto::journal::entry::Kind;
-use proto::journal::{Accepted, Begin, Class, Disposition, Outcome, Quarantined, Record, RecipientOutcome, Reply, Stage};
+use proto::journal::{
+    Accepted, Begin, Class, Disposition, Outcome, Quarantined, RecipientOutcome, Record, Reply,
+    Stage,
+};
 use serde_json::{Map, Value, json};
 
 /// Version of the events' form.
@@ -43,7 +46,14 @@ pub const VERSION: u32 = 1;
 
 /// The events of a record, in order.
 pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Value> {
-    let mut events = Events { partition, sequence, written_at_ms: record.written_at_ms, entry: 0, position: 0, events: Vec::new() };
+    let mut events = Events {
+        partition,
+        sequence,
+        written_at_ms: record.written_at_ms,
+        entry: 0,
+        position: 0,
+        events: Vec::new(),
+    };
     for (entry, number) in record.entries.iter().zip(0..) {
         (events.entry, events.position) = (number, 0);
         match &entry.kind {
@@ -53,7 +63,10 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
             Some(Kind::Quarantined(quarantined)) => events.quarantined(quarantined),
             Some(Kind::Moved(moved)) => {
                 for id in &moved.message_ids {
-                    let event = events.begin("Moved", 0).id("message_id", id).number("spool_sequence", moved.sequence);
+                    let event = events
+                        .begin("Moved", 0)
+                        .id("message_id", id)
+                        .number("spool_sequence", moved.sequence);
                     events.push(event);
                 }
             }
@@ -66,7 +79,9 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
                 events.push(event);
             }
             Some(Kind::Claim(claim)) => {
-                let event = events.begin("Claim", 0).text("scheduler", &claim.scheduler_id);
+                let event = events
+                    .begin("Claim", 0)
+                    .text("scheduler", &claim.scheduler_id);
                 events.push(event);
             }
             Some(Kind::SnapshotStart(_) | Kind::SnapshotPart(_) | Kind::SnapshotEnd(_)) | None => {}
@@ -88,8 +103,15 @@ struct Events {
 impl Events {
     /// `at_ms` 0: when the owner wrote it.
     fn begin(&self, kind: &str, at_ms: u64) -> Event {
-        let at_ms = if at_ms == 0 { self.written_at_ms } else { at_ms };
-        let id = format!("{}-{}-{}-{}", self.partition, self.sequence, self.entry, self.position);
+        let at_ms = if at_ms == 0 {
+            self.written_at_ms
+        } else {
+            at_ms
+        };
+        let id = format!(
+            "{}-{}-{}-{}",
+            self.partition, self.sequence, self.entry, self.position
+        );
         Event(Map::new())
             .put("version", json!(VERSION))
             .put("type", json!(kind))
@@ -156,7 +178,11 @@ impl Events {
     fn quarantined(&mut self, quarantined: &Quarantined) {
         let whole_block = quarantined.message_ids.is_empty();
         let blank = bytes::Bytes::new(); // the whole block
-        let ids: Vec<&bytes::Bytes> = if whole_block { vec![&blank] } else { quarantined.message_ids.iter().collect() };
+        let ids: Vec<&bytes::Bytes> = if whole_block {
+            vec![&blank]
+        } else {
+            quarantined.message_ids.iter().collect()
+        };
         for id in ids {
             let event = self
                 .begin("Quarantined", 0)
@@ -178,11 +204,19 @@ impl Event {
     }
 
     fn text(self, name: &str, text: &str) -> Self {
-        if text.is_empty() { self } else { self.put(name, json!(text)) }
+        if text.is_empty() {
+            self
+        } else {
+            self.put(name, json!(text))
+        }
     }
 
     fn number(self, name: &str, number: u64) -> Self {
-        if number == 0 { self } else { self.put(name, json!(number)) }
+        if number == 0 {
+            self
+        } else {
+            self.put(name, json!(number))
+        }
     }
 
     fn id(self, name: &str, bytes: &[u8]) -> Self {
@@ -197,10 +231,16 @@ impl Event {
         if outcome.mx_host.is_empty() && outcome.mx_address.is_empty() {
             return self;
         }
-        let mx = Event(Map::new()).text("host", &outcome.mx_host).text("address", &outcome.mx_address);
-        let with_mx = self.put("mx", Value::Object(mx.0)).put("tls", json!(outcome.tls));
+        let mx = Event(Map::new())
+            .text("host", &outcome.mx_host)
+            .text("address", &outcome.mx_address);
+        let with_mx = self
+            .put("mx", Value::Object(mx.0))
+            .put("tls", json!(outcome.tls));
         match outcome.finished_at_ms.checked_sub(outcome.started_at_ms) {
-            Some(duration) if outcome.started_at_ms != 0 => with_mx.put("duration_ms", json!(duration)),
+            Some(duration) if outcome.started_at_ms != 0 => {
+                with_mx.put("duration_ms", json!(duration))
+            }
             _ => with_mx,
         }
     }
@@ -276,7 +316,9 @@ fn stage_name(stage: Stage) -> &'static str {
 
 /// RFC 3339 with milliseconds; the epoch for a time that no calendar has.
 fn time(unix_ms: u64) -> String {
-    let timestamp = i64::try_from(unix_ms).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    let timestamp = i64::try_from(unix_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
     format!("{:.3}", timestamp.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
@@ -293,8 +335,17 @@ mod tests {
     }
 
     fn of(kinds: Vec<Kind>) -> Vec<Value> {
-        let entries = kinds.into_iter().map(|kind| Entry { kind: Some(kind) }).collect();
-        let record = Record { format: 1, epoch: 3, written_at_ms: 1_795_351_206_000, entries, ..Record::default() };
+        let entries = kinds
+            .into_iter()
+            .map(|kind| Entry { kind: Some(kind) })
+            .collect();
+        let record = Record {
+            format: 1,
+            epoch: 3,
+            written_at_ms: 1_795_351_206_000,
+            entries,
+            ..Record::default()
+        };
         events(PartitionId(2), 40, &record)
     }
 
@@ -304,7 +355,12 @@ mod tests {
             ordinal,
             address: format!("r{ordinal}@receiver.example"),
             disposition: disposition.into(),
-            reply: Some(Reply { stage: Stage::Rcpt.into(), code: 550, enhanced: "5.1.1".into(), text: "no".into() }),
+            reply: Some(Reply {
+                stage: Stage::Rcpt.into(),
+                code: 550,
+                enhanced: "5.1.1".into(),
+                text: "no".into(),
+            }),
             class: Class::Recipient.into(),
             dsn_owed: true,
             ..RecipientOutcome::default()
@@ -314,7 +370,10 @@ mod tests {
             attempt: 2,
             tenant: "acme".into(),
             stream: "bulk".into(),
-            recipients: vec![recipient(0, Disposition::Bounced), recipient(3, Disposition::Deferred)],
+            recipients: vec![
+                recipient(0, Disposition::Bounced),
+                recipient(3, Disposition::Deferred),
+            ],
             source: "a".into(),
             site: "receiver.example".into(),
             mx_host: "mx.receiver.example".into(),
@@ -339,34 +398,92 @@ mod tests {
                 "class": "recipient", "dsn_owed": true,
             })
         );
-        assert_eq!((&events[1]["type"], &events[1]["id"]), (&json!("Deferral"), &json!("2-40-0-1")));
+        assert_eq!(
+            (&events[1]["type"], &events[1]["id"]),
+            (&json!("Deferral"), &json!("2-40-0-1"))
+        );
     }
 
     #[test]
     fn every_kind_of_entry_but_snapshots_is_an_event() {
-        let message = AcceptedMessage { message_id: id(), recipients: 2, size: 10, ..AcceptedMessage::default() };
+        let message = AcceptedMessage {
+            message_id: id(),
+            recipients: 2,
+            size: 10,
+            ..AcceptedMessage::default()
+        };
         let events = of(vec![
-            Kind::Claim(Claim { scheduler_id: "s".into(), ..Claim::default() }),
+            Kind::Claim(Claim {
+                scheduler_id: "s".into(),
+                ..Claim::default()
+            }),
             Kind::SnapshotEnd(SnapshotEnd::default()),
-            Kind::Accepted(Accepted { sequence: 7, messages: vec![message.clone(), message] }),
-            Kind::Begin(Begin { message_id: id(), ordinals: vec![0, 1], attempt: 1, ..Begin::default() }),
-            Kind::Moved(Moved { sequence: 9, message_ids: vec![id()] }),
-            Kind::Quarantined(Quarantined { sequence: 9, message_ids: vec![], reason: "damaged".into() }),
-            Kind::DsnSpooled(DsnSpooled { message_id: id(), ordinals: vec![1], dsn_message_id: id() }),
+            Kind::Accepted(Accepted {
+                sequence: 7,
+                messages: vec![message.clone(), message],
+            }),
+            Kind::Begin(Begin {
+                message_id: id(),
+                ordinals: vec![0, 1],
+                attempt: 1,
+                ..Begin::default()
+            }),
+            Kind::Moved(Moved {
+                sequence: 9,
+                message_ids: vec![id()],
+            }),
+            Kind::Quarantined(Quarantined {
+                sequence: 9,
+                message_ids: vec![],
+                reason: "damaged".into(),
+            }),
+            Kind::DsnSpooled(DsnSpooled {
+                message_id: id(),
+                ordinals: vec![1],
+                dsn_message_id: id(),
+            }),
         ]);
-        let types: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
-        assert_eq!(types, ["Claim", "Reception", "Reception", "Attempt", "Moved", "Quarantined", "DsnSpooled"]);
-        let mut ids: Vec<&str> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+        let types: Vec<&str> = events
+            .iter()
+            .map(|event| event["type"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "Claim",
+                "Reception",
+                "Reception",
+                "Attempt",
+                "Moved",
+                "Quarantined",
+                "DsnSpooled"
+            ]
+        );
+        let mut ids: Vec<&str> = events
+            .iter()
+            .map(|event| event["id"].as_str().unwrap())
+            .collect();
         ids.dedup();
         assert_eq!(ids.len(), events.len());
-        assert!(events.iter().all(|event| event["time"] == "2026-11-22T12:40:06.000Z"));
+        assert!(
+            events
+                .iter()
+                .all(|event| event["time"] == "2026-11-22T12:40:06.000Z")
+        );
         assert!(events[5].get("message_id").is_none());
     }
 
     #[test]
     fn an_expiry_without_an_attempt_has_no_connection() {
-        let recipient = RecipientOutcome { disposition: Disposition::Expired.into(), ..RecipientOutcome::default() };
-        let events = of(vec![Kind::Outcome(Outcome { message_id: id(), recipients: vec![recipient], ..Outcome::default() })]);
+        let recipient = RecipientOutcome {
+            disposition: Disposition::Expired.into(),
+            ..RecipientOutcome::default()
+        };
+        let events = of(vec![Kind::Outcome(Outcome {
+            message_id: id(),
+            recipients: vec![recipient],
+            ..Outcome::default()
+        })]);
         assert_eq!(events[0]["type"], "Expiration");
         for absent in ["mx", "tls", "reply", "attempt", "class", "duration_ms"] {
             assert!(events[0].get(absent).is_none(), "{absent}");
@@ -375,8 +492,17 @@ mod tests {
 
     #[test]
     fn survives_what_no_owner_writes() {
-        let recipient = RecipientOutcome { disposition: 99, next_attempt_ms: u64::MAX, ..RecipientOutcome::default() };
-        let outcome = Outcome { message_id: bytes::Bytes::from_static(b"x"), recipients: vec![recipient], finished_at_ms: u64::MAX, ..Outcome::default() };
+        let recipient = RecipientOutcome {
+            disposition: 99,
+            next_attempt_ms: u64::MAX,
+            ..RecipientOutcome::default()
+        };
+        let outcome = Outcome {
+            message_id: bytes::Bytes::from_static(b"x"),
+            recipients: vec![recipient],
+            finished_at_ms: u64::MAX,
+            ..Outcome::default()
+        };
         let events = of(vec![Kind::Outcome(outcome)]);
         assert_eq!(events[0]["type"], "Unknown");
         assert!(events[0].get("message_id").is_none());

@@ -120,7 +120,11 @@ impl Follower {
         let position = saved.unwrap_or(0);
         // Behind what was removed, or beyond the end of a journal that was restored from a backup.
         let records_missing = position + 1 < info.first || position > info.last;
-        let from = if records_missing { info.first } else { position + 1 };
+        let from = if records_missing {
+            info.first
+        } else {
+            position + 1
+        };
         if records_missing && saved.is_some() {
             self.metrics.error("trimmed");
             tracing::error!(
@@ -179,7 +183,11 @@ impl Follower {
     }
 
     /// Reads a record; an error is the time to wait before the journal is followed anew.
-    fn take(&self, reading: &mut Reading, record: Option<Result<JournalRecord, JournalError>>) -> Result<(), Duration> {
+    fn take(
+        &self,
+        reading: &mut Reading,
+        record: Option<Result<JournalRecord, JournalError>>,
+    ) -> Result<(), Duration> {
         let partition = self.partition;
         let record = match record {
             Some(Ok(record)) => record,
@@ -218,7 +226,11 @@ impl Follower {
     /// Spools what is owed, oldest first, until the stores refuse.
     async fn work(&self, reading: &mut Reading) {
         reading.retry_at = Instant::now();
-        let owed: Vec<(Key, Owed)> = reading.ledger.pending().map(|(key, owed)| (key, owed.clone())).collect();
+        let owed: Vec<(Key, Owed)> = reading
+            .ledger
+            .pending()
+            .map(|(key, owed)| (key, owed.clone()))
+            .collect();
         for (key, owed) in owed {
             if self.shutdown.is_requested() {
                 return;
@@ -254,7 +266,9 @@ impl Follower {
     fn note_pending(&self, reading: &mut Reading) {
         let ledger = &reading.ledger;
         reading.missing.retain(|key, _| ledger.get(*key).is_some());
-        self.metrics.pending.set(i64::try_from(ledger.len()).unwrap_or(i64::MAX));
+        self.metrics
+            .pending
+            .set(i64::try_from(ledger.len()).unwrap_or(i64::MAX));
     }
 
     async fn spool(&self, owed: &Owed) -> Spooled {
@@ -274,7 +288,12 @@ impl Follower {
             }
         };
         let envelope = original.entry.envelope.as_ref();
-        let stream = envelope.map(|envelope| self.tenants.default_stream(&envelope.tenant, &envelope.stream)).unwrap_or_default();
+        let stream = envelope
+            .map(|envelope| {
+                self.tenants
+                    .default_stream(&envelope.tenant, &envelope.stream)
+            })
+            .unwrap_or_default();
         let notification = match notification(owed, &original, &self.hostname, &stream) {
             Ok(notification) => notification,
             Err(NotOwed::NullReturnPath) => {
@@ -288,7 +307,11 @@ impl Follower {
             }
         };
         let messages = vec![(notification.entry, notification.content)];
-        match self.stores.publish_block(partition, notification.block_id, messages, 0).await {
+        match self
+            .stores
+            .publish_block(partition, notification.block_id, messages, 0)
+            .await
+        {
             Ok(sequence) => {
                 self.metrics.spooled.inc();
                 tracing::info!(%partition, %message_id, sequence, "failure notification stored");
@@ -308,7 +331,12 @@ impl Follower {
         if position == reading.saved {
             return;
         }
-        match self.stores.reader_positions().set(READER, self.partition, position).await {
+        match self
+            .stores
+            .reader_positions()
+            .set(READER, self.partition, position)
+            .await
+        {
             Ok(()) => reading.saved = position,
             Err(error) => {
                 self.metrics.error("position");

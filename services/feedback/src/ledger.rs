@@ -35,7 +35,11 @@ pub(crate) struct OwedRecipient {
 impl Owed {
     /// The ordinals, ascending.
     pub(crate) fn ordinals(&self) -> Vec<u32> {
-        let mut ordinals: Vec<u32> = self.recipients.iter().map(|recipient| recipient.ordinal).collect();
+        let mut ordinals: Vec<u32> = self
+            .recipients
+            .iter()
+            .map(|recipient| recipient.ordinal)
+            .collect();
         ordinals.sort_unstable();
         ordinals.dedup();
         ordinals
@@ -61,7 +65,11 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Begins after the record `position`; `records_missing` when what comes next is not the one after it.
     pub(crate) fn new(position: u64, records_missing: bool) -> Self {
-        Self { pending: BTreeMap::new(), read_up_to: position, records_missing }
+        Self {
+            pending: BTreeMap::new(),
+            read_up_to: position,
+            records_missing,
+        }
     }
 
     /// Takes the next record.
@@ -116,15 +124,24 @@ impl Ledger {
     }
 
     fn outcome(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
-        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else { return };
-        let owed = outcome.recipients.iter().filter(|recipient| recipient.dsn_owed);
+        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
+            return;
+        };
+        let owed = outcome
+            .recipients
+            .iter()
+            .filter(|recipient| recipient.dsn_owed);
         let recipients: Vec<OwedRecipient> = owed
             .map(|recipient| {
                 let reply = recipient.reply.clone().unwrap_or_default();
                 let expired = recipient.disposition() == Disposition::Expired;
                 OwedRecipient {
                     ordinal: recipient.ordinal,
-                    failure: if expired { Failure::Expired } else { Failure::Refused },
+                    failure: if expired {
+                        Failure::Expired
+                    } else {
+                        Failure::Refused
+                    },
                     code: reply.code,
                     enhanced: reply.enhanced,
                     text: reply.text,
@@ -136,10 +153,17 @@ impl Ledger {
         }
         let owed = Owed {
             message_id,
-            place: Place { sequence: outcome.sequence, index: outcome.index },
+            place: Place {
+                sequence: outcome.sequence,
+                index: outcome.index,
+            },
             written_at_ms,
             mx_host: outcome.mx_host.clone(),
-            last_attempt_ms: if outcome.started_at_ms == 0 { 0 } else { outcome.finished_at_ms },
+            last_attempt_ms: if outcome.started_at_ms == 0 {
+                0
+            } else {
+                outcome.finished_at_ms
+            },
             recipients,
         };
         self.pending.insert(key, owed);
@@ -147,15 +171,27 @@ impl Ledger {
 
     fn moved(&mut self, moved: &Moved) {
         for (id, index) in moved.message_ids.iter().zip(0..) {
-            for owed in self.pending.values_mut().filter(|owed| owed.message_id.as_bytes()[..] == id[..]) {
-                owed.place = Place { sequence: moved.sequence, index };
+            for owed in self
+                .pending
+                .values_mut()
+                .filter(|owed| owed.message_id.as_bytes()[..] == id[..])
+            {
+                owed.place = Place {
+                    sequence: moved.sequence,
+                    index,
+                };
             }
         }
     }
 
     fn spooled(&mut self, spooled: &DsnSpooled) {
-        for owed in self.pending.values_mut().filter(|owed| owed.message_id.as_bytes()[..] == spooled.message_id[..]) {
-            owed.recipients.retain(|recipient| !spooled.ordinals.contains(&recipient.ordinal));
+        for owed in self
+            .pending
+            .values_mut()
+            .filter(|owed| owed.message_id.as_bytes()[..] == spooled.message_id[..])
+        {
+            owed.recipients
+                .retain(|recipient| !spooled.ordinals.contains(&recipient.ordinal));
         }
         self.pending.retain(|_, owed| !owed.recipients.is_empty());
     }
@@ -173,7 +209,11 @@ impl Ledger {
         let message_id = MessageId::try_from(&message.message_id[..]).ok()?;
         let is_known = |ordinal: u32| {
             self.pending.values().any(|owed| {
-                owed.message_id == message_id && owed.recipients.iter().any(|recipient| recipient.ordinal == ordinal)
+                owed.message_id == message_id
+                    && owed
+                        .recipients
+                        .iter()
+                        .any(|recipient| recipient.ordinal == ordinal)
             })
         };
         let recipients: Vec<OwedRecipient> = message
@@ -190,7 +230,10 @@ impl Ledger {
             .collect();
         (!recipients.is_empty()).then(|| Owed {
             message_id,
-            place: Place { sequence: message.sequence, index: message.index },
+            place: Place {
+                sequence: message.sequence,
+                index: message.index,
+            },
             written_at_ms,
             mx_host: String::new(),
             last_attempt_ms: 0,
@@ -214,8 +257,16 @@ mod tests {
     }
 
     fn record(kinds: Vec<Kind>) -> Record {
-        let entries = kinds.into_iter().map(|kind| Entry { kind: Some(kind) }).collect();
-        Record { format: 1, written_at_ms: 1000, entries, ..Record::default() }
+        let entries = kinds
+            .into_iter()
+            .map(|kind| Entry { kind: Some(kind) })
+            .collect();
+        Record {
+            format: 1,
+            written_at_ms: 1000,
+            entries,
+            ..Record::default()
+        }
     }
 
     fn bounce(message: MessageId, ordinals: &[(u32, bool)]) -> Kind {
@@ -223,23 +274,51 @@ mod tests {
             ordinal: *ordinal,
             disposition: Disposition::Bounced.into(),
             dsn_owed: *dsn_owed,
-            reply: Some(Reply { code: 550, ..Reply::default() }),
+            reply: Some(Reply {
+                code: 550,
+                ..Reply::default()
+            }),
             ..RecipientOutcome::default()
         });
-        Kind::Outcome(Outcome { message_id: bytes(message), recipients: recipients.collect(), sequence: 5, index: 1, ..Outcome::default() })
+        Kind::Outcome(Outcome {
+            message_id: bytes(message),
+            recipients: recipients.collect(),
+            sequence: 5,
+            index: 1,
+            ..Outcome::default()
+        })
     }
 
     fn spooled(message: MessageId, ordinals: &[u32]) -> Kind {
-        Kind::DsnSpooled(DsnSpooled { message_id: bytes(message), ordinals: ordinals.to_vec(), ..DsnSpooled::default() })
+        Kind::DsnSpooled(DsnSpooled {
+            message_id: bytes(message),
+            ordinals: ordinals.to_vec(),
+            ..DsnSpooled::default()
+        })
     }
 
     #[test]
     fn an_outcome_owes_one_dsn_about_those_recipients_that_are_owed_one() {
         let mut ledger = Ledger::new(9, false);
-        ledger.read(10, &record(vec![bounce(id(1), &[(2, true), (0, true), (1, false)]), bounce(id(2), &[(0, false)])]));
+        ledger.read(
+            10,
+            &record(vec![
+                bounce(id(1), &[(2, true), (0, true), (1, false)]),
+                bounce(id(2), &[(0, false)]),
+            ]),
+        );
         let (key, owed) = ledger.pending().next().unwrap();
-        assert_eq!((key, owed.ordinals(), ledger.len()), ((10, 0), vec![0, 2], 1));
-        assert_eq!(owed.place, Place { sequence: 5, index: 1 });
+        assert_eq!(
+            (key, owed.ordinals(), ledger.len()),
+            ((10, 0), vec![0, 2], 1)
+        );
+        assert_eq!(
+            owed.place,
+            Place {
+                sequence: 5,
+                index: 1
+            }
+        );
     }
 
     #[test]
@@ -257,7 +336,13 @@ mod tests {
     #[test]
     fn what_was_spooled_before_is_not_owed() {
         let mut ledger = Ledger::new(0, false);
-        ledger.read(1, &record(vec![bounce(id(1), &[(0, true), (1, true)]), bounce(id(2), &[(0, true)])]));
+        ledger.read(
+            1,
+            &record(vec![
+                bounce(id(1), &[(0, true), (1, true)]),
+                bounce(id(2), &[(0, true)]),
+            ]),
+        );
         ledger.read(2, &record(vec![spooled(id(1), &[0])]));
         assert_eq!(ledger.get((1, 0)).unwrap().ordinals(), [1]);
         ledger.read(3, &record(vec![spooled(id(1), &[1]), spooled(id(2), &[0])]));
@@ -268,14 +353,36 @@ mod tests {
     fn follows_a_message_that_moves() {
         let mut ledger = Ledger::new(0, false);
         ledger.read(1, &record(vec![bounce(id(1), &[(0, true)])]));
-        ledger.read(2, &record(vec![Kind::Moved(Moved { sequence: 77, message_ids: vec![bytes(id(9)), bytes(id(1))] })]));
-        assert_eq!(ledger.get((1, 0)).unwrap().place, Place { sequence: 77, index: 1 });
+        ledger.read(
+            2,
+            &record(vec![Kind::Moved(Moved {
+                sequence: 77,
+                message_ids: vec![bytes(id(9)), bytes(id(1))],
+            })]),
+        );
+        assert_eq!(
+            ledger.get((1, 0)).unwrap().place,
+            Place {
+                sequence: 77,
+                index: 1
+            }
+        );
     }
 
     #[test]
     fn after_missing_records_a_snapshot_tells_what_is_owed() {
-        let live = |message, owed: &[u32]| LiveMessage { message_id: bytes(message), sequence: 3, dsn_owed: owed.to_vec(), ..LiveMessage::default() };
-        let part = || Kind::SnapshotPart(SnapshotPart { messages: vec![live(id(1), &[4]), live(id(2), &[0, 1]), live(id(3), &[])], ..SnapshotPart::default() });
+        let live = |message, owed: &[u32]| LiveMessage {
+            message_id: bytes(message),
+            sequence: 3,
+            dsn_owed: owed.to_vec(),
+            ..LiveMessage::default()
+        };
+        let part = || {
+            Kind::SnapshotPart(SnapshotPart {
+                messages: vec![live(id(1), &[4]), live(id(2), &[0, 1]), live(id(3), &[])],
+                ..SnapshotPart::default()
+            })
+        };
         let end = || Kind::SnapshotEnd(SnapshotEnd::default());
 
         let mut complete = Ledger::new(0, false);
@@ -287,8 +394,18 @@ mod tests {
         missing.read(31, &record(vec![part()]));
         missing.read(32, &record(vec![end()]));
         missing.read(33, &record(vec![part()]));
-        let owed: Vec<_> = missing.pending().map(|(key, owed)| (key, owed.message_id, owed.ordinals())).collect();
-        assert_eq!(owed, [((30, 0), id(2), vec![1]), ((31, 0), id(1), vec![4]), ((31, 1), id(2), vec![0])]);
+        let owed: Vec<_> = missing
+            .pending()
+            .map(|(key, owed)| (key, owed.message_id, owed.ordinals()))
+            .collect();
+        assert_eq!(
+            owed,
+            [
+                ((30, 0), id(2), vec![1]),
+                ((31, 0), id(1), vec![4]),
+                ((31, 1), id(2), vec![0])
+            ]
+        );
         assert_eq!(missing.position(), 29);
     }
 }

@@ -21,17 +21,32 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new(partition: PartitionId) -> Self {
         let label = partition.to_string();
-        let gauge = |name, help| telemetry::gauge_with(name, help, &["partition"]).with_label_values(&[&label]);
+        let gauge = |name, help| {
+            telemetry::gauge_with(name, help, &["partition"]).with_label_values(&[&label])
+        };
         Self {
-            spooled: telemetry::counter("staffetta_feedback_dsn_spooled_total", "Failure notifications that were stored."),
+            spooled: telemetry::counter(
+                "staffetta_feedback_dsn_spooled_total",
+                "Failure notifications that were stored.",
+            ),
             given_up: telemetry::counter_with(
                 "staffetta_feedback_dsn_given_up_total",
                 "Failure notifications that were owed and will not be written.",
                 &["reason"],
             ),
-            errors: telemetry::counter_with("staffetta_feedback_errors_total", "What went wrong, by what was done.", &["what"]),
-            pending: gauge("staffetta_feedback_dsn_pending", "Failure notifications that are owed and not stored."),
-            lag: gauge("staffetta_feedback_journal_lag_records", "Records of the journal that are not read yet."),
+            errors: telemetry::counter_with(
+                "staffetta_feedback_errors_total",
+                "What went wrong, by what was done.",
+                &["what"],
+            ),
+            pending: gauge(
+                "staffetta_feedback_dsn_pending",
+                "Failure notifications that are owed and not stored.",
+            ),
+            lag: gauge(
+                "staffetta_feedback_journal_lag_records",
+                "Records of the journal that are not read yet.",
+            ),
         }
     }
 

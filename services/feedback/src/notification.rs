@@ -30,7 +30,12 @@ pub(crate) enum NotOwed {
 }
 
 /// Builds the DSN. `stream` is the traffic class it goes out in. The same arguments give the same bytes.
-pub(crate) fn notification(owed: &Owed, original: &Original, hostname: &str, stream: &str) -> Result<Notification, NotOwed> {
+pub(crate) fn notification(
+    owed: &Owed,
+    original: &Original,
+    hostname: &str,
+    stream: &str,
+) -> Result<Notification, NotOwed> {
     let envelope = original.entry.envelope.clone().unwrap_or_default();
     if envelope.return_path.is_empty() {
         return Err(NotOwed::NullReturnPath);
@@ -50,13 +55,24 @@ pub(crate) fn notification(owed: &Owed, original: &Original, hostname: &str, str
         arrival_ms: envelope.accepted_at_ms,
         original_id: &owed.message_id.to_string(),
         envid: &envelope.envid,
-        ret: if wants_whole { Return::Full } else { Return::Headers },
+        ret: if wants_whole {
+            Return::Full
+        } else {
+            Return::Headers
+        },
         recipients,
-        original: Some(dsn::Original { content: &original.content, header_length: original.entry.header_length as usize }),
+        original: Some(dsn::Original {
+            content: &original.content,
+            header_length: original.entry.header_length as usize,
+        }),
     });
     let mut hasher = BodyHasher::new();
     hasher.update(&built.content[built.header_length..]);
-    let body = if built.is_eight_bit() { Body::EightBit } else { Body::SevenBit };
+    let body = if built.is_eight_bit() {
+        Body::EightBit
+    } else {
+        Body::SevenBit
+    };
     let entry = IndexEntry {
         message_id: Bytes::copy_from_slice(id.as_bytes()),
         body_hash: Bytes::copy_from_slice(&hasher.finish()),
@@ -64,22 +80,34 @@ pub(crate) fn notification(owed: &Owed, original: &Original, hostname: &str, str
         envelope: Some(Envelope {
             tenant: envelope.tenant,
             stream: stream.to_owned(),
-            recipients: vec![Recipient { address: envelope.return_path.clone(), ..Recipient::default() }],
+            recipients: vec![Recipient {
+                address: envelope.return_path.clone(),
+                ..Recipient::default()
+            }],
             accepted_at_ms: owed.written_at_ms,
             body: body.into(),
             smtputf8: !envelope.return_path.is_ascii(),
             from_domain: hostname.to_owned(),
             ..Envelope::default()
         }),
-        reports_on: Some(ReportsOn { message_id: Bytes::copy_from_slice(owed.message_id.as_bytes()), ordinals: ordinals.clone() }),
+        reports_on: Some(ReportsOn {
+            message_id: Bytes::copy_from_slice(owed.message_id.as_bytes()),
+            ordinals: ordinals.clone(),
+        }),
         ..IndexEntry::default()
     };
-    Ok(Notification { block_id: derived(b"block", owed.message_id, &ordinals), entry, content: built.content.into() })
+    Ok(Notification {
+        block_id: derived(b"block", owed.message_id, &ordinals),
+        entry,
+        content: built.content.into(),
+    })
 }
 
 fn failed_recipients<'a>(owed: &'a Owed, envelope: &'a Envelope) -> Vec<FailedRecipient<'a>> {
     let recipients = owed.recipients.iter().filter_map(|failed| {
-        let recipient = envelope.recipients.get(usize::try_from(failed.ordinal).ok()?)?;
+        let recipient = envelope
+            .recipients
+            .get(usize::try_from(failed.ordinal).ok()?)?;
         Some(FailedRecipient {
             address: &recipient.address,
             orcpt: &recipient.orcpt,
@@ -131,7 +159,10 @@ mod tests {
         });
         Owed {
             message_id: "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap(),
-            place: Place { sequence: 1, index: 0 },
+            place: Place {
+                sequence: 1,
+                index: 0,
+            },
             written_at_ms: 1_795_351_206_000,
             mx_host: "mx.receiver.example".into(),
             last_attempt_ms: 1_795_351_205_000,
@@ -141,50 +172,114 @@ mod tests {
 
     fn original(return_path: &str) -> Original {
         let content = Bytes::from_static(b"Subject: hello\r\n\r\nbody\r\n");
-        let recipient = |address: &str| Recipient { address: address.into(), ..Recipient::default() };
+        let recipient = |address: &str| Recipient {
+            address: address.into(),
+            ..Recipient::default()
+        };
         let envelope = Envelope {
             tenant: "acme".into(),
             stream: "bulk".into(),
             return_path: return_path.into(),
-            recipients: vec![recipient("a@receiver.example"), recipient("b@receiver.example")],
+            recipients: vec![
+                recipient("a@receiver.example"),
+                recipient("b@receiver.example"),
+            ],
             accepted_at_ms: 1_795_351_200_000,
             ..Envelope::default()
         };
-        let entry = IndexEntry { header_length: 18, envelope: Some(envelope), ..IndexEntry::default() };
-        Original { entry: Arc::new(entry), content, is_partial: false }
+        let entry = IndexEntry {
+            header_length: 18,
+            envelope: Some(envelope),
+            ..IndexEntry::default()
+        };
+        Original {
+            entry: Arc::new(entry),
+            content,
+            is_partial: false,
+        }
     }
 
     #[test]
     fn goes_to_the_return_path_with_the_null_return_path() {
-        let built = notification(&owed(&[1]), &original("me@sender.example"), "relay.example.com", "transactional").unwrap();
+        let built = notification(
+            &owed(&[1]),
+            &original("me@sender.example"),
+            "relay.example.com",
+            "transactional",
+        )
+        .unwrap();
         let envelope = built.entry.envelope.clone().unwrap();
-        assert_eq!((envelope.return_path.as_str(), envelope.tenant.as_str(), envelope.stream.as_str()), ("", "acme", "transactional"));
-        assert_eq!((envelope.recipients.len(), envelope.recipients[0].address.as_str()), (1, "me@sender.example"));
+        assert_eq!(
+            (
+                envelope.return_path.as_str(),
+                envelope.tenant.as_str(),
+                envelope.stream.as_str()
+            ),
+            ("", "acme", "transactional")
+        );
+        assert_eq!(
+            (
+                envelope.recipients.len(),
+                envelope.recipients[0].address.as_str()
+            ),
+            (1, "me@sender.example")
+        );
         assert_eq!(envelope.from_domain, "relay.example.com");
         let reports_on = built.entry.reports_on.unwrap();
-        assert_eq!((&reports_on.message_id[..], reports_on.ordinals), (&owed(&[1]).message_id.as_bytes()[..], vec![1]));
+        assert_eq!(
+            (&reports_on.message_id[..], reports_on.ordinals),
+            (&owed(&[1]).message_id.as_bytes()[..], vec![1])
+        );
         let text = String::from_utf8(built.content.to_vec()).unwrap();
-        assert!(text.contains("Final-Recipient: rfc822; b@receiver.example") && !text.contains("a@receiver.example"), "{text}");
-        assert_eq!(&built.content[built.entry.header_length as usize - 4..built.entry.header_length as usize], b"\r\n\r\n");
+        assert!(
+            text.contains("Final-Recipient: rfc822; b@receiver.example")
+                && !text.contains("a@receiver.example"),
+            "{text}"
+        );
+        assert_eq!(
+            &built.content
+                [built.entry.header_length as usize - 4..built.entry.header_length as usize],
+            b"\r\n\r\n"
+        );
         assert_eq!(built.entry.body_hash.len(), 32);
     }
 
     #[test]
     fn ids_follow_from_the_original_and_the_recipients_and_keep_its_time() {
-        let build = |ordinals: &[u32]| notification(&owed(ordinals), &original("me@sender.example"), "relay.example.com", "s").unwrap();
+        let build = |ordinals: &[u32]| {
+            notification(
+                &owed(ordinals),
+                &original("me@sender.example"),
+                "relay.example.com",
+                "s",
+            )
+            .unwrap()
+        };
         assert_eq!(build(&[0, 1]), build(&[0, 1]));
-        assert_eq!(build(&[1, 0]).entry.message_id, build(&[0, 1]).entry.message_id);
+        assert_eq!(
+            build(&[1, 0]).entry.message_id,
+            build(&[0, 1]).entry.message_id
+        );
         assert_ne!(build(&[0]).entry.message_id, build(&[1]).entry.message_id);
         let one = build(&[0]);
         assert_ne!(one.block_id[..], one.entry.message_id[..]);
         let id = MessageId::try_from(&one.entry.message_id[..]).unwrap();
         assert_eq!(id.unix_ms(), owed(&[0]).message_id.unix_ms());
-        assert_eq!((one.entry.message_id[6] >> 4, one.entry.message_id[8] >> 6), (7, 2));
+        assert_eq!(
+            (one.entry.message_id[6] >> 4, one.entry.message_id[8] >> 6),
+            (7, 2)
+        );
     }
 
     #[test]
     fn nobody_is_told_about_mail_with_the_null_return_path() {
-        assert_eq!(notification(&owed(&[0]), &original(""), "h.example", "s"), Err(NotOwed::NullReturnPath));
-        assert_eq!(notification(&owed(&[7]), &original("a@b.example"), "h.example", "s"), Err(NotOwed::NoSuchRecipients));
+        assert_eq!(
+            notification(&owed(&[0]), &original(""), "h.example", "s"),
+            Err(NotOwed::NullReturnPath)
+        );
+        assert_eq!(
+            notification(&owed(&[7]), &original("a@b.example"), "h.example", "s"),
+            Err(NotOwed::NoSuchRecipients)
+        );
     }
 }

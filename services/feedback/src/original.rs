@@ -20,11 +20,18 @@ pub(crate) struct Original {
 }
 
 /// Reads the original; of a large one no more chunks than its header needs.
-pub(crate) async fn read(reader: &MessageReader, partition: PartitionId, owed: &Owed) -> Result<Original, ReadError> {
+pub(crate) async fn read(
+    reader: &MessageReader,
+    partition: PartitionId,
+    owed: &Owed,
+) -> Result<Original, ReadError> {
     let message = reader.open(partition, owed.place, owed.message_id).await?;
     let entry = message.entry;
     let header_length = entry.header_length as usize;
-    let wants_whole = entry.envelope.as_ref().is_some_and(|envelope| envelope.ret() == DsnReturn::Full);
+    let wants_whole = entry
+        .envelope
+        .as_ref()
+        .is_some_and(|envelope| envelope.ret() == DsnReturn::Full);
     let fits = message.content.len() <= dsn::FULL_RETURN_LIMIT as u64;
     match message.content {
         Content::Chunks(mut chunks) if !(wants_whole && fits) => {
@@ -36,8 +43,16 @@ pub(crate) async fn read(reader: &MessageReader, partition: PartitionId, owed: &
                 }
             }
             begin.truncate(header_length);
-            Ok(Original { entry, content: begin.into(), is_partial: true })
+            Ok(Original {
+                entry,
+                content: begin.into(),
+                is_partial: true,
+            })
         }
-        content => Ok(Original { entry, content: content.into_bytes().await?, is_partial: false }),
+        content => Ok(Original {
+            entry,
+            content: content.into_bytes().await?,
+            is_partial: false,
+        }),
     }
 }

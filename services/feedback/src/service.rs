@@ -30,14 +30,23 @@ pub enum Error {
 
 /// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`.
 /// `stores` are connected; they are opened here unless they are already.
-pub async fn run(bootstrap: Arc<Bootstrap>, stores: Stores, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    stores: Stores,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     let partitions = match stores.partitions() {
         Some(partitions) => partitions,
         None => stores.open().await?.partitions,
     };
     let readiness = Readiness::new();
     readiness.set("nats", stores.is_connected());
-    serve_health(bootstrap.feedback.metrics, readiness.clone(), shutdown.clone()).await?;
+    serve_health(
+        bootstrap.feedback.metrics,
+        readiness.clone(),
+        shutdown.clone(),
+    )
+    .await?;
     let tenants = Tenants::follow(&stores);
     let messages = stores.message_reader(CACHE_BYTES);
     let mut followers = JoinSet::new();

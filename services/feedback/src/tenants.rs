@@ -46,8 +46,15 @@ fn adopt(stored: &StoredConfig, sender: &watch::Sender<Arc<Snapshot>>) {
     match Snapshot::from_json(&stored.body) {
         Ok(snapshot) => drop(sender.send_replace(Arc::new(snapshot))),
         Err(problems) => {
-            let first = problems.first().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(version = stored.version, first, "the configuration is not valid here; the last good one stays");
+            let first = problems
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::error!(
+                version = stored.version,
+                first,
+                "the configuration is not valid here; the last good one stays"
+            );
         }
     }
 }
