@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use config::Snapshot;
 use runtime::Shutdown;
-use spool::{StoredConfig, Stores};
+use spool::{Error, StoredConfig, Stores};
 use tokio::sync::watch;
 
 /// How often the first configuration is asked for while the stores do not answer.
@@ -15,16 +15,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// nobody is told that there is no key when it is only not read yet; empty when there is none, or
 /// when shutdown comes first. One that this release cannot read is told in the log, and the last
 /// good one stays.
+///
+/// Waits for stores that do not answer; fails when there is no installation in them, or it lost a
+/// stream.
 pub async fn follow_configuration(
     stores: &Stores,
     shutdown: &Shutdown,
 ) -> watch::Receiver<Arc<Snapshot>> {
     let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
-    let Some(first) = first(stores, shutdown).await else {
-        return receiver;
-    };
     let mut version = None;
-    if let Some(first) = first {
+    if let Some(first) = first(stores, shutdown).await? {
         adopt(&first, &sender, &mut version);
     }
     let mut stored = stores.config().follow();
@@ -45,29 +45,39 @@ pub async fn follow_configuration(
             }
         }
     });
-    receiver
+    Ok(receiver)
 }
 
-/// The present configuration; `None` when shutdown comes first.
-async fn first(stores: &Stores, shutdown: &Shutdown) -> Option<Option<StoredConfig>> {
+/// The present configuration; `None` when there is none or shutdown comes first.
+async fn first(stores: &Stores, shutdown: &Shutdown) -> Result<Option<StoredConfig>, Error> {
     let store = stores.config();
-    let mut told = false;
+    let mut told = String::new();
     loop {
         let loaded = tokio::select! {
             loaded = store.load() => loaded,
-            () = shutdown.requested() => return None,
+            () = shutdown.requested() => return Ok(None),
         };
         match loaded {
-            Ok(stored) => return Some(stored),
-            Err(error) if !told => {
-                tracing::warn!(%error, "the configuration can't be read yet; trying again");
-                told = true;
+            Ok(stored) => return Ok(stored),
+            Err(
+                error @ (Error::MissingStream { .. }
+                | Error::NotInitialized { .. }
+                | Error::ForeignStream { .. }),
+            ) => {
+                // The whole check tells a server that was never initialized from one that lost a stream.
+                return Err(stores.open().await.err().unwrap_or(error));
             }
-            Err(_) => {}
+            Err(error) => {
+                let text = error.to_string();
+                if text != told {
+                    tracing::warn!(%error, "the configuration can't be read yet; trying again");
+                    told = text;
+                }
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(RETRY) => {}
-            () = shutdown.requested() => return None,
+            () = shutdown.requested() => return Ok(None),
         }
     }
 }

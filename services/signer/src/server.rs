@@ -37,6 +37,9 @@ pub enum Error {
     /// Health and metrics.
     #[error("signer")]
     Health(#[from] runtime::HealthError),
+    /// There is no configuration to follow.
+    #[error("signer: the configuration can't be read")]
+    Configuration(#[from] spool::Error),
     /// The gRPC server ended.
     #[error("signer: the gRPC server ended")]
     Grpc(#[from] tonic::transport::Error),
@@ -50,7 +53,7 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let bound = Bound::new(&bootstrap, &shutdown).await?;
-    let snapshots = follow_configuration(&stores, &shutdown).await;
+    let snapshots = follow_configuration(&stores, &shutdown).await?;
     bound.serve(snapshots, shutdown).await
 }
 
