@@ -1,5 +1,25 @@
 //! The scheduler: owns partitions, keeps their queues, and decides when each delivery leaves, from where and by whom.
 //!
-//! [`machine`] decides, without I/O; the rest of the crate feeds it and carries out what it wants.
+//! | module | what is in it |
+//! |---|---|
+//! | [`machine`] | everything that decides, as one state machine without I/O |
+//! | `core` | the task that feeds the machine and passes on what it wants |
+//! | `ownership` | leases: which partitions are ours |
+//! | `takeover` | claim, replay of the journal, catching up with the spool |
+//! | `partition` | the tasks of an owned partition: journal, blocks, trimming, usage |
+//! | `errands` | what crosses the network: sites, grants |
+//! | `dispatch`, `admin` | the gRPC services |
 
+mod admin;
+mod clock;
+mod core;
+mod dispatch;
+mod errands;
 pub mod machine;
+mod metrics;
+mod ownership;
+mod partition;
+mod run;
+mod takeover;
+
+pub use run::{Error, Scheduler, run, serve};

@@ -96,7 +96,9 @@ pub struct Intake {
     pub(crate) accepted_up_to: u64,
     /// Blocks whose index can't be read.
     pub(crate) quarantined_blocks: std::collections::BTreeSet<u64>,
+    /// Until the blocks that were there at the claim are read.
     pub(crate) recovery: Option<Recovery>,
+    pub(crate) active: bool,
     pub(crate) snapshot: Option<SnapshotRun>,
     pub(crate) entries_since_snapshot: u64,
     pub(crate) snapshots: u64,
@@ -116,8 +118,9 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// An intake whose writer has just claimed the partition. It must be fed the journal's records from where
-    /// replay begins ([`Intake::replay`]), then the blocks above [`Intake::cursor`], before [`Intake::activate`].
+    /// An intake whose writer has just claimed the partition. It is fed the journal's records from where replay
+    /// begins ([`Intake::replay`]), then the blocks above [`Intake::cursor`], up to the last one that was there at the
+    /// claim ([`Intake::caught_up`]) or until it wants no more; then it works ([`Intake::activate`]).
     pub fn new(partition: PartitionId, settings: Settings, writer: Writer) -> Self {
         Self {
             partition,
@@ -128,6 +131,7 @@ impl Intake {
             accepted_up_to: 0,
             quarantined_blocks: std::collections::BTreeSet::new(),
             recovery: Some(Recovery::default()),
+            active: false,
             snapshot: None,
             entries_since_snapshot: 0,
             snapshots: 0,
@@ -267,7 +271,7 @@ impl Intake {
     /// Time goes on: makes due deliveries ready (at most `limit`), settles what is in doubt, writes snapshots and
     /// sends the journal what waits.
     pub fn tick(&mut self, now_ms: u64, limit: usize, policies: &dyn Policies) {
-        if self.recovery.is_some() || self.lost.is_some() {
+        if !self.active || self.lost.is_some() {
             return;
         }
         for _ in 0..limit {

@@ -125,9 +125,14 @@ impl Intake {
         Ok(())
     }
 
-    /// The journal is replayed and the blocks above the cursor are read: what is due may be sent now.
-    pub fn activate(&mut self, now_ms: u64) {
+    /// All blocks that were there at the claim are read: what the journal says of others concerns nothing that lives.
+    pub fn caught_up(&mut self) {
         self.recovery = None;
+    }
+
+    /// What is due may be sent now.
+    pub fn activate(&mut self, now_ms: u64) {
+        self.active = true;
         self.assign_overdue(now_ms);
     }
 
@@ -295,7 +300,7 @@ impl Intake {
             if held {
                 continue;
             }
-            if self.recovery.is_none() && due_ms <= now_ms {
+            if self.active && due_ms <= now_ms {
                 self.make_ready(slot);
             } else {
                 self.live.wait_until(slot, due_ms);

@@ -41,7 +41,7 @@ pub struct Copy {
 impl Intake {
     /// Asks for a purge when the head has moved: at once when by much, else every 5 seconds at most.
     pub(crate) fn trim_head(&mut self, now_ms: u64) {
-        if self.recovery.is_some() {
+        if !self.active {
             return;
         }
         let head = self.head();

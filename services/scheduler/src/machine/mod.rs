@@ -22,6 +22,7 @@ use proto::spool::BlockIndex;
 use queue::{Effect, Intake, Key, SessionId};
 
 pub use outputs::{Counts, Output};
+pub(crate) use placing::lane_hash;
 use placing::LaneInfo;
 use policies::ByConfig;
 use sessions::Session;
@@ -73,6 +74,8 @@ pub enum Input {
         /// Its index, or why it can't be read.
         index: Result<BlockIndex, String>,
     },
+    /// All blocks that were there when the partition was claimed are read.
+    CaughtUp(PartitionId),
     /// The journal's store answered.
     Journal(PartitionId, WriterEvent),
     /// A sender is attached.
@@ -102,6 +105,7 @@ struct Owned {
     /// Ready deliveries that were not assigned since the lease was about to expire.
     parked: Vec<(LaneId, Item)>,
     short_of_space: bool,
+    draining: bool,
 }
 
 /// See the module.
@@ -147,6 +151,11 @@ impl Machine {
         &self.counts
     }
 
+    /// Milliseconds from acceptance to delivery of what was delivered since the last call.
+    pub fn take_queue_times(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.counts.queue_times)
+    }
+
     /// The intakes of the owned partitions.
     pub fn intakes(&self) -> impl Iterator<Item = &Intake> {
         self.partitions.values().map(|owned| &*owned.intake)
@@ -170,6 +179,11 @@ impl Machine {
             Input::Renewed { partition, lease_until_ms } => self.renewed(partition, lease_until_ms),
             Input::Drop(partition) => self.drop_partition(partition, "its lease ended"),
             Input::Block { partition, first, sequence, index } => self.block(now_ms, partition, (first, sequence), index),
+            Input::CaughtUp(partition) => {
+                if let Some(owned) = self.partitions.get_mut(&partition) {
+                    owned.intake.caught_up();
+                }
+            }
             Input::Journal(partition, event) => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     owned.intake.journal(now_ms, event);
@@ -204,8 +218,9 @@ impl Machine {
         self.collect_effects(now_ms);
     }
 
-    /// Lets everything move that can: due deliveries, snapshots, journal records, assignments.
-    pub fn run(&mut self, now_ms: u64) {
+    /// Lets everything move that can: due deliveries, snapshots, journal records, assignments. True when it stopped
+    /// before the end, to let other inputs pass.
+    pub fn run(&mut self, now_ms: u64) -> bool {
         let policies = ByConfig(self.config.clone());
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
@@ -224,9 +239,22 @@ impl Machine {
         }
         self.collect_effects(now_ms);
         for _ in 0..DECISIONS_PER_RUN {
-            let Some(decision) = self.lanes.next(now_ms) else { break };
+            let Some(decision) = self.lanes.next(now_ms) else { return false };
             self.carry_out(now_ms, decision);
         }
+        true
+    }
+
+    /// Stops assigning, so that what is logged can be stored and the partitions handed over.
+    pub fn drain(&mut self) {
+        for owned in self.partitions.values_mut() {
+            owned.draining = true;
+        }
+    }
+
+    /// Whether everything that is logged is stored.
+    pub fn is_settled(&self) -> bool {
+        self.partitions.values().all(|owned| owned.intake.is_settled())
     }
 
     /// When [`Machine::run`] has something to do next; `now_ms` when it has at once.
@@ -267,16 +295,20 @@ impl Machine {
             lease_until_ms,
             parked: Vec::new(),
             short_of_space: false,
+            draining: false,
         };
         self.partitions.insert(partition, owned);
         self.reshape_lanes();
         self.announce_owned();
-        self.run(now_ms);
+        self.collect_effects(now_ms);
     }
 
     fn renewed(&mut self, partition: PartitionId, lease_until_ms: u64) {
         let Some(owned) = self.partitions.get_mut(&partition) else { return };
         owned.lease_until_ms = lease_until_ms;
+        if owned.draining {
+            return;
+        }
         for (lane, item) in std::mem::take(&mut owned.parked) {
             self.lanes.push(lane, item, 0);
         }

@@ -152,7 +152,7 @@ impl Machine {
         let mut created = None;
         let lane = self.lanes.lane(&source.name.as_str().into(), &key, || {
             info.shape(&config);
-            let limits = limits_of(&info.shaping, shares, hash_of(&source.name, &key));
+            let limits = limits_of(&info.shaping, shares, lane_hash(&format!("{}|{key}", source.name)));
             created = Some(info);
             limits
         });
@@ -180,7 +180,7 @@ impl Machine {
         let shares = self.shares();
         self.lanes.set_limits(|source, key| {
             let shaping = shapings.get(&(source.into(), key.into())).cloned().unwrap_or_default();
-            limits_of(&shaping, shares, hash_of(source, key))
+            limits_of(&shaping, shares, lane_hash(&format!("{source}|{key}")))
         });
     }
 
@@ -211,8 +211,8 @@ fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
     }
 }
 
-/// FNV-1a of source and site: the same in every process.
-pub(super) fn hash_of(source: &str, site: &str) -> u64 {
-    let bytes = source.bytes().chain([b'|']).chain(site.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+/// FNV-1a of a lane's name: the same in every process.
+pub(crate) fn lane_hash(name: &str) -> u64 {
+    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }

@@ -183,7 +183,7 @@ impl Machine {
             self.lanes.unassign(lane, slot, sender);
             return;
         };
-        if now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms {
+        if owned.draining || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms {
             owned.parked.push((lane, item));
             self.lanes.unassign(lane, slot, sender);
             return;

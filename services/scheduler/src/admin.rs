@@ -1,0 +1,173 @@
+//! `staffetta.admin.v1`: what the command-line tool asks.
+
+use std::pin::Pin;
+
+use config::Snapshot;
+use mail::PartitionId;
+use proto::admin::admin_server::Admin as AdminService;
+use proto::admin::{
+    ApplyRequest, ApplyResponse, JournalRecord, JournalRequest, Partition, PartitionsRequest, PartitionsResponse,
+    QueueRequest, QueueResponse,
+};
+use spool::{ConfigConflict, JournalError, JournalReader, Stores};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use crate::core::{Event, Events};
+
+/// Rows without a limit given, and at most.
+const ROWS: (usize, usize) = (1_000, 10_000);
+/// How often a concurrent `apply` is merged with.
+const APPLY_TRIES: usize = 5;
+/// Journal records read ahead of a client.
+const READ_AHEAD: usize = 64;
+
+pub(crate) struct Admin {
+    pub(crate) stores: Stores,
+    pub(crate) events: Events,
+    pub(crate) partitions: u32,
+}
+
+#[tonic::async_trait]
+impl AdminService for Admin {
+    type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
+
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let request = request.into_inner();
+        for _ in 0..APPLY_TRIES {
+            if let Some(response) = self.try_apply(&request).await? {
+                return Ok(Response::new(response));
+            }
+        }
+        Err(Status::aborted("others keep changing the configuration; try again"))
+    }
+
+    async fn queue(&self, request: Request<QueueRequest>) -> Result<Response<QueueResponse>, Status> {
+        let (answer, view) = oneshot::channel();
+        let stopping = |_| Status::unavailable("the scheduler is stopping");
+        self.events.send(Event::Queue(answer)).await.map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        let view = view.await.map_err(stopping)?;
+        let limit = match request.into_inner().limit as usize {
+            0 => ROWS.0,
+            limit => limit.min(ROWS.1),
+        };
+        let mut rows = view.rows;
+        rows.sort_by_key(|row| std::cmp::Reverse(row.ready + row.deferred + row.in_flight + row.in_doubt + row.held));
+        rows.truncate(limit);
+        Ok(Response::new(QueueResponse {
+            rows,
+            waiting: view.totals.waiting,
+            in_flight: view.totals.in_flight,
+            in_doubt: view.totals.in_doubt,
+            dsn_owed: view.totals.dsn_owed,
+            quarantined: view.totals.quarantined,
+            messages: view.totals.messages,
+        }))
+    }
+
+    async fn journal(&self, request: Request<JournalRequest>) -> Result<Response<Self::JournalStream>, Status> {
+        let request = request.into_inner();
+        if request.partition >= self.partitions {
+            return Err(Status::invalid_argument(format!("there are {} partitions, from 0", self.partitions)));
+        }
+        let store = self.stores.journal(PartitionId(request.partition));
+        let info = store.info().await.map_err(unavailable)?;
+        let from = request.from_sequence.max(info.first);
+        let reader = match (request.follow, from <= info.last) {
+            (true, _) => Some(store.follow(from)),
+            (false, true) => Some(store.replay(from, info.last)),
+            (false, false) => None,
+        };
+        let (records, stream) = mpsc::channel(READ_AHEAD);
+        if let Some(reader) = reader {
+            tokio::spawn(send_records(reader, request.since_ms, records));
+        }
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn partitions(&self, _: Request<PartitionsRequest>) -> Result<Response<PartitionsResponse>, Status> {
+        let holders = self.stores.leases().holders().await.map_err(unavailable)?;
+        let partition = |id: u32| {
+            let holder = holders.iter().find(|holder| holder.partition.0 == id);
+            Partition {
+                id,
+                owner: holder.map(|holder| holder.holder.id.clone()).unwrap_or_default(),
+                epoch: holder.map_or(0, |holder| holder.epoch),
+                address: holder.map(|holder| holder.holder.address.clone()).unwrap_or_default(),
+            }
+        };
+        let partitions = (0..self.partitions).map(partition).collect();
+        Ok(Response::new(PartitionsResponse { partitions }))
+    }
+}
+
+impl Admin {
+    /// `None` when somebody else stored a snapshot meanwhile.
+    async fn try_apply(&self, request: &ApplyRequest) -> Result<Option<ApplyResponse>, Status> {
+        let store = self.stores.config();
+        let stored = store.load().await.map_err(unavailable)?;
+        let (version, present) = match &stored {
+            None => (0, Snapshot::default()),
+            Some(stored) => {
+                let snapshot = Snapshot::from_json(&stored.body);
+                let refused = |problems: Vec<config::Problem>| {
+                    Status::failed_precondition(format!("the stored configuration can't be read: {}", texts(&problems).join("; ")))
+                };
+                (stored.version, snapshot.map_err(refused)?)
+            }
+        };
+        let (merged, changes) = match present.merge(&request.documents, request.prune) {
+            Ok(merged) => merged,
+            Err(problems) => {
+                let problems = texts(&problems);
+                return Ok(Some(ApplyResponse { problems, ..ApplyResponse::default() }));
+            }
+        };
+        let changes = changes.iter().map(ToString::to_string).collect();
+        let hash = merged.hash().to_owned();
+        let is_same = stored.as_ref().is_some_and(|stored| stored.hash == hash);
+        if request.dry_run || is_same {
+            return Ok(Some(ApplyResponse { problems: Vec::new(), version, hash, changes }));
+        }
+        match store.put(merged.to_json().into_bytes().into(), &hash, version).await {
+            Ok(version) => {
+                tracing::info!(version, hash, "the configuration was changed");
+                Ok(Some(ApplyResponse { problems: Vec::new(), version, hash, changes }))
+            }
+            Err(ConfigConflict::Changed { .. }) => Ok(None),
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+}
+
+fn texts(problems: &[config::Problem]) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
+fn unavailable(error: spool::Error) -> Status {
+    Status::unavailable(error.to_string())
+}
+
+/// Sends records until the client goes or the end is reached.
+async fn send_records(mut reader: JournalReader, since_ms: u64, records: mpsc::Sender<Result<JournalRecord, Status>>) {
+    while let Some(record) = reader.next().await {
+        let item = match record {
+            Ok(record) => {
+                let too_old = since_ms > 0 && journal::decode(&record.bytes).is_ok_and(|decoded| decoded.written_at_ms < since_ms);
+                if too_old {
+                    continue;
+                }
+                Ok(JournalRecord { sequence: record.sequence, record: record.bytes })
+            }
+            Err(JournalError::Unavailable(_)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+                continue;
+            }
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        };
+        if records.send(item).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! The task that feeds the machine and passes on what it wants.
+
+use std::collections::HashMap;
+
+use mail::PartitionId;
+use proto::admin::QueueRow;
+use proto::dispatch::{SchedulerFrame, SchedulerItem, SenderFrame};
+use queue::{SessionId, Totals};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::errands::Errands;
+use crate::machine::{Input, Machine, Output};
+use crate::metrics::Metrics;
+use crate::partition::Partition;
+
+/// Events taken at once.
+const BATCH: usize = 1024;
+/// Items per frame to a sender.
+const FRAME: usize = 256;
+/// How often metrics are brought up to date.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// How long a stop waits for the journals.
+const SETTLE: Duration = Duration::from_millis(1500);
+/// Longest sleep, so that a lease that runs out is seen in time.
+const LONGEST_SLEEP_MS: u64 = 250;
+
+/// For the core.
+pub(crate) enum Event {
+    /// For the machine.
+    Machine(Input),
+    /// A partition is ours, with the tasks that serve it.
+    Owned {
+        intake: Box<queue::Intake>,
+        lease_until_ms: u64,
+        partition: Partition,
+    },
+    /// A sender opened a stream.
+    Attach(SessionId, mpsc::Sender<SchedulerFrame>),
+    /// A sender said something.
+    Frame(SessionId, SenderFrame),
+    /// A sender's stream broke.
+    Detach(SessionId),
+    /// Somebody wants to see the queue.
+    Queue(oneshot::Sender<QueueView>),
+    /// Whether an upload is the content of a live message.
+    HasUpload(PartitionId, String, oneshot::Sender<bool>),
+    /// Stop: hand everything over. Answered when the journals are settled.
+    Stop(oneshot::Sender<()>),
+}
+
+/// What waits.
+pub(crate) struct QueueView {
+    pub(crate) rows: Vec<QueueRow>,
+    pub(crate) totals: Totals,
+}
+
+/// The way to the core.
+pub(crate) type Events = mpsc::Sender<Event>;
+
+pub(crate) struct Core {
+    machine: Machine,
+    clock: Clock,
+    metrics: Metrics,
+    errands: Errands,
+    partitions: HashMap<PartitionId, Partition>,
+    sessions: HashMap<SessionId, Outgoing>,
+    /// Tells the ownership which partitions were dropped.
+    dropped: mpsc::UnboundedSender<(PartitionId, String)>,
+}
+
+/// Items on their way to a sender.
+struct Outgoing {
+    frames: mpsc::Sender<SchedulerFrame>,
+    items: Vec<SchedulerItem>,
+}
+
+impl Core {
+    pub(crate) fn new(
+        machine: Machine,
+        clock: Clock,
+        errands: Errands,
+        dropped: mpsc::UnboundedSender<(PartitionId, String)>,
+    ) -> Self {
+        Self {
+            machine,
+            clock,
+            metrics: Metrics::new(),
+            errands,
+            partitions: HashMap::new(),
+            sessions: HashMap::new(),
+            dropped,
+        }
+    }
+
+    /// Runs until all ways to it are closed.
+    pub(crate) async fn run(mut self, mut events: mpsc::Receiver<Event>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut metrics_due = Instant::now();
+        let mut more = false;
+        let mut stopping: Option<(oneshot::Sender<()>, Instant)> = None;
+        loop {
+            let wake = self.sleep(more);
+            tokio::select! {
+                count = events.recv_many(&mut batch, BATCH) => if count == 0 { return },
+                () = tokio::time::sleep(wake) => {}
+            }
+            let now_ms = self.clock.now_ms();
+            for event in batch.drain(..) {
+                if let Event::Stop(done) = event {
+                    self.machine.drain();
+                    stopping = Some((done, Instant::now() + SETTLE));
+                } else {
+                    self.take(now_ms, event);
+                }
+            }
+            more = self.machine.run(now_ms);
+            self.pass_on();
+            if Instant::now() >= metrics_due {
+                self.metrics.update(&mut self.machine);
+                metrics_due = Instant::now() + METRICS_EVERY;
+            }
+            let settled = |until: Instant| self.machine.is_settled() || Instant::now() >= until;
+            if stopping.as_ref().is_some_and(|(_, until)| settled(*until)) {
+                if let Some((done, _)) = stopping.take() {
+                    // Nobody waits any more: then nobody needs the answer.
+                    done.send(()).ok();
+                }
+            }
+        }
+    }
+
+    fn sleep(&self, more: bool) -> Duration {
+        if more {
+            return Duration::ZERO;
+        }
+        let longest = Duration::from_millis(LONGEST_SLEEP_MS);
+        self.machine.next_wake().map_or(longest, |at_ms| self.clock.until(at_ms).min(longest))
+    }
+
+    fn take(&mut self, now_ms: u64, event: Event) {
+        match event {
+            Event::Machine(input) => self.machine.step(now_ms, input),
+            Event::Owned { intake, lease_until_ms, partition } => {
+                self.partitions.insert(intake.partition(), partition);
+                self.machine.step(now_ms, Input::Owned { intake, lease_until_ms });
+            }
+            Event::Attach(session, frames) => {
+                self.sessions.insert(session, Outgoing { frames, items: Vec::new() });
+                self.machine.step(now_ms, Input::Attached(session));
+            }
+            Event::Frame(session, frame) => {
+                for item in frame.items {
+                    self.machine.step(now_ms, Input::Sender(session, item));
+                }
+            }
+            Event::Detach(session) => {
+                self.sessions.remove(&session);
+                self.machine.step(now_ms, Input::Detached(session));
+            }
+            // Who asked may have gone.
+            Event::Queue(answer) => {
+                answer.send(self.view()).ok();
+            }
+            Event::HasUpload(partition, upload_id, answer) => {
+                let intake = self.machine.intakes().find(|intake| intake.partition() == partition);
+                answer.send(intake.is_none_or(|intake| intake.has_upload(&upload_id))).ok();
+            }
+            Event::Stop(_) => {}
+        }
+    }
+
+    fn pass_on(&mut self) {
+        let outputs: Vec<Output> = self.machine.outputs().collect();
+        for output in outputs {
+            self.pass_on_one(output);
+        }
+        for (partition, tasks) in &self.partitions {
+            let intake = self.machine.intakes().find(|intake| intake.partition() == *partition);
+            if let Some(intake) = intake {
+                tasks.set_state(intake.wants_blocks(), intake.fullness());
+            }
+        }
+        for outgoing in self.sessions.values_mut() {
+            outgoing.flush();
+        }
+    }
+
+    fn pass_on_one(&mut self, output: Output) {
+        match output {
+            Output::ToSender(session, item) => {
+                if let Some(outgoing) = self.sessions.get_mut(&session) {
+                    outgoing.items.push(item);
+                }
+            }
+            Output::Journal(partition, effect) => self.with(partition, |tasks| tasks.journal(effect)),
+            Output::Resolve(domain) => self.errands.resolve(domain),
+            Output::AskGrant { lane, key, limit, want, used, outside } => {
+                let owned = self.partitions.keys().map(|partition| partition.0).collect();
+                self.errands.ask_grant(lane, key, limit, want, used, outside, owned);
+            }
+            Output::TrimSpool(partition, below) => self.with(partition, |tasks| tasks.trim_spool(below)),
+            Output::TrimJournal(partition, below) => self.with(partition, |tasks| tasks.trim_journal(below)),
+            Output::DeleteUpload(partition, id) => self.with(partition, |tasks| tasks.delete_upload(id)),
+            Output::Copy(partition, copy) => self.with(partition, |tasks| tasks.copy(copy)),
+            Output::Dropped(partition, reason) => {
+                tracing::warn!(partition = partition.0, reason, "the partition is not owned any more");
+                self.partitions.remove(&partition);
+                // The ownership ends before the core only when the process stops.
+                self.dropped.send((partition, reason)).ok();
+            }
+            Output::Alarm(partition, what) => tracing::error!(partition = partition.0, "{what}"),
+        }
+    }
+
+    fn with(&self, partition: PartitionId, act: impl FnOnce(&Partition)) {
+        if let Some(tasks) = self.partitions.get(&partition) {
+            act(tasks);
+        }
+    }
+
+    fn view(&self) -> QueueView {
+        let mut totals = Totals::default();
+        let mut rows: Vec<QueueRow> = Vec::new();
+        for intake in self.machine.intakes() {
+            let of_partition = intake.totals();
+            totals.waiting += of_partition.waiting;
+            totals.in_flight += of_partition.in_flight;
+            totals.in_doubt += of_partition.in_doubt;
+            totals.dsn_owed += of_partition.dsn_owed;
+            totals.quarantined += of_partition.quarantined;
+            totals.messages += of_partition.messages;
+            rows.extend(intake.rows().into_iter().map(|row| QueueRow {
+                site: self.machine.site_of(&row.domain).unwrap_or_default().to_owned(),
+                domain: row.domain,
+                tenant: row.tenant,
+                stream: row.stream,
+                ready: row.ready,
+                deferred: row.deferred,
+                in_flight: row.in_flight,
+                in_doubt: row.in_doubt,
+                held: row.held,
+                next_due_ms: row.next_due_ms.unwrap_or(0),
+            }));
+        }
+        QueueView { rows: merge(rows), totals }
+    }
+}
+
+/// One row for each domain, tenant and stream over all partitions.
+fn merge(rows: Vec<QueueRow>) -> Vec<QueueRow> {
+    let mut merged: HashMap<(String, String, String), QueueRow> = HashMap::new();
+    for row in rows {
+        let key = (row.domain.clone(), row.tenant.clone(), row.stream.clone());
+        let Some(sum) = merged.get_mut(&key) else {
+            merged.insert(key, row);
+            continue;
+        };
+        sum.ready += row.ready;
+        sum.deferred += row.deferred;
+        sum.in_flight += row.in_flight;
+        sum.in_doubt += row.in_doubt;
+        sum.held += row.held;
+        sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
+            (0, due) | (due, 0) => due,
+            (one, other) => one.min(other),
+        };
+    }
+    merged.into_values().collect()
+}
+
+impl Outgoing {
+    /// Sends what waits in frames. When the sender is slow to take them they wait here: what is under way is
+    /// bounded by its credit.
+    fn flush(&mut self) {
+        while !self.items.is_empty() {
+            let rest = self.items.split_off(self.items.len().min(FRAME));
+            let items = std::mem::replace(&mut self.items, rest);
+            if let Err(mpsc::error::TrySendError::Full(frame)) = self.frames.try_send(SchedulerFrame { items }) {
+                let rest = std::mem::replace(&mut self.items, frame.items);
+                self.items.extend(rest);
+                return;
+            }
+        }
+    }
+}
+
+/// Sends an input to the core; when the core is gone nothing matters any more.
+pub(crate) async fn tell(events: &Events, input: Input) {
+    events.send(Event::Machine(input)).await.ok();
+}

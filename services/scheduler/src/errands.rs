@@ -1,0 +1,129 @@
+//! What the machine wants from the network: sites of domains, grants of rates.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dns::Resolver;
+use egress::{GrantNews, LaneId, RateLimit, SiteNews};
+use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
+use mail::Domain;
+
+use crate::clock::Clock;
+use crate::core::{Events, tell};
+use crate::machine::Input;
+
+/// While Redis does not answer it is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Runs errands in tasks of their own and brings the results to the core.
+pub(crate) struct Errands {
+    resolver: Resolver,
+    grants: Grants,
+    clock: Clock,
+    events: Events,
+    partitions: u32,
+    /// By lane: the slice that is drawn on, and what no answered request has reported yet.
+    books: Arc<Mutex<HashMap<LaneId, Book>>>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Book {
+    slice: Option<SliceId>,
+    used: u64,
+    outside: u64,
+}
+
+impl Errands {
+    pub(crate) fn new(resolver: Resolver, grants: Grants, clock: Clock, events: Events, partitions: u32) -> Self {
+        Self {
+            resolver,
+            grants,
+            clock,
+            events,
+            partitions,
+            books: Arc::default(),
+        }
+    }
+
+    pub(crate) fn resolve(&self, domain: Arc<str>) {
+        let (resolver, events) = (self.resolver.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let news = site_of(&resolver, &domain).await;
+            tell(&events, Input::Resolved(domain, news)).await;
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
+    pub(crate) fn ask_grant(&self, lane: LaneId, key: String, limit: RateLimit, want: u64, used: u64, outside: u64, owned: Vec<u32>) {
+        let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
+        let books = self.books.clone();
+        let share = limits::safe_share(limit.count, self.partitions, &owned, crate::machine::lane_hash(&key));
+        tokio::spawn(async move {
+            let book = note_use(&books, lane, used, outside);
+            let window = Duration::from_millis(limit.per_ms);
+            let request = GrantRequest {
+                key,
+                limit: limit.count,
+                window,
+                want,
+                ttl: GrantRequest::good_ttl(window),
+                previous: book.slice.map(|slice_id| SliceUse { slice_id, used: book.used, last_use_ago: Duration::ZERO }),
+                outside: book.outside,
+            };
+            let asked_ms = clock.now_ms();
+            let answer = grants.ask(&request).await;
+            let news = take_answer(&books, lane, book, answer, asked_ms, clock.now_ms(), share);
+            tell(&events, Input::Grant(lane, news)).await;
+        });
+    }
+}
+
+/// Adds to what is to be reported for a lane.
+fn note_use(books: &Mutex<HashMap<LaneId, Book>>, lane: LaneId, used: u64, outside: u64) -> Book {
+    let mut books = books.lock().expect("nobody panics while holding the books");
+    let book = books.entry(lane).or_default();
+    book.used += used;
+    book.outside += outside;
+    *book
+}
+
+fn take_answer(
+    books: &Mutex<HashMap<LaneId, Book>>,
+    lane: LaneId,
+    reported: Book,
+    answer: Result<GrantReply, limits::Unavailable>,
+    asked_ms: u64,
+    now_ms: u64,
+    share: u64,
+) -> GrantNews {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let mut books = books.lock().expect("nobody panics while holding the books");
+    let book = books.entry(lane).or_default();
+    let Ok(reply) = answer else {
+        // Reported again with the next question.
+        return GrantNews::Share { share, until_ms: now_ms + milliseconds(ASK_AGAIN) };
+    };
+    book.used -= reported.used;
+    book.outside -= reported.outside;
+    book.slice = None;
+    match reply {
+        GrantReply::Granted { slice_id, amount, expires } => {
+            book.slice = Some(slice_id);
+            GrantNews::Granted { amount, until_ms: asked_ms + milliseconds(expires) }
+        }
+        GrantReply::Nothing { retry_after } => GrantNews::Nothing { retry_ms: now_ms + milliseconds(retry_after) },
+        GrantReply::Unknown { safe_for } => GrantNews::Share { share, until_ms: now_ms + milliseconds(safe_for) },
+    }
+}
+
+async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
+    let Ok(name) = Domain::parse(domain) else {
+        return SiteNews::Permanent("5.1.2", "the domain is not valid".to_owned());
+    };
+    match resolver.mail_hosts(&name).await {
+        Ok(hosts) => SiteNews::Site(hosts.site().into()),
+        Err(error) if error.is_permanent() => SiteNews::Permanent(error.enhanced(), error.to_string()),
+        Err(error) => SiteNews::Temporary(error.to_string()),
+    }
+}

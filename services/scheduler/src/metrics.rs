@@ -1,0 +1,108 @@
+//! What the scheduler tells Prometheus.
+
+use proto::journal::Disposition;
+use telemetry::{Histogram, IntCounter, IntGauge};
+
+use crate::machine::{Counts, Machine};
+
+const DISPOSITIONS: [Disposition; 8] = [
+    Disposition::Delivered,
+    Disposition::Deferred,
+    Disposition::Bounced,
+    Disposition::Expired,
+    Disposition::Suppressed,
+    Disposition::Cancelled,
+    Disposition::Returned,
+    Disposition::InDoubt,
+];
+
+pub(crate) struct Metrics {
+    dispositions: Vec<(Disposition, IntCounter)>,
+    assigned: IntCounter,
+    returned: IntCounter,
+    refused: IntCounter,
+    unroutable: IntCounter,
+    quarantined: IntCounter,
+    waiting: IntGauge,
+    in_flight: IntGauge,
+    in_doubt: IntGauge,
+    dsn_owed: IntGauge,
+    messages: IntGauge,
+    partitions: IntGauge,
+    ready: IntGauge,
+    slots: IntGauge,
+    queue_seconds: Histogram,
+    seen: Counts,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let recipients = telemetry::counter_with(
+            "staffetta_scheduler_recipients_total",
+            "Recipients by disposition of an attempt.",
+            &["disposition"],
+        );
+        let child = |disposition: Disposition| {
+            let name = disposition.as_str_name().trim_start_matches("DISPOSITION_").to_ascii_lowercase();
+            (disposition, recipients.with_label_values(&[name.as_str()]))
+        };
+        Self {
+            dispositions: DISPOSITIONS.into_iter().map(child).collect(),
+            assigned: telemetry::counter("staffetta_scheduler_assignments_total", "Deliveries given to senders."),
+            returned: telemetry::counter("staffetta_scheduler_returned_total", "Assignments that came back unbegun."),
+            refused: telemetry::counter("staffetta_scheduler_refused_total", "Begins that were refused."),
+            unroutable: telemetry::counter("staffetta_scheduler_unroutable_total", "Times that a ready delivery found no route or pool."),
+            quarantined: telemetry::counter("staffetta_scheduler_quarantined_total", "Blocks and messages put into quarantine."),
+            waiting: telemetry::gauge("staffetta_scheduler_waiting_recipients", "Recipients that wait in owned partitions."),
+            in_flight: telemetry::gauge("staffetta_scheduler_in_flight_deliveries", "Deliveries at senders."),
+            in_doubt: telemetry::gauge("staffetta_scheduler_in_doubt_deliveries", "Begun deliveries whose sender is gone."),
+            dsn_owed: telemetry::gauge("staffetta_scheduler_dsn_owed_recipients", "Recipients whose DSN is not yet spooled."),
+            messages: telemetry::gauge("staffetta_scheduler_live_messages", "Messages with a recipient that is not final."),
+            partitions: telemetry::gauge("staffetta_scheduler_owned_partitions", "Partitions owned."),
+            ready: telemetry::gauge("staffetta_scheduler_ready_deliveries", "Deliveries that wait in lanes for a slot, a grant or credit."),
+            slots: telemetry::gauge("staffetta_scheduler_connection_slots", "Connection slots in use or idle at senders."),
+            queue_seconds: telemetry::histogram(
+                "staffetta_scheduler_queue_seconds",
+                "Time from acceptance to delivery.",
+                telemetry::latency_buckets(),
+            ),
+            seen: Counts::default(),
+        }
+    }
+
+    /// Brings everything up to date.
+    pub(crate) fn update(&mut self, machine: &mut Machine) {
+        let queue_times = machine.take_queue_times();
+        for milliseconds in queue_times {
+            self.queue_seconds.observe(milliseconds as f64 / 1000.0);
+        }
+        let counts = machine.counts();
+        for (disposition, counter) in &self.dispositions {
+            counter.inc_by(counts.with(*disposition) - self.seen.with(*disposition));
+        }
+        self.assigned.inc_by(counts.assigned - self.seen.assigned);
+        self.returned.inc_by(counts.returned - self.seen.returned);
+        self.refused.inc_by(counts.refused - self.seen.refused);
+        self.unroutable.inc_by(counts.unroutable - self.seen.unroutable);
+        self.quarantined.inc_by(counts.quarantined - self.seen.quarantined);
+        self.seen = counts.clone();
+        let mut sums = [0_u64; 5];
+        for intake in machine.intakes() {
+            let totals = intake.totals();
+            let of_partition = [totals.waiting, totals.in_flight, totals.in_doubt, totals.dsn_owed, totals.messages];
+            sums.iter_mut().zip(of_partition).for_each(|(sum, value)| *sum += value);
+        }
+        let gauges = [&self.waiting, &self.in_flight, &self.in_doubt, &self.dsn_owed, &self.messages];
+        for (gauge, sum) in gauges.into_iter().zip(sums) {
+            set(gauge, sum);
+        }
+        set(&self.partitions, machine.intakes().count() as u64);
+        let (ready, slots) = machine.lane_totals();
+        set(&self.ready, ready as u64);
+        set(&self.slots, slots as u64);
+    }
+}
+
+fn set(gauge: &IntGauge, value: u64) {
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}

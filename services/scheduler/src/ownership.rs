@@ -1,0 +1,232 @@
+//! Which partitions are ours: leases, taken, renewed and given back.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mail::PartitionId;
+use queue::Settings;
+use runtime::Shutdown;
+use spool::{Holder, Lease, LeaseHolder, Renewal, Stores};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::core::{Event, Events, tell};
+use crate::machine::Input;
+use crate::partition::Partition;
+use crate::takeover::{self, TakenOver};
+
+const TTL: Duration = Duration::from_secs(7);
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+/// How often free partitions are looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(400);
+/// A partition that could not be taken over is left alone for so long.
+const REST: Duration = Duration::from_secs(15);
+/// Kind under which schedulers announce themselves.
+const MEMBER: &str = "scheduler";
+/// How long a silent scheduler counts as present.
+const MEMBER_TTL: Duration = Duration::from_secs(6);
+/// A partition that nobody with fewer has taken for so long is taken by anybody.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+struct Held {
+    lease: Lease,
+    renewed: Instant,
+    takeover: Option<JoinHandle<Result<TakenOver, takeover::Error>>>,
+}
+
+pub(crate) struct Ownership {
+    pub(crate) stores: Stores,
+    pub(crate) holder: Holder,
+    pub(crate) partitions: u32,
+    pub(crate) clock: Clock,
+    pub(crate) settings: Settings,
+    pub(crate) events: Events,
+    pub(crate) dropped: mpsc::UnboundedReceiver<(PartitionId, String)>,
+}
+
+impl Ownership {
+    /// Takes and keeps partitions until shutdown, then hands them over.
+    pub(crate) async fn run(mut self, shutdown: Shutdown) {
+        let mut held: BTreeMap<PartitionId, Held> = BTreeMap::new();
+        let mut resting: HashMap<PartitionId, Instant> = HashMap::new();
+        let mut free_since: HashMap<PartitionId, Instant> = HashMap::new();
+        let mut members = self.stores.members().watch(MEMBER);
+        let mut announcement = None;
+        while !shutdown.is_requested() {
+            if announcement.is_none() {
+                let address = self.holder.address.clone().into();
+                announcement = self.stores.members().announce(MEMBER, &self.holder.id, address, MEMBER_TTL).await.ok();
+            }
+            while let Ok((partition, _)) = self.dropped.try_recv() {
+                resting.insert(partition, Instant::now() + Duration::from_secs(1));
+                self.give_back(&mut held, partition).await;
+            }
+            self.renew(&mut held).await;
+            self.finish_takeovers(&mut held, &mut resting).await;
+            resting.retain(|_, until| *until > Instant::now());
+            let schedulers = members.borrow_and_update().as_ref().map_or(1, |present| present.len().max(1));
+            match self.stores.leases().holders().await {
+                Ok(holders) => self.balance(&mut held, &resting, &mut free_since, &holders, schedulers).await,
+                Err(error) => tracing::warn!(%error, "the leases can't be read"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = shutdown.requested() => {}
+            }
+        }
+        self.hand_over(held).await;
+        if let Some(announcement) = announcement {
+            // It expires by itself otherwise.
+            announcement.withdraw().await.ok();
+        }
+    }
+
+    /// Renews what is due; what can't be renewed in time is dropped.
+    async fn renew(&self, held: &mut BTreeMap<PartitionId, Held>) {
+        let mut lost = Vec::new();
+        for (partition, held) in held.iter_mut() {
+            if held.renewed.elapsed() < RENEW_EVERY {
+                continue;
+            }
+            match self.stores.leases().renew(&mut held.lease).await {
+                Ok(Renewal::Lost) => lost.push(*partition),
+                Ok(Renewal::Renewed { .. }) => {
+                    held.renewed = held.lease.asked_at();
+                    if held.takeover.is_none() {
+                        let lease_until_ms = self.clock.at(held.lease.valid_until());
+                        tell(&self.events, Input::Renewed { partition: *partition, lease_until_ms }).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(partition = partition.0, %error, "the lease was not renewed");
+                    if Instant::now() >= held.lease.valid_until() {
+                        lost.push(*partition);
+                    }
+                }
+            }
+        }
+        for partition in lost {
+            tracing::warn!(partition = partition.0, "the lease is lost");
+            tell(&self.events, Input::Drop(partition)).await;
+            if let Some(held) = held.remove(&partition) {
+                if let Some(takeover) = held.takeover {
+                    takeover.abort();
+                }
+            }
+        }
+    }
+
+    /// Gives partitions whose journal is replayed to the core.
+    async fn finish_takeovers(&self, held: &mut BTreeMap<PartitionId, Held>, resting: &mut HashMap<PartitionId, Instant>) {
+        let ready: Vec<PartitionId> =
+            held.iter().filter(|(_, held)| held.takeover.as_ref().is_some_and(JoinHandle::is_finished)).map(|(id, _)| *id).collect();
+        for partition in ready {
+            let Some(state) = held.get_mut(&partition) else { continue };
+            let Some(takeover) = state.takeover.take() else { continue };
+            match takeover.await {
+                Ok(Ok(taken)) => {
+                    state.lease.set_epoch(taken.intake.epoch());
+                    let event = Event::Owned {
+                        lease_until_ms: self.clock.at(state.lease.valid_until()),
+                        partition: Partition::start(&self.stores, partition, taken.blocks, &self.events),
+                        intake: Box::new(taken.intake),
+                    };
+                    // The core ends before the ownership only when the process stops.
+                    self.events.send(event).await.ok();
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(partition = partition.0, %error, "the partition can't be taken over");
+                    resting.insert(partition, Instant::now() + REST);
+                    self.give_back(held, partition).await;
+                }
+                Err(error) => {
+                    tracing::error!(partition = partition.0, %error, "taking the partition over failed");
+                    resting.insert(partition, Instant::now() + REST);
+                    self.give_back(held, partition).await;
+                }
+            }
+        }
+    }
+
+    /// Takes free partitions up to a fair share (and beyond it what stays free), gives back what is more than that.
+    async fn balance(
+        &self,
+        held: &mut BTreeMap<PartitionId, Held>,
+        resting: &HashMap<PartitionId, Instant>,
+        free_since: &mut HashMap<PartitionId, Instant>,
+        holders: &[LeaseHolder],
+        schedulers: usize,
+    ) {
+        let fair = (self.partitions as usize).div_ceil(schedulers);
+        for partition in (0..self.partitions).map(PartitionId) {
+            if held.contains_key(&partition) || holders.iter().any(|holder| holder.partition == partition) {
+                free_since.remove(&partition);
+                continue;
+            }
+            let since = *free_since.entry(partition).or_insert_with(Instant::now);
+            let wanted = held.len() < fair || since.elapsed() >= PATIENCE;
+            if wanted && !resting.contains_key(&partition) {
+                self.take(held, partition).await;
+            }
+        }
+        if held.len() > fair {
+            let surplus = held.iter().rev().find(|(_, held)| held.takeover.is_none()).map(|(id, _)| *id);
+            if let Some(partition) = surplus {
+                tracing::info!(partition = partition.0, schedulers, "handing the partition over to balance");
+                tell(&self.events, Input::Drop(partition)).await;
+                self.give_back(held, partition).await;
+            }
+        }
+    }
+
+    async fn take(&self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
+        match self.stores.leases().acquire(partition, &self.holder, TTL).await {
+            Ok(Some(lease)) => {
+                let (stores, clock, id, settings) = (self.stores.clone(), self.clock, self.holder.id.clone(), self.settings);
+                let takeover = async move { takeover::take_over(&stores, clock, partition, &id, settings).await };
+                let state = Held {
+                    renewed: lease.asked_at(),
+                    lease,
+                    takeover: Some(tokio::spawn(takeover)),
+                };
+                held.insert(partition, state);
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(partition = partition.0, %error, "the lease was not taken"),
+        }
+    }
+
+    async fn give_back(&self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
+        let Some(held) = held.remove(&partition) else { return };
+        if let Some(takeover) = held.takeover {
+            takeover.abort();
+        }
+        if let Err(error) = self.stores.leases().release(held.lease).await {
+            tracing::warn!(partition = partition.0, %error, "the lease was not given back; it expires");
+        }
+    }
+
+    /// Lets the journals settle, then gives everything back.
+    async fn hand_over(&self, mut held: BTreeMap<PartitionId, Held>) {
+        let (done, settled) = oneshot::channel();
+        if self.events.send(Event::Stop(done)).await.is_ok() {
+            // The core answers within its own bound, or is gone.
+            settled.await.ok();
+        }
+        let partitions: Vec<PartitionId> = held.keys().copied().collect();
+        for partition in partitions {
+            tell(&self.events, Input::Drop(partition)).await;
+            self.give_back(&mut held, partition).await;
+        }
+    }
+}
+
+/// The holder of this process.
+pub(crate) fn holder(id: &Arc<str>, address: &str) -> Holder {
+    Holder {
+        id: id.to_string(),
+        address: address.to_owned(),
+    }
+}

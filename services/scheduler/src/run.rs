@@ -1,0 +1,167 @@
+//! Starting the scheduler.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use config::Snapshot;
+use limits::{Grants, Options as GrantOptions};
+use proto::admin::admin_server::AdminServer;
+use proto::dispatch::dispatch_server::DispatchServer;
+use proto::{Attached, Call, Dispatch};
+use queue::Settings;
+use runtime::{Bootstrap, Readiness, Shutdown};
+use spool::Stores;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::admin::Admin;
+use crate::clock::Clock;
+use crate::core::{Core, Event, Events};
+use crate::dispatch::Streams;
+use crate::errands::Errands;
+use crate::machine::{Input, Machine};
+use crate::ownership::{Ownership, holder};
+
+/// Events on their way to the core; then their makers wait.
+const EVENTS: usize = 16 * 1024;
+
+/// The scheduler can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The resolver can't be set up.
+    #[error("DNS: {0}")]
+    Dns(#[from] dns::Error),
+    /// The Redis URL is no URL.
+    #[error("Redis: {0}")]
+    Limits(#[from] limits::Error),
+    /// The gRPC address can't be served.
+    #[error("serving {address}: {source}")]
+    Serve {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+    /// The health endpoint can't be served.
+    #[error(transparent)]
+    Health(#[from] runtime::HealthError),
+}
+
+/// A scheduler at work in this process.
+pub struct Scheduler {
+    streams: Streams,
+    events: Events,
+    stores: Stores,
+    partitions: u32,
+    ownership: JoinHandle<()>,
+}
+
+impl Dispatch for Scheduler {
+    fn attach(&self) -> Call<'_, Attached> {
+        self.streams.attach()
+    }
+}
+
+impl Scheduler {
+    /// Starts taking partitions. `partitions` as `Stores::open` told.
+    pub fn start(
+        bootstrap: &Bootstrap,
+        stores: &Stores,
+        partitions: u32,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        shutdown: Shutdown,
+    ) -> Result<Self, Error> {
+        let clock = Clock::new();
+        let id: Arc<str> = uuid::Uuid::now_v7().to_string().into();
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let (dropped, drops) = mpsc::unbounded_channel();
+        let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
+        let grants = Grants::connect(GrantOptions::new(&bootstrap.redis.url))?;
+        let errands = Errands::new(resolver, grants, clock, events.clone(), partitions);
+        let machine = Machine::new(&*id, partitions);
+        tokio::spawn(Core::new(machine, clock, errands, dropped).run(inbox));
+        tokio::spawn(follow_config(snapshots, events.clone()));
+        let ownership = Ownership {
+            stores: stores.clone(),
+            holder: holder(&id, &bootstrap.scheduler.advertise),
+            partitions,
+            clock,
+            settings: Settings::default(),
+            events: events.clone(),
+            dropped: drops,
+        };
+        Ok(Self {
+            streams: Streams::new(events.clone()),
+            events,
+            stores: stores.clone(),
+            partitions,
+            ownership: tokio::spawn(ownership.run(shutdown)),
+        })
+    }
+
+    /// Waits until everything is handed over after a shutdown.
+    pub async fn stopped(self) {
+        // A panic there is told by the runtime; there is nothing left to wait for.
+        self.ownership.await.ok();
+    }
+}
+
+async fn follow_config(mut snapshots: watch::Receiver<Arc<Snapshot>>, events: Events) {
+    loop {
+        let snapshot = snapshots.borrow_and_update().clone();
+        if events.send(Event::Machine(Input::Config(snapshot))).await.is_err() || snapshots.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Serves the gRPC services of a scheduler until shutdown.
+pub async fn serve(bootstrap: &Bootstrap, scheduler: &Scheduler, shutdown: Shutdown) -> Result<(), Error> {
+    let address = bootstrap.scheduler.listen;
+    let admin = Admin {
+        stores: scheduler.stores.clone(),
+        events: scheduler.events.clone(),
+        partitions: scheduler.partitions,
+    };
+    let dispatch = DispatchServer::new(scheduler.streams.clone())
+        .max_decoding_message_size(proto::MAX_DISPATCH_FRAME_BYTES)
+        .max_encoding_message_size(proto::MAX_DISPATCH_FRAME_BYTES);
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(3)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(3)))
+        .add_service(dispatch)
+        .add_service(AdminServer::new(admin))
+        .serve_with_shutdown(address, async move {
+            shutdown.requested().await;
+            // Streams are open for ever: what they carry is handed over by then, and they break with the process.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        })
+        .await
+        .map_err(|source| Error::Serve { address, source })
+}
+
+/// Runs the scheduler with its health endpoint until shutdown, then hands its partitions over.
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    stores: Stores,
+    partitions: u32,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let readiness = Readiness::new();
+    readiness.set("started", true);
+    runtime::serve_health(bootstrap.scheduler.metrics, readiness, shutdown.clone()).await?;
+    let scheduler = Scheduler::start(&bootstrap, &stores, partitions, snapshots, shutdown.clone())?;
+    let served = {
+        let serving = serve(&bootstrap, &scheduler, shutdown.clone());
+        tokio::pin!(serving);
+        tokio::select! {
+            served = &mut serving => served,
+            () = shutdown.requested() => Ok(()),
+        }
+    };
+    shutdown.request();
+    scheduler.stopped().await;
+    served
+}
