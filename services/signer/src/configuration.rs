@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub async fn follow_configuration(
     stores: &Stores,
     shutdown: &Shutdown,
-) -> watch::Receiver<Arc<Snapshot>> {
+) -> Result<watch::Receiver<Arc<Snapshot>>, Error> {
     let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
     let mut version = None;
     if let Some(first) = first(stores, shutdown).await? {
