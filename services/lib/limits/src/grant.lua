@@ -44,7 +44,7 @@ if seen > now then
 end
 
 local function add_use(time, count)
-  if count <= 0 then return end
+  if count <= 0 or time + window <= past then return end
   local position = #uses
   while position > 0 and uses[position][1] > time do position = position - 1 end
   local near = uses[position] and math.floor(uses[position][1] / grain) == math.floor(time / grain)
@@ -64,9 +64,9 @@ uses = still
 still = {}
 for _, slice in ipairs(slices) do
   if slice[1] == previous then
-    -- Reported: what was used counts from its last use, the rest is free. Not found: it was reported before,
-    -- or ended long ago, or was merged below and counts in full.
-    add_use(now - previous_age, previous_used)
+    -- Reported: what was used counts from its last use, which was not after its end; the rest is free. Not
+    -- found: it was reported before, or ended long ago, or was merged below and counts in full.
+    add_use(math.min(now - previous_age, slice[3]), previous_used)
   elseif slice[3] + window > past then
     still[#still + 1] = slice
   end

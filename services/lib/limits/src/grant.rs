@@ -17,7 +17,8 @@ pub struct SliceUse {
     pub slice_id: SliceId,
     /// How much of it was used.
     pub used: u64,
-    /// How long ago the last use was, at the time of the request; zero is always safe.
+    /// How long ago the last use was, at the time of the request; zero is always safe, and costs little as long
+    /// as reports come soon after the end of the slice, which bounds it.
     pub last_use_ago: Duration,
 }
 

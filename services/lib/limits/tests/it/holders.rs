@@ -103,6 +103,31 @@ async fn what_was_not_used_is_free_at_once_and_what_was_used_counts_for_a_window
 }
 
 #[tokio::test]
+async fn a_late_report_is_not_dated_after_the_end_of_the_slice() {
+    let (_server, grants, mut wish) = ready(1).await;
+    let used_at = Instant::now();
+    let slices = take_all(&grants, &wish).await;
+    assert_eq!(slices.len(), 1);
+    tokio::time::sleep(WINDOW * 3 / 4).await;
+    wish.previous = Some(SliceUse {
+        slice_id: slices[0].0,
+        used: 1,
+        last_use_ago: Duration::ZERO,
+    });
+    let GrantReply::Nothing { retry_after } = grants.ask(&wish).await.unwrap() else {
+        panic!("it was used less than a window ago");
+    };
+    wish.previous = None;
+    tokio::time::sleep(retry_after).await;
+    assert!(matches!(
+        grants.ask(&wish).await.unwrap(),
+        GrantReply::Granted { .. }
+    ));
+    let waited = used_at.elapsed();
+    assert!(waited >= WINDOW && waited < WINDOW * 3 / 2, "{waited:?}");
+}
+
+#[tokio::test]
 async fn a_report_that_is_sent_again_frees_nothing_twice() {
     let (_server, grants, mut wish) = ready(16).await;
     let slices = take_all(&grants, &wish).await;
