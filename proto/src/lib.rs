@@ -7,7 +7,7 @@ macro_rules! generated {
             //! Generated from the `.proto` file of the same name.
             pub mod v1 {
                 //! Version 1.
-                #![allow(clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use, reason = "generated code")]
+                #![allow(clippy::all, clippy::unwrap_used, clippy::let_underscore_must_use, clippy::allow_attributes_without_reason, reason = "generated code")]
                 include!(concat!(env!("OUT_DIR"), "/staffetta.", stringify!($noun), ".v1.rs"));
             }
             pub use v1::*;
@@ -25,3 +25,7 @@ pub use calls::{Attached, Call, CallError, Dispatch, Sign};
 mod sign_client;
 #[cfg(feature = "grpc")]
 pub use sign_client::{BatchingSigner, GrpcSigner, MAX_SIGN_CALL_BYTES, MAX_SIGN_REQUESTS};
+#[cfg(feature = "grpc")]
+mod dispatch_client;
+#[cfg(feature = "grpc")]
+pub use dispatch_client::{GrpcDispatch, MAX_DISPATCH_FRAME_BYTES};

@@ -1,0 +1,29 @@
+//! The sender: takes assignments from the schedulers, speaks SMTP with the hosts of the destination, and
+//! reports what they said. Holds nothing on disk.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | `run` | start, finding the schedulers, graceful stop |
+//! | `stream`, `outbox` | the dispatch stream to one scheduler |
+//! | `ledger`, `desk` | what is held, may be finished, and is owed: begin, permit, report |
+//! | `delivery` | one delivery from assignment to report |
+//! | `content`, `signing` | the message and its signature |
+//! | `slots` | the connections that are open between deliveries |
+//! | `session` | SMTP: finding a host, opening a connection, the transaction |
+
+mod content;
+mod delivery;
+mod desk;
+mod lane;
+mod ledger;
+mod metrics;
+mod outbox;
+mod run;
+mod session;
+mod signing;
+mod slots;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use run::{Error, Links, Schedulers, run};

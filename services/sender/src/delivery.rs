@@ -1,0 +1,237 @@
+//! One delivery: read, sign, connect, transact, report.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::{Bytes, BytesMut};
+use mail::{MessageId, PartitionId, Place};
+use proto::Sign;
+use proto::dispatch::{Assignment, DeliveryRef, RecipientReport, Report, ReturnReason};
+use proto::journal::{Reply, Stage};
+use proto::signer::SignRequest;
+use proto::spool::IndexEntry;
+
+use crate::content::{Loaded, ReadMessage};
+use crate::desk::Hold;
+use crate::lane::Lane;
+use crate::metrics::Metrics;
+use crate::session::{Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Unfit, recipients, transact, variant};
+use crate::signing::{Unsigned, sign};
+use crate::slots::{Lease, Slots};
+
+/// What deliveries work with.
+pub(crate) struct Tools {
+    pub messages: Arc<dyn ReadMessage>,
+    pub signer: Arc<dyn Sign>,
+    pub opener: Opener,
+    pub metrics: Arc<Metrics>,
+}
+
+/// An assignment with its surroundings.
+pub(crate) struct Delivery {
+    pub tools: Arc<Tools>,
+    pub slots: Arc<Slots>,
+    pub lane: Arc<Lane>,
+    pub assignment: Assignment,
+    pub delivery: DeliveryRef,
+    pub message_id: MessageId,
+    pub hold: Hold,
+}
+
+/// The delivery is given back, without having begun.
+struct NotNow(ReturnReason, String);
+
+impl From<Unfit> for NotNow {
+    fn from(unfit: Unfit) -> Self {
+        Self(ReturnReason::Damaged, unfit.to_string())
+    }
+}
+
+/// How a delivery came to its end.
+struct Finished {
+    outcome: Outcome,
+    mx_host: String,
+    mx_address: String,
+    tls: bool,
+}
+
+impl Delivery {
+    /// Runs to the report, whatever happens.
+    pub async fn run(self) {
+        let started = Instant::now();
+        let started_at_ms = runtime::now_ms();
+        let slot = (self.lane.id, self.assignment.slot);
+        let slots = self.slots.clone();
+        let (idle_timeout, most_messages) = (self.lane.idle_timeout, self.lane.messages_per_connection);
+        let prepared = self.prepare().await;
+        let mut lease = slots.lease(slot, idle_timeout).await;
+        let ended = match prepared {
+            Ok(mail) => self.deliver(&mail, &mut lease).await.map(|finished| (mail, finished)),
+            Err(not_now) => Err(not_now),
+        };
+        // The scheduler hears of the delivery before it hears of the slot: a slot with a delivery can't be free.
+        let usable = match ended {
+            Ok((mail, Some(finished))) => {
+                let usable = finished.outcome.keep;
+                self.report(&mail, finished, started, started_at_ms);
+                usable
+            }
+            Ok((_, None)) => {
+                self.hold.forget();
+                true
+            }
+            Err(NotNow(reason, detail)) => {
+                tracing::info!(message = %self.message_id, reason = reason.as_str_name(), detail, "assignment returned");
+                self.hold.give_back(reason, &detail);
+                true
+            }
+        };
+        settle(lease, usable, most_messages);
+    }
+
+    async fn prepare(&self) -> Result<Mail, NotNow> {
+        let tools = &self.tools;
+        let started = Instant::now();
+        let place = Place { sequence: self.assignment.sequence, index: self.assignment.index };
+        let read = tools.messages.read(PartitionId(self.delivery.partition), place, self.message_id);
+        let Loaded { entry, content, room } = read.await.map_err(|unreadable| NotNow(unreadable.reason, unreadable.detail))?;
+        let read_at = Instant::now();
+        tools.metrics.wait_block.observe((read_at - started).as_secs_f64());
+        let request = sign_request(&entry, &self.delivery.ordinals, &content)?;
+        let signed = sign(&*tools.signer, request).await;
+        tools.metrics.wait_sign.observe(read_at.elapsed().as_secs_f64());
+        let signatures = signed.map_err(|unsigned| match unsigned {
+            Unsigned::Refused(detail) => NotNow(ReturnReason::SignerUnavailable, detail),
+            Unsigned::Unavailable(detail) => {
+                tracing::warn!(message = %self.message_id, detail, "no signature");
+                // A detail would say that somebody must change something.
+                NotNow(ReturnReason::SignerUnavailable, String::new())
+            }
+        })?;
+        Ok(Mail::new(&entry, &self.delivery.ordinals, signatures, content, room)?)
+    }
+
+    /// `None` when the delivery is no longer ours.
+    async fn deliver(&self, mail: &Mail, lease: &mut Lease) -> Result<Option<Finished>, NotNow> {
+        let tools = &self.tools;
+        let way = match tools.opener.way(&self.lane, &self.assignment.domain).await {
+            Ok(way) => way,
+            Err(failure) => return self.unopened(mail, failure, true).map(Some),
+        };
+        if lease.connection.as_mut().is_some_and(|connection| !connection.is_quiet()) {
+            lease.connection = None;
+        }
+        let mut permit = None;
+        loop {
+            let connection = match &mut lease.connection {
+                Some(connection) => {
+                    tools.metrics.reused.inc();
+                    connection
+                }
+                // Rare, and large: not a part of every delivery's memory.
+                none => match Box::pin(tools.opener.open(&self.lane, &way)).await {
+                    Ok(connection) => none.insert(connection),
+                    Err(failure) => return self.unopened(mail, failure, false).map(Some),
+                },
+            };
+            match transact(connection, mail, &self.hold, &mut permit, &tools.metrics).await {
+                Ended::Lost => lease.connection = None,
+                Ended::Gone => return Ok(None),
+                Ended::Done(outcome) => {
+                    return Ok(Some(Finished {
+                        outcome,
+                        mx_host: connection.host.to_string(),
+                        mx_address: connection.address.ip().to_string(),
+                        tls: connection.is_tls(),
+                    }));
+                }
+            }
+        }
+    }
+
+    fn unopened(&self, mail: &Mail, failure: OpenFailure, keep: bool) -> Result<Finished, NotNow> {
+        match failure {
+            OpenFailure::SiteChanged(site) => Err(NotNow(ReturnReason::SiteChanged, site)),
+            OpenFailure::Failed { reply, host, address } => {
+                let replies = vec![reply; mail.recipients.len()];
+                Ok(Finished {
+                    outcome: Outcome { replies, dot_sent: false, aborted: false, keep },
+                    mx_host: host,
+                    mx_address: address.map(|address| address.to_string()).unwrap_or_default(),
+                    tls: false,
+                })
+            }
+        }
+    }
+
+    fn report(self, mail: &Mail, finished: Finished, started: Instant, started_at_ms: u64) {
+        let outcome = finished.outcome;
+        let metrics = &self.tools.metrics;
+        for reply in &outcome.replies {
+            metrics.recipient(reply.stage(), reply.code);
+        }
+        let no_reply = |reply: &Reply| reply.stage() == Stage::FinalDot && reply.code == 0;
+        metrics.ended(started.elapsed(), outcome.aborted, outcome.dot_sent && outcome.replies.iter().any(no_reply));
+        let first = outcome.replies.first();
+        tracing::debug!(
+            message = %self.message_id,
+            stage = first.map_or("", |reply| crate::metrics::stage_name(reply.stage())),
+            code = first.map_or(0, |reply| reply.code),
+            dot_sent = outcome.dot_sent,
+            "attempt ended"
+        );
+        let recipient = |(recipient, reply): (&MailRecipient, Reply)| RecipientReport {
+            ordinal: recipient.ordinal,
+            address: recipient.address.as_str().to_owned(),
+            reply: Some(reply),
+        };
+        let report = Report {
+            delivery: Some(self.delivery),
+            recipients: mail.recipients.iter().zip(outcome.replies).map(recipient).collect(),
+            mx_host: finished.mx_host,
+            mx_address: finished.mx_address,
+            tls: finished.tls,
+            started_at_ms,
+            finished_at_ms: runtime::now_ms(),
+            dot_sent: outcome.dot_sent,
+        };
+        self.hold.finish(report);
+    }
+}
+
+/// Puts the connection back, or closes it: in silence when it broke, else with QUIT.
+fn settle(mut lease: Lease, usable: bool, most_messages: u32) {
+    if !usable {
+        lease.connection = None;
+        return;
+    }
+    let worn_out = lease.connection.as_ref().is_some_and(|connection| most_messages > 0 && connection.transactions() >= most_messages);
+    let closing = if worn_out { Some(lease) } else { lease.put_back() };
+    if let Some(closing) = closing {
+        closing.quit();
+    }
+}
+
+/// What the signer needs: the header section as it will be sent, and the hash of the body.
+fn sign_request(entry: &IndexEntry, ordinals: &[u32], content: &Bytes) -> Result<SignRequest, NotNow> {
+    let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
+    let variant = variant(entry, &recipients(entry, ordinals)?)?;
+    let section = content.slice(..(entry.header_length as usize).min(content.len()));
+    // Without the empty line after it.
+    let section = if section.ends_with(b"\r\n\r\n") { section.slice(..section.len() - 2) } else { section };
+    let header = if variant.is_empty() {
+        section
+    } else {
+        let mut header = BytesMut::with_capacity(variant.len() + section.len());
+        header.extend_from_slice(&variant);
+        header.extend_from_slice(&section);
+        header.freeze()
+    };
+    Ok(SignRequest {
+        domain: envelope.from_domain.clone(),
+        header,
+        body_hash: entry.body_hash.clone(),
+        own_message: envelope.return_path.is_empty() && envelope.credential.is_empty(),
+    })
+}
+

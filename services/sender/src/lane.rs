@@ -1,0 +1,57 @@
+//! How to reach a site from a source, as the scheduler says.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+pub(crate) use proto::dispatch::TlsPolicy;
+
+/// A lane, read.
+#[derive(Debug, Clone)]
+pub(crate) struct Lane {
+    pub id: u32,
+    /// `None` = any address.
+    pub source_address: Option<IpAddr>,
+    pub ehlo: String,
+    pub site: String,
+    /// Host name or address literal; empty = the MX hosts of the recipient domain.
+    pub smart_host: String,
+    pub port: u16,
+    pub allow_private: bool,
+    /// 0 = no limit.
+    pub messages_per_connection: u32,
+    pub tls: TlsPolicy,
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+/// When the lane names none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl TryFrom<proto::dispatch::Lane> for Lane {
+    type Error = String;
+
+    fn try_from(lane: proto::dispatch::Lane) -> Result<Self, String> {
+        let source_address = match lane.source_address.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| format!("lane {}: {text:?} is no source address", lane.id))?),
+        };
+        let port = u16::try_from(lane.port).ok().filter(|port| *port > 0);
+        // A policy of a later release may be stricter than any we know: never weaker than asked for.
+        let tls = TlsPolicy::try_from(lane.tls).map_err(|_| format!("lane {}: unknown TLS policy {}", lane.id, lane.tls))?;
+        let or = |milliseconds: u32, default| if milliseconds == 0 { default } else { Duration::from_millis(milliseconds.into()) };
+        Ok(Self {
+            id: lane.id,
+            source_address,
+            ehlo: lane.ehlo,
+            site: lane.site,
+            smart_host: lane.smart_host,
+            port: port.ok_or_else(|| format!("lane {}: {} is no port", lane.id, lane.port))?,
+            allow_private: lane.allow_private,
+            messages_per_connection: lane.messages_per_connection,
+            tls,
+            connect_timeout: or(lane.connect_timeout_ms, CONNECT_TIMEOUT),
+            idle_timeout: or(lane.idle_timeout_ms, IDLE_TIMEOUT),
+        })
+    }
+}

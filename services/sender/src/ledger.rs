@@ -1,0 +1,427 @@
+//! What this sender holds, may finish and still owes: the sender's side of begin and permit.
+//!
+//! Pure: no clock, no tasks, no sockets. The rules that keep a message from going out twice are here:
+//!
+//! - An assignment or a permit of an older epoch than the newest seen for its partition is refused.
+//! - A delivery that is begun waits for the permit of exactly its attempt; when the stream that assigned
+//!   it breaks, or the partition goes to another owner, the wait ends with a denial.
+//! - Leave to send the final dot is given only while the permit lasts and its epoch is the newest.
+//! - A report is kept until a scheduler says that it is stored, and sent again to every new owner.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use proto::dispatch::{Begin, DeliveryRef, InFlight, PartitionEpoch, Report, ReturnReason, Returned, SenderItem, sender_item};
+
+/// An open stream to a scheduler; a number of this process, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct StreamId(pub u64);
+
+/// An attempt of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    partition: u32,
+    epoch: u64,
+    message: [u8; 16],
+    /// First of the ordinals: deliveries of one message share no recipient.
+    ordinal: u32,
+    attempt: u32,
+}
+
+impl Key {
+    /// `None` when the reference names no message or no recipient.
+    pub fn of(delivery: &DeliveryRef) -> Option<Self> {
+        Some(Self {
+            partition: delivery.partition,
+            epoch: delivery.epoch,
+            message: delivery.message_id.as_ref().try_into().ok()?,
+            ordinal: *delivery.ordinals.first()?,
+            attempt: delivery.attempt,
+        })
+    }
+}
+
+/// A hold on a delivery. The same attempt may be assigned again after a broken stream; the ticket tells
+/// the two apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    pub key: Key,
+    serial: u64,
+}
+
+/// The delivery is no longer this task's: it was returned, or its stream broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gone;
+
+/// Why a begun delivery gets no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    StreamBroken,
+    StaleEpoch,
+    Refused,
+    /// It came and has run out.
+    Expired,
+    /// None has come.
+    NoPermit,
+}
+
+impl Denied {
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::StreamBroken => "the stream to the scheduler broke before the permit",
+            Self::StaleEpoch => "the partition has a new owner",
+            Self::Refused => "the scheduler knows no such attempt",
+            Self::Expired => "the permit ran out",
+            Self::NoPermit => "no permit came",
+        }
+    }
+}
+
+/// What is to be done outside.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Effect<T, W> {
+    Send(StreamId, SenderItem),
+    /// End the task of a delivery that is not begun.
+    Stop(T),
+    /// Tell the task that waits: until when the final dot may be sent, or that it may not.
+    Answer(W, Result<Instant, Denied>),
+}
+
+#[derive(Debug)]
+enum Phase<W> {
+    Preparing,
+    Begun(W),
+    Permitted { until: Instant },
+    Denied(Denied),
+    DotSent,
+}
+
+struct Held<T, W> {
+    serial: u64,
+    stream: StreamId,
+    delivery: DeliveryRef,
+    task: Option<T>,
+    phase: Phase<W>,
+}
+
+struct Owed {
+    report: Report,
+    sent_on: Option<StreamId>,
+}
+
+struct Stream {
+    credit: usize,
+    held: usize,
+}
+
+/// Everything that this sender holds and owes. `T` names a task, `W` what waits for a permit.
+pub(crate) struct Ledger<T, W> {
+    serial: u64,
+    draining: bool,
+    most_owed: usize,
+    streams: HashMap<StreamId, Stream>,
+    newest: HashMap<u32, u64>,
+    owners: HashMap<u32, (u64, StreamId)>,
+    held: HashMap<Key, Held<T, W>>,
+    owed: HashMap<Key, Owed>,
+}
+
+impl<T, W> Ledger<T, W> {
+    /// `most_owed`: no assignments are taken while more reports than this are not stored.
+    pub fn new(most_owed: usize) -> Self {
+        Self {
+            serial: 0,
+            draining: false,
+            most_owed,
+            streams: HashMap::new(),
+            newest: HashMap::new(),
+            owners: HashMap::new(),
+            held: HashMap::new(),
+            owed: HashMap::new(),
+        }
+    }
+
+    /// A stream is open; what is in flight from earlier ones goes into its Hello.
+    pub fn attach(&mut self, stream: StreamId, credit: u32) -> Vec<InFlight> {
+        self.streams.insert(stream, Stream { credit: credit as usize, held: 0 });
+        let in_flight = |held: &Held<T, W>| InFlight { delivery: Some(held.delivery.clone()), begun: !matches!(held.phase, Phase::Preparing) };
+        self.held.values().map(in_flight).collect()
+    }
+
+    /// The stream broke. What it assigned and is not begun is dropped (its lanes and slots are gone with
+    /// it, the scheduler assigns it again), what waits for its permit is denied.
+    pub fn detach(&mut self, stream: StreamId) -> Vec<Effect<T, W>> {
+        self.streams.remove(&stream);
+        self.owners.retain(|_, (_, owner)| *owner != stream);
+        let mut effects = Vec::new();
+        self.end_where(&mut effects, |held| held.stream == stream, Denied::StreamBroken, None);
+        effects
+    }
+
+    /// No more assignments; what is not begun is given back.
+    pub fn drain(&mut self) -> Vec<Effect<T, W>> {
+        self.draining = true;
+        let mut effects = Vec::new();
+        let preparing: Vec<Key> = self.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Preparing)).map(|(key, _)| *key).collect();
+        for key in preparing {
+            self.give_up_preparing(key, Some(ReturnReason::Draining), &mut effects);
+        }
+        effects
+    }
+
+    /// The partitions of the scheduler at the other end, all of them.
+    pub fn owns(&mut self, stream: StreamId, partitions: &[PartitionEpoch]) -> Vec<Effect<T, W>> {
+        let mut effects = Vec::new();
+        self.owners.retain(|partition, (_, owner)| *owner != stream || partitions.iter().any(|owned| owned.partition == *partition));
+        for owned in partitions {
+            self.learn(stream, owned.partition, owned.epoch, &mut effects);
+        }
+        let lost = |held: &Held<T, W>| held.stream == stream && !partitions.iter().any(|owned| owned.partition == held.delivery.partition);
+        self.end_where(&mut effects, lost, Denied::StaleEpoch, Some(ReturnReason::StaleEpoch));
+        effects
+    }
+
+    /// Takes an assignment, or says why not. [`Self::started`] has to follow.
+    pub fn assign(
+        &mut self,
+        stream: StreamId,
+        delivery: &DeliveryRef,
+        effects: &mut Vec<Effect<T, W>>,
+    ) -> Result<Ticket, (ReturnReason, &'static str)> {
+        let key = Key::of(delivery).ok_or((ReturnReason::Unspecified, "the assignment names no message or no recipient"))?;
+        if self.newest.get(&key.partition).is_some_and(|newest| key.epoch < *newest) {
+            return Err((ReturnReason::StaleEpoch, "a newer epoch of the partition is known"));
+        }
+        if self.draining {
+            return Err((ReturnReason::Draining, "the sender is stopping"));
+        }
+        self.learn(stream, key.partition, key.epoch, effects);
+        if self.held.contains_key(&key) || self.owed.contains_key(&key) {
+            return Err((ReturnReason::Unspecified, "this attempt is held or reported already"));
+        }
+        let Some(open) = self.streams.get_mut(&stream) else {
+            return Err((ReturnReason::Unspecified, "the stream is closed"));
+        };
+        if open.held >= open.credit {
+            return Err((ReturnReason::Unspecified, "more assignments than credit"));
+        }
+        if self.owed.len() >= self.most_owed {
+            return Err((ReturnReason::Unspecified, "too many reports are not stored yet"));
+        }
+        open.held += 1;
+        self.serial += 1;
+        let held = Held { serial: self.serial, stream, delivery: delivery.clone(), task: None, phase: Phase::Preparing };
+        self.held.insert(key, held);
+        Ok(Ticket { key, serial: self.serial })
+    }
+
+    /// The task of an assignment; it comes back when the assignment is over already and the task is to be ended.
+    pub fn started(&mut self, ticket: Ticket, task: T) -> Option<T> {
+        match self.of(ticket) {
+            Some(held) => {
+                held.task = Some(task);
+                None
+            }
+            None => Some(task),
+        }
+    }
+
+    /// MAIL FROM is about to be sent.
+    pub fn begin(&mut self, ticket: Ticket, waiter: W, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
+        let held = self.of(ticket).ok_or(Gone)?;
+        if !matches!(held.phase, Phase::Preparing) {
+            return Err(Gone);
+        }
+        held.phase = Phase::Begun(waiter);
+        let item = sender_item::Kind::Begin(Begin { delivery: Some(held.delivery.clone()) });
+        effects.push(Effect::Send(held.stream, SenderItem { kind: Some(item) }));
+        Ok(())
+    }
+
+    /// A permit was received at `received`. One that fits nothing is of no effect.
+    pub fn permit(&mut self, stream: StreamId, delivery: &DeliveryRef, valid: Duration, received: Instant) -> Option<Effect<T, W>> {
+        let key = Key::of(delivery)?;
+        let stale = self.newest.get(&key.partition).is_some_and(|newest| key.epoch < *newest);
+        let held = self.held.get_mut(&key)?;
+        if held.stream != stream || held.delivery.ordinals != delivery.ordinals || !matches!(held.phase, Phase::Begun(_)) {
+            return None;
+        }
+        let until = received + valid;
+        let (phase, answer) = if stale {
+            (Phase::Denied(Denied::StaleEpoch), Err(Denied::StaleEpoch))
+        } else {
+            (Phase::Permitted { until }, Ok(until))
+        };
+        match std::mem::replace(&mut held.phase, phase) {
+            Phase::Begun(waiter) => Some(Effect::Answer(waiter, answer)),
+            _ => None,
+        }
+    }
+
+    /// Asked right before the bytes of the final dot are written; from a yes on, the dot counts as sent.
+    pub fn may_send_dot(&mut self, ticket: Ticket, now: Instant) -> Result<(), Denied> {
+        let newest = self.newest.get(&ticket.key.partition).copied().unwrap_or(0);
+        let held = self.of(ticket).ok_or(Denied::NoPermit)?;
+        match held.phase {
+            Phase::Permitted { .. } if ticket.key.epoch < newest => Err(Denied::StaleEpoch),
+            Phase::Permitted { until } if now >= until => Err(Denied::Expired),
+            Phase::Permitted { .. } => {
+                held.phase = Phase::DotSent;
+                Ok(())
+            }
+            Phase::Denied(why) => Err(why),
+            Phase::Preparing | Phase::Begun(_) | Phase::DotSent => Err(Denied::NoPermit),
+        }
+    }
+
+    /// The attempt is over: the report is owed until it is stored.
+    pub fn finish(&mut self, ticket: Ticket, report: Report, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
+        self.of(ticket).ok_or(Gone)?;
+        self.release(ticket.key);
+        let owner = self.owners.get(&ticket.key.partition).map(|(_, owner)| *owner);
+        if let Some(owner) = owner {
+            effects.push(send_report(owner, report.clone()));
+        }
+        self.owed.insert(ticket.key, Owed { report, sent_on: owner });
+        Ok(())
+    }
+
+    /// The attempt was not begun.
+    pub fn give_back(&mut self, ticket: Ticket, reason: ReturnReason, detail: &str, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
+        self.of(ticket).ok_or(Gone)?;
+        if let Some(held) = self.release(ticket.key) {
+            effects.push(send_returned(held.stream, held.delivery, reason, detail));
+        }
+        Ok(())
+    }
+
+    /// The task of the ticket ended without an outcome (a defect): how far it had come, if it is still held.
+    pub fn unfinished(&mut self, ticket: Ticket) -> Option<Unfinished> {
+        let held = self.of(ticket)?;
+        Some(match held.phase {
+            Phase::Preparing => Unfinished::NotBegun,
+            Phase::DotSent => Unfinished::DotSent,
+            Phase::Begun(_) | Phase::Permitted { .. } | Phase::Denied(_) => Unfinished::Begun,
+        })
+    }
+
+    /// A report is in the journal.
+    pub fn stored(&mut self, delivery: &DeliveryRef) {
+        if let Some(key) = Key::of(delivery) {
+            self.owed.remove(&key);
+        }
+    }
+
+    /// The scheduler knows no such attempt: nothing of it is reported or finished any more.
+    pub fn refused(&mut self, delivery: &DeliveryRef) -> Option<Effect<T, W>> {
+        let key = Key::of(delivery)?;
+        self.owed.remove(&key);
+        match &self.held.get(&key)?.phase {
+            Phase::Preparing => self.release(key)?.task.map(Effect::Stop),
+            Phase::Begun(_) => {
+                let held = self.held.get_mut(&key)?;
+                match std::mem::replace(&mut held.phase, Phase::Denied(Denied::Refused)) {
+                    Phase::Begun(waiter) => Some(Effect::Answer(waiter, Err(Denied::Refused))),
+                    _ => None,
+                }
+            }
+            Phase::Permitted { .. } | Phase::Denied(_) | Phase::DotSent => None,
+        }
+    }
+
+    /// The delivery that the ticket holds.
+    pub fn delivery(&mut self, ticket: Ticket) -> Option<DeliveryRef> {
+        self.of(ticket).map(|held| held.delivery.clone())
+    }
+
+    /// Deliveries held.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Reports not yet stored.
+    pub fn owed(&self) -> usize {
+        self.owed.len()
+    }
+
+    fn of(&mut self, ticket: Ticket) -> Option<&mut Held<T, W>> {
+        self.held.get_mut(&ticket.key).filter(|held| held.serial == ticket.serial)
+    }
+
+    fn release(&mut self, key: Key) -> Option<Held<T, W>> {
+        let held = self.held.remove(&key)?;
+        if let Some(stream) = self.streams.get_mut(&held.stream) {
+            stream.held -= 1;
+        }
+        Some(held)
+    }
+
+    /// The scheduler at this stream owns the partition under this epoch.
+    fn learn(&mut self, stream: StreamId, partition: u32, epoch: u64, effects: &mut Vec<Effect<T, W>>) {
+        let newest = self.newest.entry(partition).or_insert(epoch);
+        let is_new = epoch > *newest;
+        *newest = epoch.max(*newest);
+        if is_new {
+            let stale = |held: &Held<T, W>| held.delivery.partition == partition && held.delivery.epoch < epoch;
+            self.end_where(effects, stale, Denied::StaleEpoch, Some(ReturnReason::StaleEpoch));
+        }
+        let known = self.owners.get(&partition).copied();
+        if known == Some((epoch, stream)) || known.is_some_and(|(known, _)| epoch < known) || epoch < self.newest[&partition] {
+            return;
+        }
+        self.owners.insert(partition, (epoch, stream));
+        for (key, owed) in &mut self.owed {
+            if key.partition == partition && owed.sent_on != Some(stream) {
+                owed.sent_on = Some(stream);
+                effects.push(send_report(stream, owed.report.clone()));
+            }
+        }
+    }
+
+    /// Ends what is not begun and denies what waits for a permit; what has its permit goes on.
+    fn end_where(&mut self, effects: &mut Vec<Effect<T, W>>, which: impl Fn(&Held<T, W>) -> bool, why: Denied, returned: Option<ReturnReason>) {
+        let keys: Vec<Key> = self.held.iter().filter(|(_, held)| which(held)).map(|(key, _)| *key).collect();
+        for key in keys {
+            let Some(held) = self.held.get_mut(&key) else { continue };
+            match held.phase {
+                Phase::Preparing => self.give_up_preparing(key, returned, effects),
+                Phase::Begun(_) => {
+                    if let Phase::Begun(waiter) = std::mem::replace(&mut held.phase, Phase::Denied(why)) {
+                        effects.push(Effect::Answer(waiter, Err(why)));
+                    }
+                }
+                Phase::Permitted { .. } | Phase::Denied(_) | Phase::DotSent => {}
+            }
+        }
+    }
+
+    fn give_up_preparing(&mut self, key: Key, returned: Option<ReturnReason>, effects: &mut Vec<Effect<T, W>>) {
+        let Some(held) = self.release(key) else { return };
+        effects.extend(held.task.map(Effect::Stop));
+        if let Some(reason) = returned {
+            effects.push(send_returned(held.stream, held.delivery, reason, ""));
+        }
+    }
+}
+
+/// How far a task came that ended without an outcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    NotBegun,
+    Begun,
+    DotSent,
+}
+
+fn send_report<T, W>(stream: StreamId, report: Report) -> Effect<T, W> {
+    Effect::Send(stream, SenderItem { kind: Some(sender_item::Kind::Report(report)) })
+}
+
+fn send_returned<T, W>(stream: StreamId, delivery: DeliveryRef, reason: ReturnReason, detail: &str) -> Effect<T, W> {
+    Effect::Send(stream, returned_item(delivery, reason, detail))
+}
+
+/// "Given back", as an item.
+pub(crate) fn returned_item(delivery: DeliveryRef, reason: ReturnReason, detail: &str) -> SenderItem {
+    let returned = Returned { delivery: Some(delivery), reason: reason.into(), detail: detail.into() };
+    SenderItem { kind: Some(sender_item::Kind::Returned(returned)) }
+}

@@ -1,0 +1,129 @@
+//! What this service counts.
+
+use proto::dispatch::ReturnReason;
+use proto::journal::Stage;
+use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge};
+
+/// Handles of the metrics of the sender.
+pub(crate) struct Metrics {
+    recipients: IntCounterVec,
+    delivered: IntCounter,
+    returned: IntCounterVec,
+    aborted: IntCounter,
+    in_doubt: IntCounter,
+    delivery: Histogram,
+    pub wait_block: Histogram,
+    pub wait_sign: Histogram,
+    pub wait_permit: Histogram,
+    pub connections: IntGauge,
+    pub connects: IntCounterVec,
+    pub tls: IntCounterVec,
+    pub reused: IntCounter,
+    held: IntGauge,
+    owed: IntGauge,
+    pub streams: IntGauge,
+}
+
+/// What became of a recipient, as far as the reply's first digit tells.
+fn result_of(code: u32) -> &'static str {
+    match code {
+        200..=299 => "accepted",
+        400..=499 => "transient",
+        500..=599 => "permanent",
+        _ => "no_reply",
+    }
+}
+
+/// Value of the label `stage`.
+pub(crate) fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Unspecified => "unspecified",
+        Stage::Dns => "dns",
+        Stage::Connect => "connect",
+        Stage::Banner => "banner",
+        Stage::Ehlo => "ehlo",
+        Stage::Starttls => "starttls",
+        Stage::Auth => "auth",
+        Stage::Mail => "mail",
+        Stage::Rcpt => "rcpt",
+        Stage::Data => "data",
+        Stage::FinalDot => "final_dot",
+        Stage::Prepare => "prepare",
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Self {
+        let recipients = telemetry::counter_with(
+            "staffetta_sender_recipients_total",
+            "Recipients of ended attempts, by the stage that decided and the kind of reply.",
+            &["stage", "result"],
+        );
+        let waits = telemetry::histogram_with(
+            "staffetta_sender_wait_seconds",
+            "Time that a delivery waited for its block, its signature, its permit.",
+            telemetry::latency_buckets(),
+            &["for"],
+        );
+        Self {
+            delivered: recipients.with_label_values(&["final_dot", "accepted"]),
+            recipients,
+            returned: telemetry::counter_with("staffetta_sender_returned_total", "Assignments given back, by reason.", &["reason"]),
+            aborted: telemetry::counter("staffetta_sender_aborted_total", "Transactions ended without a final dot for want of a permit."),
+            in_doubt: telemetry::counter("staffetta_sender_in_doubt_total", "Attempts whose final dot was sent and got no reply."),
+            delivery: telemetry::histogram(
+                "staffetta_sender_delivery_seconds",
+                "From assignment to report.",
+                telemetry::latency_buckets(),
+            ),
+            wait_block: waits.with_label_values(&["block"]),
+            wait_sign: waits.with_label_values(&["signature"]),
+            wait_permit: waits.with_label_values(&["permit"]),
+            connections: telemetry::gauge("staffetta_sender_connections", "Open SMTP connections."),
+            connects: telemetry::counter_with("staffetta_sender_connects_total", "Connection attempts, by result.", &["result"]),
+            tls: telemetry::counter_with("staffetta_sender_tls_total", "SMTP connections made, by version of TLS.", &["version"]),
+            reused: telemetry::counter("staffetta_sender_reused_connections_total", "Transactions on a connection that was open already."),
+            held: telemetry::gauge("staffetta_sender_deliveries_in_flight", "Deliveries held."),
+            owed: telemetry::gauge("staffetta_sender_unstored_reports", "Reports that no scheduler has stored yet."),
+            streams: telemetry::gauge("staffetta_sender_scheduler_streams", "Open streams to schedulers."),
+        }
+    }
+
+    pub fn recipient(&self, stage: Stage, code: u32) {
+        if stage == Stage::FinalDot && (200..300).contains(&code) {
+            self.delivered.inc();
+        } else {
+            self.recipients.with_label_values(&[stage_name(stage), result_of(code)]).inc();
+        }
+    }
+
+    pub fn ended(&self, took: std::time::Duration, aborted: bool, in_doubt: bool) {
+        self.delivery.observe(took.as_secs_f64());
+        if aborted {
+            self.aborted.inc();
+        }
+        if in_doubt {
+            self.in_doubt.inc();
+        }
+    }
+
+    pub fn returned(&self, reason: ReturnReason) {
+        let name = match reason {
+            ReturnReason::Unspecified => "unspecified",
+            ReturnReason::Draining => "draining",
+            ReturnReason::NotFound => "not_found",
+            ReturnReason::Damaged => "damaged",
+            ReturnReason::SiteChanged => "site_changed",
+            ReturnReason::SignerUnavailable => "signer_unavailable",
+            ReturnReason::StaleEpoch => "stale_epoch",
+            ReturnReason::StorageUnavailable => "storage_unavailable",
+            ReturnReason::Connection => "connection",
+        };
+        self.returned.with_label_values(&[name]).inc();
+    }
+
+    pub fn open(&self, held: usize, owed: usize) {
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.owed.set(i64::try_from(owed).unwrap_or(i64::MAX));
+    }
+}

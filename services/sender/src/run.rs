@@ -1,0 +1,209 @@
+//! The service: start, work, graceful stop.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::{BatchingSigner, Dispatch, GrpcDispatch, GrpcSigner, Sign};
+use runtime::{Bootstrap, Shutdown};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::content::{ReadMessage, SpooledMessages};
+use crate::delivery::Tools;
+use crate::desk::Desk;
+use crate::metrics::Metrics;
+use crate::session::Opener;
+use crate::stream::{Sender, hold_stream};
+
+/// The ways to the other services.
+pub struct Links {
+    /// Signs; calls are batched here.
+    pub signer: Arc<dyn Sign>,
+    /// Assigns work.
+    pub schedulers: Schedulers,
+}
+
+/// Where the schedulers are.
+pub enum Schedulers {
+    /// These and no others: in the same process.
+    Fixed(Vec<Arc<dyn Dispatch>>),
+    /// Those that are announced in the stores as members of the kind `scheduler`, with `host:port` as value.
+    Announced,
+}
+
+impl Links {
+    /// To services in other processes: the signers of the bootstrap, the announced schedulers. Must be
+    /// called inside a tokio runtime.
+    pub fn remote(bootstrap: &Bootstrap) -> Result<Self, Error> {
+        let signer = GrpcSigner::new(&bootstrap.sender.signers).map_err(Error::Signer)?;
+        Ok(Self { signer: Arc::new(signer), schedulers: Schedulers::Announced })
+    }
+}
+
+/// The sender can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The resolver can't be set up.
+    #[error("DNS: {0}")]
+    Dns(#[from] dns::Error),
+    /// The TLS library refuses its configuration.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The signers' addresses are not valid.
+    #[error("{0}")]
+    Signer(proto::CallError),
+}
+
+/// Kind under which schedulers announce themselves.
+const SCHEDULER: &str = "scheduler";
+/// Memory for blocks.
+const BLOCK_CACHE: usize = 64 * 1024 * 1024;
+/// After the last delivery, reports may take so long to be stored.
+const STORING_PATIENCE: Duration = Duration::from_secs(15);
+/// How often a stop looks whether everything is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);
+
+/// Runs the sender until shutdown, then finishes what is begun (at most `drainTimeout`).
+pub async fn run(bootstrap: Arc<Bootstrap>, links: Links, stores: spool::Stores, shutdown: Shutdown) -> Result<(), Error> {
+    let reader = stores.message_reader(BLOCK_CACHE);
+    let cache = reader.clone();
+    let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
+    let watching = count_cache(cache, shutdown.clone());
+    let settings = Settings {
+        hostname: bootstrap.hostname.to_string(),
+        credit: bootstrap.sender.credit,
+        drain_timeout: bootstrap.sender.drain_timeout.duration(),
+    };
+    let served = serve(settings, links, Arc::new(SpooledMessages::new(reader)), resolver, Some(stores.members()), shutdown);
+    tokio::select! {
+        served = served => served,
+        never = watching => match never {},
+    }
+}
+
+/// What a sender is told.
+pub(crate) struct Settings {
+    /// Our own name: mail is not sent to hosts of that name.
+    pub hostname: String,
+    /// Deliveries that each scheduler may have here.
+    pub credit: u32,
+    /// Time for what is begun when a stop is asked for.
+    pub drain_timeout: Duration,
+}
+
+/// [`run`] with other sources of messages and names.
+pub(crate) async fn serve(
+    settings: Settings,
+    links: Links,
+    messages: Arc<dyn ReadMessage>,
+    resolver: dns::Resolver,
+    members: Option<spool::Members>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let metrics = Arc::new(Metrics::new());
+    let desk = Desk::new(metrics.clone());
+    let opener = Opener::new(resolver, settings.hostname, metrics.clone())?;
+    let sender = Arc::new(Sender {
+        sender_id: uuid::Uuid::now_v7().to_string(),
+        credit: settings.credit,
+        desk: desk.clone(),
+        tools: Arc::new(Tools { messages, signer: Arc::new(BatchingSigner::new(links.signer)), opener, metrics }),
+        draining: CancellationToken::new(),
+    });
+    let end = CancellationToken::new();
+    match (links.schedulers, members) {
+        (Schedulers::Fixed(schedulers), _) => {
+            for scheduler in schedulers {
+                let (_, wanted) = watch::channel(true);
+                tokio::spawn(hold_stream(sender.clone(), scheduler, wanted, end.clone()));
+            }
+        }
+        (Schedulers::Announced, Some(members)) => drop(tokio::spawn(follow_members(sender.clone(), members, end.clone()))),
+        (Schedulers::Announced, None) => tracing::error!("no members to find the schedulers among"),
+    }
+    tracing::info!(sender = sender.sender_id, credit = sender.credit, "sender started");
+
+    shutdown.requested().await;
+    drain(&desk, &sender.draining, settings.drain_timeout).await;
+    end.cancel();
+    Ok(())
+}
+
+async fn drain(desk: &Desk, draining: &CancellationToken, timeout: Duration) {
+    draining.cancel();
+    desk.drain();
+    let until = Instant::now() + timeout;
+    while desk.open().0 > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+    let (cut, _) = desk.open();
+    if cut > 0 {
+        tracing::warn!(cut, "deliveries are cut off: those whose final dot was sent are in doubt");
+    }
+    let until = Instant::now() + STORING_PATIENCE;
+    while desk.open().1 > 0 && Instant::now() < until {
+        tokio::time::sleep(DRAIN_LOOK).await;
+    }
+    let (_, unstored) = desk.open();
+    if unstored > 0 {
+        tracing::warn!(unstored, "reports that no scheduler stored are lost: their deliveries are in doubt");
+    }
+    // What the outboxes hold goes out, and QUIT is answered.
+    tokio::time::sleep(DRAIN_LOOK).await;
+}
+
+/// Holds a stream to every announced scheduler. One whose announcement ends keeps its stream as long as
+/// that stands: the stores may be slow, and the scheduler well.
+async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: CancellationToken) {
+    let mut announced = members.watch(SCHEDULER);
+    let mut streams: HashMap<String, (watch::Sender<bool>, JoinHandle<()>)> = HashMap::new();
+    loop {
+        let present = announced.borrow_and_update().clone();
+        if let Some(present) = present {
+            let addresses: HashSet<String> = present.values().filter_map(|value| String::from_utf8(value.to_vec()).ok()).collect();
+            streams.retain(|address, (wanted, task)| {
+                wanted.send_replace(addresses.contains(address));
+                !task.is_finished()
+            });
+            for address in addresses {
+                if streams.contains_key(&address) {
+                    continue;
+                }
+                match GrpcDispatch::new(&address) {
+                    Ok(scheduler) => {
+                        let (wanted, is_wanted) = watch::channel(true);
+                        let task = tokio::spawn(hold_stream(sender.clone(), Arc::new(scheduler), is_wanted, end.clone()));
+                        streams.insert(address, (wanted, task));
+                    }
+                    Err(error) => tracing::error!(%error, "an announced scheduler has no usable address"),
+                }
+            }
+        }
+        tokio::select! {
+            changed = announced.changed() => if changed.is_err() { return },
+            () = end.cancelled() => return,
+        }
+    }
+}
+
+/// Shows the counters of the block cache.
+async fn count_cache(reader: spool::MessageReader, shutdown: Shutdown) -> std::convert::Infallible {
+    let hits = telemetry::counter("staffetta_sender_block_cache_hits_total", "Messages whose block was in memory.");
+    let fetches = telemetry::counter("staffetta_sender_block_fetches_total", "Blocks fetched from the spool.");
+    let bytes = telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory.");
+    let mut seen = spool::ReaderStats::default();
+    loop {
+        let stats = reader.stats();
+        hits.inc_by(stats.hits - seen.hits);
+        fetches.inc_by(stats.fetches - seen.fetches);
+        bytes.set(i64::try_from(stats.cached_bytes).unwrap_or(i64::MAX));
+        seen = stats;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if shutdown.is_requested() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

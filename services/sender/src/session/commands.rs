@@ -1,0 +1,177 @@
+//! What one transaction carries, and its commands.
+
+use bytes::{Bytes, BytesMut};
+use mail::Address;
+use proto::envelope::{Body, DsnReturn, Recipient};
+use proto::journal::{Reply, Stage};
+use proto::spool::IndexEntry;
+use smtp::{DataEncoder, MailParams, Notify, OriginalRecipient, RcptParams, Xtext};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::connection::Capabilities;
+use super::own_words;
+
+/// A delivery as the transaction needs it.
+pub(crate) struct Mail {
+    /// `None` is the null reverse-path.
+    return_path: Option<Address>,
+    pub recipients: Vec<MailRecipient>,
+    eight_bit: bool,
+    smtputf8: bool,
+    ret: Option<smtp::Return>,
+    envid: Option<Xtext>,
+    /// Signature fields and header variant.
+    head: Bytes,
+    content: Bytes,
+    header_length: usize,
+    /// The room that a large message takes up.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// One of its recipients.
+pub(crate) struct MailRecipient {
+    pub ordinal: u32,
+    pub address: Address,
+    params: RcptParams,
+}
+
+/// The index entry does not fit the assignment: nothing can be sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error("the message has no recipient {0}")]
+    NoSuchRecipient(u32),
+    #[error("the message has no header variant {0}")]
+    NoSuchVariant(u32),
+    #[error("the recipients of one delivery differ in return path or header variant")]
+    Mixed,
+    #[error("an address is not valid")]
+    Address,
+    #[error("an envelope is missing")]
+    NoEnvelope,
+    #[error("REQUIRETLS can't be kept by this release")]
+    RequireTls,
+}
+
+/// The recipients that an assignment names, which share return path and header variant.
+pub(crate) fn recipients<'a>(entry: &'a IndexEntry, ordinals: &[u32]) -> Result<Vec<&'a Recipient>, Unfit> {
+    let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
+    let find = |ordinal: &u32| envelope.recipients.get(*ordinal as usize).ok_or(Unfit::NoSuchRecipient(*ordinal));
+    let found: Vec<&Recipient> = ordinals.iter().map(find).collect::<Result<_, _>>()?;
+    let same = |other: &&Recipient| other.return_path == found[0].return_path && other.header_variant == found[0].header_variant;
+    if found.iter().all(same) { Ok(found) } else { Err(Unfit::Mixed) }
+}
+
+/// Header fields that are put before the message for these recipients.
+pub(crate) fn variant(entry: &IndexEntry, recipients: &[&Recipient]) -> Result<Bytes, Unfit> {
+    match recipients.first().map_or(0, |recipient| recipient.header_variant) {
+        0 => Ok(Bytes::new()),
+        number => entry.header_variants.get(number as usize - 1).cloned().ok_or(Unfit::NoSuchVariant(number)),
+    }
+}
+
+impl Mail {
+    pub fn new(entry: &IndexEntry, ordinals: &[u32], signatures: Bytes, content: Bytes, room: Option<OwnedSemaphorePermit>) -> Result<Self, Unfit> {
+        let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
+        if envelope.require_tls {
+            return Err(Unfit::RequireTls);
+        }
+        let chosen = recipients(entry, ordinals)?;
+        let variant = variant(entry, &chosen)?;
+        let own_path = chosen.first().map_or("", |recipient| recipient.return_path.as_str());
+        let return_path = match if own_path.is_empty() { envelope.return_path.as_str() } else { own_path } {
+            "" => None,
+            text => Some(Address::parse(text).map_err(|_| Unfit::Address)?),
+        };
+        let recipient = |(ordinal, recipient): (&u32, &&Recipient)| {
+            let address = Address::parse(&recipient.address).map_err(|_| Unfit::Address)?;
+            let params = RcptParams {
+                notify: Notify::from_bits(recipient.notify).unwrap_or_default(),
+                orcpt: OriginalRecipient::parse(&recipient.orcpt),
+            };
+            Ok(MailRecipient { ordinal: *ordinal, address, params })
+        };
+        let head = if variant.is_empty() {
+            signatures
+        } else {
+            let mut head = BytesMut::with_capacity(signatures.len() + variant.len());
+            head.extend_from_slice(&signatures);
+            head.extend_from_slice(&variant);
+            head.freeze()
+        };
+        Ok(Self {
+            return_path,
+            recipients: ordinals.iter().zip(&chosen).map(recipient).collect::<Result<_, Unfit>>()?,
+            eight_bit: envelope.body() == Body::EightBit,
+            smtputf8: envelope.smtputf8,
+            ret: match envelope.ret() {
+                DsnReturn::Unspecified => None,
+                DsnReturn::Full => Some(smtp::Return::Full),
+                DsnReturn::Headers => Some(smtp::Return::Headers),
+            },
+            envid: Xtext::parse(&envelope.envid).filter(|envid| !envid.as_str().is_empty()),
+            head,
+            header_length: (entry.header_length as usize).min(content.len()),
+            content,
+            _room: room,
+        })
+    }
+
+    /// Octets before dot-stuffing.
+    pub fn size(&self) -> usize {
+        self.head.len() + self.content.len()
+    }
+
+    /// Why this host can't take the message, whatever is said to it.
+    pub(super) fn obstacle(&self, capabilities: Capabilities) -> Option<Reply> {
+        (self.smtputf8 && !capabilities.smtputf8 && self.needs_smtputf8())
+            .then(|| own_words(Stage::Mail, 553, "5.6.7", "the host does not take internationalized mail (SMTPUTF8)"))
+    }
+
+    fn needs_smtputf8(&self) -> bool {
+        let needs = |address: &Address| address.needs_smtputf8();
+        self.return_path.as_ref().is_some_and(needs)
+            || self.recipients.iter().any(|recipient| needs(&recipient.address))
+            || !self.head.is_ascii()
+            || !self.content[..self.header_length].is_ascii()
+    }
+
+    /// Appends MAIL. A host without 8BITMIME gets eight bits all the same: conversion would break the
+    /// signature, and hosts that mind are not seen any more.
+    pub(super) fn write_mail(&self, capabilities: Capabilities, out: &mut Vec<u8>) {
+        let params = MailParams {
+            size: capabilities.size.then_some(self.size() as u64),
+            body: (self.eight_bit && capabilities.eight_bit_mime).then_some(smtp::Body::EightBitMime),
+            smtputf8: self.smtputf8 && capabilities.smtputf8,
+            ret: self.ret.filter(|_| capabilities.dsn),
+            envid: self.envid.clone().filter(|_| capabilities.dsn),
+            ..MailParams::default()
+        };
+        smtp::write::mail(out, self.return_path.as_ref(), &params);
+    }
+
+    /// Appends RCPT for one of the recipients.
+    pub(super) fn write_rcpt(&self, recipient: &MailRecipient, capabilities: Capabilities, out: &mut Vec<u8>) {
+        if capabilities.dsn {
+            smtp::write::rcpt(out, &recipient.address, &recipient.params);
+        } else {
+            smtp::write::rcpt(out, &recipient.address, &RcptParams::default());
+        }
+    }
+
+    /// The content as it goes out, without the final dot; not copied when no line begins with a dot.
+    pub(super) fn wire(&self) -> (Bytes, Bytes) {
+        if DataEncoder::passes_unchanged(&self.head) && DataEncoder::passes_unchanged(&self.content) {
+            return (self.head.clone(), self.content.clone());
+        }
+        let mut encoder = DataEncoder::new();
+        let mut wire = Vec::with_capacity(self.size() + self.size() / 64 + FINAL_DOT.len());
+        encoder.encode(&self.head, &mut wire);
+        encoder.encode(&self.content, &mut wire);
+        encoder.finish(&mut wire);
+        wire.truncate(wire.len() - FINAL_DOT.len());
+        (Bytes::new(), wire.into())
+    }
+}
+
+/// The end of the content.
+pub(super) const FINAL_DOT: &[u8] = b".\r\n";

@@ -1,0 +1,224 @@
+//! An open SMTP connection: octets out, replies in.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Buf;
+use proto::journal::Stage;
+use smtp::{EhloCapabilities, Reply, ReplyDecoder, ReplyError};
+use telemetry::IntGauge;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
+use tokio::time::{Instant, timeout_at};
+
+use super::io::Io;
+
+/// Octets read at once.
+const INPUT: usize = 4096;
+/// Time for the farewell.
+const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The connection is of no more use.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Broken {
+    #[error("the host closed the connection")]
+    Closed,
+    #[error("the connection broke: {0}")]
+    Failed(std::io::ErrorKind),
+    #[error("no answer in time")]
+    TimedOut,
+    #[error("the host does not speak SMTP: {0}")]
+    Protocol(#[from] ReplyError),
+}
+
+impl From<std::io::Error> for Broken {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.kind())
+    }
+}
+
+/// What the host can do; asked of every transaction, so kept apart from the list of words.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Capabilities {
+    pub pipelining: bool,
+    pub size: bool,
+    pub eight_bit_mime: bool,
+    pub smtputf8: bool,
+    pub dsn: bool,
+    pub starttls: bool,
+}
+
+impl From<&EhloCapabilities> for Capabilities {
+    fn from(said: &EhloCapabilities) -> Self {
+        Self {
+            pipelining: said.pipelining(),
+            size: said.has("SIZE"),
+            eight_bit_mime: said.eight_bit_mime(),
+            smtputf8: said.smtputf8(),
+            dsn: said.dsn(),
+            starttls: said.starttls(),
+        }
+    }
+}
+
+/// After EHLO, between transactions or in one.
+pub(crate) struct Connection {
+    pub(super) io: Io,
+    input: Box<[u8]>,
+    start: usize,
+    end: usize,
+    decoder: ReplyDecoder,
+    /// Commands on their way out; kept for its memory.
+    pub(super) output: Vec<u8>,
+    pub(super) capabilities: Capabilities,
+    /// The MX or smart host.
+    pub host: Arc<str>,
+    pub address: SocketAddr,
+    /// Transactions begun on it.
+    pub(super) transactions: u32,
+    /// A transaction was left open; RSET goes before the next one.
+    pub(super) needs_reset: bool,
+    open: Open,
+}
+
+/// Counts an open connection as long as it lives.
+pub(super) struct Open(IntGauge);
+
+impl Open {
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Connection {
+    pub(super) fn new(io: Io, host: Arc<str>, address: SocketAddr, open: Open) -> Self {
+        Self {
+            io,
+            input: vec![0; INPUT].into_boxed_slice(),
+            start: 0,
+            end: 0,
+            decoder: ReplyDecoder::new(),
+            output: Vec::with_capacity(512),
+            capabilities: Capabilities::default(),
+            host,
+            address,
+            transactions: 0,
+            needs_reset: false,
+            open,
+        }
+    }
+
+    /// Whether it is under TLS.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.io, Io::Tls(_))
+    }
+
+    /// Transactions begun on it.
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    /// The TCP connection, for TLS to begin on it. `None` when the host has sent more than it was asked for:
+    /// what came before TLS must not be taken for what comes under it.
+    pub(super) fn into_tcp(self) -> Option<(tokio::net::TcpStream, Open)> {
+        match self.io {
+            Io::Plain(stream) if self.start == self.end => Some((stream, self.open)),
+            _ => None,
+        }
+    }
+
+    /// Sends what is in `output`.
+    pub(super) async fn send(&mut self, until: Instant) -> Result<(), Broken> {
+        let sent = async {
+            self.io.write_all(&self.output).await?;
+            self.io.flush().await
+        };
+        let sent = timeout_at(until, sent).await;
+        self.output.clear();
+        Ok(sent.map_err(|_| Broken::TimedOut)??)
+    }
+
+    /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without progress.
+    pub(super) async fn send_content(&mut self, content: &mut impl Buf, silence: Duration, until: Option<Instant>) -> Result<(), Broken> {
+        while content.has_remaining() {
+            let patience = Instant::now() + silence;
+            let patience = until.map_or(patience, |until| patience.min(until));
+            timeout_at(patience, self.io.write_buf(content)).await.map_err(|_| Broken::TimedOut)??;
+        }
+        if self.is_tls() {
+            timeout_at(Instant::now() + silence, self.io.flush()).await.map_err(|_| Broken::TimedOut)??;
+        }
+        Ok(())
+    }
+
+    /// The next reply.
+    pub(super) async fn reply(&mut self, until: Instant) -> Result<Reply, Broken> {
+        loop {
+            if self.start < self.end {
+                let decoded = self.decoder.decode(&self.input[self.start..self.end]);
+                self.start += decoded.consumed;
+                if let Some(item) = decoded.item {
+                    return Ok(item?);
+                }
+            }
+            let read = timeout_at(until, self.io.read(&mut self.input)).await.map_err(|_| Broken::TimedOut)??;
+            if read == 0 {
+                return Err(Broken::Closed);
+            }
+            (self.start, self.end) = (0, read);
+        }
+    }
+
+    /// Whether nothing was heard since the last reply: an idle connection on which something came was
+    /// closed by the host, or is about to be.
+    pub fn is_quiet(&mut self) -> bool {
+        if self.start < self.end {
+            return false;
+        }
+        let mut octet = [0];
+        let mut buffer = ReadBuf::new(&mut octet);
+        // The readiness is asked for again by the next reply, so nobody needs to be woken.
+        let polled = Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+        matches!(polled, Poll::Pending)
+    }
+
+    /// Says good-bye; the answer is waited for, but not for long.
+    pub async fn quit(mut self) {
+        let until = Instant::now() + QUIT_TIMEOUT;
+        self.output.clear();
+        smtp::write::quit(&mut self.output);
+        if self.send(until).await.is_ok() {
+            drop(self.reply(until).await);
+        }
+    }
+
+    /// Sends one command that `write` wrote into `output`, and reads its reply.
+    pub(super) async fn exchange(&mut self, write: impl FnOnce(&mut Vec<u8>), until: Instant) -> Result<Reply, Broken> {
+        self.output.clear();
+        write(&mut self.output);
+        self.send(until).await?;
+        self.reply(until).await
+    }
+}
+
+/// Time-outs of RFC 5321 section 4.5.3.2.
+pub(super) fn patience(stage: Stage) -> Duration {
+    let minutes = match stage {
+        Stage::Data => 2,
+        Stage::FinalDot => 10,
+        _ => 5,
+    };
+    Duration::from_secs(60 * minutes)
+}
+
+/// Time without progress while content is sent (RFC 5321 section 4.5.3.2.5).
+pub(super) const BLOCK_PATIENCE: Duration = Duration::from_secs(180);

@@ -1,0 +1,34 @@
+//! The client's side of SMTP: opening a connection to a site, and transactions on it.
+
+mod commands;
+mod connection;
+mod io;
+mod open;
+mod targets;
+mod tls;
+mod transaction;
+
+pub(crate) use commands::{Mail, MailRecipient, Unfit, recipients, variant};
+pub(crate) use connection::Connection;
+pub(crate) use open::{OpenFailure, Opener};
+pub(crate) use transaction::{Ended, Outcome, transact};
+
+use proto::journal::{Reply, Stage};
+
+/// Octets of a reply's text that are reported.
+const REPORTED_TEXT: usize = 1024;
+
+/// A reply of the other side, as it is reported.
+fn reported(stage: Stage, reply: &smtp::Reply) -> Reply {
+    Reply {
+        stage: stage.into(),
+        code: reply.code.into(),
+        enhanced: reply.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default(),
+        text: reply.text(REPORTED_TEXT),
+    }
+}
+
+/// What went wrong without a reply, or what this side says itself.
+pub(crate) fn own_words(stage: Stage, code: u32, enhanced: &str, text: &str) -> Reply {
+    Reply { stage: stage.into(), code, enhanced: enhanced.into(), text: text[..text.floor_char_boundary(REPORTED_TEXT)].into() }
+}

@@ -1,0 +1,105 @@
+//! Opportunistic TLS: encryption against those who listen, no proof of who the other side is.
+
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+
+/// Configuration of the client's side: TLS 1.2 and 1.3, any certificate (RFC 7435: to refuse the
+/// certificate would only mean to send the mail in plain text).
+pub(super) fn client_config() -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let any = AnyCertificate { provider: provider.clone() };
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(any))
+        .with_no_client_auth();
+    Ok(config)
+}
+
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    // A signature proves only that the host has the key of a certificate that nobody vouches for.
+    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Hosts at which something failed lately, with an end each. Bounded.
+pub(super) struct Remembered {
+    until: Mutex<HashMap<IpAddr, Instant>>,
+    time: Duration,
+}
+
+/// Addresses kept.
+const MOST_REMEMBERED: usize = 10_000;
+
+impl Remembered {
+    pub fn new(time: Duration) -> Self {
+        Self { until: Mutex::new(HashMap::new()), time }
+    }
+
+    pub fn add(&self, address: IpAddr, now: Instant) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        if until.len() >= MOST_REMEMBERED {
+            until.retain(|_, end| now < *end);
+            if until.len() >= MOST_REMEMBERED {
+                until.clear();
+            }
+        }
+        until.insert(address, now + self.time);
+    }
+
+    pub fn contains(&self, address: IpAddr, now: Instant) -> bool {
+        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.get(&address).is_some_and(|end| now < *end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_host_is_forgotten_after_its_time_and_there_is_a_bound() {
+        let remembered = Remembered::new(Duration::from_secs(3600));
+        let start = Instant::now();
+        let address = |n: u32| IpAddr::from(n.to_be_bytes());
+        remembered.add(address(1), start);
+        assert!(remembered.contains(address(1), start + Duration::from_secs(3599)));
+        assert!(!remembered.contains(address(1), start + Duration::from_secs(3600)));
+        for n in 0..25_000 {
+            remembered.add(address(n), start);
+        }
+        assert!(remembered.until.lock().unwrap().len() <= MOST_REMEMBERED);
+    }
+}

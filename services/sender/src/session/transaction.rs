@@ -1,0 +1,248 @@
+//! One transaction: MAIL, RCPT, DATA, the content, and the final dot under its permit.
+//!
+//! When every recipient is refused and the host answers the pipelined DATA with 354 all the same, the
+//! connection is closed. RFC 2920 section 3.1 would have a lone dot sent; here no dot goes out without a
+//! permit, without exception, and such hosts are rare.
+
+use std::time::Duration;
+
+use bytes::Buf;
+use proto::journal::{Reply, Stage};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::commands::{FINAL_DOT, Mail};
+use super::connection::{BLOCK_PATIENCE, Broken, Connection, patience};
+use super::{own_words, reported};
+use crate::desk::{Hold, PermitAnswer};
+use crate::ledger::Denied;
+use crate::metrics::Metrics;
+
+/// How long a transaction waits for its permit before it is given up.
+const PERMIT_PATIENCE: Duration = Duration::from_secs(30);
+/// Up to this size the content waits for the permit, to go out with the final dot in one piece: it would
+/// arrive no earlier otherwise.
+const ONE_PIECE: usize = 64 * 1024;
+/// Time for the reply of a host that broke the connection while the content was sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How a transaction ended.
+pub(crate) enum Ended {
+    Done(Outcome),
+    /// The delivery is not ours any more; nothing of it was sent.
+    Gone,
+    /// The host had closed the idle connection before it answered anything: nothing was decided, a new
+    /// connection will do.
+    Lost,
+}
+
+/// What the recipients got.
+pub(crate) struct Outcome {
+    /// In the order of the mail's recipients.
+    pub replies: Vec<Reply>,
+    pub dot_sent: bool,
+    /// There was no permit.
+    pub aborted: bool,
+    /// The connection can be used again.
+    pub keep: bool,
+}
+
+/// Replies so far.
+struct Results {
+    replies: Vec<Option<Reply>>,
+    dot_sent: bool,
+    aborted: bool,
+}
+
+impl Results {
+    fn new(recipients: usize) -> Self {
+        Self { replies: vec![None; recipients], dot_sent: false, aborted: false }
+    }
+
+    fn none_open(&self) -> bool {
+        self.replies.iter().all(Option::is_some)
+    }
+
+    /// The same for everyone who has no reply yet, and the end.
+    fn end(self, keep: bool, reply: &Reply) -> Ended {
+        let replies = self.replies.into_iter().map(|known| known.unwrap_or_else(|| reply.clone())).collect();
+        Ended::Done(Outcome { replies, dot_sent: self.dot_sent, aborted: self.aborted, keep })
+    }
+
+    fn broken(self, stage: Stage, broken: &Broken) -> Ended {
+        self.end(false, &own_words(stage, 0, "", &broken.to_string()))
+    }
+
+    fn denied(mut self, why: Denied) -> Ended {
+        self.aborted = true;
+        self.end(false, &own_words(Stage::Prepare, 0, "", why.text()))
+    }
+}
+
+/// Carries the mail over the connection. `permit` is set with the begin, and stays for a second try.
+pub(crate) async fn transact(
+    connection: &mut Connection,
+    mail: &Mail,
+    hold: &Hold,
+    permit: &mut Option<oneshot::Receiver<PermitAnswer>>,
+    metrics: &Metrics,
+) -> Ended {
+    let permit = match permit {
+        Some(permit) => permit,
+        None => match hold.begin() {
+            Ok(receiver) => permit.insert(receiver),
+            Err(_) => return Ended::Gone,
+        },
+    };
+    let mut results = Results::new(mail.recipients.len());
+    if let Some(obstacle) = mail.obstacle(connection.capabilities) {
+        return results.end(true, &obstacle);
+    }
+    let pipelining = connection.capabilities.pipelining;
+
+    // MAIL, and with PIPELINING (RFC 2920) all the rest up to DATA.
+    let first = match open_transaction(connection, mail).await {
+        Ok(reply) => reply,
+        Err(Broken::Closed | Broken::Failed(_)) if connection.transactions > 0 => return Ended::Lost,
+        Err(broken) => return results.broken(Stage::Mail, &broken),
+    };
+    connection.transactions += 1;
+    if !first.is_positive() {
+        let answers = if pipelining { mail.recipients.len() + 1 } else { 0 };
+        let keep = first.code != 421 && skip_refused(connection, answers).await;
+        return results.end(keep, &reported(Stage::Mail, &first));
+    }
+
+    for (index, recipient) in mail.recipients.iter().enumerate() {
+        let until = Instant::now() + patience(Stage::Rcpt);
+        let capabilities = connection.capabilities;
+        let answer = if pipelining {
+            connection.reply(until).await
+        } else {
+            connection.exchange(|out| mail.write_rcpt(recipient, capabilities, out), until).await
+        };
+        match answer {
+            Ok(reply) if reply.is_positive() => {}
+            Ok(reply) if reply.code == 421 => return results.end(false, &reported(Stage::Rcpt, &reply)),
+            Ok(reply) => results.replies[index] = Some(reported(Stage::Rcpt, &reply)),
+            Err(broken) => return results.broken(Stage::Rcpt, &broken),
+        }
+    }
+
+    let nobody_left = results.none_open();
+    connection.needs_reset = true;
+    if nobody_left && !pipelining {
+        return results.end(true, &Reply::default());
+    }
+    let until = Instant::now() + patience(Stage::Data);
+    let answer = if pipelining { connection.reply(until).await } else { connection.exchange(smtp::write::data, until).await };
+    match answer {
+        Err(broken) => results.broken(Stage::Data, &broken),
+        Ok(reply) if reply.code == 354 && nobody_left => results.end(false, &Reply::default()),
+        Ok(reply) if reply.code == 354 => send_content(connection, mail, hold, permit, results, metrics).await,
+        Ok(reply) => {
+            let keep = reply.code >= 400 && reply.code != 421;
+            results.end(keep, &reported(Stage::Data, &reply))
+        }
+    }
+}
+
+/// Sends the commands, and reads the reply to MAIL.
+async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<smtp::Reply, Broken> {
+    let capabilities = connection.capabilities;
+    let out = &mut connection.output;
+    out.clear();
+    if connection.needs_reset {
+        smtp::write::rset(out);
+    }
+    if connection.needs_reset && !capabilities.pipelining {
+        let until = Instant::now() + patience(Stage::Mail);
+        connection.send(until).await?;
+        connection.reply(until).await?;
+        connection.needs_reset = false;
+    }
+    let out = &mut connection.output;
+    mail.write_mail(capabilities, out);
+    if capabilities.pipelining {
+        for recipient in &mail.recipients {
+            mail.write_rcpt(recipient, capabilities, out);
+        }
+        smtp::write::data(out);
+    }
+    let until = Instant::now() + patience(Stage::Mail);
+    connection.send(until).await?;
+    if connection.needs_reset {
+        connection.reply(until).await?;
+        connection.needs_reset = false;
+    }
+    connection.reply(until).await
+}
+
+/// Reads the replies to commands that went out behind a MAIL that was refused. `false` when the connection
+/// is of no more use: it broke, or the host waits for content.
+async fn skip_refused(connection: &mut Connection, answers: usize) -> bool {
+    for _ in 0..answers {
+        match connection.reply(Instant::now() + patience(Stage::Data)).await {
+            Ok(reply) if reply.code >= 400 && reply.code != 421 => {}
+            // A recipient accepted although MAIL was refused: what the host thinks is anyone's guess.
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// The content, and the dot when the permit allows.
+async fn send_content(
+    connection: &mut Connection,
+    mail: &Mail,
+    hold: &Hold,
+    permit: &mut oneshot::Receiver<PermitAnswer>,
+    mut results: Results,
+    metrics: &Metrics,
+) -> Ended {
+    let (head, content) = mail.wire();
+    let one_piece = head.len() + content.len() <= ONE_PIECE;
+    let mut content = head.chain(content);
+    if !one_piece && let Err(broken) = connection.send_content(&mut content, BLOCK_PATIENCE, None).await {
+        return content_broken(connection, results, &broken).await;
+    }
+
+    let waiting = std::time::Instant::now();
+    let until = match timeout(PERMIT_PATIENCE, permit).await {
+        Ok(Ok(Ok(until))) => until,
+        Ok(Ok(Err(why))) => return results.denied(why),
+        Ok(Err(_)) => return results.denied(Denied::StreamBroken),
+        Err(_) => return results.denied(Denied::NoPermit),
+    };
+    metrics.wait_permit.observe(waiting.elapsed().as_secs_f64());
+    if let Err(why) = hold.may_send_dot() {
+        return results.denied(why);
+    }
+
+    // What is left must be out before the permit ends: afterwards somebody else may try.
+    let mut rest = content.chain(FINAL_DOT);
+    let sent = connection.send_content(&mut rest, BLOCK_PATIENCE, Some(until.into())).await;
+    results.dot_sent = !rest.has_remaining();
+    if let Err(broken) = sent {
+        return if results.dot_sent { results.broken(Stage::FinalDot, &broken) } else { content_broken(connection, results, &broken).await };
+    }
+    connection.needs_reset = false;
+    match connection.reply(Instant::now() + patience(Stage::FinalDot)).await {
+        Ok(reply) => {
+            let keep = reply.code != 421 && !reply.is_intermediate();
+            results.end(keep, &reported(Stage::FinalDot, &reply))
+        }
+        Err(broken) => results.broken(Stage::FinalDot, &broken),
+    }
+}
+
+/// A host that ends the connection in the middle of the content has often said why.
+async fn content_broken(connection: &mut Connection, results: Results, broken: &Broken) -> Ended {
+    if matches!(broken, Broken::Closed | Broken::Failed(_))
+        && let Ok(reply) = connection.reply(Instant::now() + LAST_WORDS).await
+        && reply.code >= 400
+    {
+        return results.end(false, &reported(Stage::Data, &reply));
+    }
+    results.broken(Stage::Data, broken)
+}

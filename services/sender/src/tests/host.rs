@@ -1,0 +1,121 @@
+//! A host that follows a script.
+//!
+//! One script for each connection it gets. Lines of a script: `> text` is said, `< text` must be how the
+//! client's next line begins, `<data` reads content up to the final dot, `<end` waits until the client closes,
+//! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it. Extra words for common passages: `hello` (banner and EHLO with
+//! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+trait Octets: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Octets for T {}
+
+pub struct Host {
+    pub port: u16,
+    gate: Arc<Notify>,
+    told: Arc<Notify>,
+    task: JoinHandle<Vec<String>>,
+}
+
+const HELLO: &str = "> 220 mx.example\n< EHLO relay.example\n> 250-mx.example\n> 250 PIPELINING";
+const MAIL: &str = "< MAIL FROM:<a@sender.example>\n< RCPT TO:<b@dest.example>\n< DATA\n> 250 ok\n> 250 ok\n> 354 go on";
+
+impl Host {
+    pub async fn start(scripts: &[&str]) -> Self {
+        Self::start_at("127.0.0.1:0", scripts).await
+    }
+
+    pub async fn start_at(address: &str, scripts: &[&str]) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let expand = |script: &&str| script.lines().map(str::trim).map(|line| match line {
+            "hello" => HELLO.to_owned(),
+            "mail" => MAIL.to_owned(),
+            other => other.to_owned(),
+        }).collect::<Vec<_>>().join("\n");
+        let scripts: Vec<String> = scripts.iter().map(expand).collect();
+        let gate = Arc::new(Notify::new());
+        let told = Arc::new(Notify::new());
+        let (gates, tells) = (gate.clone(), told.clone());
+        let task = tokio::spawn(async move {
+            let mut contents = Vec::new();
+            for script in scripts {
+                let (stream, _) = listener.accept().await.unwrap();
+                follow(Box::new(stream), &script, &mut contents, &gates, &tells).await;
+            }
+            contents
+        });
+        Self { port, gate, told, task }
+    }
+
+    /// Lets the script pass the next `gate`.
+    pub fn open_gate(&self) {
+        self.gate.notify_one();
+    }
+
+    /// Waits until the script has come to its next `tell`.
+    pub async fn told(&self) {
+        self.told.notified().await;
+    }
+
+    /// Waits until all scripts are through; the contents that were received.
+    pub async fn done(self) -> Vec<String> {
+        tokio::time::timeout(super::play::PATIENCE, self.task).await.expect("the script comes to its end").expect("the client follows the script")
+    }
+}
+
+async fn follow(stream: Box<dyn Octets>, script: &str, contents: &mut Vec<String>, gate: &Notify, told: &Notify) {
+    let mut stream = BufStream::new(stream);
+    for step in script.lines().filter(|line| !line.is_empty()) {
+        if let Some(text) = step.strip_prefix("> ") {
+            stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        } else if let Some(text) = step.strip_prefix("< ") {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert!(line.starts_with(text), "{line:?} instead of {text:?}");
+        } else if step == "<data" {
+            let mut content = String::new();
+            while !content.ends_with("\r\n.\r\n") {
+                assert!(stream.read_line(&mut content).await.unwrap() > 0, "the client closed within the content: {content:?}");
+            }
+            contents.push(content);
+        } else if step == "<end" {
+            let mut rest = Vec::new();
+            let _reset = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
+            contents.push(String::from_utf8_lossy(&rest).into_owned());
+        } else if step == "gate" {
+            gate.notified().await;
+        } else if step == "tell" {
+            told.notify_one();
+        } else if step == "close" {
+            return;
+        } else if step == "tls" {
+            let tls = tokio_rustls::TlsAcceptor::from(tls_config()).accept(stream.into_inner()).await.unwrap();
+            stream = BufStream::new(Box::new(tls));
+        } else if step == "broken tls" {
+            stream.write_all(b"this is no handshake").await.unwrap();
+            stream.flush().await.unwrap();
+        } else {
+            panic!("no such step: {step}");
+        }
+    }
+}
+
+fn tls_config() -> Arc<rustls::ServerConfig> {
+    let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    Arc::new(config)
+}

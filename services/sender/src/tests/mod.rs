@@ -1,0 +1,9 @@
+//! The sender against real and scripted hosts, and a scheduler that the test plays.
+
+mod host;
+mod ledger;
+mod names;
+mod play;
+mod protocol;
+mod sink;
+mod transactions;

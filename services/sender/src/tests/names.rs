@@ -1,0 +1,159 @@
+//! From a domain to a host, with a real DNS server.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Stdio;
+
+use proto::dispatch::ReturnReason;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::host::Host;
+use super::play::{CONTENT, EPOCH, Messages, Scheduler, Started, Stream, delivery, replies, start};
+
+const ZONE: &[&str] = &[
+    "--local=/example/",
+    "--mx-host=dest.example,first.dest.example,10",
+    "--mx-host=dest.example,second.dest.example,20",
+    "--host-record=first.dest.example,127.0.0.2",
+    "--host-record=second.dest.example,127.0.0.3",
+    "--host-record=bare.example,127.0.0.3",
+    "--mx-host=ours.example,relay.example,10",
+    "--host-record=relay.example,127.0.0.1",
+    "--dns-rr=null.example,15,000000",
+];
+const SITE: &str = "first.dest.example,second.dest.example";
+const WELL: &str = "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 354 go on\n <data\n > 250 kept";
+
+async fn dns() -> (Child, dns::Resolver) {
+    let address: SocketAddr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let mut child = Command::new("dnsmasq")
+        .env("PATH", path)
+        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"])
+        .args(["--listen-address=127.0.0.1", "--pid-file=", "--user=", "--group=", "--log-facility=-"])
+        .arg(format!("--port={}", address.port()))
+        .args(ZONE)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("dnsmasq-base is installed");
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = lines.next_line().await.unwrap().unwrap();
+    assert!(first.contains("started"), "{first}");
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    (child, dns::Resolver::new(&[address]).unwrap())
+}
+
+async fn started() -> (Child, Started, Scheduler, Stream) {
+    let (server, resolver) = dns().await;
+    let mut messages = Messages::default();
+    messages.add(1, &["b@dest.example"], CONTENT);
+    let (scheduler, dispatch) = Scheduler::new();
+    let started = start(messages, vec![dispatch], resolver);
+    let stream = scheduler.stream(EPOCH).await;
+    (server, started, scheduler, stream)
+}
+
+#[tokio::test]
+async fn a_backup_is_tried_when_the_first_host_fails() {
+    for first in [None, Some("> 421 4.3.2 too busy\n <end")] {
+        let second = Host::start_at("127.0.0.3:0", &[WELL]).await;
+        let first = match first {
+            Some(script) => Some(Host::start_at(&format!("127.0.0.2:{}", second.port), &[script]).await),
+            None => None,
+        };
+        let (_server, _started, _scheduler, mut stream) = started().await;
+        stream
+            .lane(second.port, |lane| {
+                lane.smart_host.clear();
+                lane.site = SITE.into();
+            })
+            .await;
+        let report = stream.carry(1, &[0]).await;
+        assert_eq!(replies(&report)[0].2, 250);
+        assert_eq!((report.mx_host.as_str(), report.mx_address.as_str()), ("second.dest.example", "127.0.0.3"));
+        second.done().await;
+        if let Some(first) = first {
+            first.done().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_domain_without_mx_gets_its_mail_at_its_address() {
+    let host = Host::start_at("127.0.0.3:0", &[WELL]).await;
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    stream
+        .lane(host.port, |lane| {
+            lane.smart_host.clear();
+            lane.site = "bare.example".into();
+        })
+        .await;
+    let delivery = delivery(1, &[0]);
+    stream.assign_as(&delivery, 1, "bare.example").await;
+    stream.begin().await;
+    stream.permit(&delivery).await;
+    assert_eq!(replies(&stream.report().await)[0].2, 250);
+    host.done().await;
+}
+
+#[tokio::test]
+async fn a_domain_with_other_hosts_than_the_site_is_returned() {
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    stream
+        .lane(9, |lane| {
+            lane.smart_host.clear();
+            lane.site = "old.dest.example".into();
+        })
+        .await;
+    stream.assign(1, &[0]).await;
+    assert_eq!(stream.returned().await, (ReturnReason::SiteChanged, SITE.into()));
+}
+
+#[tokio::test]
+async fn domains_that_lead_nowhere_are_reported_as_such() {
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    for (attempt, (domain, site, allow_private, code, enhanced)) in (10_u32..).zip([
+        ("null.example", "", true, 556, "5.1.10"),
+        ("nowhere.example", "", true, 550, "5.1.2"),
+        ("elsewhere.test", "", true, 0, "4.4.3"),
+        ("dest.example", SITE, false, 0, "4.4.4"),
+        ("ours.example", "relay.example", true, 554, "5.4.6"),
+    ]) {
+        stream
+            .lane(9, |lane| {
+                lane.smart_host.clear();
+                lane.site = site.into();
+                lane.allow_private = allow_private;
+            })
+            .await;
+        let mut delivery = delivery(1, &[0]);
+        delivery.attempt = attempt;
+        stream.assign_as(&delivery, 1, domain).await;
+        let report = stream.report().await;
+        let reply = report.recipients[0].reply.as_ref().unwrap();
+        assert_eq!((reply.stage(), reply.code, reply.enhanced.as_str()), (proto::journal::Stage::Dns, code, enhanced), "{domain}");
+        assert!(!report.dot_sent);
+    }
+}
+
+#[tokio::test]
+async fn the_source_address_is_bound_or_nothing_is_sent() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    stream.lane(port, |lane| lane.source_address = "127.0.0.9".into()).await;
+    stream.assign(1, &[0]).await;
+    let (mut connection, peer) = listener.accept().await.unwrap();
+    assert_eq!(peer.ip().to_string(), "127.0.0.9");
+    connection.write_all(b"554 no\r\n").await.unwrap();
+    assert_eq!(replies(&stream.report().await)[0].1, "banner");
+
+    stream.lane(port, |lane| lane.source_address = "192.0.2.1".into()).await;
+    let mut delivery = delivery(1, &[0]);
+    delivery.attempt = 99;
+    stream.assign_as(&delivery, 1, "dest.example").await;
+    let report = stream.report().await;
+    assert_eq!(replies(&report)[0].1, "connect");
+    assert!(replies(&report)[0].3.starts_with("the source address can't be used"));
+}
