@@ -1,6 +1,8 @@
 //! The dialogues of `tests/dialogs`: what clients say, and what the real ingress must answer.
 
 mod client;
+mod envelope;
+mod installation;
 mod script;
 mod stage;
 

@@ -16,17 +16,29 @@ pub(crate) struct Answer {
 impl Answer {
     /// With a text that is known beforehand.
     pub(crate) const fn new(code: u16, enhanced: EnhancedCode, text: &'static str) -> Self {
-        Self { code, enhanced: Some(enhanced), text: Cow::Borrowed(text) }
+        Self {
+            code,
+            enhanced: Some(enhanced),
+            text: Cow::Borrowed(text),
+        }
     }
 
     /// Without an enhanced code.
     pub(crate) const fn plain(code: u16, text: &'static str) -> Self {
-        Self { code, enhanced: None, text: Cow::Borrowed(text) }
+        Self {
+            code,
+            enhanced: None,
+            text: Cow::Borrowed(text),
+        }
     }
 
     /// With a text made for the occasion.
     pub(crate) fn with(code: u16, enhanced: EnhancedCode, text: String) -> Self {
-        Self { code, enhanced: Some(enhanced), text: Cow::Owned(text) }
+        Self {
+            code,
+            enhanced: Some(enhanced),
+            text: Cow::Owned(text),
+        }
     }
 
     /// Whether the client is refused something.
@@ -54,7 +66,11 @@ impl Answer {
 }
 
 /// Appends a reply of several lines without enhanced codes, as EHLO has it.
-pub(crate) fn write_lines<'a>(code: u16, lines: impl IntoIterator<Item = &'a str>, out: &mut Vec<u8>) {
+pub(crate) fn write_lines<'a>(
+    code: u16,
+    lines: impl IntoIterator<Item = &'a str>,
+    out: &mut Vec<u8>,
+) {
     let mut lines = lines.into_iter().peekable();
     while let Some(line) = lines.next() {
         write_code(code, if lines.peek().is_some() { b'-' } else { b' ' }, out);
@@ -96,57 +112,149 @@ pub(crate) const OK: Answer = Answer::new(250, EnhancedCode(2, 0, 0), "Ok");
 pub(crate) const SENDER_OK: Answer = Answer::new(250, EnhancedCode(2, 1, 0), "Ok");
 pub(crate) const RECIPIENT_OK: Answer = Answer::new(250, EnhancedCode(2, 1, 5), "Ok");
 pub(crate) const BYE: Answer = Answer::new(221, EnhancedCode(2, 0, 0), "Bye");
-pub(crate) const CANNOT_VERIFY: Answer =
-    Answer::new(252, EnhancedCode(2, 1, 5), "Cannot verify the user; send mail to the address and see");
-pub(crate) const HELP: Answer =
-    Answer::new(214, EnhancedCode(2, 0, 0), "EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
+pub(crate) const CANNOT_VERIFY: Answer = Answer::new(
+    252,
+    EnhancedCode(2, 1, 5),
+    "Cannot verify the user; send mail to the address and see",
+);
+pub(crate) const HELP: Answer = Answer::new(
+    214,
+    EnhancedCode(2, 0, 0),
+    "EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
+);
 pub(crate) const START_TLS: Answer = Answer::new(220, EnhancedCode(2, 0, 0), "Ready to start TLS");
-pub(crate) const AUTHENTICATED: Answer = Answer::new(235, EnhancedCode(2, 7, 0), "Authentication succeeded");
+pub(crate) const AUTHENTICATED: Answer =
+    Answer::new(235, EnhancedCode(2, 7, 0), "Authentication succeeded");
 pub(crate) const SEND_DATA: Answer = Answer::plain(354, "End data with <CR><LF>.<CR><LF>");
 
-pub(crate) const UNKNOWN_COMMAND: Answer = Answer::new(500, EnhancedCode(5, 5, 1), "Unknown command");
-pub(crate) const NOT_IMPLEMENTED: Answer = Answer::new(502, EnhancedCode(5, 5, 1), "Command not implemented");
+pub(crate) const UNKNOWN_COMMAND: Answer =
+    Answer::new(500, EnhancedCode(5, 5, 1), "Unknown command");
+pub(crate) const NOT_IMPLEMENTED: Answer =
+    Answer::new(502, EnhancedCode(5, 5, 1), "Command not implemented");
 pub(crate) const SAY_EHLO: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "Say EHLO first");
-pub(crate) const NESTED_MAIL: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "A transaction is open already; RSET ends it");
-pub(crate) const NEED_MAIL: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "MAIL FROM comes first");
-pub(crate) const NO_VALID_RECIPIENTS: Answer = Answer::new(554, EnhancedCode(5, 5, 1), "No valid recipients");
+pub(crate) const NESTED_MAIL: Answer = Answer::new(
+    503,
+    EnhancedCode(5, 5, 1),
+    "A transaction is open already; RSET ends it",
+);
+pub(crate) const NEED_MAIL: Answer =
+    Answer::new(503, EnhancedCode(5, 5, 1), "MAIL FROM comes first");
+pub(crate) const NO_VALID_RECIPIENTS: Answer =
+    Answer::new(554, EnhancedCode(5, 5, 1), "No valid recipients");
 
-pub(crate) const TLS_ACTIVE: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "TLS is active already");
-pub(crate) const PIPELINED_STARTTLS: Answer =
-    Answer::new(554, EnhancedCode(5, 5, 1), "Nothing may be sent between STARTTLS and the TLS handshake");
+pub(crate) const TLS_ACTIVE: Answer =
+    Answer::new(503, EnhancedCode(5, 5, 1), "TLS is active already");
+pub(crate) const PIPELINED_STARTTLS: Answer = Answer::new(
+    554,
+    EnhancedCode(5, 5, 1),
+    "Nothing may be sent between STARTTLS and the TLS handshake",
+);
 
-pub(crate) const AUTH_ACTIVE: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "Authenticated already");
-pub(crate) const AUTH_IN_TRANSACTION: Answer = Answer::new(503, EnhancedCode(5, 5, 1), "AUTH is not allowed in a transaction");
-pub(crate) const AUTH_NEEDS_TLS: Answer =
-    Answer::new(538, EnhancedCode(5, 7, 11), "Encryption is required for authentication; use STARTTLS first");
-pub(crate) const AUTH_NEEDS_IMPLICIT_TLS: Answer =
-    Answer::new(538, EnhancedCode(5, 7, 11), "Encryption is required for authentication; use a port with TLS");
-pub(crate) const AUTH_UNKNOWN: Answer = Answer::new(504, EnhancedCode(5, 5, 4), "Authentication mechanism not offered");
-pub(crate) const AUTH_CANCELLED: Answer = Answer::new(501, EnhancedCode(5, 7, 0), "Authentication cancelled");
-pub(crate) const AUTH_MALFORMED: Answer = Answer::new(501, EnhancedCode(5, 5, 2), "The response cannot be decoded");
-pub(crate) const AUTH_WRONG: Answer = Answer::new(535, EnhancedCode(5, 7, 8), "Authentication credentials invalid");
-pub(crate) const AUTH_BUSY: Answer = Answer::new(454, EnhancedCode(4, 7, 0), "Temporary authentication failure; try again later");
-pub(crate) const AUTH_REQUIRED: Answer = Answer::new(530, EnhancedCode(5, 7, 0), "Authentication required");
-pub(crate) const NOT_AUTHORISED: Answer =
-    Answer::new(550, EnhancedCode(5, 7, 1), "This credential may not send mail now; ask who gave it to you");
+pub(crate) const AUTH_ACTIVE: Answer =
+    Answer::new(503, EnhancedCode(5, 5, 1), "Authenticated already");
+pub(crate) const AUTH_IN_TRANSACTION: Answer = Answer::new(
+    503,
+    EnhancedCode(5, 5, 1),
+    "AUTH is not allowed in a transaction",
+);
+pub(crate) const AUTH_NEEDS_TLS: Answer = Answer::new(
+    538,
+    EnhancedCode(5, 7, 11),
+    "Encryption is required for authentication; use STARTTLS first",
+);
+pub(crate) const AUTH_NEEDS_IMPLICIT_TLS: Answer = Answer::new(
+    538,
+    EnhancedCode(5, 7, 11),
+    "Encryption is required for authentication; use a port with TLS",
+);
+pub(crate) const AUTH_UNKNOWN: Answer = Answer::new(
+    504,
+    EnhancedCode(5, 5, 4),
+    "Authentication mechanism not offered",
+);
+pub(crate) const AUTH_CANCELLED: Answer =
+    Answer::new(501, EnhancedCode(5, 7, 0), "Authentication cancelled");
+pub(crate) const AUTH_MALFORMED: Answer =
+    Answer::new(501, EnhancedCode(5, 5, 2), "The response cannot be decoded");
+pub(crate) const AUTH_WRONG: Answer = Answer::new(
+    535,
+    EnhancedCode(5, 7, 8),
+    "Authentication credentials invalid",
+);
+pub(crate) const AUTH_BUSY: Answer = Answer::new(
+    454,
+    EnhancedCode(4, 7, 0),
+    "Temporary authentication failure; try again later",
+);
+pub(crate) const AUTH_REQUIRED: Answer =
+    Answer::new(530, EnhancedCode(5, 7, 0), "Authentication required");
+pub(crate) const NOT_AUTHORISED: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 1),
+    "This credential may not send mail now; ask who gave it to you",
+);
 
-pub(crate) const UNSUPPORTED_PARAMETER: Answer = Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
-pub(crate) const ADDRESS_LITERAL: Answer =
-    Answer::new(550, EnhancedCode(5, 1, 2), "Mail to an address literal is not accepted; use a domain name");
-pub(crate) const TOO_MANY_RECIPIENTS: Answer =
-    Answer::new(452, EnhancedCode(4, 5, 3), "Too many recipients; send the others in another transaction");
-pub(crate) const TOO_LARGE: Answer = Answer::new(552, EnhancedCode(5, 3, 4), "Message size exceeds the limit");
-pub(crate) const HEADER_TOO_LARGE: Answer = Answer::new(552, EnhancedCode(5, 3, 4), "The header section exceeds 256 KiB");
-pub(crate) const LOOP: Answer = Answer::new(554, EnhancedCode(5, 4, 6), "Too many Received fields; the message is in a loop");
+pub(crate) const UNSUPPORTED_PARAMETER: Answer =
+    Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
+pub(crate) const ADDRESS_LITERAL: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 1, 2),
+    "Mail to an address literal is not accepted; use a domain name",
+);
+pub(crate) const TOO_MANY_RECIPIENTS: Answer = Answer::new(
+    452,
+    EnhancedCode(4, 5, 3),
+    "Too many recipients; send the others in another transaction",
+);
+pub(crate) const TOO_LARGE: Answer =
+    Answer::new(552, EnhancedCode(5, 3, 4), "Message size exceeds the limit");
+pub(crate) const HEADER_TOO_LARGE: Answer = Answer::new(
+    552,
+    EnhancedCode(5, 3, 4),
+    "The header section exceeds 256 KiB",
+);
+pub(crate) const LOOP: Answer = Answer::new(
+    554,
+    EnhancedCode(5, 4, 6),
+    "Too many Received fields; the message is in a loop",
+);
 
-pub(crate) const NO_MEMORY: Answer = Answer::new(452, EnhancedCode(4, 3, 1), "Insufficient system storage; try again later");
-pub(crate) const STORAGE_FULL: Answer = Answer::new(452, EnhancedCode(4, 3, 1), "Insufficient system storage; try again later");
-pub(crate) const STORAGE_AWAY: Answer = Answer::new(451, EnhancedCode(4, 3, 0), "Message storage is not available; try again later");
+pub(crate) const NO_MEMORY: Answer = Answer::new(
+    452,
+    EnhancedCode(4, 3, 1),
+    "Insufficient system storage; try again later",
+);
+pub(crate) const STORAGE_FULL: Answer = Answer::new(
+    452,
+    EnhancedCode(4, 3, 1),
+    "Insufficient system storage; try again later",
+);
+pub(crate) const STORAGE_AWAY: Answer = Answer::new(
+    451,
+    EnhancedCode(4, 3, 0),
+    "Message storage is not available; try again later",
+);
 
-pub(crate) const TOO_MANY_ERRORS: Answer = Answer::new(421, EnhancedCode(4, 7, 0), "Too many errors; closing the connection");
-pub(crate) const TOO_SLOW: Answer = Answer::new(421, EnhancedCode(4, 4, 2), "Timeout; closing the connection");
-pub(crate) const TOO_MANY_CONNECTIONS: Answer = Answer::new(421, EnhancedCode(4, 3, 2), "Too many connections; try again later");
-pub(crate) const SHUTTING_DOWN: Answer = Answer::new(421, EnhancedCode(4, 3, 2), "The service is restarting; try again at once");
+pub(crate) const TOO_MANY_ERRORS: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 7, 0),
+    "Too many errors; closing the connection",
+);
+pub(crate) const TOO_SLOW: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 4, 2),
+    "Timeout; closing the connection",
+);
+pub(crate) const TOO_MANY_CONNECTIONS: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 3, 2),
+    "Too many connections; try again later",
+);
+pub(crate) const SHUTTING_DOWN: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 3, 2),
+    "The service is restarting; try again at once",
+);
 
 #[cfg(test)]
 mod tests {
@@ -161,8 +269,14 @@ mod tests {
     #[test]
     fn writes_code_enhanced_code_and_text() {
         assert_eq!(written(&SENDER_OK), "250 2.1.0 Ok\r\n");
-        assert_eq!(written(&Answer::new(550, EnhancedCode(5, 7, 509), "No")), "550 5.7.509 No\r\n");
-        assert_eq!(written(&SEND_DATA), "354 End data with <CR><LF>.<CR><LF>\r\n");
+        assert_eq!(
+            written(&Answer::new(550, EnhancedCode(5, 7, 509), "No")),
+            "550 5.7.509 No\r\n"
+        );
+        assert_eq!(
+            written(&SEND_DATA),
+            "354 End data with <CR><LF>.<CR><LF>\r\n"
+        );
     }
 
     #[test]

@@ -58,8 +58,18 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// For a client that was just accepted.
-    pub(crate) fn new(shared: Arc<Shared>, listening: Arc<Listening>, socket: Socket, client: std::net::IpAddr) -> Self {
-        let session = Session::new(Arc::clone(&listening.policy), shared.metrics.clone(), client, false);
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        listening: Arc<Listening>,
+        socket: Socket,
+        client: std::net::IpAddr,
+    ) -> Self {
+        let session = Session::new(
+            Arc::clone(&listening.policy),
+            shared.metrics.clone(),
+            client,
+            false,
+        );
         let shutdown = shared.shutdown.clone();
         Self {
             shared,
@@ -149,17 +159,28 @@ impl Connection {
     }
 
     /// Takes the next command or line, if it is there.
-    fn decode(&mut self, commands: &mut CommandDecoder, auth_lines: &mut AuthLineDecoder) -> Option<Effect> {
+    fn decode(
+        &mut self,
+        commands: &mut CommandDecoder,
+        auth_lines: &mut AuthLineDecoder,
+    ) -> Option<Effect> {
         if self.session.in_exchange() {
             let decoded = auth_lines.decode(self.input.octets());
             self.input.consume(decoded.consumed);
-            return decoded.item.map(|line| self.session.auth_line(line, &mut self.output));
+            return decoded
+                .item
+                .map(|line| self.session.auth_line(line, &mut self.output));
         }
         let decoded = commands.decode(self.input.octets());
         self.input.consume(decoded.consumed);
         let command = decoded.item?;
         let storage = self.shared.storage();
-        Some(self.session.command(command, &self.shared.snapshot.borrow(), storage, &mut self.output))
+        Some(self.session.command(
+            command,
+            &self.shared.snapshot.borrow(),
+            storage,
+            &mut self.output,
+        ))
     }
 
     async fn handshake(&mut self) -> Result<(), Ended> {
@@ -187,7 +208,11 @@ impl Connection {
     async fn read_command(&mut self) -> Result<(), Ended> {
         let deadline = Instant::now() + self.listening.command_timeout;
         loop {
-            let wait_until = if self.input.is_large() { deadline.min(Instant::now() + BUSY) } else { deadline };
+            let wait_until = if self.input.is_large() {
+                deadline.min(Instant::now() + BUSY)
+            } else {
+                deadline
+            };
             let read = tokio::select! {
                 read = self.input.fill(&mut self.socket) => read,
                 () = &mut self.shutdown => return Err(Ended::Shutdown),
@@ -208,7 +233,11 @@ impl Connection {
     pub(crate) async fn read_content(&mut self, deadline: Instant) -> Result<(), Ended> {
         let stall = Instant::now() + self.listening.stall_timeout;
         let read = tokio::time::timeout_at(stall.min(deadline), self.input.fill(&mut self.socket));
-        if read.await.map_err(|_| Ended::Silent)?? { Ok(()) } else { Err(Ended::Closed) }
+        if read.await.map_err(|_| Ended::Silent)?? {
+            Ok(())
+        } else {
+            Err(Ended::Closed)
+        }
     }
 
     /// Appends an answer for the session.
@@ -220,6 +249,8 @@ impl Connection {
     pub(crate) fn client_network(&self) -> ipnet::IpNet {
         let client = self.session.client();
         let bits = if client.is_ipv4() { 24 } else { 48 };
-        ipnet::IpNet::new(client, bits).map(|network| network.trunc()).unwrap_or_else(|_| client.into())
+        ipnet::IpNet::new(client, bits)
+            .map(|network| network.trunc())
+            .unwrap_or_else(|_| client.into())
     }
 }

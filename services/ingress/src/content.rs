@@ -90,7 +90,11 @@ impl Content {
     /// Octets of memory in use once `more` octets have come.
     pub(crate) fn need(&self, more: usize) -> usize {
         let length = self.buffer.len() + more;
-        if length <= self.buffer.capacity() { self.buffer.capacity() } else { (2 * self.buffer.capacity()).max(length) }
+        if length <= self.buffer.capacity() {
+            self.buffer.capacity()
+        } else {
+            (2 * self.buffer.capacity()).max(length)
+        }
     }
 
     /// Where decoded text is appended.
@@ -112,7 +116,9 @@ impl Content {
         let found = self.header_end.push(&self.buffer[self.seen..]);
         self.seen = self.buffer.len();
         match found {
-            Some(body) if body <= MAX_HEADER => self.header_complete(HEADROOM + body, body.saturating_sub(2), judge),
+            Some(body) if body <= MAX_HEADER => {
+                self.header_complete(HEADROOM + body, body.saturating_sub(2), judge)
+            }
             None if self.buffer.len() - HEADROOM <= MAX_HEADER => {}
             _ => self.refuse(answer::HEADER_TOO_LARGE),
         }
@@ -140,7 +146,10 @@ impl Content {
                 self.hasher.update(&self.buffer[body..]);
                 self.seen = self.buffer.len();
                 let length = u32::try_from(size).unwrap_or(u32::MAX);
-                self.header = Some(Done { length, from_domain: repaired.from_domain });
+                self.header = Some(Done {
+                    length,
+                    from_domain: repaired.from_domain,
+                });
             }
             Err(refusal) => self.refuse(refusal),
         }
@@ -193,7 +202,9 @@ impl Content {
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
-        let header = self.header.expect("without a refusal the header section is complete here");
+        let header = self
+            .header
+            .expect("without a refusal the header section is complete here");
         let rest = Bytes::from(self.buffer).slice(self.start..);
         Ok(Received {
             header_length: header.length,
@@ -215,7 +226,10 @@ mod tests {
         if !header.is_empty() && !header.ends_with(b"\r\n") {
             repaired.extend_from_slice(b"\r\n");
         }
-        Ok(Repaired { header: repaired, from_domain: "acme.example".to_owned() })
+        Ok(Repaired {
+            header: repaired,
+            from_domain: "acme.example".to_owned(),
+        })
     }
 
     fn receive(content: &[u8], step: usize) -> Result<(Vec<u8>, Received), Answer> {
@@ -244,8 +258,14 @@ mod tests {
         let content = b"From: a@b\r\nTo: c@d\r\n\r\nbody\r\n\r\nmore\r\n";
         for step in 1..=content.len() {
             let (stored, received) = receive(content, step).unwrap();
-            assert_eq!(stored, b"Received: us\r\nFrom: a@b\r\nTo: c@d\r\n\r\nbody\r\n\r\nmore\r\n");
-            assert_eq!(&stored[received.header_length as usize..], b"body\r\n\r\nmore\r\n");
+            assert_eq!(
+                stored,
+                b"Received: us\r\nFrom: a@b\r\nTo: c@d\r\n\r\nbody\r\n\r\nmore\r\n"
+            );
+            assert_eq!(
+                &stored[received.header_length as usize..],
+                b"body\r\n\r\nmore\r\n"
+            );
             assert_eq!(received.body_hash, hash(b"body\r\n\r\nmore\r\n"));
             assert_eq!(received.length, stored.len() as u64);
         }
@@ -266,7 +286,12 @@ mod tests {
     fn a_header_that_grows_beyond_the_headroom_still_fits() {
         let mut assembling = Content::new(None);
         assembling.sink().extend_from_slice(b"A: b\r\n\r\nbody\r\n");
-        assembling.absorb(&mut |_| Ok(Repaired { header: vec![b'x'; 5000], from_domain: String::new() }));
+        assembling.absorb(&mut |_| {
+            Ok(Repaired {
+                header: vec![b'x'; 5000],
+                from_domain: String::new(),
+            })
+        });
         let received = assembling.finish(&mut keep).unwrap();
         assert_eq!(received.header_length, 5002);
         assert_eq!(&received.rest[5000..], b"\r\nbody\r\n");
@@ -301,7 +326,10 @@ mod tests {
     #[test]
     fn a_header_without_end_is_refused() {
         let content = b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(10_000);
-        assert_eq!(receive(&content, 4096).err(), Some(answer::HEADER_TOO_LARGE));
+        assert_eq!(
+            receive(&content, 4096).err(),
+            Some(answer::HEADER_TOO_LARGE)
+        );
     }
 
     #[test]

@@ -22,13 +22,25 @@ impl Connection {
         let hash = read_hash(hash, credential.as_deref()).await;
         let stand_in = read_hash(stand_in, None).await;
         let passwords = &self.shared.passwords;
-        let verdict = passwords.check(&claim.username, claim.password, hash.as_deref(), stand_in.as_deref()).await;
+        let verdict = passwords
+            .check(
+                &claim.username,
+                claim.password,
+                hash.as_deref(),
+                stand_in.as_deref(),
+            )
+            .await;
         let effect = match (verdict, credential) {
             (Verdict::Right, Some(credential)) => {
-                let identity = Identity { credential, username: claim.username };
+                let identity = Identity {
+                    credential,
+                    username: claim.username,
+                };
                 self.session.logged_in(identity, &mut self.output)
             }
-            (Verdict::Busy, _) => self.session.say_uncounted(answer::AUTH_BUSY, &mut self.output),
+            (Verdict::Busy, _) => self
+                .session
+                .say_uncounted(answer::AUTH_BUSY, &mut self.output),
             (Verdict::Right | Verdict::Wrong, credential) => {
                 self.shared.metrics.auth_failures.inc();
                 let known = credential.is_some();
@@ -43,14 +55,26 @@ impl Connection {
 
 /// The credential of a user name with its hash, and some credential's hash to spend the same time on
 /// when there is none.
-fn look_up(snapshot: &Snapshot, username: &str) -> (Option<String>, Option<PasswordHash>, Option<PasswordHash>) {
+fn look_up(
+    snapshot: &Snapshot,
+    username: &str,
+) -> (Option<String>, Option<PasswordHash>, Option<PasswordHash>) {
     let found = snapshot.credential_by_username(username);
-    let hash = found.and_then(|credential| credential.login.as_ref()).map(|login| login.password_hash.clone());
+    let hash = found
+        .and_then(|credential| credential.login.as_ref())
+        .map(|login| login.password_hash.clone());
     let stand_in = match hash {
         Some(_) => None,
-        None => snapshot.credentials().find_map(|other| other.login.as_ref()).map(|login| login.password_hash.clone()),
+        None => snapshot
+            .credentials()
+            .find_map(|other| other.login.as_ref())
+            .map(|login| login.password_hash.clone()),
     };
-    (found.map(|credential| credential.name.clone()), hash, stand_in)
+    (
+        found.map(|credential| credential.name.clone()),
+        hash,
+        stand_in,
+    )
 }
 
 async fn read_hash(hash: Option<PasswordHash>, credential: Option<&str>) -> Option<String> {

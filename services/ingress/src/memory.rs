@@ -28,7 +28,9 @@ pub(crate) struct Exhausted;
 impl BodyPool {
     /// A pool of `bytes`, rounded down to whole KiB.
     pub(crate) fn new(bytes: usize) -> Self {
-        Self { grains: Arc::new(Semaphore::new((bytes / GRAIN).min(Semaphore::MAX_PERMITS))) }
+        Self {
+            grains: Arc::new(Semaphore::new((bytes / GRAIN).min(Semaphore::MAX_PERMITS))),
+        }
     }
 
     /// Makes `reservation` at least `bytes` large. Waits up to `patience` for others to finish:
@@ -67,7 +69,9 @@ impl BodyPool {
 
 impl Reservation {
     fn grains(&self) -> usize {
-        self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits)
+        self.permit
+            .as_ref()
+            .map_or(0, OwnedSemaphorePermit::num_permits)
     }
 }
 
@@ -85,9 +89,14 @@ mod tests {
         pool.grow(&mut first, 4 * GRAIN, no_patience).await.unwrap();
         assert_eq!(pool.free(), 6 * GRAIN);
         pool.grow(&mut first, 7 * GRAIN, no_patience).await.unwrap();
-        assert_eq!(pool.grow(&mut second, 4 * GRAIN, no_patience).await, Err(Exhausted));
+        assert_eq!(
+            pool.grow(&mut second, 4 * GRAIN, no_patience).await,
+            Err(Exhausted)
+        );
         drop(first);
-        pool.grow(&mut second, 4 * GRAIN, no_patience).await.unwrap();
+        pool.grow(&mut second, 4 * GRAIN, no_patience)
+            .await
+            .unwrap();
         assert_eq!(pool.free(), 6 * GRAIN);
     }
 }

@@ -29,6 +29,8 @@ pub(crate) struct Metrics {
     pub(crate) accept_seconds: Histogram,
     /// The part of it that is the wait for storage, seconds.
     pub(crate) storage_seconds: Histogram,
+    /// The rest of it: what ingress itself adds, seconds.
+    pub(crate) added_seconds: Histogram,
     pub(crate) body_pool_free: IntGauge,
     block_messages: Histogram,
     durability: IntGaugeVec,
@@ -70,7 +72,11 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         use telemetry::{counter, counter_with, gauge, gauge_with, histogram, latency_buckets};
         Self {
-            messages: counter_with("staffetta_ingress_messages_total", "Messages accepted.", &["tenant"]),
+            messages: counter_with(
+                "staffetta_ingress_messages_total",
+                "Messages accepted.",
+                &["tenant"],
+            ),
             recipients: counter_with(
                 "staffetta_ingress_recipients_total",
                 "Recipients of accepted messages.",
@@ -86,7 +92,11 @@ impl Metrics {
                 "Replies that refused a command or a message.",
                 &["code", "enhanced"],
             ),
-            connections: gauge_with("staffetta_ingress_connections", "Open connections.", &["listener"]),
+            connections: gauge_with(
+                "staffetta_ingress_connections",
+                "Open connections.",
+                &["listener"],
+            ),
             connections_total: counter_with(
                 "staffetta_ingress_connections_total",
                 "Connections accepted.",
@@ -97,7 +107,10 @@ impl Metrics {
                 "TLS handshakes by the version agreed on, or failed.",
                 &["version"],
             ),
-            auth_failures: counter("staffetta_ingress_auth_failures_total", "Logins with wrong credentials."),
+            auth_failures: counter(
+                "staffetta_ingress_auth_failures_total",
+                "Logins with wrong credentials.",
+            ),
             accept_unknown: counter(
                 "staffetta_ingress_accept_unknown_total",
                 "Messages of which it is not known whether they were stored; the client was told to send again.",
@@ -112,7 +125,15 @@ impl Metrics {
                 "The wait for storage in that time.",
                 latency_buckets(),
             ),
-            body_pool_free: gauge("staffetta_ingress_body_pool_free_bytes", "Free memory for contents."),
+            added_seconds: histogram(
+                "staffetta_ingress_added_seconds",
+                "That time without the wait for storage.",
+                latency_buckets(),
+            ),
+            body_pool_free: gauge(
+                "staffetta_ingress_body_pool_free_bytes",
+                "Free memory for contents.",
+            ),
             block_messages: histogram(
                 "staffetta_ingress_block_messages",
                 "Messages in a block; counted as the upper bound of the bucket.",
@@ -129,7 +150,10 @@ impl Metrics {
     /// Counts a refusal. Both labels are constants of the program.
     pub(crate) fn refused(&self, answer: &Answer) {
         let code = answer.code.to_string();
-        let enhanced = answer.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default();
+        let enhanced = answer
+            .enhanced
+            .map(|enhanced| enhanced.to_string())
+            .unwrap_or_default();
         self.refusals.with_label_values(&[&code, &enhanced]).inc();
     }
 
@@ -146,14 +170,19 @@ impl Metrics {
 
     /// Says what a 250 stands for.
     pub(crate) fn durability(&self, report: &DurabilityReport) {
-        self.durability.with_label_values(&[report.mode.as_str(), report.verified.as_str()]).set(1);
+        self.durability
+            .with_label_values(&[report.mode.as_str(), report.verified.as_str()])
+            .set(1);
     }
 
     /// Counts the blocks that were stored between two readings.
     pub(crate) fn blocks(&self, before: &WriterStats, now: &WriterStats) {
         let mut counted = 0;
         for (index, (bound, total)) in now.messages_per_block.iter().enumerate() {
-            let earlier = before.messages_per_block.get(index).map_or(0, |(_, total)| *total);
+            let earlier = before
+                .messages_per_block
+                .get(index)
+                .map_or(0, |(_, total)| *total);
             let upto = total.saturating_sub(earlier);
             for _ in counted..upto {
                 self.block_messages.observe(bound.min(LARGEST_BLOCK));

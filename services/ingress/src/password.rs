@@ -17,8 +17,7 @@ const REMEMBERED: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Verified when a user name is unknown and no credential is there to take the parameters from:
 /// Argon2id with the parameters that the argon2 crate (and OWASP) recommends, of a random password.
-const NOBODY: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$c3RhZmZldHRhLW5vYm9keQ$7v8Jm6uEPhYqFZ8NfsBEe0mUZ4Fb8dVtLXiCvK6yDGo";
+const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$c3RhZmZldHRhLW5vYm9keQ$7v8Jm6uEPhYqFZ8NfsBEe0mUZ4Fb8dVtLXiCvK6yDGo";
 
 /// What a check came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +49,11 @@ impl PasswordChecker {
         let random = aws_lc_rs::rand::SystemRandom::new();
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &random)
             .expect("the system gives random bytes to the process");
-        Self { threads: Arc::new(Semaphore::new(threads.max(1))), known: Mutex::default(), key }
+        Self {
+            threads: Arc::new(Semaphore::new(threads.max(1))),
+            known: Mutex::default(),
+            key,
+        }
     }
 
     /// Checks `password` of `username` against `hash`, a PHC string. Without a hash the answer is
@@ -95,23 +98,37 @@ impl PasswordChecker {
     }
 
     fn remembers(&self, username: &str, digest: &hmac::Tag) -> bool {
-        let known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         known.get(username).is_some_and(|entry| {
             entry.until > Instant::now()
-                && constant_time::verify_slices_are_equal(entry.digest.as_ref(), digest.as_ref()).is_ok()
+                && constant_time::verify_slices_are_equal(entry.digest.as_ref(), digest.as_ref())
+                    .is_ok()
         })
     }
 
     fn remember(&self, username: &str, digest: hmac::Tag) {
         let now = Instant::now();
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         known.retain(|_, entry| entry.until > now);
-        known.insert(username.to_owned(), Known { digest, until: now + REMEMBERED });
+        known.insert(
+            username.to_owned(),
+            Known {
+                digest,
+                until: now + REMEMBERED,
+            },
+        );
     }
 }
 
 fn matches_hash(password: &[u8], phc: &str) -> bool {
-    PasswordHash::new(phc).is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
+    PasswordHash::new(phc)
+        .is_ok_and(|hash| Argon2::default().verify_password(password, &hash).is_ok())
 }
 
 #[cfg(test)]
@@ -123,7 +140,10 @@ mod tests {
     fn hash(password: &str) -> String {
         let quick = argon2::Params::new(64, 1, 1, None).unwrap();
         let argon2 = Argon2::new(argon2::Algorithm::Argon2id, argon2::Version::V0x13, quick);
-        argon2.hash_password(password.as_bytes()).unwrap().to_string()
+        argon2
+            .hash_password(password.as_bytes())
+            .unwrap()
+            .to_string()
     }
 
     #[tokio::test]
@@ -131,9 +151,22 @@ mod tests {
         let checker = PasswordChecker::new(1);
         let phc = hash("secret");
         for _ in 0..2 {
-            assert_eq!(checker.check("app", b"secret".to_vec(), Some(&phc), None).await, Verdict::Right);
-            assert_eq!(checker.check("app", b"Secret".to_vec(), Some(&phc), None).await, Verdict::Wrong);
-            assert_eq!(checker.check("app", Vec::new(), Some(&phc), None).await, Verdict::Wrong);
+            assert_eq!(
+                checker
+                    .check("app", b"secret".to_vec(), Some(&phc), None)
+                    .await,
+                Verdict::Right
+            );
+            assert_eq!(
+                checker
+                    .check("app", b"Secret".to_vec(), Some(&phc), None)
+                    .await,
+                Verdict::Wrong
+            );
+            assert_eq!(
+                checker.check("app", Vec::new(), Some(&phc), None).await,
+                Verdict::Wrong
+            );
         }
     }
 
@@ -141,24 +174,49 @@ mod tests {
     async fn an_unknown_user_is_wrong_even_with_the_password_of_the_stand_in() {
         let checker = PasswordChecker::new(1);
         let stand_in = hash("secret");
-        assert_eq!(checker.check("x", b"secret".to_vec(), None, Some(&stand_in)).await, Verdict::Wrong);
+        assert_eq!(
+            checker
+                .check("x", b"secret".to_vec(), None, Some(&stand_in))
+                .await,
+            Verdict::Wrong
+        );
     }
 
     #[tokio::test]
     async fn a_changed_hash_ends_what_was_remembered() {
         let checker = PasswordChecker::new(1);
         let (old, new) = (hash("old"), hash("new"));
-        assert_eq!(checker.check("app", b"old".to_vec(), Some(&old), None).await, Verdict::Right);
-        assert_eq!(checker.check("app", b"old".to_vec(), Some(&new), None).await, Verdict::Wrong);
+        assert_eq!(
+            checker
+                .check("app", b"old".to_vec(), Some(&old), None)
+                .await,
+            Verdict::Right
+        );
+        assert_eq!(
+            checker
+                .check("app", b"old".to_vec(), Some(&new), None)
+                .await,
+            Verdict::Wrong
+        );
     }
 
     #[tokio::test]
     async fn a_remembered_password_needs_no_thread() {
         let checker = PasswordChecker::new(1);
         let phc = hash("secret");
-        assert_eq!(checker.check("app", b"secret".to_vec(), Some(&phc), None).await, Verdict::Right);
+        assert_eq!(
+            checker
+                .check("app", b"secret".to_vec(), Some(&phc), None)
+                .await,
+            Verdict::Right
+        );
         let _all_threads = Arc::clone(&checker.threads).acquire_owned().await.unwrap();
-        assert_eq!(checker.check("app", b"secret".to_vec(), Some(&phc), None).await, Verdict::Right);
+        assert_eq!(
+            checker
+                .check("app", b"secret".to_vec(), Some(&phc), None)
+                .await,
+            Verdict::Right
+        );
     }
 
     #[test]

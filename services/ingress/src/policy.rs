@@ -35,15 +35,21 @@ pub(crate) fn authorise(
     client: IpAddr,
     return_path: Option<&Address>,
 ) -> Result<Sender, Answer> {
-    let domain = return_path.map(|path| path.domain().ok_or_else(|| not_yours(path.domain_text()))).transpose();
+    let domain = return_path
+        .map(|path| path.domain().ok_or_else(|| not_yours(path.domain_text())))
+        .transpose();
     let credential = match identity {
         Some(identity) => snapshot
             .credential(&identity.credential)
             .filter(|credential| has_login(credential, &identity.username))
             .ok_or(answer::NOT_AUTHORISED)?,
-        None => snapshot.credential_for_network(client).ok_or(answer::AUTH_REQUIRED)?,
+        None => snapshot
+            .credential_for_network(client)
+            .ok_or(answer::AUTH_REQUIRED)?,
     };
-    let tenant = snapshot.tenant(&credential.tenant).ok_or(answer::NOT_AUTHORISED)?;
+    let tenant = snapshot
+        .tenant(&credential.tenant)
+        .ok_or(answer::NOT_AUTHORISED)?;
     if let Some(domain) = domain?
         && !owns(snapshot, &tenant.name, &domain)
     {
@@ -51,22 +57,37 @@ pub(crate) fn authorise(
     }
     Ok(Sender {
         tenant: tenant.name.clone(),
-        stream: credential.stream.clone().unwrap_or_else(|| tenant.default_stream.clone()),
+        stream: credential
+            .stream
+            .clone()
+            .unwrap_or_else(|| tenant.default_stream.clone()),
         credential: credential.name.clone(),
-        authenticated_as: identity.map(|identity| identity.username.clone()).unwrap_or_default(),
+        authenticated_as: identity
+            .map(|identity| identity.username.clone())
+            .unwrap_or_default(),
     })
 }
 
 /// Decides over a header section; gives the author's domain.
-pub(crate) fn judge_header(header: &[u8], snapshot: &Snapshot, tenant: &str) -> Result<Domain, Answer> {
+pub(crate) fn judge_header(
+    header: &[u8],
+    snapshot: &Snapshot,
+    tenant: &str,
+) -> Result<Domain, Answer> {
     let inspection: Inspection = inspect(header);
     if inspection.is_loop() {
         return Err(answer::LOOP);
     }
-    let author = inspection
-        .author
-        .map_err(|error| Answer::with(554, EnhancedCode(5, 6, 0), format!("Message refused: {error}")))?;
-    let stranger = std::iter::once(&author.domain).chain(&author.others).find(|domain| !owns(snapshot, tenant, domain));
+    let author = inspection.author.map_err(|error| {
+        Answer::with(
+            554,
+            EnhancedCode(5, 6, 0),
+            format!("Message refused: {error}"),
+        )
+    })?;
+    let stranger = std::iter::once(&author.domain)
+        .chain(&author.others)
+        .find(|domain| !owns(snapshot, tenant, domain));
     match stranger {
         Some(domain) => Err(not_yours(domain.as_str())),
         None => Ok(author.domain),
@@ -74,15 +95,24 @@ pub(crate) fn judge_header(header: &[u8], snapshot: &Snapshot, tenant: &str) -> 
 }
 
 fn has_login(credential: &Credential, username: &str) -> bool {
-    credential.login.as_ref().is_some_and(|login| login.username == username)
+    credential
+        .login
+        .as_ref()
+        .is_some_and(|login| login.username == username)
 }
 
 fn owns(snapshot: &Snapshot, tenant: &str, domain: &Domain) -> bool {
-    snapshot.sending_domain(domain.as_str()).is_some_and(|sending| sending.tenant == tenant)
+    snapshot
+        .sending_domain(domain.as_str())
+        .is_some_and(|sending| sending.tenant == tenant)
 }
 
 fn not_yours(domain: &str) -> Answer {
-    Answer::with(550, EnhancedCode(5, 7, 1), format!("This credential may not send as {domain}"))
+    Answer::with(
+        550,
+        EnhancedCode(5, 7, 1),
+        format!("This credential may not send as {domain}"),
+    )
 }
 
 #[cfg(test)]
@@ -130,13 +160,24 @@ spec: { tenant: other, unsigned: true }
         Snapshot::from_documents(DOCUMENTS).unwrap()
     }
 
-    fn authorised(identity: Option<&str>, client: &str, path: &str) -> Result<(String, String), u16> {
-        let identity =
-            identity.map(|name| Identity { credential: name.to_owned(), username: "app".to_owned() });
+    fn authorised(
+        identity: Option<&str>,
+        client: &str,
+        path: &str,
+    ) -> Result<(String, String), u16> {
+        let identity = identity.map(|name| Identity {
+            credential: name.to_owned(),
+            username: "app".to_owned(),
+        });
         let path = (!path.is_empty()).then(|| Address::parse(path).unwrap());
-        authorise(&snapshot(), identity.as_ref(), client.parse().unwrap(), path.as_ref())
-            .map(|sender| (sender.credential, sender.stream))
-            .map_err(|refusal| refusal.code)
+        authorise(
+            &snapshot(),
+            identity.as_ref(),
+            client.parse().unwrap(),
+            path.as_ref(),
+        )
+        .map(|sender| (sender.credential, sender.stream))
+        .map_err(|refusal| refusal.code)
     }
 
     #[test]
@@ -159,8 +200,14 @@ spec: { tenant: other, unsigned: true }
     #[test]
     fn a_network_needs_no_login() {
         let of = |client, path| authorised(None, client, path);
-        assert_eq!(of("192.0.2.200", "a@acme.example"), Ok(("acme-net".to_owned(), "bulk".to_owned())));
-        assert_eq!(of("192.0.2.1", "a@other.example"), Ok(("other-net".to_owned(), "bulk".to_owned())));
+        assert_eq!(
+            of("192.0.2.200", "a@acme.example"),
+            Ok(("acme-net".to_owned(), "bulk".to_owned()))
+        );
+        assert_eq!(
+            of("192.0.2.1", "a@other.example"),
+            Ok(("other-net".to_owned(), "bulk".to_owned()))
+        );
         assert_eq!(of("192.0.2.200", "a@other.example"), Err(550));
         assert_eq!(of("198.51.100.1", "a@acme.example"), Err(530));
         assert_eq!(of("198.51.100.1", ""), Err(530));
@@ -168,14 +215,27 @@ spec: { tenant: other, unsigned: true }
 
     #[test]
     fn a_credential_that_is_gone_ends_at_the_next_message() {
-        assert_eq!(authorised(Some("gone"), "192.0.2.1", "a@acme.example"), Err(550));
-        assert_eq!(authorised(Some("acme-net"), "192.0.2.1", "a@acme.example"), Err(550));
+        assert_eq!(
+            authorised(Some("gone"), "192.0.2.1", "a@acme.example"),
+            Err(550)
+        );
+        assert_eq!(
+            authorised(Some("acme-net"), "192.0.2.1", "a@acme.example"),
+            Err(550)
+        );
     }
 
     #[test]
     fn every_author_must_be_of_the_tenant() {
-        let judged = |header: &str| judge_header(header.as_bytes(), &snapshot(), "acme").map_err(|refusal| refusal.code);
-        assert_eq!(judged("From: A <a@News.acme.example>\r\n").unwrap().as_str(), "news.acme.example");
+        let judged = |header: &str| {
+            judge_header(header.as_bytes(), &snapshot(), "acme").map_err(|refusal| refusal.code)
+        };
+        assert_eq!(
+            judged("From: A <a@News.acme.example>\r\n")
+                .unwrap()
+                .as_str(),
+            "news.acme.example"
+        );
         for (header, code) in [
             ("From: a@other.example\r\n", 550),
             ("From: a@acme.example, b@other.example\r\n", 550),

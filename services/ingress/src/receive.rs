@@ -30,7 +30,13 @@ impl Connection {
         };
         let mut reservation = Reservation::default();
         let need = Content::first_need(transaction.declared_size);
-        if self.shared.pool.grow(&mut reservation, need, MEMORY_PATIENCE).await.is_err() {
+        if self
+            .shared
+            .pool
+            .grow(&mut reservation, need, MEMORY_PATIENCE)
+            .await
+            .is_err()
+        {
             return Ok(self.say(answer::NO_MEMORY));
         }
         answer::SEND_DATA.write(&mut self.output);
@@ -38,26 +44,31 @@ impl Connection {
 
         let id = MessageId::now();
         let snapshot = Arc::clone(&self.shared.snapshot.borrow());
-        let (received, upload) = self.read_message(id, &transaction, &snapshot, &mut reservation).await?;
+        let (received, upload) = self
+            .read_message(id, &transaction, &snapshot, &mut reservation)
+            .await?;
         let complete = Instant::now();
-        let effect = match received {
-            Ok(received) => {
-                let (length, recipients) = (received.length, transaction.recipients.len());
-                let tenant = transaction.sender.tenant.clone();
-                match self.shared.store(id, *transaction, received, upload).await {
-                    Ok(()) => {
-                        self.count_accepted(id, &tenant, recipients, length);
-                        self.session.message_accepted();
-                        self.say(Answer::with(250, EnhancedCode(2, 0, 0), format!("Ok queued as {id}")))
-                    }
-                    Err(refusal) => self.say(refusal),
-                }
-            }
-            Err(refusal) => self.say(refusal),
+        let received = match received {
+            Ok(received) => received,
+            Err(refusal) => return Ok(self.say(refusal)),
         };
+        let accepted = Accepted {
+            id,
+            tenant: transaction.sender.tenant.clone(),
+            recipients: transaction.recipients.len(),
+            length: received.length,
+        };
+        let stored = self.shared.store(id, *transaction, received, upload).await;
+        let waited = complete.elapsed();
         drop(reservation);
+        if let Err(refusal) = stored {
+            return Ok(self.say(refusal));
+        }
+        self.session.message_accepted();
+        let text = format!("Ok queued as {id}");
+        let effect = self.say(Answer::with(250, EnhancedCode(2, 0, 0), text));
         self.send().await?;
-        self.shared.metrics.accept_seconds.observe(complete.elapsed().as_secs_f64());
+        self.count(accepted, complete.elapsed(), waited);
         Ok(effect)
     }
 
@@ -82,7 +93,13 @@ impl Connection {
             }
             if content.refusal().is_none() {
                 let need = content.need(self.input.octets().len());
-                if self.shared.pool.grow(reservation, need, MEMORY_PATIENCE).await.is_err() {
+                if self
+                    .shared
+                    .pool
+                    .grow(reservation, need, MEMORY_PATIENCE)
+                    .await
+                    .is_err()
+                {
                     content.refuse(answer::NO_MEMORY);
                     *reservation = Reservation::default();
                 }
@@ -97,7 +114,11 @@ impl Connection {
                 return Ok((content.finish(&mut judge), upload));
             }
             if let Some(piece) = content.take_piece() {
-                let room = self.shared.pool.grow(reservation, UPLOAD_MEMORY, MEMORY_PATIENCE).await;
+                let room = self
+                    .shared
+                    .pool
+                    .grow(reservation, UPLOAD_MEMORY, MEMORY_PATIENCE)
+                    .await;
                 let stored = match room {
                     Ok(()) => self.shared.upload(&mut upload, piece).await,
                     Err(_) => Err(answer::NO_MEMORY),
@@ -110,15 +131,48 @@ impl Connection {
         }
     }
 
-    fn count_accepted(&mut self, id: MessageId, tenant: &str, recipients: usize, length: u64) {
-        if self.tenant_metrics.as_ref().is_none_or(|metrics| &*metrics.tenant != tenant) {
-            self.tenant_metrics = Some(self.shared.metrics.tenant(tenant));
+    /// Counts and logs an accepted message, after its client has the answer.
+    fn count(&mut self, accepted: Accepted, in_all: Duration, waited: Duration) {
+        let Accepted {
+            id,
+            tenant,
+            recipients,
+            length,
+        } = accepted;
+        let metrics = &self.shared.metrics;
+        metrics.accept_seconds.observe(in_all.as_secs_f64());
+        metrics.storage_seconds.observe(waited.as_secs_f64());
+        metrics
+            .added_seconds
+            .observe(in_all.saturating_sub(waited).as_secs_f64());
+        if self
+            .tenant_metrics
+            .as_ref()
+            .is_none_or(|counters| *counters.tenant != *tenant)
+        {
+            self.tenant_metrics = Some(metrics.tenant(&tenant));
         }
-        if let Some(metrics) = &self.tenant_metrics {
-            metrics.accepted(recipients, length);
+        if let Some(counters) = &self.tenant_metrics {
+            counters.accepted(recipients, length);
         }
-        tracing::info!(message = %id, tenant, size = length, recipients, client = %self.client_network(), "message accepted");
+        tracing::info!(
+            message_id = %id,
+            tenant,
+            size = length,
+            recipients,
+            client = %self.client_network(),
+            "message accepted"
+        );
     }
+}
+
+/// What is said of an accepted message.
+struct Accepted {
+    id: MessageId,
+    tenant: String,
+    recipients: usize,
+    /// Octets.
+    length: u64,
 }
 
 /// Judges and repairs the header section of one message.
@@ -132,7 +186,12 @@ struct HeaderJudge<'a> {
 }
 
 impl<'a> HeaderJudge<'a> {
-    fn of(connection: &Connection, id: MessageId, transaction: &'a Transaction, snapshot: &'a Snapshot) -> Self {
+    fn of(
+        connection: &Connection,
+        id: MessageId,
+        transaction: &'a Transaction,
+        snapshot: &'a Snapshot,
+    ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
         let received = received_field(&ReceivedInfo {
@@ -147,7 +206,14 @@ impl<'a> HeaderJudge<'a> {
             },
             unix_ms,
         });
-        Self { id, snapshot, tenant: &transaction.sender.tenant, received, unix_ms, hostname }
+        Self {
+            id,
+            snapshot,
+            tenant: &transaction.sender.tenant,
+            received,
+            unix_ms,
+            hostname,
+        }
     }
 
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
@@ -157,6 +223,9 @@ impl<'a> HeaderJudge<'a> {
             date_if_missing: &date_text(self.unix_ms),
             message_id_if_missing: &message_id_text(self.id, &self.hostname),
         };
-        Ok(Repaired { header: repair(header, &additions), from_domain: author.as_str().to_owned() })
+        Ok(Repaired {
+            header: repair(header, &additions),
+            from_domain: author.as_str().to_owned(),
+        })
     }
 }

@@ -83,7 +83,10 @@ impl Exchange {
                 }
                 _ => Next::Malformed,
             },
-            State::LoginPassword { username } => Next::Claim(Claim { username, password: response }),
+            State::LoginPassword { username } => Next::Claim(Claim {
+                username,
+                password: response,
+            }),
         }
     }
 }
@@ -100,7 +103,10 @@ fn plain(response: &[u8]) -> Next {
         return Next::Malformed;
     }
     match std::str::from_utf8(username) {
-        Ok(username) => Next::Claim(Claim { username: username.to_owned(), password: password.to_owned() }),
+        Ok(username) => Next::Claim(Claim {
+            username: username.to_owned(),
+            password: password.to_owned(),
+        }),
         Err(_) => Next::Malformed,
     }
 }
@@ -125,9 +131,14 @@ mod tests {
         let response = encode("\0app\0secret");
         let expected = ("app".to_owned(), "secret".to_owned());
         assert_eq!(claim(begin(Mechanism::Plain, Some(&response))), expected);
-        let Next::Challenge(exchange, "") = begin(Mechanism::Plain, None) else { panic!() };
+        let Next::Challenge(exchange, "") = begin(Mechanism::Plain, None) else {
+            panic!()
+        };
         assert_eq!(claim(exchange.answer(&response)), expected);
-        assert_eq!(claim(begin(Mechanism::Plain, Some(&encode("app\0app\0secret")))), expected);
+        assert_eq!(
+            claim(begin(Mechanism::Plain, Some(&encode("app\0app\0secret")))),
+            expected
+        );
     }
 
     #[test]
@@ -138,19 +149,35 @@ mod tests {
             let next = if initial {
                 begin(Mechanism::Login, Some(&name))
             } else {
-                let Next::Challenge(exchange, "VXNlcm5hbWU6") = begin(Mechanism::Login, None) else { panic!() };
+                let Next::Challenge(exchange, "VXNlcm5hbWU6") = begin(Mechanism::Login, None)
+                else {
+                    panic!()
+                };
                 exchange.answer(&name)
             };
-            let Next::Challenge(exchange, "UGFzc3dvcmQ6") = next else { panic!() };
+            let Next::Challenge(exchange, "UGFzc3dvcmQ6") = next else {
+                panic!()
+            };
             assert_eq!(claim(exchange.answer(&encode("secret"))), expected);
         }
     }
 
     #[test]
     fn refuses_what_is_malformed() {
-        for response in ["", "=", "not base64!", &encode("app"), &encode("\0app"), &encode("other\0app\0x"), &encode("\0\0x"), &encode("\0a\0b\0c")] {
-            assert!(matches!(begin(Mechanism::Plain, Some(response)), Next::Malformed), "{response}");
+        for response in [
+            "",
+            "=",
+            "not base64!",
+            &encode("app"),
+            &encode("\0app"),
+            &encode("other\0app\0x"),
+            &encode("\0\0x"),
+            &encode("\0a\0b\0c"),
+        ] {
+            assert!(
+                matches!(begin(Mechanism::Plain, Some(response)), Next::Malformed),
+                "{response}"
+            );
         }
     }
-
 }

@@ -55,7 +55,7 @@ pub enum Error {
         /// The listener.
         name: String,
         /// Why.
-        source: TlsError,
+        source: Box<TlsError>,
     },
     /// The stores are not those of an installation, or not durable enough.
     #[error("ingress: {0}")]
@@ -131,11 +131,19 @@ impl Listeners {
     /// Name and bound address of each (for port 0).
     pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
         let address = |socket: &TcpSocket| socket.local_addr().ok();
-        self.bound.iter().filter_map(|(socket, listening)| Some((listening.name.clone(), address(socket)?))).collect()
+        self.bound
+            .iter()
+            .filter_map(|(socket, listening)| Some((listening.name.clone(), address(socket)?)))
+            .collect()
     }
 
     /// Serves until shutdown; then finishes the messages that are under way.
-    pub async fn serve(self, bootstrap: &Bootstrap, readiness: Readiness, shutdown: Shutdown) -> Result<(), Error> {
+    pub async fn serve(
+        self,
+        bootstrap: &Bootstrap,
+        readiness: Readiness,
+        shutdown: Shutdown,
+    ) -> Result<(), Error> {
         readiness.set(READY, false);
         let Some(shared) = start(bootstrap, &shutdown).await? else {
             return Ok(());
@@ -150,11 +158,20 @@ impl Listeners {
                 address: address.unwrap_or(SocketAddr::from(([0, 0, 0, 0], 0))),
                 source,
             })?;
-            tracing::info!(listener = listening.name, address = address.map(tracing::field::display), "listening");
+            tracing::info!(
+                listener = listening.name,
+                address = address.map(tracing::field::display),
+                "listening"
+            );
             if listening.tls.is_some() {
                 tokio::spawn(follow_certificate(Arc::clone(&listening), shutdown.clone()));
             }
-            let accept = accept_all(listener, listening, Arc::clone(&shared), connections.clone());
+            let accept = accept_all(
+                listener,
+                listening,
+                Arc::clone(&shared),
+                connections.clone(),
+            );
             accepting.push(tokio::spawn(accept));
         }
         watch_stores::until_shutdown(&shared, &readiness).await;
@@ -164,8 +181,14 @@ impl Listeners {
             }
         }
         connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "stopped with messages still coming in; their clients have no 250");
+        if tokio::time::timeout(DRAIN, connections.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "stopped with messages still coming in; their clients have no 250"
+            );
         }
         Ok(())
     }
@@ -177,10 +200,12 @@ pub(crate) const READY: &str = "ingress";
 impl Listening {
     fn new(listener: &Listener, hostname: &str, metrics: &Metrics) -> Result<Self, Error> {
         let tls = match listener.tls.files() {
-            Some(files) => Some(
-                TlsFiles::load(&files.certificate, &files.key)
-                    .map_err(|source| Error::Tls { name: listener.name.clone(), source })?,
-            ),
+            Some(files) => Some(TlsFiles::load(&files.certificate, &files.key).map_err(
+                |source| Error::Tls {
+                    name: listener.name.clone(),
+                    source: Box::new(source),
+                },
+            )?),
             None => None,
         };
         let policy = ListenerPolicy {
@@ -205,12 +230,22 @@ impl Listening {
 }
 
 /// Serves the listeners of `bootstrap` until `shutdown`. `readiness` gets the condition `ingress`.
-pub async fn run(bootstrap: Arc<Bootstrap>, readiness: Readiness, shutdown: Shutdown) -> Result<(), Error> {
-    Listeners::bind(&bootstrap)?.serve(&bootstrap, readiness, shutdown).await
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    readiness: Readiness,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    Listeners::bind(&bootstrap)?
+        .serve(&bootstrap, readiness, shutdown)
+        .await
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
@@ -227,7 +262,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
             Durability::Relaxed => spool::Durability::Relaxed,
         },
     };
-    let (stores, opened) = loop {
+    let (stores, opened, snapshot) = loop {
         match connect(&options).await {
             Ok(connected) => break connected,
             Err(error) if watch_stores::may_pass(&error) => {
@@ -243,7 +278,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
     tracing::info!(durability = %opened.report, partitions = opened.partitions, "stores opened");
     let metrics = Metrics::new();
     metrics.durability(&opened.report);
-    let snapshot = watch_stores::follow_configuration(&stores, shutdown);
+    let snapshot = watch_stores::follow_configuration(&stores, snapshot, shutdown);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
@@ -256,13 +291,21 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
     }))
 }
 
-async fn connect(options: &spool::Options) -> Result<(Stores, spool::Opened), spool::Error> {
+async fn connect(
+    options: &spool::Options,
+) -> Result<(Stores, spool::Opened, Arc<Snapshot>), spool::Error> {
     let stores = Stores::connect(options).await?;
     let opened = stores.open().await?;
-    Ok((stores, opened))
+    let snapshot = watch_stores::load_configuration(&stores).await?;
+    Ok((stores, opened, snapshot))
 }
 
-async fn accept_all(listener: TcpListener, listening: Arc<Listening>, shared: Arc<Shared>, connections: TaskTracker) {
+async fn accept_all(
+    listener: TcpListener,
+    listening: Arc<Listening>,
+    shared: Arc<Shared>,
+    connections: TaskTracker,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -301,8 +344,12 @@ fn admit(
         tracing::debug!(%error, "the client left at once");
         return;
     }
-    let connection =
-        Connection::new(Arc::clone(shared), Arc::clone(listening), Socket::Plain(stream), client.ip());
+    let connection = Connection::new(
+        Arc::clone(shared),
+        Arc::clone(listening),
+        Socket::Plain(stream),
+        client.ip(),
+    );
     let open = listening.metrics.open();
     connections.spawn(async move {
         connection.serve().await;

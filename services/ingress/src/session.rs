@@ -90,7 +90,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// For a client that has just connected.
-    pub(crate) fn new(listener: Arc<ListenerPolicy>, metrics: Metrics, client: IpAddr, tls: bool) -> Self {
+    pub(crate) fn new(
+        listener: Arc<ListenerPolicy>,
+        metrics: Metrics,
+        client: IpAddr,
+        tls: bool,
+    ) -> Self {
         let client = client.to_canonical();
         Self {
             listener,
@@ -135,7 +140,9 @@ impl Session {
     /// For the trace field.
     pub(crate) fn protocol(&self) -> Protocol {
         match &self.greeting {
-            Some(greeting) if greeting.extended => Protocol::of_session(self.tls, self.identity.is_some()),
+            Some(greeting) if greeting.extended => {
+                Protocol::of_session(self.tls, self.identity.is_some())
+            }
             _ => Protocol::Smtp,
         }
     }
@@ -160,21 +167,35 @@ impl Session {
             Ok(Command::Ehlo(name)) => return self.ehlo(name, out),
             Ok(Command::Helo(name)) => self.helo(name),
             Ok(Command::StartTls) => return self.start_tls(out),
-            Ok(Command::Auth { mechanism, initial_response }) => {
+            Ok(Command::Auth {
+                mechanism,
+                initial_response,
+            }) => {
                 let initial = initial_response.as_ref().map(smtp::Secret::expose);
                 return self.auth(&mechanism, initial, out);
             }
-            Ok(Command::Mail { return_path, params }) => {
-                self.mail(return_path, params, snapshot, storage).unwrap_or_else(|refusal| refusal)
-            }
+            Ok(Command::Mail {
+                return_path,
+                params,
+            }) => self
+                .mail(return_path, params, snapshot, storage)
+                .unwrap_or_else(|refusal| refusal),
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
-                let answer = self.rcpt(address, &params).unwrap_or_else(|refusal| refusal);
-                return if answer.code == 503 { self.say(answer, out) } else { self.say_uncounted(answer, out) };
+                let answer = self
+                    .rcpt(address, &params)
+                    .unwrap_or_else(|refusal| refusal);
+                return if answer.code == 503 {
+                    self.say(answer, out)
+                } else {
+                    self.say_uncounted(answer, out)
+                };
             }
             Ok(Command::Data) => match &self.transaction {
                 None => answer::NEED_MAIL,
-                Some(transaction) if transaction.recipients.is_empty() => answer::NO_VALID_RECIPIENTS,
+                Some(transaction) if transaction.recipients.is_empty() => {
+                    answer::NO_VALID_RECIPIENTS
+                }
                 Some(_) => return Effect::Receive,
             },
             Ok(Command::Rset) => {
@@ -195,20 +216,32 @@ impl Session {
             Ok(Command::Help) => answer::HELP,
             Ok(Command::Expn) => answer::NOT_IMPLEMENTED,
             Ok(Command::Unknown { .. }) => answer::UNKNOWN_COMMAND,
-            Err(CommandError::Recipient) => return self.say_uncounted(CommandError::Recipient.into(), out),
+            Err(CommandError::Recipient) => {
+                return self.say_uncounted(CommandError::Recipient.into(), out);
+            }
             Err(error) => {
                 let effect = self.say(error.into(), out);
-                return if error.is_fatal() { Effect::Close } else { effect };
+                return if error.is_fatal() {
+                    Effect::Close
+                } else {
+                    effect
+                };
             }
         };
         self.say(answer, out)
     }
 
     /// Takes a line of an AUTH exchange.
-    pub(crate) fn auth_line(&mut self, line: Result<AuthLine, CommandError>, out: &mut Vec<u8>) -> Effect {
+    pub(crate) fn auth_line(
+        &mut self,
+        line: Result<AuthLine, CommandError>,
+        out: &mut Vec<u8>,
+    ) -> Effect {
         let exchange = self.exchange.take();
         match (exchange, line) {
-            (Some(exchange), Ok(AuthLine::Response(response))) => self.sasl(exchange.answer(response.expose()), out),
+            (Some(exchange), Ok(AuthLine::Response(response))) => {
+                self.sasl(exchange.answer(response.expose()), out)
+            }
             (_, Err(error)) => self.say(error.into(), out),
             (_, Ok(_)) => self.say(answer::AUTH_CANCELLED, out),
         }
@@ -250,7 +283,10 @@ impl Session {
 
     fn ehlo(&mut self, name: Box<str>, out: &mut Vec<u8>) -> Effect {
         self.transaction = None;
-        self.greeting = Some(Greeting { name, extended: true });
+        self.greeting = Some(Greeting {
+            name,
+            extended: true,
+        });
         let size = format!("SIZE {}", self.listener.max_message_size);
         let limits = format!("LIMITS RCPTMAX={}", self.listener.max_recipients);
         let mut lines: Vec<&str> = vec![
@@ -274,8 +310,15 @@ impl Session {
 
     fn helo(&mut self, name: Box<str>) -> Answer {
         self.transaction = None;
-        self.greeting = Some(Greeting { name, extended: false });
-        Answer { code: 250, enhanced: None, text: self.listener.hostname.clone().into() }
+        self.greeting = Some(Greeting {
+            name,
+            extended: false,
+        });
+        Answer {
+            code: 250,
+            enhanced: None,
+            text: self.listener.hostname.clone().into(),
+        }
     }
 
     fn start_tls(&mut self, out: &mut Vec<u8>) -> Effect {
@@ -289,18 +332,31 @@ impl Session {
     }
 
     fn may_authenticate(&self) -> bool {
-        self.tls || self.listener.allow_plaintext_auth_from.iter().any(|network| network.contains(&self.client))
+        self.tls
+            || self
+                .listener
+                .allow_plaintext_auth_from
+                .iter()
+                .any(|network| network.contains(&self.client))
     }
 
     fn auth(&mut self, mechanism: &str, initial: Option<&str>, out: &mut Vec<u8>) -> Effect {
-        let refusal = if !self.greeting.as_ref().is_some_and(|greeting| greeting.extended) {
+        let refusal = if !self
+            .greeting
+            .as_ref()
+            .is_some_and(|greeting| greeting.extended)
+        {
             answer::SAY_EHLO
         } else if self.identity.is_some() {
             answer::AUTH_ACTIVE
         } else if self.transaction.is_some() {
             answer::AUTH_IN_TRANSACTION
         } else if !self.may_authenticate() {
-            if self.listener.starttls { answer::AUTH_NEEDS_TLS } else { answer::AUTH_NEEDS_IMPLICIT_TLS }
+            if self.listener.starttls {
+                answer::AUTH_NEEDS_TLS
+            } else {
+                answer::AUTH_NEEDS_IMPLICIT_TLS
+            }
         } else {
             match Mechanism::parse(mechanism) {
                 Some(mechanism) => return self.sasl(sasl::begin(mechanism, initial), out),
@@ -334,7 +390,12 @@ impl Session {
         if self.transaction.is_some() {
             return Err(answer::NESTED_MAIL);
         }
-        let sender = policy::authorise(snapshot, self.identity.as_ref(), self.client, return_path.as_ref())?;
+        let sender = policy::authorise(
+            snapshot,
+            self.identity.as_ref(),
+            self.client,
+            return_path.as_ref(),
+        )?;
         let body = match params.body {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
             Some(Body::EightBitMime) => envelope::Body::EightBit,
@@ -343,7 +404,10 @@ impl Session {
         if params.smtputf8 || params.require_tls {
             return Err(answer::UNSUPPORTED_PARAMETER);
         }
-        if params.size.is_some_and(|size| size > self.listener.max_message_size) {
+        if params
+            .size
+            .is_some_and(|size| size > self.listener.max_message_size)
+        {
             return Err(answer::TOO_LARGE);
         }
         match storage {
@@ -353,7 +417,9 @@ impl Session {
         }
         self.transaction = Some(Box::new(Transaction {
             sender,
-            return_path: return_path.map(|path| path.as_str().to_owned()).unwrap_or_default(),
+            return_path: return_path
+                .map(|path| path.as_str().to_owned())
+                .unwrap_or_default(),
             recipients: Vec::with_capacity(1),
             declared_size: params.size,
             body,
@@ -362,7 +428,10 @@ impl Session {
                 Some(Return::Full) => envelope::DsnReturn::Full,
                 Some(Return::Headers) => envelope::DsnReturn::Headers,
             },
-            envid: params.envid.map(|envid| envid.as_str().to_owned()).unwrap_or_default(),
+            envid: params
+                .envid
+                .map(|envid| envid.as_str().to_owned())
+                .unwrap_or_default(),
         }));
         Ok(answer::SENDER_OK)
     }
@@ -375,10 +444,16 @@ impl Session {
             ForwardPath::Mailbox(address) if address.needs_smtputf8() => {
                 return Err(CommandError::NeedsSmtpUtf8.into());
             }
-            ForwardPath::Mailbox(address) if address.domain().is_none() => return Err(answer::ADDRESS_LITERAL),
+            ForwardPath::Mailbox(address) if address.domain().is_none() => {
+                return Err(answer::ADDRESS_LITERAL);
+            }
             ForwardPath::Mailbox(address) => address.as_str().to_owned(),
         };
-        if transaction.recipients.iter().any(|recipient| recipient.address == address) {
+        if transaction
+            .recipients
+            .iter()
+            .any(|recipient| recipient.address == address)
+        {
             // Named twice, delivered once.
             return Ok(answer::RECIPIENT_OK);
         }
@@ -388,10 +463,17 @@ impl Session {
         transaction.recipients.push(envelope::Recipient {
             address,
             notify: params.notify.bits(),
-            orcpt: params.orcpt.as_ref().map(|orcpt| orcpt.as_str().to_owned()).unwrap_or_default(),
+            orcpt: params
+                .orcpt
+                .as_ref()
+                .map(|orcpt| orcpt.as_str().to_owned())
+                .unwrap_or_default(),
             return_path: String::new(),
             header_variant: 0,
         });
         Ok(answer::RECIPIENT_OK)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -44,12 +44,18 @@ impl Socket {
     }
 
     /// Becomes the server of a TLS session.
-    pub(crate) async fn accept_tls(&mut self, acceptor: &TlsAcceptor, patience: Duration) -> io::Result<()> {
+    pub(crate) async fn accept_tls(
+        &mut self,
+        acceptor: &TlsAcceptor,
+        patience: Duration,
+    ) -> io::Result<()> {
         let Self::Plain(stream) = std::mem::replace(self, Self::Gone) else {
             return Err(io::ErrorKind::NotConnected.into());
         };
         let handshake = tokio::time::timeout(patience, acceptor.accept(stream));
-        *self = Self::Tls(Box::new(handshake.await.map_err(|_| io::ErrorKind::TimedOut)??));
+        *self = Self::Tls(Box::new(
+            handshake.await.map_err(|_| io::ErrorKind::TimedOut)??,
+        ));
         Ok(())
     }
 
@@ -81,7 +87,11 @@ pub(crate) struct Input {
 impl Input {
     /// Empty, of the size for commands.
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; COMMANDS], start: 0, end: 0 }
+        Self {
+            buffer: vec![0; COMMANDS],
+            start: 0,
+            end: 0,
+        }
     }
 
     /// What is there.

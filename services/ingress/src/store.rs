@@ -5,7 +5,6 @@ use mail::MessageId;
 use proto::envelope::Envelope;
 use proto::spool::IndexEntry;
 use spool::{Submission, SubmitError, Upload};
-use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
 use crate::content::{PIECE, Received};
@@ -14,12 +13,23 @@ use crate::session::Transaction;
 
 impl Shared {
     /// Stores one piece of a large message; the first one begins the upload.
-    pub(crate) async fn upload(&self, upload: &mut Option<Upload>, piece: Bytes) -> Result<(), Answer> {
+    pub(crate) async fn upload(
+        &self,
+        upload: &mut Option<Upload>,
+        piece: Bytes,
+    ) -> Result<(), Answer> {
         if upload.is_none() {
-            *upload = Some(self.writer.begin_upload().map_err(|error| self.storage_refusal(&error))?);
+            *upload = Some(
+                self.writer
+                    .begin_upload()
+                    .map_err(|error| self.storage_refusal(&error))?,
+            );
         }
         match upload {
-            Some(upload) => upload.push(piece).await.map_err(|error| self.storage_refusal(&error)),
+            Some(upload) => upload
+                .push(piece)
+                .await
+                .map_err(|error| self.storage_refusal(&error)),
             None => Ok(()),
         }
     }
@@ -32,25 +42,26 @@ impl Shared {
         received: Received,
         mut upload: Option<Upload>,
     ) -> Result<(), Answer> {
-        let begun = Instant::now();
-        let rest = received.rest.clone();
         let entry = index_entry(id, transaction, &received);
+        let rest = received.rest;
         if rest.len() > PIECE || upload.is_some() {
             self.upload(&mut upload, rest.clone()).await?;
         }
         let submission = match upload {
             Some(upload) => {
-                let uploaded = upload.finish().await.map_err(|error| self.storage_refusal(&error))?;
+                let uploaded = upload
+                    .finish()
+                    .await
+                    .map_err(|error| self.storage_refusal(&error))?;
                 Submission::uploaded(entry, uploaded)
             }
             None => Submission::new(entry, rest),
         };
         let stored = self.writer.submit(submission).await;
-        self.metrics.storage_seconds.observe(begun.elapsed().as_secs_f64());
         stored.map(drop).map_err(|error| {
             if let SubmitError::Unknown(detail) = &error {
                 self.metrics.accept_unknown.inc();
-                tracing::error!(message = %id, detail, "whether a message was stored is not known; its client was told to send it again");
+                tracing::error!(message_id = %id, detail, "whether a message was stored is not known; its client was told to send it again");
             }
             self.storage_refusal(&error)
         })

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use runtime::TlsError;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
-use runtime::TlsError;
 use tokio_rustls::TlsAcceptor;
 
 /// TLS 1.2 and 1.3 with the certificate of two PEM files.
@@ -57,7 +57,11 @@ impl TlsFiles {
 }
 
 fn written(certificate: &Path, key: &Path) -> Written {
-    [certificate, key].map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok())
+    [certificate, key].map(|path| {
+        std::fs::metadata(path)
+            .and_then(|file| file.modified())
+            .ok()
+    })
 }
 
 fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
@@ -93,7 +97,12 @@ mod tests {
         let first = Arc::clone(&files.current.load().config);
         std::fs::write(&certificate, "broken").unwrap();
         let later = SystemTime::now() + std::time::Duration::from_secs(10);
-        std::fs::File::options().append(true).open(&certificate).unwrap().set_modified(later).unwrap();
+        std::fs::File::options()
+            .append(true)
+            .open(&certificate)
+            .unwrap()
+            .set_modified(later)
+            .unwrap();
         assert!(files.reload().is_err());
         assert!(Arc::ptr_eq(&first, &files.current.load().config));
         write_pair(folder.path());
@@ -104,7 +113,12 @@ mod tests {
     #[test]
     fn says_which_file_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let error = TlsFiles::load(&folder.path().join("none.pem"), &folder.path().join("none.key")).err().unwrap();
+        let error = TlsFiles::load(
+            &folder.path().join("none.pem"),
+            &folder.path().join("none.key"),
+        )
+        .err()
+        .unwrap();
         assert!(error.to_string().contains("none.pem"), "{error}");
     }
 }

@@ -17,20 +17,39 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Whether waiting may help: the server is away, not wrong.
 pub(crate) fn may_pass(error: &Error) -> bool {
-    matches!(error, Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. })
+    matches!(
+        error,
+        Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. }
+    )
 }
 
-/// The configuration, now and ever after; empty until the first one is read. One that this release
-/// cannot read is reported, and the last good one stays.
-pub(crate) fn follow_configuration(stores: &Stores, shutdown: &Shutdown) -> watch::Receiver<Arc<Snapshot>> {
+/// The configuration as it is now; empty when none was ever applied.
+pub(crate) async fn load_configuration(stores: &Stores) -> Result<Arc<Snapshot>, Error> {
+    let stored = stores.config().load().await?;
+    let snapshot = stored.as_ref().and_then(read);
+    if stored.is_none() {
+        tracing::warn!("there is no configuration yet: nobody may send until one is applied");
+    }
+    Ok(snapshot.unwrap_or_default())
+}
+
+/// The configuration, beginning with `first`, and ever after.
+pub(crate) fn follow_configuration(
+    stores: &Stores,
+    first: Arc<Snapshot>,
+    shutdown: &Shutdown,
+) -> watch::Receiver<Arc<Snapshot>> {
     let mut stored = stores.config().follow();
-    let (sender, receiver) = watch::channel(Arc::new(Snapshot::default()));
+    let (sender, receiver) = watch::channel(first);
     let shutdown = shutdown.clone();
     tokio::spawn(async move {
         loop {
             let present: Option<Arc<StoredConfig>> = stored.borrow_and_update().clone();
-            if let Some(present) = present {
-                adopt(&present, &sender);
+            if let Some(present) = present
+                && present.hash != sender.borrow().hash()
+                && let Some(snapshot) = read(&present)
+            {
+                sender.send_replace(snapshot);
             }
             let changed = tokio::select! {
                 changed = stored.changed() => changed,
@@ -44,15 +63,29 @@ pub(crate) fn follow_configuration(stores: &Stores, shutdown: &Shutdown) -> watc
     receiver
 }
 
-fn adopt(stored: &StoredConfig, sender: &watch::Sender<Arc<Snapshot>>) {
+/// `None` for one that this release cannot read: it is reported, and the last good one stays.
+fn read(stored: &StoredConfig) -> Option<Arc<Snapshot>> {
     match Snapshot::from_json(&stored.body) {
         Ok(snapshot) => {
-            tracing::info!(version = stored.version, hash = stored.hash, resources = snapshot.len(), "configuration");
-            drop(sender.send_replace(Arc::new(snapshot)));
+            tracing::info!(
+                version = stored.version,
+                hash = stored.hash,
+                resources = snapshot.len(),
+                "configuration"
+            );
+            Some(Arc::new(snapshot))
         }
         Err(problems) => {
-            let first = problems.first().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(version = stored.version, first, "the configuration is not valid here; the last good one stays");
+            let first = problems
+                .first()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            tracing::error!(
+                version = stored.version,
+                first,
+                "the configuration is not valid here; the last good one stays"
+            );
+            None
         }
     }
 }
@@ -66,14 +99,21 @@ pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
         if ready != Some(storage) {
             match storage {
                 Storage::Ready => tracing::info!("messages can be stored"),
-                Storage::Away => tracing::error!("no connection to NATS: messages are refused with 451"),
-                Storage::Full => tracing::error!("the spool is full: messages are refused with 452"),
+                Storage::Away => {
+                    tracing::error!("no connection to NATS: messages are refused with 451")
+                }
+                Storage::Full => {
+                    tracing::error!("the spool is full: messages are refused with 452")
+                }
             }
             ready = Some(storage);
         }
         // A full spool is nothing that another replica could do better.
         readiness.set(READY, storage != Storage::Away);
-        shared.metrics.body_pool_free.set(i64::try_from(shared.pool.free()).unwrap_or(i64::MAX));
+        shared
+            .metrics
+            .body_pool_free
+            .set(i64::try_from(shared.pool.free()).unwrap_or(i64::MAX));
         let stats = shared.writer.stats();
         shared.metrics.blocks(&before, &stats);
         before = stats;

@@ -2,19 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use argon2::Argon2;
-use argon2::password_hash::PasswordHasher;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use config::Snapshot;
 use kit::{NatsServer, Place};
 use mail::{MessageId, PartitionId};
-use proto::envelope::{Body, DsnReturn, Envelope, Recipient};
+use proto::envelope::{Envelope, Recipient};
 use proto::spool::IndexEntry;
 use runtime::{Bootstrap, Readiness, Shutdown};
 use rustls_pki_types::CertificateDer;
@@ -24,6 +20,8 @@ use spool::{
 use tokio::task::JoinHandle;
 
 use super::client::Client;
+use super::envelope;
+use super::installation::{apply, bootstrap, documents, documents_without, write_certificate};
 use super::script::{Action, matches, unescape};
 
 const PARTITION: PartitionId = PartitionId(0);
@@ -147,6 +145,10 @@ impl Stage {
                 self.client = None;
                 Ok(())
             }
+            Action::Stop => {
+                self.shutdown.request();
+                Ok(())
+            }
             Action::KillNats => {
                 self.nats.kill9()?;
                 self.until_mail_is_answered("451").await
@@ -263,7 +265,7 @@ impl Stage {
 
     async fn expect_envelope(&mut self, expected: &str) -> Result<()> {
         let (entry, _) = self.last_stored().await?;
-        let lines = envelope_lines(entry.envelope.as_ref().context("there is no envelope")?);
+        let lines = envelope::lines(entry.envelope.as_ref().context("there is no envelope")?);
         ensure!(
             lines.iter().any(|line| matches(expected, line)),
             "the envelope is:\n{}",
@@ -349,11 +351,7 @@ impl Stage {
     }
 
     async fn remove_credential(&self, name: &str) -> Result<()> {
-        let kept: Vec<&str> = DOCUMENTS
-            .split("---\n")
-            .filter(|document| !document.contains(&format!("name: {name} ")))
-            .collect();
-        apply(&self.stores, &with_hash(&kept.join("---\n")), true).await?;
+        apply(&self.stores, &documents_without(name), true).await?;
         // Known when a login with it fails.
         let address = self.address("plain")?;
         kit::until("the removal", PATIENCE, || async move {
@@ -371,147 +369,4 @@ impl Stage {
         })
         .await
     }
-}
-
-/// The envelope as dialogues expect it.
-fn envelope_lines(envelope: &Envelope) -> Vec<String> {
-    let mut lines = vec![
-        format!("tenant {}", envelope.tenant),
-        format!("stream {}", envelope.stream),
-        format!("credential {}", envelope.credential),
-        format!("authenticated_as {}", envelope.authenticated_as),
-        format!("return_path {}", envelope.return_path)
-            .trim_end()
-            .to_owned(),
-        format!("from_domain {}", envelope.from_domain),
-        format!("recipients {}", envelope.recipients.len()),
-        format!("envid {}", envelope.envid),
-        match envelope.ret() {
-            DsnReturn::Unspecified => "ret".to_owned(),
-            DsnReturn::Full => "ret FULL".to_owned(),
-            DsnReturn::Headers => "ret HDRS".to_owned(),
-        },
-        match envelope.body() {
-            Body::SevenBit => "body 7BIT".to_owned(),
-            Body::EightBit => "body 8BITMIME".to_owned(),
-        },
-    ];
-    for recipient in &envelope.recipients {
-        let orcpt = if recipient.orcpt.is_empty() {
-            String::new()
-        } else {
-            format!(" orcpt={}", recipient.orcpt)
-        };
-        lines.push(format!(
-            "recipient {} notify={}{orcpt}",
-            recipient.address, recipient.notify
-        ));
-    }
-    lines
-}
-
-fn bootstrap(nats: &NatsServer) -> String {
-    let listener = |name: &str, tls: &str, more: &str| {
-        format!(
-            "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
-        )
-    };
-    let files = ", certificate: cert.pem, key: key.pem";
-    let listeners = [
-        listener("starttls", "starttls", files),
-        listener("implicit", "implicit", files),
-        listener(
-            "plain",
-            "none",
-            ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
-        ),
-        listener("slow", "none", ", commandTimeout: 1s, dataTimeout: 1s"),
-        listener("single", "none", ", maxConnections: 1"),
-    ];
-    format!(
-        "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\ningress:\n  listeners:\n{}",
-        nats.url(),
-        nats.monitor_url(),
-        listeners.concat()
-    )
-}
-
-const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
-kind: Tenant
-metadata: { name: acme }
-spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk } ] }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: Tenant
-metadata: { name: other }
-spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: Credential
-metadata: { name: acme-app }
-spec: { tenant: acme, username: app@acme.example, passwordHash: \"HASH\" }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: Credential
-metadata: { name: acme-leaver }
-spec: { tenant: acme, username: leaver@acme.example, passwordHash: \"HASH\" }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: Credential
-metadata: { name: acme-network }
-spec: { tenant: acme, stream: bulk, networks: [ \"127.0.0.2/32\" ] }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: SendingDomain
-metadata: { name: acme.example }
-spec: { tenant: acme, unsigned: true }
----
-apiVersion: staffetta.dev/v1alpha1
-kind: SendingDomain
-metadata: { name: other.example }
-spec: { tenant: other, unsigned: true }
-";
-
-fn documents() -> String {
-    with_hash(DOCUMENTS)
-}
-
-/// With the hash of `correct horse`, made with parameters that cost nothing.
-fn with_hash(documents: &str) -> String {
-    let parameters = argon2::Params::new(64, 1, 1, None).expect("the parameters are in range");
-    let argon2 = Argon2::new(
-        argon2::Algorithm::Argon2id,
-        argon2::Version::V0x13,
-        parameters,
-    );
-    let hash = argon2
-        .hash_password(b"correct horse")
-        .expect("a short password can be hashed");
-    documents.replace("HASH", &hash.to_string())
-}
-
-async fn apply(stores: &Stores, documents: &str, prune: bool) -> Result<()> {
-    let store = stores.config();
-    let (version, before) = match store.load().await? {
-        Some(stored) => (
-            stored.version,
-            Snapshot::from_json(&stored.body)
-                .map_err(|problems| anyhow::anyhow!("{problems:?}"))?,
-        ),
-        None => (0, Snapshot::default()),
-    };
-    let (snapshot, _) = before
-        .merge(documents, prune)
-        .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
-    store
-        .put(Bytes::from(snapshot.to_json()), snapshot.hash(), version)
-        .await?;
-    Ok(())
-}
-
-fn write_certificate(folder: &Path) -> Result<CertificateDer<'static>> {
-    let made = rcgen::generate_simple_self_signed(["relay.example.com".to_owned()])?;
-    std::fs::write(folder.join("cert.pem"), made.cert.pem())?;
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-    Ok(made.cert.der().clone())
 }

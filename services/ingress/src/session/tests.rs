@@ -1,0 +1,202 @@
+use smtp::CommandDecoder;
+
+use super::*;
+
+const DOCUMENTS: &str = "
+apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: acme }
+spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-net }
+spec: { tenant: acme, networks: [ 192.0.2.0/24 ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: acme.example }
+spec: { tenant: acme, unsigned: true }
+";
+
+struct Client {
+    session: Session,
+    snapshot: Snapshot,
+    storage: Storage,
+    out: Vec<u8>,
+    effect: Effect,
+}
+
+fn client(tls: bool) -> Client {
+    let listener = ListenerPolicy {
+        hostname: "relay.example".to_owned(),
+        starttls: true,
+        allow_plaintext_auth_from: Vec::new(),
+        max_message_size: 1000,
+        max_recipients: 2,
+    };
+    Client {
+        session: Session::new(
+            Arc::new(listener),
+            Metrics::new(),
+            [192, 0, 2, 1].into(),
+            tls,
+        ),
+        snapshot: Snapshot::from_documents(DOCUMENTS).unwrap(),
+        storage: Storage::Ready,
+        out: Vec::new(),
+        effect: Effect::Continue,
+    }
+}
+
+impl Client {
+    /// Says a line; gives what is answered to it.
+    fn say(&mut self, line: &str) -> String {
+        self.out.clear();
+        let command = CommandDecoder::new()
+            .decode(format!("{line}\r\n").as_bytes())
+            .item
+            .unwrap();
+        self.effect = self
+            .session
+            .command(command, &self.snapshot, self.storage, &mut self.out);
+        String::from_utf8(self.out.clone()).unwrap()
+    }
+
+    /// The code of the answer.
+    fn code(&mut self, line: &str) -> String {
+        self.say(line).chars().take(3).collect()
+    }
+}
+
+#[test]
+fn data_is_received_only_with_a_recipient() {
+    let mut client = client(false);
+    for (line, code) in [
+        ("DATA", "503"),
+        ("EHLO c.example", "250"),
+        ("RCPT TO:<a@d.example>", "503"),
+        ("MAIL FROM:<x@acme.example>", "250"),
+        ("DATA", "554"),
+        ("RCPT TO:<a@[127.0.0.1]>", "550"),
+        ("DATA", "554"),
+        ("RCPT TO:<a@d.example>", "250"),
+    ] {
+        assert_eq!(client.code(line), code, "{line}");
+    }
+    assert_eq!(client.say("DATA"), "");
+    assert!(matches!(client.effect, Effect::Receive));
+    let transaction = client.session.take_transaction().unwrap();
+    assert_eq!(transaction.sender.credential, "acme-net");
+    assert_eq!(client.code("DATA"), "503");
+}
+
+#[test]
+fn recipients_are_counted_once_and_up_to_the_limit() {
+    let mut client = client(false);
+    client.say("EHLO c.example");
+    client.say("MAIL FROM:<x@acme.example>");
+    for (recipient, code) in [
+        ("a", "250"),
+        ("a", "250"),
+        ("b", "250"),
+        ("c", "452"),
+        ("b", "250"),
+    ] {
+        assert_eq!(
+            client.code(&format!("RCPT TO:<{recipient}@d.example>")),
+            code,
+            "{recipient}"
+        );
+    }
+    assert_eq!(
+        client.session.take_transaction().unwrap().recipients.len(),
+        2
+    );
+}
+
+#[test]
+fn storage_is_asked_for_at_mail() {
+    let mut client = client(false);
+    client.say("EHLO c.example");
+    for (storage, answer) in [
+        (Storage::Away, "451 4.3.0"),
+        (Storage::Full, "452 4.3.1"),
+        (Storage::Ready, "250"),
+    ] {
+        client.storage = storage;
+        assert!(
+            client.say("MAIL FROM:<x@acme.example>").starts_with(answer),
+            "{storage:?}"
+        );
+    }
+}
+
+#[test]
+fn tls_makes_everything_before_it_forgotten() {
+    let mut client = client(false);
+    client.say("EHLO c.example");
+    client.say("MAIL FROM:<x@acme.example>");
+    client.say("STARTTLS");
+    assert!(matches!(client.effect, Effect::StartTls));
+    client.session.tls_started();
+    assert!(client.session.take_transaction().is_none());
+    assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "503");
+    assert_eq!(client.code("STARTTLS"), "503");
+    assert!(!client.say("EHLO c.example").contains("STARTTLS"));
+    assert_eq!(client.session.protocol(), Protocol::Esmtps);
+}
+
+#[test]
+fn auth_in_the_clear_is_neither_offered_nor_taken() {
+    let mut client = client(false);
+    assert!(!client.say("EHLO c.example").contains("AUTH"));
+    assert!(client.say("AUTH PLAIN AGEAYg==").starts_with("538 5.7.11"));
+    assert!(!client.session.in_exchange());
+}
+
+#[test]
+fn an_exchange_ends_in_a_claim_or_is_cancelled() {
+    let mut client = client(true);
+    assert!(client.say("EHLO c.example").contains("AUTH PLAIN LOGIN"));
+    assert_eq!(client.say("AUTH LOGIN"), "334 VXNlcm5hbWU6\r\n");
+    assert!(client.session.in_exchange());
+    client.out.clear();
+    client
+        .session
+        .auth_line(Ok(AuthLine::Cancel), &mut client.out);
+    assert!(client.out.starts_with(b"501 5.7.0"));
+    assert!(!client.session.in_exchange());
+    client.say("AUTH PLAIN AGEAYg==");
+    assert!(matches!(&client.effect, Effect::Login(claim) if claim.username == "a"));
+    let identity = Identity {
+        credential: "x".to_owned(),
+        username: "a".to_owned(),
+    };
+    client.session.logged_in(identity, &mut client.out);
+    assert_eq!(client.code("AUTH PLAIN AGEAYg=="), "503");
+    assert_eq!(client.session.protocol(), Protocol::Esmtpsa);
+    // That credential is not in the configuration any more.
+    assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "550");
+}
+
+#[test]
+fn ten_errors_end_the_session_and_a_message_forgives_them() {
+    let mut client = client(false);
+    for round in 0..3 {
+        for _ in 0..9 {
+            assert_eq!(client.code("BOGUS"), "500", "{round}");
+        }
+        client.session.message_accepted();
+    }
+    for _ in 0..9 {
+        client.say("BOGUS");
+        assert!(matches!(client.effect, Effect::Continue));
+    }
+    assert!(
+        client
+            .say("BOGUS")
+            .ends_with("421 4.7.0 Too many errors; closing the connection\r\n")
+    );
+    assert!(matches!(client.effect, Effect::Close));
+}

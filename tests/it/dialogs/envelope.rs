@@ -1,0 +1,40 @@
+//! Envelopes as text.
+
+use proto::envelope::{Body, DsnReturn, Envelope};
+
+/// The envelope as dialogues expect it.
+pub fn lines(envelope: &Envelope) -> Vec<String> {
+    let mut lines = vec![
+        format!("tenant {}", envelope.tenant),
+        format!("stream {}", envelope.stream),
+        format!("credential {}", envelope.credential),
+        format!("authenticated_as {}", envelope.authenticated_as),
+        format!("return_path {}", envelope.return_path)
+            .trim_end()
+            .to_owned(),
+        format!("from_domain {}", envelope.from_domain),
+        format!("recipients {}", envelope.recipients.len()),
+        format!("envid {}", envelope.envid),
+        match envelope.ret() {
+            DsnReturn::Unspecified => "ret".to_owned(),
+            DsnReturn::Full => "ret FULL".to_owned(),
+            DsnReturn::Headers => "ret HDRS".to_owned(),
+        },
+        match envelope.body() {
+            Body::SevenBit => "body 7BIT".to_owned(),
+            Body::EightBit => "body 8BITMIME".to_owned(),
+        },
+    ];
+    for recipient in &envelope.recipients {
+        let orcpt = if recipient.orcpt.is_empty() {
+            String::new()
+        } else {
+            format!(" orcpt={}", recipient.orcpt)
+        };
+        lines.push(format!(
+            "recipient {} notify={}{orcpt}",
+            recipient.address, recipient.notify
+        ));
+    }
+    lines
+}

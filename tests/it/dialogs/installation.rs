@@ -1,0 +1,133 @@
+//! The installation that dialogues are played on, as files and documents.
+
+use std::path::Path;
+
+use anyhow::Result;
+use argon2::Argon2;
+use argon2::password_hash::PasswordHasher;
+use bytes::Bytes;
+use config::Snapshot;
+use kit::NatsServer;
+use rustls_pki_types::CertificateDer;
+use spool::Stores;
+
+/// `staffetta.yaml` of the stage.
+pub fn bootstrap(nats: &NatsServer) -> String {
+    let listener = |name: &str, tls: &str, more: &str| {
+        format!(
+            "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
+        )
+    };
+    let files = ", certificate: cert.pem, key: key.pem";
+    let listeners = [
+        listener("starttls", "starttls", files),
+        listener("implicit", "implicit", files),
+        listener(
+            "plain",
+            "none",
+            ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
+        ),
+        listener("slow", "none", ", commandTimeout: 1s, dataTimeout: 1s"),
+        listener("single", "none", ", maxConnections: 1"),
+    ];
+    format!(
+        "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\ningress:\n  listeners:\n{}",
+        nats.url(),
+        nats.monitor_url(),
+        listeners.concat()
+    )
+}
+
+/// Its resource documents; `HASH` stands for that of `correct horse`.
+const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: acme }
+spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: other }
+spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-app }
+spec: { tenant: acme, username: app@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-leaver }
+spec: { tenant: acme, username: leaver@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-network }
+spec: { tenant: acme, stream: bulk, networks: [ \"127.0.0.2/32\" ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: acme.example }
+spec: { tenant: acme, unsigned: true }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: other.example }
+spec: { tenant: other, unsigned: true }
+";
+
+/// All of them.
+pub fn documents() -> String {
+    with_hash(DOCUMENTS)
+}
+
+/// With the hash of `correct horse`, made with parameters that cost nothing.
+fn with_hash(documents: &str) -> String {
+    let parameters = argon2::Params::new(64, 1, 1, None).expect("the parameters are in range");
+    let argon2 = Argon2::new(
+        argon2::Algorithm::Argon2id,
+        argon2::Version::V0x13,
+        parameters,
+    );
+    let hash = argon2
+        .hash_password(b"correct horse")
+        .expect("a short password can be hashed");
+    documents.replace("HASH", &hash.to_string())
+}
+
+/// Stores the documents as `staffetta apply` does.
+pub async fn apply(stores: &Stores, documents: &str, prune: bool) -> Result<()> {
+    let store = stores.config();
+    let (version, before) = match store.load().await? {
+        Some(stored) => (
+            stored.version,
+            Snapshot::from_json(&stored.body)
+                .map_err(|problems| anyhow::anyhow!("{problems:?}"))?,
+        ),
+        None => (0, Snapshot::default()),
+    };
+    let (snapshot, _) = before
+        .merge(documents, prune)
+        .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
+    store
+        .put(Bytes::from(snapshot.to_json()), snapshot.hash(), version)
+        .await?;
+    Ok(())
+}
+
+/// Writes a certificate and its key into the folder.
+pub fn write_certificate(folder: &Path) -> Result<CertificateDer<'static>> {
+    let made = rcgen::generate_simple_self_signed(["relay.example.com".to_owned()])?;
+    std::fs::write(folder.join("cert.pem"), made.cert.pem())?;
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
+    Ok(made.cert.der().clone())
+}
+
+/// Without the credential of this name.
+pub fn documents_without(credential: &str) -> String {
+    let name = format!("name: {credential} ");
+    let kept: Vec<&str> = DOCUMENTS
+        .split("---\n")
+        .filter(|document| !document.contains(&name))
+        .collect();
+    with_hash(&kept.join("---\n"))
+}
