@@ -105,18 +105,14 @@ impl Bucket {
         self.link.purge(&stream, None, Some(&self.subject(pattern))).await.map(drop)
     }
 
-    /// The keys that match a pattern, as they are now.
+    /// The keys that match a pattern, as they are now; at most 1,024.
     pub async fn list(&self, pattern: &str) -> Result<KeyMap, Error> {
-        let mut consumption = self.consume(pattern);
+        let stream = layout::bucket_stream(self.name);
         let mut keys = BTreeMap::new();
-        loop {
-            match consumption.next().await {
-                Delivered::Message(message) => self.apply(&mut keys, &message),
-                Delivered::CaughtUp => return Ok(Arc::new(keys)),
-                Delivered::Restarted => keys.clear(),
-                Delivered::Failed(error) => return Err(error),
-            }
+        for message in self.link.last_of_each(&stream, &self.subject(pattern)).await? {
+            self.apply(&mut keys, &message);
         }
+        Ok(Arc::new(keys))
     }
 
     /// The keys that match a pattern, now and ever after; `None` until they are known. The task ends

@@ -20,6 +20,8 @@ use crate::link::{Link, LinkState};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The server forgets a consumer that nobody asked for so long.
 const INACTIVE: Duration = Duration::from_secs(30);
+/// Nothing has come for so long although more was to come.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Time between two attempts when a consumer can't be made.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -61,6 +63,7 @@ pub(crate) struct Consumption {
 }
 
 struct Active {
+    consumer: PullConsumer,
     messages: pull::Stream,
     state: watch::Receiver<LinkState>,
     made_under: LinkState,
@@ -68,6 +71,34 @@ struct Active {
     consumer_sequence: u64,
     /// Messages until it has caught up; `None` = it has.
     until_caught_up: Option<u64>,
+}
+
+enum Waited {
+    Message(Option<Result<async_nats::jetstream::Message, pull::MessagesError>>),
+    LostConnection,
+    Silence,
+}
+
+impl Active {
+    async fn wait(&mut self) -> Waited {
+        let made_under = self.made_under;
+        tokio::select! {
+            biased;
+            message = self.messages.next() => Waited::Message(message),
+            _ = self.state.wait_for(|now| *now != made_under) => Waited::LostConnection,
+            () = tokio::time::sleep(SILENCE), if self.until_caught_up.is_some() => Waited::Silence,
+        }
+    }
+
+    /// What was counted when the consumer was made may have been removed before it was delivered.
+    async fn look_for_the_end(&mut self) {
+        if let Ok(info) = self.consumer.get_info().await
+            && info.num_pending == 0
+            && info.delivered.consumer_sequence <= self.consumer_sequence
+        {
+            self.until_caught_up = Some(0);
+        }
+    }
 }
 
 impl std::fmt::Debug for Active {
@@ -131,17 +162,23 @@ impl Consumption {
                 active.until_caught_up = None;
                 return Delivered::CaughtUp;
             }
-            let made_under = active.made_under;
-            let message = tokio::select! {
-                message = active.messages.next() => message,
-                _ = active.state.wait_for(|now| *now != made_under) => None,
-            };
-            let Some(Ok(message)) = message else {
-                if let Some(Err(error)) = message {
-                    tracing::debug!(stream = self.stream, %error, "the consumer is made anew");
+            let message = match active.wait().await {
+                Waited::Message(Some(Ok(message))) => message,
+                Waited::Silence => {
+                    active.look_for_the_end().await;
+                    continue;
                 }
-                self.active = None;
-                continue;
+                Waited::Message(end) => {
+                    if let Some(Err(error)) = end {
+                        tracing::debug!(stream = self.stream, %error, "the consumer is made anew");
+                    }
+                    self.active = None;
+                    continue;
+                }
+                Waited::LostConnection => {
+                    self.active = None;
+                    continue;
+                }
             };
             let Ok(info) = message.info() else {
                 self.active = None;
@@ -204,6 +241,7 @@ impl Consumption {
         };
         let pending = consumer.cached_info().num_pending;
         let messages = consumer
+            .clone()
             .stream()
             .max_messages_per_batch(self.batch)
             .heartbeat(HEARTBEAT)
@@ -211,7 +249,7 @@ impl Consumption {
             .await
             .map_err(|error| unavailable(error.to_string()))?;
         self.active =
-            Some(Active { messages, state, made_under, consumer_sequence: 0, until_caught_up: Some(pending) });
+            Some(Active { consumer, messages, state, made_under, consumer_sequence: 0, until_caught_up: Some(pending) });
         Ok(restarted)
     }
 }

@@ -1,11 +1,13 @@
 //! Reads single messages of a stream.
 
+use async_nats::header::{NATS_SEQUENCE, NATS_SUBJECT};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
+use futures::StreamExt;
 
 use crate::Error;
 use crate::consume::Record;
-use crate::link::Link;
+use crate::link::{Link, REQUEST_TIMEOUT};
 
 impl Link {
     /// A message by its sequence, from any replica; when that has none, from the leader. `None` = the
@@ -61,6 +63,42 @@ impl Link {
             Err(error) => Err(unavailable(stream, error.to_string())),
         }
     }
+}
+
+impl Link {
+    /// The last message of every subject that matches (at most 1,024), in no order.
+    pub(crate) async fn last_of_each(&self, stream: &str, subjects: &str) -> Result<Vec<Record>, Error> {
+        let inbox = self.client().new_inbox();
+        let client_error = |error: &dyn std::fmt::Display| unavailable(stream, error.to_string());
+        let mut answers = self.client().subscribe(inbox.clone()).await.map_err(|error| client_error(&error))?;
+        let request = serde_json::json!({ "multi_last": [subjects] }).to_string();
+        self.client()
+            .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, request.into())
+            .await
+            .map_err(|error| client_error(&error))?;
+        let mut records = Vec::new();
+        loop {
+            let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
+            let message = answer.ok().flatten().ok_or_else(|| unavailable(stream, "no answer".to_owned()))?;
+            match message.status.map(|status| status.as_u16()) {
+                None => records.extend(from_direct_get(message)),
+                // The end, and that there are none.
+                Some(204 | 404) => return Ok(records),
+                Some(status) => {
+                    let detail = message.description.unwrap_or_default();
+                    return Err(unavailable(stream, format!("{status} {detail}")));
+                }
+            }
+        }
+    }
+}
+
+/// What a message was, from what the server says of it in additional headers.
+fn from_direct_get(message: async_nats::Message) -> Option<Record> {
+    let headers = message.headers.unwrap_or_default();
+    let sequence = headers.get(NATS_SEQUENCE)?.as_str().parse().ok()?;
+    let subject = headers.get(NATS_SUBJECT)?.to_string();
+    Some(Record { sequence, subject, headers, payload: message.payload })
 }
 
 async fn read_from_leader(

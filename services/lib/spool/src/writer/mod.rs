@@ -160,7 +160,8 @@ pub(crate) struct Pending {
 }
 
 impl BlockWriter {
-    pub(crate) fn start(stores: &Stores, partitions: u32, options: WriterOptions) -> Self {
+    pub(crate) fn start(stores: &Stores, partitions: u32, mut options: WriterOptions) -> Self {
+        options.repeat_for = options.repeat_for.min(WriterOptions::default().repeat_for);
         let queue_kib = (options.queue_bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let shared = Arc::new(Shared {
             link: stores.blocks().clone(),

@@ -93,50 +93,54 @@ impl Task {
         let options = &shared.options;
         loop {
             let now = Instant::now();
+            self.give_up_the_impatient(now);
             let Some(oldest) = self.packing.oldest() else { return now + options.patience };
+            let patient_until = oldest + options.patience;
             let healthy = shared.partitions.healthy_in_flight();
             let full = self.packing.is_full(options);
             let most = options.blocks_in_flight.max(1) * shared.partitions.count();
             if healthy as usize >= if full { most } else { 1 } {
-                return oldest + options.patience;
+                return patient_until;
             }
             let linger_until = self.packing.linger_until(options, now);
             if !full && !self.closing && linger_until > now {
-                return linger_until;
+                return linger_until.min(patient_until);
             }
             let Some(partition) = self.choose() else {
-                if !shared.partitions.is_any_accepting() {
-                    self.give_up(now, SubmitError::Full);
-                    continue;
-                }
-                // Stuck everywhere.
-                let patient_until = oldest + options.patience;
-                if patient_until > now {
+                if shared.partitions.is_any_accepting() {
+                    // They are stuck.
                     return patient_until;
                 }
-                let detail = "earlier blocks are not acknowledged".to_owned();
-                self.give_up(now.checked_sub(options.patience).unwrap_or(now), SubmitError::Unavailable(detail));
+                self.give_up(now, &SubmitError::Full);
                 continue;
             };
             let messages = self.packing.take(partition, options);
             if !messages.is_empty() {
                 self.launch(partition, assemble(messages));
+            } else if let Some(oldest) = self.packing.oldest() {
+                // All of them have chunks in partitions that are stuck.
+                return oldest + options.patience;
             }
         }
     }
 
     fn choose(&self) -> Option<PartitionId> {
-        match self.packing.pinned_to() {
-            // Its chunks are there: room or not, JetStream decides.
-            Some(pinned) => {
-                let fill = self.shared.partitions.get(pinned)?;
-                (fill.stuck.load(Relaxed) == 0).then_some(pinned)
-            }
-            None => self.shared.partitions.choose(None),
+        let partitions = &self.shared.partitions;
+        // Where its chunks are: room or not, JetStream decides.
+        let pinned = self.packing.pinned_to().filter(|pinned| {
+            partitions.get(*pinned).is_some_and(|fill| fill.stuck.load(Relaxed) == 0)
+        });
+        pinned.or_else(|| partitions.choose(None))
+    }
+
+    fn give_up_the_impatient(&mut self, now: Instant) {
+        if let Some(before) = now.checked_sub(self.shared.options.patience) {
+            self.give_up(before, &SubmitError::Unavailable("earlier blocks are not acknowledged".to_owned()));
         }
     }
 
-    fn give_up(&mut self, before: Instant, error: SubmitError) {
+    /// What waits since `before` or longer.
+    fn give_up(&mut self, before: Instant, error: &SubmitError) {
         let given_up = self.packing.take_older(before);
         self.shared.stats.count_refused(given_up.len());
         for pending in given_up {
