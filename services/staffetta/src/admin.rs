@@ -1,0 +1,70 @@
+//! The schedulers' admin service, as the commands use it.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use proto::admin::admin_client::AdminClient;
+use proto::admin::{Partition, PartitionsRequest};
+use tonic::transport::{Channel, Endpoint};
+
+use crate::cli::Global;
+
+/// Journal records and queues are answers of many rows.
+const LARGEST_ANSWER: usize = 64 << 20;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where to reach a scheduler.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Server {
+    /// A scheduler [default: scheduler.advertise of the bootstrap file, else http://127.0.0.1:7103]
+    #[arg(long, env = "STAFFETTA_SERVER", value_name = "URL")]
+    server: Option<String>,
+}
+
+impl Server {
+    /// Connects to the scheduler.
+    pub(crate) async fn connect(&self, global: &Global) -> anyhow::Result<AdminClient<Channel>> {
+        connect(&self.url(global)?).await
+    }
+
+    fn url(&self, global: &Global) -> anyhow::Result<String> {
+        if let Some(url) = &self.server {
+            return Ok(url.clone());
+        }
+        let configured = global.given_config().is_some() || global.config_path().exists();
+        if configured {
+            return Ok(format!("http://{}", global.bootstrap()?.scheduler.advertise));
+        }
+        Ok("http://127.0.0.1:7103".to_owned())
+    }
+}
+
+/// Connects to the scheduler at a URL.
+pub(crate) async fn connect(url: &str) -> anyhow::Result<AdminClient<Channel>> {
+    let endpoint = Endpoint::from_shared(url.to_owned())
+        .with_context(|| format!("{url:?} is not a URL such as http://127.0.0.1:7103"))?;
+    let channel = endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .connect()
+        .await
+        .with_context(|| format!("no scheduler answers at {url}"))?;
+    Ok(AdminClient::new(channel).max_decoding_message_size(LARGEST_ANSWER))
+}
+
+/// All partitions, by number.
+pub(crate) async fn partitions(admin: &mut AdminClient<Channel>) -> anyhow::Result<Vec<Partition>> {
+    let mut partitions = admin
+        .partitions(PartitionsRequest {})
+        .await
+        .map_err(|status| refused("the list of partitions", &status))?
+        .into_inner()
+        .partitions;
+    partitions.sort_by_key(|partition| partition.id);
+    anyhow::ensure!(!partitions.is_empty(), "the scheduler knows of no partition");
+    Ok(partitions)
+}
+
+/// A call that the scheduler did not carry out.
+pub(crate) fn refused(what: &str, status: &tonic::Status) -> anyhow::Error {
+    anyhow::anyhow!("{what}: the scheduler answers {}: {}", status.code(), status.message())
+}

@@ -1,0 +1,141 @@
+//! The command line.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use runtime::Bootstrap;
+use telemetry::LogFormat;
+
+use crate::commands;
+
+/// Staffetta: an SMTP relay that loses nothing.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Global {
+    /// Bootstrap file of the installation [default: staffetta.yaml, else data/staffetta.yaml]
+    #[arg(long, global = true, env = "STAFFETTA_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// What is logged to standard error, such as `info,spool=debug`
+    #[arg(long = "log", global = true, env = "STAFFETTA_LOG", default_value = "info", value_name = "FILTER")]
+    log_filter: String,
+    /// `json` or `text` [default: text on a terminal, else json]
+    #[arg(long, global = true, env = "STAFFETTA_LOG_FORMAT", value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create the streams and buckets of a new installation (once; again it changes nothing)
+    Init,
+    /// Run one service, several, or all in one process
+    Run(commands::run::Arguments),
+    /// Run everything on this machine, NATS and Redis too
+    Up(commands::up::Arguments),
+    /// Change the configuration by resource documents
+    Apply(commands::apply::Arguments),
+    /// Show what waits, by site and tenant, and when it is due
+    Queue(commands::queue::Arguments),
+    /// Show the timeline of a message
+    Trace(commands::trace::Arguments),
+    /// Write what happens to messages as JSON Lines
+    Events(commands::events::Arguments),
+    /// Say what is missing on this machine
+    Doctor(commands::doctor::Arguments),
+    /// Validate staffetta.yaml and resource documents without starting anything
+    Check(commands::check::Arguments),
+    /// Make the hash of a password (read from standard input) for a Credential
+    HashPassword,
+    /// DKIM keys
+    #[command(subcommand)]
+    Dkim(commands::dkim::Command),
+}
+
+impl Global {
+    /// Where the bootstrap file is: as given, here, or in the folder of local mode.
+    pub(crate) fn config_path(&self) -> PathBuf {
+        let here = PathBuf::from("staffetta.yaml");
+        let local = PathBuf::from("data/staffetta.yaml");
+        match &self.config {
+            Some(given) => given.clone(),
+            None if !here.exists() && local.exists() => local,
+            None => here,
+        }
+    }
+
+    /// The path, when it was given.
+    pub(crate) fn given_config(&self) -> Option<PathBuf> {
+        self.config.clone()
+    }
+
+    /// The bootstrap file, read and validated.
+    pub(crate) fn bootstrap(&self) -> anyhow::Result<Arc<Bootstrap>> {
+        let path = self.config_path();
+        let loaded = Bootstrap::load(&path);
+        loaded.map(Arc::new).map_err(anyhow::Error::new)
+    }
+
+    fn start_logging(&self, services: bool) -> anyhow::Result<()> {
+        let terminal = std::io::stderr().is_terminal();
+        let by_default = if terminal || !services { LogFormat::Text } else { LogFormat::Json };
+        // Commands answer on standard output; of the libraries' logs only trouble is of interest.
+        let quiet = !services && self.log_filter == "info";
+        let filter = if quiet { "warn" } else { &self.log_filter };
+        telemetry::init_logging(self.log_format.unwrap_or(by_default), filter)?;
+        Ok(())
+    }
+}
+
+/// Reads the command line and carries it out.
+pub(crate) fn start() -> anyhow::Result<ExitCode> {
+    let Cli { global, command } = Cli::parse();
+    let services = matches!(command, Command::Run(_) | Command::Up(_));
+    global.start_logging(services)?;
+    runtime::init_tls();
+    let reactor = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the asynchronous runtime can't start")?;
+    reactor.block_on(carry_out(&global, command))
+}
+
+async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Init => commands::init::run(global).await?,
+        Command::Run(arguments) => commands::run::run(global, &arguments).await?,
+        Command::Up(arguments) => commands::up::run(global, &arguments).await?,
+        Command::Apply(arguments) => return commands::apply::run(global, &arguments).await,
+        Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
+        Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,
+        Command::Events(arguments) => commands::events::run(global, &arguments).await?,
+        Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
+        Command::Check(arguments) => return commands::check::run(global, &arguments),
+        Command::HashPassword => commands::hash_password::run()?,
+        Command::Dkim(command) => commands::dkim::run(&command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,83 @@
+//! `staffetta check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use config::Snapshot;
+use runtime::Bootstrap;
+
+use crate::cli::Global;
+use crate::documents::Documents;
+use crate::output;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// File or folder with resource documents that are a whole configuration; can be repeated
+    #[arg(short, long = "file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let mut problems = Vec::new();
+    let documents_only = !arguments.files.is_empty() && global.given_config().is_none();
+    if !documents_only || global.config_path().exists() {
+        match global.bootstrap() {
+            Ok(bootstrap) => {
+                problems.extend(certificate_problems(&bootstrap));
+                output::print(&format!("{}: read\n", global.config_path().display()))?;
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if !arguments.files.is_empty() {
+        let documents = Documents::read(&arguments.files)?;
+        match Snapshot::from_documents(&documents.text) {
+            Ok(snapshot) => {
+                let hash = snapshot.hash().get(..12).unwrap_or_default();
+                output::print(&format!("{} resources: read (configuration {hash})\n", snapshot.len()))?;
+                problems.extend(missing_files(&snapshot));
+            }
+            Err(found) => problems.extend(found.iter().map(|problem| documents.locate(&problem.to_string()))),
+        }
+    }
+    for problem in &problems {
+        output::complain(&anyhow::Error::msg(problem.clone()));
+    }
+    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Certificates of the listeners that can't be used.
+pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
+    let listeners = bootstrap.ingress.listeners.iter();
+    let with_files = listeners.filter_map(|listener| Some((&listener.name, listener.tls.files()?)));
+    with_files
+        .filter_map(|(name, files)| {
+            let error = runtime::tls_server_config(&files.certificate, &files.key).err()?;
+            Some(format!("listener {name}: {error}"))
+        })
+        .collect()
+}
+
+/// Files that resources refer to and that are not on this machine. They need not be where the
+/// documents are checked, only where signer and ingress run: said, not refused.
+fn missing_files(snapshot: &Snapshot) -> Vec<String> {
+    let keys = snapshot.sending_domains().flat_map(|domain| {
+        domain
+            .dkim
+            .iter()
+            .map(move |key| (format!("SendingDomain/{} key {}", domain.domain, key.selector), key.key.clone()))
+    });
+    let hashes = snapshot.credentials().filter_map(|credential| {
+        let login = credential.login.as_ref()?;
+        match &login.password_hash {
+            config::PasswordHash::File(path) => {
+                Some((format!("Credential/{} passwordHash", credential.name), path.clone()))
+            }
+            config::PasswordHash::Phc(_) => None,
+        }
+    });
+    keys.chain(hashes)
+        .filter(|(_, path)| !path.is_file())
+        .map(|(what, path)| format!("{what}: there is no file {}", path.display()))
+        .collect()
+}

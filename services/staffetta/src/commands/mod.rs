@@ -1,0 +1,13 @@
+//! A module for each command.
+
+pub(crate) mod apply;
+pub(crate) mod check;
+pub(crate) mod dkim;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod hash_password;
+pub(crate) mod init;
+pub(crate) mod queue;
+pub(crate) mod run;
+pub(crate) mod trace;
+pub(crate) mod up;

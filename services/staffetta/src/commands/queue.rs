@@ -1,0 +1,204 @@
+//! `staffetta queue`: what waits, by site and tenant, over all schedulers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context;
+use proto::admin::{QueueRequest, QueueResponse, QueueRow};
+use serde_json::json;
+
+use crate::admin::{self, Server};
+use crate::cli::Global;
+use crate::output::{self, OutputFormat};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Rows of each scheduler at most
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    limit: u32,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "text")]
+    output: OutputFormat,
+    #[command(flatten)]
+    server: Server,
+}
+
+/// What all schedulers have told.
+#[derive(Debug, Default)]
+struct Queue {
+    /// By site, domain, tenant and stream.
+    rows: BTreeMap<[String; 4], QueueRow>,
+    totals: [(&'static str, u64); 5],
+    /// Partitions without an owner: what waits there is not counted.
+    unowned: Vec<u32>,
+}
+
+pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut admin = arguments.server.connect(global).await?;
+    let partitions = admin::partitions(&mut admin).await?;
+    let mut queue = Queue::default();
+    let mut owners = BTreeSet::new();
+    for partition in &partitions {
+        if partition.address.is_empty() {
+            queue.unowned.push(partition.id);
+        } else {
+            owners.insert(partition.address.clone());
+        }
+    }
+    for address in owners {
+        let mut owner = admin::connect(&format!("http://{address}")).await?;
+        let request = QueueRequest { limit: arguments.limit };
+        let answer = owner
+            .queue(request)
+            .await
+            .map_err(|status| admin::refused("queue", &status))
+            .with_context(|| format!("the scheduler at {address}"))?;
+        queue.add(answer.into_inner());
+    }
+    let text = match arguments.output {
+        OutputFormat::Text => queue.text(runtime::now_ms()),
+        OutputFormat::Json => queue.json(),
+    };
+    output::print(&text)
+}
+
+impl Queue {
+    fn add(&mut self, answer: QueueResponse) {
+        let counts = [
+            ("waiting", answer.waiting),
+            ("inFlight", answer.in_flight),
+            ("inDoubt", answer.in_doubt),
+            ("dsnOwed", answer.dsn_owed),
+            ("quarantined", answer.quarantined),
+        ];
+        for (total, (name, count)) in self.totals.iter_mut().zip(counts) {
+            *total = (name, total.1 + count);
+        }
+        for row in answer.rows {
+            let key = [&row.site, &row.domain, &row.tenant, &row.stream].map(Clone::clone);
+            let sum = self.rows.entry(key).or_insert_with(|| QueueRow {
+                site: row.site.clone(),
+                domain: row.domain.clone(),
+                tenant: row.tenant.clone(),
+                stream: row.stream.clone(),
+                ..QueueRow::default()
+            });
+            sum.ready += row.ready;
+            sum.deferred += row.deferred;
+            sum.in_flight += row.in_flight;
+            sum.in_doubt += row.in_doubt;
+            sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
+                (0, due) | (due, 0) => due,
+                (left, right) => left.min(right),
+            };
+        }
+    }
+
+    fn text(&self, now_ms: u64) -> String {
+        let heading = ["SITE", "DOMAIN", "TENANT", "STREAM", "READY", "DEFERRED", "IN-FLIGHT", "IN-DOUBT", "NEXT"];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        for row in self.rows.values() {
+            let counts = [row.ready, row.deferred, row.in_flight, row.in_doubt];
+            let mut cells = [&row.site, &row.domain, &row.tenant, &row.stream].map(|cell| shown(cell)).to_vec();
+            cells.extend(counts.map(|count| count.to_string()));
+            cells.push(due(row.next_due_ms, now_ms));
+            rows.push(cells);
+        }
+        let mut text = if self.rows.is_empty() { String::new() } else { output::table(&rows) };
+        let [(_, waiting), (_, in_flight), (_, in_doubt), (_, dsn_owed), (_, quarantined)] = self.totals;
+        text.push_str(&format!(
+            "{waiting} waiting, {in_flight} in flight, {in_doubt} in doubt, {dsn_owed} with a DSN owed, \
+             {quarantined} quarantined\n"
+        ));
+        if !self.unowned.is_empty() {
+            let ids: Vec<String> = self.unowned.iter().map(u32::to_string).collect();
+            text.push_str(&format!("not counted: partitions without an owner: {}\n", ids.join(", ")));
+        }
+        text
+    }
+
+    fn json(&self) -> String {
+        let rows: Vec<serde_json::Value> = self
+            .rows
+            .values()
+            .map(|row| {
+                json!({
+                    "site": row.site, "domain": row.domain, "tenant": row.tenant, "stream": row.stream,
+                    "ready": row.ready, "deferred": row.deferred, "inFlight": row.in_flight,
+                    "inDoubt": row.in_doubt, "nextDueMs": row.next_due_ms,
+                })
+            })
+            .collect();
+        let mut value = json!({ "rows": rows, "partitionsWithoutOwner": self.unowned });
+        for (name, total) in self.totals.iter().filter(|(name, _)| !name.is_empty()) {
+            value[*name] = json!(total);
+        }
+        format!("{value}\n")
+    }
+}
+
+fn shown(cell: &str) -> String {
+    if cell.is_empty() { "-".to_owned() } else { cell.to_owned() }
+}
+
+/// "in 4m 10s", "now", "-".
+fn due(due_ms: u64, now_ms: u64) -> String {
+    match due_ms {
+        0 => "-".to_owned(),
+        due_ms if due_ms <= now_ms => "now".to_owned(),
+        due_ms => {
+            let seconds = (due_ms - now_ms).div_ceil(1000);
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            match (hours, minutes) {
+                (0, 0) => format!("in {seconds}s"),
+                (0, minutes) => format!("in {minutes}m {seconds}s"),
+                (hours, minutes) => format!("in {hours}h {minutes}m"),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(ready: u64, next_due_ms: u64) -> QueueResponse {
+        let row = QueueRow {
+            site: "mx.example".to_owned(),
+            domain: "a.example".to_owned(),
+            tenant: "acme".to_owned(),
+            stream: "bulk".to_owned(),
+            ready,
+            deferred: 2,
+            next_due_ms,
+            ..QueueRow::default()
+        };
+        QueueResponse { rows: vec![row], waiting: ready + 2, in_doubt: 1, ..QueueResponse::default() }
+    }
+
+    #[test]
+    fn rows_of_several_schedulers_are_summed() {
+        let mut queue = Queue::default();
+        queue.add(answer(1, 0));
+        queue.add(answer(10, 251_000));
+        queue.add(answer(100, 260_000));
+        queue.unowned.push(3);
+        let expected = "\
+SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  NEXT
+mx.example  a.example  acme    bulk      111         6          0         0  in 4m 10s
+117 waiting, 0 in flight, 3 in doubt, 0 with a DSN owed, 0 quarantined
+not counted: partitions without an owner: 3
+";
+        assert_eq!(queue.text(1_000), expected);
+        let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
+        assert_eq!(json["waiting"], 117);
+        assert_eq!(json["rows"][0]["nextDueMs"], 251_000);
+    }
+
+    #[test]
+    fn an_empty_queue_has_no_table() {
+        let text = Queue::default().text(0);
+        assert_eq!(text, "0 waiting, 0 in flight, 0 in doubt, 0 with a DSN owed, 0 quarantined\n");
+        assert_eq!(due(5, 10), "now");
+        assert_eq!(due(7_260_000, 0), "in 2h 1m");
+    }
+}

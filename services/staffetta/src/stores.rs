@@ -1,0 +1,29 @@
+//! Connecting to the stores as the bootstrap file says.
+
+use runtime::Bootstrap;
+use runtime::bootstrap::Durability;
+use spool::{Options, Stores};
+
+/// How to reach the stores, for a service or command of this name.
+pub(crate) fn options(bootstrap: &Bootstrap, name: &str) -> Options {
+    Options {
+        url: bootstrap.nats.url.clone(),
+        monitor: bootstrap.nats.monitor.clone(),
+        name: format!("staffetta-{name}"),
+        durability: match bootstrap.durability {
+            Durability::Strict => spool::Durability::Strict,
+            Durability::Relaxed => spool::Durability::Relaxed,
+        },
+    }
+}
+
+/// Connects once.
+pub(crate) async fn connect(bootstrap: &Bootstrap, name: &str) -> anyhow::Result<Stores> {
+    Ok(Stores::connect(&options(bootstrap, name)).await?)
+}
+
+/// Whether waiting may help: the server is away, not wrong.
+pub(crate) fn may_pass(error: &spool::Error) -> bool {
+    use spool::Error;
+    matches!(error, Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. })
+}
