@@ -124,7 +124,12 @@ impl AssembledBlock {
                 .collect();
             (parts, encoded.slice(split..))
         };
-        Self { id, payload: payload.freeze(), index: BASE64.encode(own), more }
+        Self {
+            id,
+            payload: payload.freeze(),
+            index: BASE64.encode(own),
+            more,
+        }
     }
 
     /// The headers of the record; `more` are the sequences of the parts that went before it.
@@ -147,7 +152,9 @@ impl AssembledBlock {
 
 /// Sequences of the parts that go before the block's own; empty for most blocks.
 pub(crate) fn more_sequences(headers: &HeaderMap) -> Result<Vec<u64>, BlockDamage> {
-    let Some(list) = headers.get(MORE_HEADER) else { return Ok(Vec::new()) };
+    let Some(list) = headers.get(MORE_HEADER) else {
+        return Ok(Vec::new());
+    };
     let sequences: Result<Vec<u64>, _> = list.as_str().split(',').map(str::parse).collect();
     match sequences {
         Ok(sequences) if sequences.len() <= MAX_INDEX / MORE_PART => Ok(sequences),
@@ -190,9 +197,15 @@ pub(crate) fn check_message(entry: &IndexEntry, expected: MessageId) -> Result<(
 
 /// The content of an entry without chunks, its checksum verified.
 pub(crate) fn content_of(entry: &IndexEntry, payload: &Bytes) -> Result<Bytes, BlockDamage> {
-    let (start, end) = (u64::from(entry.offset), u64::from(entry.offset) + u64::from(entry.length));
+    let (start, end) = (
+        u64::from(entry.offset),
+        u64::from(entry.offset) + u64::from(entry.length),
+    );
     if end > payload.len() as u64 {
-        return Err(BlockDamage::Truncated { end, available: payload.len() });
+        return Err(BlockDamage::Truncated {
+            end,
+            available: payload.len(),
+        });
     }
     let content = payload.slice(start as usize..end as usize);
     if crc32c::crc32c(&content) != entry.crc {
@@ -216,8 +229,15 @@ mod tests {
     #[test]
     fn reads_back_what_it_assembled_whatever_the_size_of_the_index() {
         for size in [0, 10, 36_000, 36_864, 40_000, 524_288, 524_900, 1_500_000] {
-            let contents = [Bytes::from_static(b"one"), Bytes::new(), Bytes::from_static(b"three")];
-            let messages = contents.iter().map(|content| (entry(size), content.clone())).collect();
+            let contents = [
+                Bytes::from_static(b"one"),
+                Bytes::new(),
+                Bytes::from_static(b"three"),
+            ];
+            let messages = contents
+                .iter()
+                .map(|content| (entry(size), content.clone()))
+                .collect();
             let block = AssembledBlock::new(Uuid::now_v7(), BLOCK_COPY, messages);
             assert!(block.index.len() <= 48 << 10, "{size}");
             let sequences: Vec<u64> = (1..=block.more.len() as u64).collect();
@@ -234,15 +254,37 @@ mod tests {
 
     #[test]
     fn notices_damage_of_content_and_index() {
-        let block = AssembledBlock::new(Uuid::now_v7(), 0, vec![(entry(1), Bytes::from_static(b"content"))]);
+        let block = AssembledBlock::new(
+            Uuid::now_v7(),
+            0,
+            vec![(entry(1), Bytes::from_static(b"content"))],
+        );
         let index = decode_index(&block.headers(&[]), &[]).unwrap();
         let only = &index.entries[0];
-        assert_eq!(content_of(only, &Bytes::from_static(b"cOntent")), Err(BlockDamage::Checksum));
-        assert_eq!(content_of(only, &Bytes::from_static(b"cont")), Err(BlockDamage::Truncated { end: 7, available: 4 }));
-        assert!(matches!(check_message(only, MessageId::now()), Err(BlockDamage::WrongMessage { .. })));
-        assert_eq!(decode_index(&HeaderMap::new(), &[]), Err(BlockDamage::NoIndex));
+        assert_eq!(
+            content_of(only, &Bytes::from_static(b"cOntent")),
+            Err(BlockDamage::Checksum)
+        );
+        assert_eq!(
+            content_of(only, &Bytes::from_static(b"cont")),
+            Err(BlockDamage::Truncated {
+                end: 7,
+                available: 4
+            })
+        );
+        assert!(matches!(
+            check_message(only, MessageId::now()),
+            Err(BlockDamage::WrongMessage { .. })
+        ));
+        assert_eq!(
+            decode_index(&HeaderMap::new(), &[]),
+            Err(BlockDamage::NoIndex)
+        );
         let mut headers = HeaderMap::new();
         headers.insert(INDEX_HEADER, "!!");
-        assert!(matches!(decode_index(&headers, &[]), Err(BlockDamage::Index(_))));
+        assert!(matches!(
+            decode_index(&headers, &[]),
+            Err(BlockDamage::Index(_))
+        ));
     }
 }

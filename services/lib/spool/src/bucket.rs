@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::header::{NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MARKER_REASON, NATS_MESSAGE_TTL};
+use async_nats::header::{
+    NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, NATS_MARKER_REASON, NATS_MESSAGE_TTL,
+};
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -60,7 +62,13 @@ impl Bucket {
 
     /// Writes if the key's revision is `expected` (`None`: whatever it is). A time to live is rounded
     /// up to whole seconds.
-    pub async fn put(&self, key: &str, value: Bytes, expected: Option<u64>, ttl: Option<Duration>) -> Result<Written, Error> {
+    pub async fn put(
+        &self,
+        key: &str,
+        value: Bytes,
+        expected: Option<u64>,
+        ttl: Option<Duration>,
+    ) -> Result<Written, Error> {
         let mut headers = HeaderMap::new();
         if let Some(ttl) = ttl {
             let seconds = ttl.as_millis().div_ceil(1000).max(1);
@@ -77,39 +85,68 @@ impl Bucket {
         self.write(key, headers, Bytes::new(), expected).await
     }
 
-    async fn write(&self, key: &str, mut headers: HeaderMap, value: Bytes, expected: Option<u64>) -> Result<Written, Error> {
+    async fn write(
+        &self,
+        key: &str,
+        mut headers: HeaderMap,
+        value: Bytes,
+        expected: Option<u64>,
+    ) -> Result<Written, Error> {
         if let Some(expected) = expected {
             headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, expected.to_string());
         }
-        match self.link.publish_connected(self.subject(key), headers, value).await {
+        match self
+            .link
+            .publish_connected(self.subject(key), headers, value)
+            .await
+        {
             Ok(acknowledgement) => Ok(Written::Done(acknowledgement.sequence)),
-            Err(PublishFailure::Refused { code: WRONG_LAST_SEQUENCE, .. }) => Ok(Written::Conflict),
-            Err(failure) => Err(failure.into_error(&format!("writing {key} in bucket {}", self.name))),
+            Err(PublishFailure::Refused {
+                code: WRONG_LAST_SEQUENCE,
+                ..
+            }) => Ok(Written::Conflict),
+            Err(failure) => {
+                Err(failure.into_error(&format!("writing {key} in bucket {}", self.name)))
+            }
         }
     }
 
     /// The present state of a key, from the stream's leader.
     pub async fn get(&self, key: &str) -> Result<KeyState, Error> {
-        match self.link.last_of(&layout::bucket_stream(self.name), &self.subject(key)).await? {
+        match self
+            .link
+            .last_of(&layout::bucket_stream(self.name), &self.subject(key))
+            .await?
+        {
             Some(message) => Ok(KeyState {
                 revision: message.sequence,
                 value: (!is_end(&message.headers)).then_some(message.payload),
             }),
-            None => Ok(KeyState { revision: 0, value: None }),
+            None => Ok(KeyState {
+                revision: 0,
+                value: None,
+            }),
         }
     }
 
     /// Removes all keys that match, without trace.
     pub async fn purge(&self, pattern: &str) -> Result<(), Error> {
         let stream = layout::bucket_stream(self.name);
-        self.link.purge(&stream, None, Some(&self.subject(pattern))).await.map(drop)
+        self.link
+            .purge(&stream, None, Some(&self.subject(pattern)))
+            .await
+            .map(drop)
     }
 
     /// The keys that match a pattern, as they are now; at most 1,024.
     pub async fn list(&self, pattern: &str) -> Result<KeyMap, Error> {
         let stream = layout::bucket_stream(self.name);
         let mut keys = BTreeMap::new();
-        for message in self.link.last_of_each(&stream, &self.subject(pattern)).await? {
+        for message in self
+            .link
+            .last_of_each(&stream, &self.subject(pattern))
+            .await?
+        {
             self.apply(&mut keys, &message);
         }
         Ok(Arc::new(keys))
@@ -165,7 +202,9 @@ impl Bucket {
 
     fn apply(&self, keys: &mut BTreeMap<String, (u64, Bytes)>, message: &crate::consume::Record) {
         let prefix_length = self.subject("").len();
-        let Some(key) = message.subject.get(prefix_length..) else { return };
+        let Some(key) = message.subject.get(prefix_length..) else {
+            return;
+        };
         if is_end(&message.headers) {
             keys.remove(key);
         } else {
@@ -183,6 +222,12 @@ fn is_end(headers: &HeaderMap) -> bool {
 pub(crate) fn check_key(text: &str) -> Result<(), Error> {
     let valid = !text.is_empty()
         && text.len() <= 128
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    if valid { Ok(()) } else { Err(Error::InvalidKey(text.to_owned())) }
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    if valid {
+        Ok(())
+    } else {
+        Err(Error::InvalidKey(text.to_owned()))
+    }
 }

@@ -51,7 +51,10 @@ struct Held {
 
 impl BlockCache {
     pub fn new(capacity: usize) -> Self {
-        Self { capacity, state: Mutex::default() }
+        Self {
+            capacity,
+            state: Mutex::default(),
+        }
     }
 
     /// The place for a block, and whether it is there already.
@@ -59,7 +62,11 @@ impl BlockCache {
         let mut state = self.lock();
         state.clock += 1;
         let now = state.clock;
-        let held = state.blocks.entry(key).or_insert_with(|| Held { slot: Slot::default(), used: 0, bytes: 0 });
+        let held = state.blocks.entry(key).or_insert_with(|| Held {
+            slot: Slot::default(),
+            used: 0,
+            bytes: 0,
+        });
         let before = std::mem::replace(&mut held.used, now);
         let slot = held.slot.clone();
         state.order.remove(&before);
@@ -88,7 +95,10 @@ impl BlockCache {
     /// Drops a block, or a place that could not be filled.
     pub fn forget(&self, key: BlockKey, slot: &Slot) {
         let mut state = self.lock();
-        if state.blocks.get(&key).is_some_and(|held| Arc::ptr_eq(&held.slot, slot))
+        if state
+            .blocks
+            .get(&key)
+            .is_some_and(|held| Arc::ptr_eq(&held.slot, slot))
             && let Some(held) = state.blocks.remove(&key)
         {
             state.order.remove(&held.used);
@@ -102,7 +112,9 @@ impl BlockCache {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no code panics while it holds the lock")
+        self.state
+            .lock()
+            .expect("no code panics while it holds the lock")
     }
 }
 
@@ -111,7 +123,11 @@ mod tests {
     use super::*;
 
     fn block(bytes: usize) -> Arc<CachedBlock> {
-        Arc::new(CachedBlock { entries: Vec::new(), payload: Bytes::from(vec![0; bytes]), index_bytes: 0 })
+        Arc::new(CachedBlock {
+            entries: Vec::new(),
+            payload: Bytes::from(vec![0; bytes]),
+            index_bytes: 0,
+        })
     }
 
     #[test]

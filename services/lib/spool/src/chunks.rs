@@ -40,7 +40,8 @@ impl Content {
         match self {
             Self::Inline(content) => Ok(content),
             Self::Chunks(mut reader) => {
-                let mut whole = BytesMut::with_capacity(usize::try_from(reader.length).unwrap_or(0));
+                let mut whole =
+                    BytesMut::with_capacity(usize::try_from(reader.length).unwrap_or(0));
                 while let Some(chunk) = reader.next().await? {
                     whole.extend_from_slice(&chunk);
                 }
@@ -70,7 +71,12 @@ impl std::fmt::Debug for ChunkReader {
 }
 
 impl ChunkReader {
-    pub(crate) fn new(link: Link, partition: PartitionId, chunks: &Chunks, entry: &IndexEntry) -> Self {
+    pub(crate) fn new(
+        link: Link,
+        partition: PartitionId,
+        chunks: &Chunks,
+        entry: &IndexEntry,
+    ) -> Self {
         let stream = layout::chunks_stream(partition);
         let subject = layout::chunk_subject(partition, &chunks.upload_id);
         let reads = futures::stream::iter(chunks.sequences.clone()).map(move |sequence| {
@@ -100,7 +106,11 @@ impl ChunkReader {
         }
         let Some(chunk) = self.chunks.next().await.transpose()? else {
             self.ended = true;
-            return if self.length == 0 { Ok(None) } else { Err(self.damaged()) };
+            return if self.length == 0 {
+                Ok(None)
+            } else {
+                Err(self.damaged())
+            };
         };
         self.given += chunk.len() as u64;
         self.crc = crc32c::crc32c_append(self.crc, &chunk);
@@ -118,7 +128,12 @@ impl ChunkReader {
     }
 }
 
-async fn read_chunk(link: &Link, stream: &str, subject: &str, sequence: u64) -> Result<Bytes, ReadError> {
+async fn read_chunk(
+    link: &Link,
+    stream: &str,
+    subject: &str,
+    sequence: u64,
+) -> Result<Bytes, ReadError> {
     let record = link.record(stream, sequence).await?;
     match record.filter(|record| record.subject == subject) {
         Some(record) => Ok(record.payload),

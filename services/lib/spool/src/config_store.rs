@@ -64,7 +64,9 @@ pub struct ConfigStore {
 
 impl ConfigStore {
     pub(crate) fn new(link: Link) -> Self {
-        Self { bucket: Bucket::new(link, "config") }
+        Self {
+            bucket: Bucket::new(link, "config"),
+        }
     }
 
     /// The present snapshot; `None` when none was ever stored. Its hash is verified.
@@ -77,27 +79,52 @@ impl ConfigStore {
     }
 
     /// Stores a snapshot in place of the one with `expected_version` (0: of none); tells its version.
-    pub async fn put(&self, body: Bytes, hash: &str, expected_version: u64) -> Result<u64, ConfigConflict> {
+    pub async fn put(
+        &self,
+        body: Bytes,
+        hash: &str,
+        expected_version: u64,
+    ) -> Result<u64, ConfigConflict> {
         if body.len() > MAX_BODY {
             return Err(ConfigConflict::Invalid(format!("{} bytes", body.len())));
         }
         if sha256(&body) != hash {
-            return Err(ConfigConflict::Invalid("the hash is not that of the body".to_owned()));
+            return Err(ConfigConflict::Invalid(
+                "the hash is not that of the body".to_owned(),
+            ));
         }
-        let conflict = || ConfigConflict::Changed { expected: expected_version };
+        let conflict = || ConfigConflict::Changed {
+            expected: expected_version,
+        };
         let state = self.bucket.get(CURRENT).await?;
         if state.revision != expected_version {
             return Err(conflict());
         }
-        let previous = state.value.and_then(|value| decode(&value).ok()).map(|current| current.hash);
+        let previous = state
+            .value
+            .and_then(|value| decode(&value).ok())
+            .map(|current| current.hash);
         let chunks = body.len().div_ceil(CHUNK);
         for number in 0..chunks {
             let chunk = body.slice(number * CHUNK..body.len().min((number + 1) * CHUNK));
-            self.bucket.put(&chunk_key(hash, number), chunk, None, None).await?;
+            self.bucket
+                .put(&chunk_key(hash, number), chunk, None, None)
+                .await?;
         }
-        let current = Current { hash: hash.to_owned(), chunks, length: body.len(), previous };
-        let value = Bytes::from(serde_json::to_vec(&current).expect("strings and numbers can be written as JSON"));
-        match self.bucket.put(CURRENT, value, Some(expected_version), None).await? {
+        let current = Current {
+            hash: hash.to_owned(),
+            chunks,
+            length: body.len(),
+            previous,
+        };
+        let value = Bytes::from(
+            serde_json::to_vec(&current).expect("strings and numbers can be written as JSON"),
+        );
+        match self
+            .bucket
+            .put(CURRENT, value, Some(expected_version), None)
+            .await?
+        {
             Written::Done(version) => {
                 self.remove_others(&current).await;
                 Ok(version)
@@ -123,7 +150,10 @@ impl ConfigStore {
     async fn keep_following(&self, sender: &watch::Sender<Option<Arc<StoredConfig>>>) {
         let mut keys = self.bucket.follow(CURRENT);
         loop {
-            let present = keys.borrow_and_update().as_ref().and_then(|keys| keys.get(CURRENT).cloned());
+            let present = keys
+                .borrow_and_update()
+                .as_ref()
+                .and_then(|keys| keys.get(CURRENT).cloned());
             let known = sender.borrow().as_ref().map(|config| config.version);
             if let Some((revision, value)) = present
                 && known != Some(revision)
@@ -133,7 +163,9 @@ impl ConfigStore {
                     Err(error) => {
                         tracing::error!(version = revision, %error, "the configuration can't be read; the last one stays");
                         // The next version, or a later attempt at this one.
-                        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(5), keys.changed()).await {
+                        if let Ok(Err(_)) =
+                            tokio::time::timeout(Duration::from_secs(5), keys.changed()).await
+                        {
                             return;
                         }
                         continue;
@@ -147,14 +179,21 @@ impl ConfigStore {
     }
 
     async fn read(&self, version: u64, value: &[u8]) -> Result<StoredConfig, Error> {
-        let damaged = |detail: String| Error::Damaged { what: format!("version {version} of the configuration"), detail };
+        let damaged = |detail: String| Error::Damaged {
+            what: format!("version {version} of the configuration"),
+            detail,
+        };
         let current = decode(value).map_err(damaged)?;
         if current.length > MAX_BODY {
             return Err(damaged(format!("{} bytes", current.length)));
         }
         let mut body = BytesMut::with_capacity(current.length);
         for number in 0..current.chunks {
-            let chunk = self.bucket.get(&chunk_key(&current.hash, number)).await?.value;
+            let chunk = self
+                .bucket
+                .get(&chunk_key(&current.hash, number))
+                .await?
+                .value;
             let chunk = chunk.ok_or_else(|| damaged(format!("part {number} is missing")))?;
             if body.len() + chunk.len() > current.length {
                 return Err(damaged("it is longer than it should be".to_owned()));
@@ -164,7 +203,11 @@ impl ConfigStore {
         if sha256(&body) != current.hash {
             return Err(damaged("its hash is not that of its body".to_owned()));
         }
-        Ok(StoredConfig { version, hash: current.hash, body: body.freeze() })
+        Ok(StoredConfig {
+            version,
+            hash: current.hash,
+            body: body.freeze(),
+        })
     }
 
     /// Removes the bodies of older versions; what is left over now is removed with the next change.
@@ -172,7 +215,10 @@ impl ConfigStore {
         let removed = async {
             let keys = self.bucket.list("body.*.0").await?;
             for key in keys.keys() {
-                let hash = key.strip_prefix("body.").and_then(|rest| rest.strip_suffix(".0")).unwrap_or_default();
+                let hash = key
+                    .strip_prefix("body.")
+                    .and_then(|rest| rest.strip_suffix(".0"))
+                    .unwrap_or_default();
                 if hash != current.hash && Some(hash) != current.previous.as_deref() {
                     self.bucket.purge(&format!("body.{hash}.*")).await?;
                 }
@@ -191,10 +237,19 @@ fn chunk_key(hash: &str, number: usize) -> String {
 
 fn decode(value: &[u8]) -> Result<Current, String> {
     let current: Current = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-    let is_hash = current.hash.len() == 64 && current.hash.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_hash { Ok(current) } else { Err("the hash is none".to_owned()) }
+    let is_hash =
+        current.hash.len() == 64 && current.hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_hash {
+        Ok(current)
+    } else {
+        Err("the hash is none".to_owned())
+    }
 }
 
 fn sha256(body: &[u8]) -> String {
-    digest(&SHA256, body).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest(&SHA256, body)
+        .as_ref()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

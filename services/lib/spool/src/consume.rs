@@ -73,6 +73,10 @@ struct Active {
     until_caught_up: Option<u64>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for a moment, and is nearly always the large one"
+)]
 enum Waited {
     Message(Option<Result<async_nats::jetstream::Message, pull::MessagesError>>),
     LostConnection,
@@ -103,7 +107,9 @@ impl Active {
 
 impl std::fmt::Debug for Active {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Active").field("until_caught_up", &self.until_caught_up).finish_non_exhaustive()
+        f.debug_struct("Active")
+            .field("until_caught_up", &self.until_caught_up)
+            .finish_non_exhaustive()
     }
 }
 
@@ -186,7 +192,10 @@ impl Consumption {
             };
             let (sequence, consumer_sequence) = (info.stream_sequence, info.consumer_sequence);
             if consumer_sequence != active.consumer_sequence + 1 {
-                tracing::debug!(stream = self.stream, "messages were dropped on the way; the consumer is made anew");
+                tracing::debug!(
+                    stream = self.stream,
+                    "messages were dropped on the way; the consumer is made anew"
+                );
                 self.active = None;
                 continue;
             }
@@ -206,8 +215,10 @@ impl Consumption {
     /// Makes the consumer; tells whether it begins again at the begin.
     async fn activate(&mut self) -> Result<bool, Error> {
         let mut state = self.link.state();
-        let unavailable =
-            |detail: String| Error::Unavailable { what: format!("reading stream {}", self.stream), detail };
+        let unavailable = |detail: String| Error::Unavailable {
+            what: format!("reading stream {}", self.stream),
+            detail,
+        };
         let made_under = *state
             .wait_for(|now| now.connected)
             .await
@@ -217,7 +228,9 @@ impl Consumption {
             self.last = None;
         }
         let deliver_policy = match self.last {
-            Some(last) => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
+            Some(last) => DeliverPolicy::ByStartSequence {
+                start_sequence: last + 1,
+            },
             None => self.start,
         };
         let config = pull::Config {
@@ -231,7 +244,12 @@ impl Consumption {
             memory_storage: true,
             ..Default::default()
         };
-        let consumer: PullConsumer = match self.link.jetstream().create_consumer_on_stream(config, &self.stream).await {
+        let consumer: PullConsumer = match self
+            .link
+            .jetstream()
+            .create_consumer_on_stream(config, &self.stream)
+            .await
+        {
             Ok(consumer) => consumer,
             Err(error) => {
                 // Told apart by asking, since the error's kind does not tell.
@@ -248,8 +266,14 @@ impl Consumption {
             .messages()
             .await
             .map_err(|error| unavailable(error.to_string()))?;
-        self.active =
-            Some(Active { consumer, messages, state, made_under, consumer_sequence: 0, until_caught_up: Some(pending) });
+        self.active = Some(Active {
+            consumer,
+            messages,
+            state,
+            made_under,
+            consumer_sequence: 0,
+            until_caught_up: Some(pending),
+        });
         Ok(restarted)
     }
 }

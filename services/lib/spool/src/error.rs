@@ -31,7 +31,9 @@ pub enum Error {
         detail: String,
     },
     /// There is no installation on this server.
-    #[error("this NATS server holds no installation of Staffetta ({detail}); `staffetta init` creates one")]
+    #[error(
+        "this NATS server holds no installation of Staffetta ({detail}); `staffetta init` creates one"
+    )]
     NotInitialized {
         /// What was found instead.
         detail: String,
@@ -63,7 +65,9 @@ pub enum Error {
         detail: String,
     },
     /// `init` with another number of partitions than the installation has.
-    #[error("this installation has {existing} partitions and keeps that number for life; {asked} were asked for")]
+    #[error(
+        "this installation has {existing} partitions and keeps that number for life; {asked} were asked for"
+    )]
     PartitionCount {
         /// What is there.
         existing: u32,
@@ -82,7 +86,9 @@ pub enum Error {
     #[error("{0}")]
     InvalidOption(String),
     /// The server is too old.
-    #[error("nats-server {found} is too old: with {replicas} replica(s) at least {needed} is needed")]
+    #[error(
+        "nats-server {found} is too old: with {replicas} replica(s) at least {needed} is needed"
+    )]
     ServerVersion {
         /// Its version.
         found: String,
@@ -92,7 +98,9 @@ pub enum Error {
         replicas: u32,
     },
     /// The server's max_payload is below 8 MiB.
-    #[error("the NATS server's max_payload is {found} bytes; set `max_payload: 8MB` in its configuration")]
+    #[error(
+        "the NATS server's max_payload is {found} bytes; set `max_payload: 8MB` in its configuration"
+    )]
     MaxPayload {
         /// Its value, bytes.
         found: usize,

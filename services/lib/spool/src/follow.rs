@@ -53,8 +53,15 @@ pub struct BlockFollower {
 impl BlockFollower {
     pub(crate) fn start(link: Link, partition: PartitionId, after_sequence: u64) -> Self {
         let (sender, items) = mpsc::channel(READ_AHEAD);
-        let reading = Reading { link, partition, sender };
-        Self { items, task: tokio::spawn(reading.run(after_sequence)) }
+        let reading = Reading {
+            link,
+            partition,
+            sender,
+        };
+        Self {
+            items,
+            task: tokio::spawn(reading.run(after_sequence)),
+        }
     }
 
     /// Waits for the next block. Safe to cancel. An error means that the stream can't be read at the
@@ -86,7 +93,8 @@ impl Reading {
     async fn run(self, after_sequence: u64) {
         let stream = layout::spool_stream(self.partition);
         let filter = layout::block_subject(self.partition);
-        let mut consumption = Consumption::after(self.link.clone(), stream, filter, after_sequence).headers_only();
+        let mut consumption =
+            Consumption::after(self.link.clone(), stream, filter, after_sequence).headers_only();
         let mut last = after_sequence;
         let mut caught_up = false;
         loop {
@@ -109,7 +117,11 @@ impl Reading {
     }
 
     async fn index(&self, record: Record) -> IndexedBlock {
-        let size_bytes = record.headers.get(SIZE_HEADER).and_then(|size| size.as_str().parse().ok()).unwrap_or(0);
+        let size_bytes = record
+            .headers
+            .get(SIZE_HEADER)
+            .and_then(|size| size.as_str().parse().ok())
+            .unwrap_or(0);
         let mut first_sequence = record.sequence;
         let result = match block::more_sequences(&record.headers) {
             Ok(sequences) => {
@@ -121,7 +133,12 @@ impl Reading {
             }
             Err(damage) => Err(damage),
         };
-        IndexedBlock { sequence: record.sequence, first_sequence, result, size_bytes }
+        IndexedBlock {
+            sequence: record.sequence,
+            first_sequence,
+            result,
+            size_bytes,
+        }
     }
 
     /// Waits for ever while the stream can't be asked: a part that can't be read now is not damaged.

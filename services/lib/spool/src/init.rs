@@ -61,10 +61,16 @@ impl Stores {
             found => begin(link, options, matches!(found, Found::NoBucket)).await?,
         };
         if installation.format != FORMAT_VERSION {
-            return Err(Error::UnknownFormat { found: installation.format, known: FORMAT_VERSION });
+            return Err(Error::UnknownFormat {
+                found: installation.format,
+                known: FORMAT_VERSION,
+            });
         }
         if installation.partitions != options.partitions {
-            return Err(Error::PartitionCount { existing: installation.partitions, asked: options.partitions });
+            return Err(Error::PartitionCount {
+                existing: installation.partitions,
+                asked: options.partitions,
+            });
         }
         for config in installation.stream_configs() {
             let name = config.name.clone();
@@ -82,7 +88,10 @@ impl Stores {
             write(link, &installation, revision).await?;
         }
         self.note_partitions(installation.partitions);
-        Ok(InitReport { partitions: installation.partitions, created })
+        Ok(InitReport {
+            partitions: installation.partitions,
+            created,
+        })
     }
 }
 
@@ -90,7 +99,8 @@ impl Installation {
     /// All its streams as they should be.
     pub fn stream_configs(&self) -> Vec<Config> {
         let listed: HashSet<&str> = self.streams.iter().map(String::as_str).collect();
-        let mut configs = layout::streams(self.partitions, self.replicas, self.volume_bytes, &self.id);
+        let mut configs =
+            layout::streams(self.partitions, self.replicas, self.volume_bytes, &self.id);
         configs.retain(|config| listed.contains(config.name.as_str()));
         configs
     }
@@ -104,51 +114,90 @@ pub(crate) enum Found {
 }
 
 pub(crate) async fn read(link: &Link) -> Result<Found, Error> {
-    if link.stream_info(&layout::bucket_stream("format")).await?.is_none() {
+    if link
+        .stream_info(&layout::bucket_stream("format"))
+        .await?
+        .is_none()
+    {
         return Ok(Found::NoBucket);
     }
     let state = Bucket::new(link.clone(), "format").get(RECORD).await?;
-    let Some(value) = state.value else { return Ok(Found::NoRecord) };
-    let installation = serde_json::from_slice(&value)
-        .map_err(|error| Error::Damaged { what: "the record of the installation".to_owned(), detail: error.to_string() })?;
+    let Some(value) = state.value else {
+        return Ok(Found::NoRecord);
+    };
+    let installation = serde_json::from_slice(&value).map_err(|error| Error::Damaged {
+        what: "the record of the installation".to_owned(),
+        detail: error.to_string(),
+    })?;
     Ok(Found::Installation(state.revision, installation))
 }
 
 /// That a stream was made for this installation.
 pub(crate) fn check_owner(config: &Config, installation: &Installation) -> Result<(), Error> {
-    let foreign = |detail: String| Error::ForeignStream { stream: config.name.clone(), detail };
+    let foreign = |detail: String| Error::ForeignStream {
+        stream: config.name.clone(),
+        detail,
+    };
     match config.metadata.get(layout::INSTALLATION) {
         Some(id) if *id == installation.id => Ok(()),
-        Some(id) => Err(foreign(format!("it is of installation {id}, this is {}", installation.id))),
+        Some(id) => Err(foreign(format!(
+            "it is of installation {id}, this is {}",
+            installation.id
+        ))),
         None => Err(foreign("it was not made by `staffetta init`".to_owned())),
     }
 }
 
 fn check(options: &InitOptions) -> Result<(), Error> {
-    let InitOptions { partitions, replicas, volume_bytes } = *options;
+    let InitOptions {
+        partitions,
+        replicas,
+        volume_bytes,
+    } = *options;
     let invalid = |text: String| Err(Error::InvalidOption(text));
     if !(1..=layout::MAX_PARTITIONS).contains(&partitions) {
-        return invalid(format!("{partitions} partitions: 1 to {} are possible", layout::MAX_PARTITIONS));
+        return invalid(format!(
+            "{partitions} partitions: 1 to {} are possible",
+            layout::MAX_PARTITIONS
+        ));
     }
     if ![1, 3, 5].contains(&replicas) {
         return invalid(format!("{replicas} replicas: 1, 3 or 5 are possible"));
     }
     let least = layout::MIN_VOLUME_PER_PARTITION * u64::from(partitions);
     if volume_bytes < least {
-        return invalid(format!("a volume of {volume_bytes} bytes is too small for {partitions} partitions: at least {least}"));
+        return invalid(format!(
+            "a volume of {volume_bytes} bytes is too small for {partitions} partitions: at least {least}"
+        ));
     }
     Ok(())
 }
 
 /// Writes the record first, so that an interruption leaves no stream whose origin is not known.
-async fn begin(link: &Link, options: &InitOptions, make_bucket: bool) -> Result<(u64, Installation, Vec<String>), Error> {
+async fn begin(
+    link: &Link,
+    options: &InitOptions,
+    make_bucket: bool,
+) -> Result<(u64, Installation, Vec<String>), Error> {
     let id = uuid::Uuid::now_v7().to_string();
-    let configs = layout::streams(options.partitions, options.replicas, options.volume_bytes, &id);
+    let configs = layout::streams(
+        options.partitions,
+        options.replicas,
+        options.volume_bytes,
+        &id,
+    );
     let mut created = Vec::new();
-    for config in configs.iter().filter(|config| config.name != layout::bucket_stream("format")) {
+    for config in configs
+        .iter()
+        .filter(|config| config.name != layout::bucket_stream("format"))
+    {
         if link.stream_info(&config.name).await?.is_some() {
-            let detail = "it exists, but the bucket `format` has no record of an installation".to_owned();
-            return Err(Error::ForeignStream { stream: config.name.clone(), detail });
+            let detail =
+                "it exists, but the bucket `format` has no record of an installation".to_owned();
+            return Err(Error::ForeignStream {
+                stream: config.name.clone(),
+                detail,
+            });
         }
     }
     let id = if make_bucket {
@@ -160,7 +209,11 @@ async fn begin(link: &Link, options: &InitOptions, make_bucket: bool) -> Result<
     } else {
         // Interrupted between the two: the bucket carries the id already.
         let info = link.stream_state(&layout::bucket_stream("format")).await?;
-        info.config.metadata.get(layout::INSTALLATION).cloned().unwrap_or(id)
+        info.config
+            .metadata
+            .get(layout::INSTALLATION)
+            .cloned()
+            .unwrap_or(id)
     };
     let installation = Installation {
         format: FORMAT_VERSION,
@@ -176,8 +229,13 @@ async fn begin(link: &Link, options: &InitOptions, make_bucket: bool) -> Result<
 }
 
 async fn write(link: &Link, installation: &Installation, expected: u64) -> Result<u64, Error> {
-    let value = Bytes::from(serde_json::to_vec(installation).expect("strings and numbers can be written as JSON"));
-    match Bucket::new(link.clone(), "format").put(RECORD, value, Some(expected), None).await? {
+    let value = Bytes::from(
+        serde_json::to_vec(installation).expect("strings and numbers can be written as JSON"),
+    );
+    match Bucket::new(link.clone(), "format")
+        .put(RECORD, value, Some(expected), None)
+        .await?
+    {
         Written::Done(revision) => Ok(revision),
         Written::Conflict => Err(Error::Unavailable {
             what: "init".to_owned(),
@@ -187,7 +245,10 @@ async fn write(link: &Link, installation: &Installation, expected: u64) -> Resul
 }
 
 async fn create(link: &Link, config: &Config) -> Result<(), Error> {
-    let body = serde_json::to_value(config).expect("the configuration of a stream can be written as JSON");
-    let created: Result<serde_json::Value, Error> = link.api(&format!("STREAM.CREATE.{}", config.name), &body).await;
+    let body =
+        serde_json::to_value(config).expect("the configuration of a stream can be written as JSON");
+    let created: Result<serde_json::Value, Error> = link
+        .api(&format!("STREAM.CREATE.{}", config.name), &body)
+        .await;
     created.map(drop)
 }

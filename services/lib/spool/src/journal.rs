@@ -88,7 +88,11 @@ pub struct JournalStore {
 
 impl JournalStore {
     pub(crate) fn new(control: Link, bulk: Link, partition: PartitionId) -> Self {
-        Self { control, bulk, partition }
+        Self {
+            control,
+            bulk,
+            partition,
+        }
     }
 
     fn stream(&self) -> String {
@@ -102,11 +106,16 @@ impl JournalStore {
         headers.insert(NATS_MESSAGE_ID, message_id);
         expect_last_sequence(&mut headers, expected_last);
         headers.insert(CRC_HEADER, format!("{:08x}", crc32c::crc32c(&record)));
-        match self.control.publish_connected(layout::journal_subject(self.partition), headers, record).await {
+        match self
+            .control
+            .publish_connected(layout::journal_subject(self.partition), headers, record)
+            .await
+        {
             Ok(acknowledgement) => Append::Stored(acknowledgement.sequence),
-            Err(PublishFailure::Refused { code: WRONG_LAST_SEQUENCE, detail }) => {
-                self.after_refusal(message_id, expected_last, detail).await
-            }
+            Err(PublishFailure::Refused {
+                code: WRONG_LAST_SEQUENCE,
+                detail,
+            }) => self.after_refusal(message_id, expected_last, detail).await,
             Err(failure) if failure.is_full() => Append::Full,
             Err(failure) => Append::Unknown(failure.detail()),
         }
@@ -115,7 +124,11 @@ impl JournalStore {
     /// The server looks at the expected sequence before it looks at the id, so that the repetition of an
     /// append that was stored is refused like one of another writer.
     async fn after_refusal(&self, message_id: &str, expected: u64, detail: String) -> Append {
-        match self.control.record_from_leader(&self.stream(), expected + 1).await {
+        match self
+            .control
+            .record_from_leader(&self.stream(), expected + 1)
+            .await
+        {
             Ok(Some(record)) if has_id(&record, message_id) => Append::Stored(record.sequence),
             Ok(_) => Append::WrongLastSequence { expected, detail },
             Err(error) => Append::Unknown(error.to_string()),
@@ -124,7 +137,10 @@ impl JournalStore {
 
     /// The last record, from the stream's leader; `None` when there is none.
     pub async fn tail(&self) -> Result<Option<JournalRecord>, JournalError> {
-        let record = self.control.last_of(&self.stream(), &layout::journal_subject(self.partition)).await?;
+        let record = self
+            .control
+            .last_of(&self.stream(), &layout::journal_subject(self.partition))
+            .await?;
         record.map(checked).transpose()
     }
 
@@ -142,10 +158,22 @@ impl JournalStore {
     fn read(&self, from: u64, to: Option<u64>) -> JournalReader {
         let from = from.max(1);
         let (sender, records) = mpsc::channel(READ_AHEAD);
-        let consumption =
-            Consumption::after(self.bulk.clone(), self.stream(), layout::journal_subject(self.partition), from - 1);
-        let reading = Reading { consumption, next: from, to, sender };
-        JournalReader { records, task: tokio::spawn(reading.run()) }
+        let consumption = Consumption::after(
+            self.bulk.clone(),
+            self.stream(),
+            layout::journal_subject(self.partition),
+            from - 1,
+        );
+        let reading = Reading {
+            consumption,
+            next: from,
+            to,
+            sender,
+        };
+        JournalReader {
+            records,
+            task: tokio::spawn(reading.run()),
+        }
     }
 
     /// Where the journal begins and ends, and how full it is.
@@ -161,7 +189,10 @@ impl JournalStore {
 
     /// Removes the records below a sequence.
     pub async fn purge_below(&self, sequence: u64) -> Result<(), Error> {
-        self.control.purge(&self.stream(), Some(sequence), None).await.map(drop)
+        self.control
+            .purge(&self.stream(), Some(sequence), None)
+            .await
+            .map(drop)
     }
 }
 
@@ -199,18 +230,27 @@ impl Reading {
             let item = match self.consumption.next().await {
                 Delivered::Message(record) if record.sequence < self.next => continue,
                 Delivered::Message(record) if record.sequence > self.next => {
-                    Err(JournalError::Gap { expected: self.next, found: Some(record.sequence) })
+                    Err(JournalError::Gap {
+                        expected: self.next,
+                        found: Some(record.sequence),
+                    })
                 }
                 Delivered::Message(record) => {
                     self.next += 1;
                     checked(record)
                 }
                 // All there is was delivered, and a replay is not at its end.
-                Delivered::CaughtUp if self.to.is_some() => Err(JournalError::Gap { expected: self.next, found: None }),
+                Delivered::CaughtUp if self.to.is_some() => Err(JournalError::Gap {
+                    expected: self.next,
+                    found: None,
+                }),
                 Delivered::CaughtUp | Delivered::Restarted => continue,
                 Delivered::Failed(error) => Err(error.into()),
             };
-            let ends = matches!(item, Err(JournalError::Gap { .. } | JournalError::Damaged(_)));
+            let ends = matches!(
+                item,
+                Err(JournalError::Gap { .. } | JournalError::Damaged(_))
+            );
             if self.sender.send(item).await.is_err() || ends {
                 return;
             }
@@ -219,14 +259,28 @@ impl Reading {
 }
 
 fn has_id(record: &Record, message_id: &str) -> bool {
-    record.headers.get(NATS_MESSAGE_ID).is_some_and(|id| id.as_str() == message_id)
+    record
+        .headers
+        .get(NATS_MESSAGE_ID)
+        .is_some_and(|id| id.as_str() == message_id)
 }
 
 fn checked(record: Record) -> Result<JournalRecord, JournalError> {
-    let expected = record.headers.get(CRC_HEADER).and_then(|crc| u32::from_str_radix(crc.as_str(), 16).ok());
+    let expected = record
+        .headers
+        .get(CRC_HEADER)
+        .and_then(|crc| u32::from_str_radix(crc.as_str(), 16).ok());
     if expected != Some(crc32c::crc32c(&record.payload)) {
         return Err(JournalError::Damaged(record.sequence));
     }
-    let message_id = record.headers.get(NATS_MESSAGE_ID).map(|id| id.as_str().to_owned()).unwrap_or_default();
-    Ok(JournalRecord { sequence: record.sequence, message_id, bytes: record.payload })
+    let message_id = record
+        .headers
+        .get(NATS_MESSAGE_ID)
+        .map(|id| id.as_str().to_owned())
+        .unwrap_or_default();
+    Ok(JournalRecord {
+        sequence: record.sequence,
+        message_id,
+        bytes: record.payload,
+    })
 }

@@ -69,7 +69,12 @@ pub(crate) fn bucket_stream(bucket: &str) -> String {
 }
 
 /// All streams of an installation, buckets included, as `init` makes them.
-pub(crate) fn streams(partitions: u32, replicas: u32, volume_bytes: u64, installation: &str) -> Vec<Config> {
+pub(crate) fn streams(
+    partitions: u32,
+    replicas: u32,
+    volume_bytes: u64,
+    installation: &str,
+) -> Vec<Config> {
     let share = volume_bytes / 10 * 8;
     let per_partition = |percent: u64| share / 100 * percent / u64::from(partitions.max(1));
     let mut all: Vec<Config> = BUCKETS
@@ -80,15 +85,39 @@ pub(crate) fn streams(partitions: u32, replicas: u32, volume_bytes: u64, install
         let spool_subjects = vec![block_subject(partition), more_subject(partition)];
         let chunk_subjects = vec![format!("chunks.{partition}.>")];
         all.extend([
-            log_config(spool_stream(partition), spool_subjects, replicas, per_partition(55), installation),
-            log_config(chunks_stream(partition), chunk_subjects, replicas, per_partition(20), installation),
-            log_config(journal_stream(partition), vec![journal_subject(partition)], replicas, per_partition(20), installation),
+            log_config(
+                spool_stream(partition),
+                spool_subjects,
+                replicas,
+                per_partition(55),
+                installation,
+            ),
+            log_config(
+                chunks_stream(partition),
+                chunk_subjects,
+                replicas,
+                per_partition(20),
+                installation,
+            ),
+            log_config(
+                journal_stream(partition),
+                vec![journal_subject(partition)],
+                replicas,
+                per_partition(20),
+                installation,
+            ),
         ]);
     }
     all
 }
 
-fn log_config(name: String, subjects: Vec<String>, replicas: u32, max_bytes: u64, installation: &str) -> Config {
+fn log_config(
+    name: String,
+    subjects: Vec<String>,
+    replicas: u32,
+    max_bytes: u64,
+    installation: &str,
+) -> Config {
     Config {
         name,
         subjects,
@@ -105,7 +134,12 @@ fn log_config(name: String, subjects: Vec<String>, replicas: u32, max_bytes: u64
 }
 
 /// A key-value bucket, as `nats kv` makes it, with one value per key and values that can expire.
-pub(crate) fn bucket_config(bucket: &str, replicas: u32, max_bytes: u64, installation: &str) -> Config {
+pub(crate) fn bucket_config(
+    bucket: &str,
+    replicas: u32,
+    max_bytes: u64,
+    installation: &str,
+) -> Config {
     Config {
         max_messages_per_subject: 1,
         allow_rollup: true,
@@ -113,7 +147,13 @@ pub(crate) fn bucket_config(bucket: &str, replicas: u32, max_bytes: u64, install
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(MARKER_TTL),
         duplicate_window: Duration::from_secs(120),
-        ..log_config(bucket_stream(bucket), vec![format!("$KV.{bucket}.>")], replicas, max_bytes, installation)
+        ..log_config(
+            bucket_stream(bucket),
+            vec![format!("$KV.{bucket}.>")],
+            replicas,
+            max_bytes,
+            installation,
+        )
     }
 }
 
@@ -124,7 +164,10 @@ mod tests {
     #[test]
     fn bounds_sum_to_at_most_eighty_percent_of_the_volume() {
         for (partitions, volume) in [(1, 16_u64 << 20), (4, 20 << 30), (7, 1_000_000_007)] {
-            let sum: i64 = streams(partitions, 1, volume, "i").iter().map(|stream| stream.max_bytes).sum();
+            let sum: i64 = streams(partitions, 1, volume, "i")
+                .iter()
+                .map(|stream| stream.max_bytes)
+                .sum();
             assert!(sum as u64 <= volume / 10 * 8, "{partitions} {volume} {sum}");
             assert!(sum as u64 >= volume / 10 * 7, "{partitions} {volume} {sum}");
         }

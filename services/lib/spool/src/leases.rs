@@ -62,7 +62,9 @@ impl Lease {
     }
 
     fn encoded(&self) -> Bytes {
-        Bytes::from(serde_json::to_vec(&self.value).expect("strings and numbers can be written as JSON"))
+        Bytes::from(
+            serde_json::to_vec(&self.value).expect("strings and numbers can be written as JSON"),
+        )
     }
 }
 
@@ -94,11 +96,18 @@ pub struct Leases {
 
 impl Leases {
     pub(crate) fn new(link: Link) -> Self {
-        Self { bucket: Bucket::new(link, "leases") }
+        Self {
+            bucket: Bucket::new(link, "leases"),
+        }
     }
 
     /// Takes a partition that nobody holds; `None` when somebody does. `ttl` in whole seconds.
-    pub async fn acquire(&self, partition: PartitionId, holder: &Holder, ttl: Duration) -> Result<Option<Lease>, Error> {
+    pub async fn acquire(
+        &self,
+        partition: PartitionId,
+        holder: &Holder,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, Error> {
         let key = key_of(partition);
         let state = self.bucket.get(&key).await?;
         if state.value.is_some() {
@@ -111,8 +120,18 @@ impl Leases {
             session: uuid::Uuid::now_v7().to_string(),
         };
         let asked_at = Instant::now();
-        let mut lease = Lease { partition, value, ttl, revision: 0, asked_at };
-        match self.bucket.put(&key, lease.encoded(), Some(state.revision), Some(ttl)).await? {
+        let mut lease = Lease {
+            partition,
+            value,
+            ttl,
+            revision: 0,
+            asked_at,
+        };
+        match self
+            .bucket
+            .put(&key, lease.encoded(), Some(state.revision), Some(ttl))
+            .await?
+        {
             Written::Done(revision) => {
                 lease.revision = revision;
                 Ok(Some(lease))
@@ -127,7 +146,11 @@ impl Leases {
         let key = key_of(lease.partition);
         for _ in 0..2 {
             let asked_at = Instant::now();
-            match self.bucket.put(&key, lease.encoded(), Some(lease.revision), Some(lease.ttl)).await? {
+            match self
+                .bucket
+                .put(&key, lease.encoded(), Some(lease.revision), Some(lease.ttl))
+                .await?
+            {
                 Written::Done(revision) => {
                     lease.revision = revision;
                     lease.asked_at = asked_at;
@@ -136,7 +159,11 @@ impl Leases {
                 // Maybe our own renewal whose acknowledgement was lost.
                 Written::Conflict => {
                     let state = self.bucket.get(&key).await?;
-                    let ours = state.value.as_deref().and_then(decode).is_some_and(|value| value.session == lease.value.session);
+                    let ours = state
+                        .value
+                        .as_deref()
+                        .and_then(decode)
+                        .is_some_and(|value| value.session == lease.value.session);
                     if !ours {
                         return Ok(Renewal::Lost);
                     }
@@ -149,13 +176,19 @@ impl Leases {
 
     /// Gives a partition back, so that another scheduler need not wait for the lease to expire.
     pub async fn release(&self, lease: Lease) -> Result<(), Error> {
-        self.bucket.delete(&key_of(lease.partition), Some(lease.revision)).await.map(drop)
+        self.bucket
+            .delete(&key_of(lease.partition), Some(lease.revision))
+            .await
+            .map(drop)
     }
 
     /// Who holds what now, by partition.
     pub async fn holders(&self) -> Result<Vec<LeaseHolder>, Error> {
         let keys = self.bucket.list("partition.*").await?;
-        let mut holders: Vec<LeaseHolder> = keys.iter().filter_map(|(key, (_, value))| holder_of(key, value)).collect();
+        let mut holders: Vec<LeaseHolder> = keys
+            .iter()
+            .filter_map(|(key, (_, value))| holder_of(key, value))
+            .collect();
         holders.sort_by_key(|holder| holder.partition);
         Ok(holders)
     }
@@ -170,7 +203,23 @@ fn decode(value: &[u8]) -> Option<Value> {
 }
 
 fn holder_of(key: &str, value: &[u8]) -> Option<LeaseHolder> {
-    let partition = key.strip_prefix("partition.")?.parse().ok().map(PartitionId)?;
-    let Value { holder, address, epoch, .. } = decode(value)?;
-    Some(LeaseHolder { partition, holder: Holder { id: holder, address }, epoch })
+    let partition = key
+        .strip_prefix("partition.")?
+        .parse()
+        .ok()
+        .map(PartitionId)?;
+    let Value {
+        holder,
+        address,
+        epoch,
+        ..
+    } = decode(value)?;
+    Some(LeaseHolder {
+        partition,
+        holder: Holder {
+            id: holder,
+            address,
+        },
+        epoch,
+    })
 }

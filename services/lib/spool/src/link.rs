@@ -73,7 +73,8 @@ impl PublishFailure {
     pub fn is_full(&self) -> bool {
         match self {
             Self::Refused { code, detail } => {
-                BOUND_REACHED.contains(code) || *code == STREAM_STORE_FAILED && detail.contains("maximum")
+                BOUND_REACHED.contains(code)
+                    || *code == STREAM_STORE_FAILED && detail.contains("maximum")
             }
             _ => false,
         }
@@ -99,8 +100,15 @@ impl PublishFailure {
 
     pub fn into_error(self, what: &str) -> Error {
         match self {
-            Self::Refused { code, detail } => Error::Refused { what: what.to_owned(), code, detail },
-            other => Error::Unavailable { what: what.to_owned(), detail: other.detail() },
+            Self::Refused { code, detail } => Error::Refused {
+                what: what.to_owned(),
+                code,
+                detail,
+            },
+            other => Error::Unavailable {
+                what: what.to_owned(),
+                detail: other.detail(),
+            },
         }
     }
 }
@@ -124,7 +132,10 @@ struct ApiError {
 impl Link {
     /// Connects; later reconnects by itself for ever.
     pub async fn connect(url: &str, name: String) -> Result<Self, Error> {
-        let (changes, state) = watch::channel(LinkState { generation: 0, connected: true });
+        let (changes, state) = watch::channel(LinkState {
+            generation: 0,
+            connected: true,
+        });
         let changes = Arc::new(changes);
         let client = ConnectOptions::new()
             .name(&name)
@@ -141,9 +152,18 @@ impl Link {
             })
             .connect(url)
             .await
-            .map_err(|error| Error::Unreachable { url: without_credentials(url), detail: error.to_string() })?;
-        let jetstream = ContextBuilder::new().timeout(REQUEST_TIMEOUT).build(client.clone());
-        Ok(Self { client, jetstream, state })
+            .map_err(|error| Error::Unreachable {
+                url: without_credentials(url),
+                detail: error.to_string(),
+            })?;
+        let jetstream = ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .build(client.clone());
+        Ok(Self {
+            client,
+            jetstream,
+            state,
+        })
     }
 
     pub fn client(&self) -> &Client {
@@ -169,21 +189,34 @@ impl Link {
     }
 
     /// One attempt, for which a connection is waited for a little while.
-    pub async fn publish_connected(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Acknowledgement, PublishFailure> {
+    pub async fn publish_connected(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Acknowledgement, PublishFailure> {
         self.connected_within(CONNECTION_PATIENCE).await;
         self.publish(subject, headers, payload).await
     }
 
     /// One attempt. Ends with `Unknown` as soon as the connection is lost, since the acknowledgement
     /// can't come any more.
-    pub async fn publish(&self, subject: String, headers: HeaderMap, payload: Bytes) -> Result<Acknowledgement, PublishFailure> {
+    pub async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<Acknowledgement, PublishFailure> {
         let mut state = self.state.clone();
         let before = *state.borrow_and_update();
         if !before.connected {
             // The client would keep it and send it at some later time.
             return Err(PublishFailure::NotSent);
         }
-        let request = Request::new().headers(headers).payload(payload).timeout(Some(REQUEST_TIMEOUT));
+        let request = Request::new()
+            .headers(headers)
+            .payload(payload)
+            .timeout(Some(REQUEST_TIMEOUT));
         let answer = tokio::select! {
             answer = self.client.send_request(subject, request) => answer,
             _ = state.wait_for(|now| *now != before) => {
@@ -193,22 +226,37 @@ impl Link {
         let message = answer.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => PublishFailure::NoStream,
             RequestErrorKind::InvalidSubject | RequestErrorKind::MaxPayloadExceeded => {
-                PublishFailure::Refused { code: 0, detail: error.to_string() }
+                PublishFailure::Refused {
+                    code: 0,
+                    detail: error.to_string(),
+                }
             }
-            RequestErrorKind::TimedOut | RequestErrorKind::Other => PublishFailure::Unknown(error.to_string()),
+            RequestErrorKind::TimedOut | RequestErrorKind::Other => {
+                PublishFailure::Unknown(error.to_string())
+            }
         })?;
         match serde_json::from_slice(&message.payload) {
             Ok(Answer::Value(acknowledgement)) => Ok(acknowledgement),
-            Ok(Answer::Error { error }) => {
-                Err(PublishFailure::Refused { code: error.err_code, detail: error.description })
-            }
-            Err(error) => Err(PublishFailure::Unknown(format!("unexpected answer: {error}"))),
+            Ok(Answer::Error { error }) => Err(PublishFailure::Refused {
+                code: error.err_code,
+                detail: error.description,
+            }),
+            Err(error) => Err(PublishFailure::Unknown(format!(
+                "unexpected answer: {error}"
+            ))),
         }
     }
 
     /// A request to the JetStream API; `subject` without the prefix `$JS.API.`.
-    pub async fn api<T: DeserializeOwned>(&self, subject: &str, body: &serde_json::Value) -> Result<T, Error> {
-        let unavailable = |detail: String| Error::Unavailable { what: subject.to_owned(), detail };
+    pub async fn api<T: DeserializeOwned>(
+        &self,
+        subject: &str,
+        body: &serde_json::Value,
+    ) -> Result<T, Error> {
+        let unavailable = |detail: String| Error::Unavailable {
+            what: subject.to_owned(),
+            detail,
+        };
         let request = Request::new().payload(Bytes::from(body.to_string()));
         let message = self
             .client
@@ -217,18 +265,29 @@ impl Link {
             .map_err(|error| unavailable(error.to_string()))?;
         match serde_json::from_slice(&message.payload) {
             Ok(Answer::Value(value)) => Ok(value),
-            Ok(Answer::Error { error }) => {
-                Err(Error::Refused { what: subject.to_owned(), code: error.err_code, detail: error.description })
-            }
+            Ok(Answer::Error { error }) => Err(Error::Refused {
+                what: subject.to_owned(),
+                code: error.err_code,
+                detail: error.description,
+            }),
             Err(error) => Err(unavailable(format!("unexpected answer: {error}"))),
         }
     }
 
     /// Configuration and state of a stream; `None` when there is no such stream.
-    pub async fn stream_info(&self, stream: &str) -> Result<Option<jetstream::stream::Info>, Error> {
-        match self.api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({})).await {
+    pub async fn stream_info(
+        &self,
+        stream: &str,
+    ) -> Result<Option<jetstream::stream::Info>, Error> {
+        match self
+            .api(&format!("STREAM.INFO.{stream}"), &serde_json::json!({}))
+            .await
+        {
             Ok(info) => Ok(Some(info)),
-            Err(Error::Refused { code: STREAM_NOT_FOUND, .. }) => Ok(None),
+            Err(Error::Refused {
+                code: STREAM_NOT_FOUND,
+                ..
+            }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -237,11 +296,18 @@ impl Link {
     pub async fn stream_state(&self, stream: &str) -> Result<jetstream::stream::Info, Error> {
         self.stream_info(stream)
             .await?
-            .ok_or_else(|| Error::MissingStream { stream: stream.to_owned() })
+            .ok_or_else(|| Error::MissingStream {
+                stream: stream.to_owned(),
+            })
     }
 
     /// Removes what is below a sequence; of one subject only when it is given.
-    pub async fn purge(&self, stream: &str, below: Option<u64>, subject: Option<&str>) -> Result<u64, Error> {
+    pub async fn purge(
+        &self,
+        stream: &str,
+        below: Option<u64>,
+        subject: Option<&str>,
+    ) -> Result<u64, Error> {
         #[derive(Deserialize)]
         struct Purged {
             #[serde(default)]
@@ -250,7 +316,9 @@ impl Link {
         let mut body = serde_json::Map::new();
         body.extend(below.map(|sequence| ("seq".to_owned(), sequence.into())));
         body.extend(subject.map(|subject| ("filter".to_owned(), subject.into())));
-        let answer: Purged = self.api(&format!("STREAM.PURGE.{stream}"), &body.into()).await?;
+        let answer: Purged = self
+            .api(&format!("STREAM.PURGE.{stream}"), &body.into())
+            .await?;
         Ok(answer.purged)
     }
 }
@@ -276,8 +344,13 @@ fn note_event(changes: &watch::Sender<LinkState>, name: &str, event: &Event) {
             changes.send_modify(|state| state.connected = false);
         }
         Event::Closed => changes.send_modify(|state| state.connected = false),
-        Event::SlowConsumer(_) => tracing::warn!(connection = name, "messages from NATS were dropped: slow consumer"),
-        Event::ServerError(error) => tracing::warn!(connection = name, %error, "NATS reports an error"),
+        Event::SlowConsumer(_) => tracing::warn!(
+            connection = name,
+            "messages from NATS were dropped: slow consumer"
+        ),
+        Event::ServerError(error) => {
+            tracing::warn!(connection = name, %error, "NATS reports an error")
+        }
         Event::ClientError(error) => tracing::debug!(connection = name, %error, "NATS client"),
         Event::LameDuckMode | Event::Draining => tracing::info!(connection = name, %event, "NATS"),
     }
@@ -286,7 +359,9 @@ fn note_event(changes: &watch::Sender<LinkState>, name: &str, event: &Event) {
 /// `nats://user:password@host` without the part that must not be in a log.
 fn without_credentials(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}{}", &url[..scheme + 3], &url[at + 1..]),
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}{}", &url[..scheme + 3], &url[at + 1..])
+        }
         (None, Some(at)) => url[at + 1..].to_owned(),
         _ => url.to_owned(),
     }
@@ -298,8 +373,14 @@ mod tests {
 
     #[test]
     fn tells_a_full_stream_from_a_failing_disk() {
-        let refused = |code, detail: &str| PublishFailure::Refused { code, detail: detail.to_owned() };
-        for failure in [refused(10077, "maximum bytes exceeded"), refused(10047, "insufficient storage resources available")] {
+        let refused = |code, detail: &str| PublishFailure::Refused {
+            code,
+            detail: detail.to_owned(),
+        };
+        for failure in [
+            refused(10077, "maximum bytes exceeded"),
+            refused(10047, "insufficient storage resources available"),
+        ] {
             assert!(failure.is_full() && failure.is_explicit(), "{failure:?}");
         }
         let disk = refused(10077, "write: input/output error");

@@ -38,19 +38,39 @@ pub struct Members {
 
 impl Members {
     pub(crate) fn new(link: Link) -> Self {
-        Self { bucket: Bucket::new(link, "members") }
+        Self {
+            bucket: Bucket::new(link, "members"),
+        }
     }
 
     /// Tells that a member is there, and every third of `ttl` (whole seconds, at least 3 s) again until
     /// the announcement is withdrawn or dropped. `kind` and `id`: letters, digits, "-" and "_".
-    pub async fn announce(&self, kind: &str, id: &str, value: Bytes, ttl: Duration) -> Result<Announcement, Error> {
+    pub async fn announce(
+        &self,
+        kind: &str,
+        id: &str,
+        value: Bytes,
+        ttl: Duration,
+    ) -> Result<Announcement, Error> {
         bucket::check_key(kind)?;
         bucket::check_key(id)?;
         let key = format!("{kind}.{id}");
-        self.bucket.put(&key, value.clone(), None, Some(ttl)).await?;
+        self.bucket
+            .put(&key, value.clone(), None, Some(ttl))
+            .await?;
         let (values, receiver) = watch::channel(value);
-        let task = tokio::spawn(keep_announcing(self.bucket.clone(), key.clone(), receiver, ttl));
-        Ok(Announcement { bucket: self.bucket.clone(), key, values, task })
+        let task = tokio::spawn(keep_announcing(
+            self.bucket.clone(),
+            key.clone(),
+            receiver,
+            ttl,
+        ));
+        Ok(Announcement {
+            bucket: self.bucket.clone(),
+            key,
+            values,
+            task,
+        })
     }
 
     /// Tells the state of a partition; update it with [`Announcement::update_partition`].
@@ -60,7 +80,8 @@ impl Members {
         status: PartitionStatus,
         ttl: Duration,
     ) -> Result<Announcement, Error> {
-        self.announce(PARTITION, &partition.to_string(), encode(status), ttl).await
+        self.announce(PARTITION, &partition.to_string(), encode(status), ttl)
+            .await
     }
 
     /// The members of a kind, now and ever after; `None` until they are known. While the stores don't
@@ -69,7 +90,9 @@ impl Members {
         let prefix = format!("{kind}.");
         let keys = self.bucket.follow(&format!("{kind}.*"));
         map_watch(keys, None, move |keys| {
-            let members = keys.iter().filter_map(|(key, (_, value))| Some((key.strip_prefix(&prefix)?.to_owned(), value.clone())));
+            let members = keys.iter().filter_map(|(key, (_, value))| {
+                Some((key.strip_prefix(&prefix)?.to_owned(), value.clone()))
+            });
             Some(Arc::new(members.collect()))
         })
     }
@@ -79,7 +102,11 @@ impl Members {
         let keys = self.bucket.follow(&format!("{PARTITION}.*"));
         map_watch(keys, Arc::default(), |keys| {
             let statuses = keys.iter().filter_map(|(key, (_, value))| {
-                let partition = key.strip_prefix("partition.")?.parse().ok().map(PartitionId)?;
+                let partition = key
+                    .strip_prefix("partition.")?
+                    .parse()
+                    .ok()
+                    .map(PartitionId)?;
                 Some((partition, serde_json::from_slice(value).ok()?))
             });
             Arc::new(statuses.collect())
@@ -128,7 +155,12 @@ fn encode(status: PartitionStatus) -> Bytes {
     Bytes::from(serde_json::to_vec(&status).expect("a flag and a number can be written as JSON"))
 }
 
-async fn keep_announcing(bucket: Bucket, key: String, mut values: watch::Receiver<Bytes>, ttl: Duration) {
+async fn keep_announcing(
+    bucket: Bucket,
+    key: String,
+    mut values: watch::Receiver<Bytes>,
+    ttl: Duration,
+) {
     let period = (ttl / 3).max(Duration::from_secs(1));
     let mut pause = period;
     loop {

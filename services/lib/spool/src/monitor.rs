@@ -44,13 +44,20 @@ impl ServerVariables {
     /// Zero = `always`; `None` = JetStream is off.
     pub fn sync_interval(&self) -> Option<Duration> {
         let config = self.jetstream.config.as_ref()?;
-        Some(if config.sync_always { Duration::ZERO } else { Duration::from_nanos(config.sync_interval) })
+        Some(if config.sync_always {
+            Duration::ZERO
+        } else {
+            Duration::from_nanos(config.sync_interval)
+        })
     }
 }
 
 /// Asks `http://host:port` for `/varz`.
 pub(crate) async fn server_variables(url: &str) -> Result<ServerVariables, Error> {
-    let failed = |detail: String| Error::Monitor { url: url.to_owned(), detail };
+    let failed = |detail: String| Error::Monitor {
+        url: url.to_owned(),
+        detail,
+    };
     let authority = url
         .trim_end_matches('/')
         .strip_prefix("http://")
@@ -75,9 +82,15 @@ async fn get(authority: &str, path: &str) -> std::io::Result<Vec<u8>> {
         .windows(4)
         .position(|window| window == b"\r\n\r\n")
         .ok_or_else(not_http)?;
-    let status = answer.split(|byte| *byte == b' ').nth(1).ok_or_else(not_http)?;
+    let status = answer
+        .split(|byte| *byte == b' ')
+        .nth(1)
+        .ok_or_else(not_http)?;
     if status != b"200" {
-        return Err(std::io::Error::other(format!("status {}", String::from_utf8_lossy(status))));
+        return Err(std::io::Error::other(format!(
+            "status {}",
+            String::from_utf8_lossy(status)
+        )));
     }
     Ok(answer.split_off(head_end + 4))
 }

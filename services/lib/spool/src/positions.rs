@@ -34,28 +34,46 @@ pub struct ReaderPositions {
 
 impl ReaderPositions {
     pub(crate) fn new(link: Link) -> Self {
-        Self { bucket: Bucket::new(link, "readers") }
+        Self {
+            bucket: Bucket::new(link, "readers"),
+        }
     }
 
     /// Registers a reader, or moves it on. Each call is a durable write: not for every record.
-    pub async fn set(&self, reader: &str, partition: PartitionId, sequence: u64) -> Result<(), Error> {
+    pub async fn set(
+        &self,
+        reader: &str,
+        partition: PartitionId,
+        sequence: u64,
+    ) -> Result<(), Error> {
         let key = key_of(reader, partition)?;
-        let value = serde_json::to_vec(&Value { sequence }).expect("a number can be written as JSON");
-        self.bucket.put(&key, Bytes::from(value), None, None::<Duration>).await.map(drop)
+        let value =
+            serde_json::to_vec(&Value { sequence }).expect("a number can be written as JSON");
+        self.bucket
+            .put(&key, Bytes::from(value), None, None::<Duration>)
+            .await
+            .map(drop)
     }
 
     /// How far a reader is; `None` when it is not registered.
     pub async fn get(&self, reader: &str, partition: PartitionId) -> Result<Option<u64>, Error> {
         let key = key_of(reader, partition)?;
-        let Some(value) = self.bucket.get(&key).await?.value else { return Ok(None) };
-        let value: Value = serde_json::from_slice(&value)
-            .map_err(|error| Error::Damaged { what: format!("position {key}"), detail: error.to_string() })?;
+        let Some(value) = self.bucket.get(&key).await?.value else {
+            return Ok(None);
+        };
+        let value: Value = serde_json::from_slice(&value).map_err(|error| Error::Damaged {
+            what: format!("position {key}"),
+            detail: error.to_string(),
+        })?;
         Ok(Some(value.sequence))
     }
 
     /// Ends a registration: the journal need not be kept for this reader.
     pub async fn remove(&self, reader: &str, partition: PartitionId) -> Result<(), Error> {
-        self.bucket.delete(&key_of(reader, partition)?, None).await.map(drop)
+        self.bucket
+            .delete(&key_of(reader, partition)?, None)
+            .await
+            .map(drop)
     }
 
     /// The registered readers of a partition's journal.
@@ -64,7 +82,11 @@ impl ReaderPositions {
         let positions = keys.iter().filter_map(|(key, (_, value))| {
             let (reader, _) = key.split_once('.')?;
             let value: Value = serde_json::from_slice(value).ok()?;
-            Some(ReaderPosition { reader: reader.to_owned(), partition, sequence: value.sequence })
+            Some(ReaderPosition {
+                reader: reader.to_owned(),
+                partition,
+                sequence: value.sequence,
+            })
         });
         Ok(positions.collect())
     }

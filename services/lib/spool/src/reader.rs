@@ -83,18 +83,33 @@ impl MessageReader {
             fetches: AtomicU64::new(0),
             leader_fetches: AtomicU64::new(0),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Reads a message with its whole content. The content of a large message is held in memory at once;
     /// [`MessageReader::open`] spares that.
-    pub async fn read(&self, partition: PartitionId, place: Place, expected: MessageId) -> Result<Message, ReadError> {
+    pub async fn read(
+        &self,
+        partition: PartitionId,
+        place: Place,
+        expected: MessageId,
+    ) -> Result<Message, ReadError> {
         let OpenMessage { entry, content } = self.open(partition, place, expected).await?;
-        Ok(Message { entry, content: content.into_bytes().await? })
+        Ok(Message {
+            entry,
+            content: content.into_bytes().await?,
+        })
     }
 
     /// Reads a message; the content of a large one is read by the caller, chunk by chunk.
-    pub async fn open(&self, partition: PartitionId, place: Place, expected: MessageId) -> Result<OpenMessage, ReadError> {
+    pub async fn open(
+        &self,
+        partition: PartitionId,
+        place: Place,
+        expected: MessageId,
+    ) -> Result<OpenMessage, ReadError> {
         let key = (partition, place.sequence);
         let (slot, hit) = self.inner.cache.slot(key);
         if hit {
@@ -102,7 +117,9 @@ impl MessageReader {
         }
         let read = slot.get_or_try_init(|| async {
             let fetched = self.inner.fetch(key).await?;
-            self.inner.cache.filled(key, &slot, fetched.payload.len() + fetched.index_bytes);
+            self.inner
+                .cache
+                .filled(key, &slot, fetched.payload.len() + fetched.index_bytes);
             Ok(fetched)
         });
         let read = read.await;
@@ -111,7 +128,9 @@ impl MessageReader {
             Err(error) => {
                 self.inner.cache.forget(key, &slot);
                 match error {
-                    ReadError::Damaged(_) => self.inner.ask_leader(partition, place, expected).await,
+                    ReadError::Damaged(_) => {
+                        self.inner.ask_leader(partition, place, expected).await
+                    }
                     other => Err(other),
                 }
             }
@@ -144,7 +163,11 @@ impl Inner {
         self.decode(partition, record).await
     }
 
-    async fn decode(&self, partition: PartitionId, record: Record) -> Result<Arc<CachedBlock>, ReadError> {
+    async fn decode(
+        &self,
+        partition: PartitionId,
+        record: Record,
+    ) -> Result<Arc<CachedBlock>, ReadError> {
         if record.subject != layout::block_subject(partition) {
             return Err(BlockDamage::NoIndex.into());
         }
@@ -169,20 +192,41 @@ impl Inner {
         place: Place,
         expected: MessageId,
     ) -> Result<OpenMessage, ReadError> {
-        let entry = cached.entries.get(place.index as usize).ok_or(BlockDamage::NoEntry(place.index))?;
+        let entry = cached
+            .entries
+            .get(place.index as usize)
+            .ok_or(BlockDamage::NoEntry(place.index))?;
         block::check_message(entry, expected)?;
         let content = match &entry.chunks {
-            Some(chunks) => Content::Chunks(ChunkReader::new(self.link.clone(), partition, chunks, entry)),
+            Some(chunks) => Content::Chunks(ChunkReader::new(
+                self.link.clone(),
+                partition,
+                chunks,
+                entry,
+            )),
             None => Content::Inline(block::content_of(entry, &cached.payload)?),
         };
-        Ok(OpenMessage { entry: entry.clone(), content })
+        Ok(OpenMessage {
+            entry: entry.clone(),
+            content,
+        })
     }
 
     /// A replica's disk may be bad where the leader's is not.
-    async fn ask_leader(&self, partition: PartitionId, place: Place, expected: MessageId) -> Result<OpenMessage, ReadError> {
+    async fn ask_leader(
+        &self,
+        partition: PartitionId,
+        place: Place,
+        expected: MessageId,
+    ) -> Result<OpenMessage, ReadError> {
         self.leader_fetches.fetch_add(1, Relaxed);
-        let record = self.link.record_from_leader(&layout::spool_stream(partition), place.sequence).await?;
-        let cached = self.decode(partition, record.ok_or(ReadError::NotFound)?).await?;
+        let record = self
+            .link
+            .record_from_leader(&layout::spool_stream(partition), place.sequence)
+            .await?;
+        let cached = self
+            .decode(partition, record.ok_or(ReadError::NotFound)?)
+            .await?;
         self.message(&cached, partition, place, expected)
     }
 }

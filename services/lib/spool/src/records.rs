@@ -12,7 +12,11 @@ use crate::link::{Link, REQUEST_TIMEOUT};
 impl Link {
     /// A message by its sequence, from any replica; when that has none, from the leader. `None` = the
     /// stream has no such message.
-    pub(crate) async fn record(&self, stream: &str, sequence: u64) -> Result<Option<Record>, Error> {
+    pub(crate) async fn record(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<Record>, Error> {
         match self.record_from_replica(stream, sequence).await? {
             Some(record) => Ok(Some(record)),
             None => self.record_from_leader(stream, sequence).await,
@@ -20,7 +24,11 @@ impl Link {
     }
 
     /// By direct get: cheap, but a replica may be behind or damaged.
-    pub(crate) async fn record_from_replica(&self, stream: &str, sequence: u64) -> Result<Option<Record>, Error> {
+    pub(crate) async fn record_from_replica(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<Record>, Error> {
         let handle = self.jetstream().get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| unavailable(stream, error.to_string()))?;
         match handle.direct_get(sequence).await {
@@ -38,26 +46,47 @@ impl Link {
     }
 
     /// From the leader: base64 in JSON, so for the exception.
-    pub(crate) async fn record_from_leader(&self, stream: &str, sequence: u64) -> Result<Option<Record>, Error> {
+    pub(crate) async fn record_from_leader(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<Record>, Error> {
         let handle = self.jetstream().get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| unavailable(stream, error.to_string()))?;
         read_from_leader(stream, handle.raw_message_builder().sequence(sequence)).await
     }
 
     /// The last message of a subject, from the leader.
-    pub(crate) async fn last_of(&self, stream: &str, subject: &str) -> Result<Option<Record>, Error> {
+    pub(crate) async fn last_of(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<Record>, Error> {
         let handle = self.jetstream().get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| unavailable(stream, error.to_string()))?;
-        read_from_leader(stream, handle.raw_message_builder().last_by_subject(subject)).await
+        read_from_leader(
+            stream,
+            handle.raw_message_builder().last_by_subject(subject),
+        )
+        .await
     }
 }
 
 impl Link {
     /// When the last message of a subject was stored, Unix milliseconds.
-    pub(crate) async fn last_time_of(&self, stream: &str, subject: &str) -> Result<Option<u64>, Error> {
+    pub(crate) async fn last_time_of(
+        &self,
+        stream: &str,
+        subject: &str,
+    ) -> Result<Option<u64>, Error> {
         let handle = self.jetstream().get_stream_no_info(stream).await;
         let handle = handle.map_err(|error| unavailable(stream, error.to_string()))?;
-        match handle.raw_message_builder().last_by_subject(subject).send().await {
+        match handle
+            .raw_message_builder()
+            .last_by_subject(subject)
+            .send()
+            .await
+        {
             Ok(message) => Ok(u64::try_from(message.time.unix_timestamp_nanos() / 1_000_000).ok()),
             Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(None),
             Err(error) => Err(unavailable(stream, error.to_string())),
@@ -67,19 +96,34 @@ impl Link {
 
 impl Link {
     /// The last message of every subject that matches (at most 1,024), in no order.
-    pub(crate) async fn last_of_each(&self, stream: &str, subjects: &str) -> Result<Vec<Record>, Error> {
+    pub(crate) async fn last_of_each(
+        &self,
+        stream: &str,
+        subjects: &str,
+    ) -> Result<Vec<Record>, Error> {
         let inbox = self.client().new_inbox();
         let client_error = |error: &dyn std::fmt::Display| unavailable(stream, error.to_string());
-        let mut answers = self.client().subscribe(inbox.clone()).await.map_err(|error| client_error(&error))?;
+        let mut answers = self
+            .client()
+            .subscribe(inbox.clone())
+            .await
+            .map_err(|error| client_error(&error))?;
         let request = serde_json::json!({ "multi_last": [subjects] }).to_string();
         self.client()
-            .publish_with_reply(format!("$JS.API.DIRECT.GET.{stream}"), inbox, request.into())
+            .publish_with_reply(
+                format!("$JS.API.DIRECT.GET.{stream}"),
+                inbox,
+                request.into(),
+            )
             .await
             .map_err(|error| client_error(&error))?;
         let mut records = Vec::new();
         loop {
             let answer = tokio::time::timeout(REQUEST_TIMEOUT, answers.next()).await;
-            let message = answer.ok().flatten().ok_or_else(|| unavailable(stream, "no answer".to_owned()))?;
+            let message = answer
+                .ok()
+                .flatten()
+                .ok_or_else(|| unavailable(stream, "no answer".to_owned()))?;
             match message.status.map(|status| status.as_u16()) {
                 None => records.extend(from_direct_get(message)),
                 // The end, and that there are none.
@@ -98,12 +142,19 @@ fn from_direct_get(message: async_nats::Message) -> Option<Record> {
     let headers = message.headers.unwrap_or_default();
     let sequence = headers.get(NATS_SEQUENCE)?.as_str().parse().ok()?;
     let subject = headers.get(NATS_SUBJECT)?.to_string();
-    Some(Record { sequence, subject, headers, payload: message.payload })
+    Some(Record {
+        sequence,
+        subject,
+        headers,
+        payload: message.payload,
+    })
 }
 
 async fn read_from_leader(
     stream: &str,
-    request: async_nats::jetstream::stream::RawMessageBuilder<async_nats::jetstream::stream::WithHeaders>,
+    request: async_nats::jetstream::stream::RawMessageBuilder<
+        async_nats::jetstream::stream::WithHeaders,
+    >,
 ) -> Result<Option<Record>, Error> {
     match request.send().await {
         Ok(message) => Ok(Some(Record {
@@ -114,8 +165,12 @@ async fn read_from_leader(
         })),
         Err(error) => match error.kind() {
             RawMessageErrorKind::NoMessageFound => Ok(None),
-            RawMessageErrorKind::JetStream(refusal) if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                Err(Error::MissingStream { stream: stream.to_owned() })
+            RawMessageErrorKind::JetStream(refusal)
+                if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Err(Error::MissingStream {
+                    stream: stream.to_owned(),
+                })
             }
             _ => Err(unavailable(stream, error.to_string())),
         },
@@ -123,5 +178,8 @@ async fn read_from_leader(
 }
 
 fn unavailable(stream: &str, detail: String) -> Error {
-    Error::Unavailable { what: format!("reading stream {stream}"), detail }
+    Error::Unavailable {
+        what: format!("reading stream {stream}"),
+        detail,
+    }
 }

@@ -7,8 +7,8 @@ use proto::spool::IndexEntry;
 
 use crate::link::Link;
 use crate::{
-    BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members, MessageReader,
-    ReaderPositions, WriterOptions,
+    BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members,
+    MessageReader, ReaderPositions, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -43,10 +43,20 @@ impl Stores {
     /// Opens the connections; `Error::Unreachable` when no server answers (the caller tries again).
     /// Once connected, lost connections are replaced for ever.
     pub async fn connect(options: &Options) -> Result<Self, Error> {
-        let connect = |purpose: &str| Link::connect(&options.url, format!("{}-{purpose}", options.name));
-        let (control, blocks, bulk) = futures::try_join!(connect("control"), connect("blocks"), connect("bulk"))?;
-        let inner = Inner { options: options.clone(), control, blocks, bulk, partitions: OnceLock::new() };
-        Ok(Self { inner: Arc::new(inner) })
+        let connect =
+            |purpose: &str| Link::connect(&options.url, format!("{}-{purpose}", options.name));
+        let (control, blocks, bulk) =
+            futures::try_join!(connect("control"), connect("blocks"), connect("bulk"))?;
+        let inner = Inner {
+            options: options.clone(),
+            control,
+            blocks,
+            bulk,
+            partitions: OnceLock::new(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Whether the control connection stands at the moment.
@@ -86,7 +96,11 @@ impl Stores {
 
     /// The journal of a partition. Appends go over the control connection, reads over the bulk one.
     pub fn journal(&self, partition: PartitionId) -> JournalStore {
-        JournalStore::new(self.inner.control.clone(), self.inner.bulk.clone(), partition)
+        JournalStore::new(
+            self.inner.control.clone(),
+            self.inner.bulk.clone(),
+            partition,
+        )
     }
 
     /// Who owns which partition.

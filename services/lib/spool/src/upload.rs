@@ -114,8 +114,17 @@ impl Upload {
             self.land().await?;
         }
         let sequences = std::mem::take(&mut self.sequences);
-        let chunks = Chunks { upload_id: self.id.to_string(), sequences, length: self.length };
-        Ok(Uploaded { partition: self.partition, chunks, crc: self.crc, begun: self.begun })
+        let chunks = Chunks {
+            upload_id: self.id.to_string(),
+            sequences,
+            length: self.length,
+        };
+        Ok(Uploaded {
+            partition: self.partition,
+            chunks,
+            crc: self.crc,
+            begun: self.begun,
+        })
     }
 
     async fn send(&mut self, chunk: Bytes) -> Result<(), SubmitError> {
@@ -130,10 +139,16 @@ impl Upload {
         let (link, repeat_for) = (self.link.clone(), self.repeat_for);
         let subject = layout::chunk_subject(self.partition, &self.id.to_string());
         let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{}-{number}", self.id));
+        headers.insert(
+            async_nats::header::NATS_MESSAGE_ID,
+            format!("{}-{number}", self.id),
+        );
         self.in_flight.spawn(async move {
             let stored = publish_record(&link, &subject, headers, chunk, repeat_for, || {}).await;
-            (number, stored.map(|acknowledgement| acknowledgement.sequence))
+            (
+                number,
+                stored.map(|acknowledgement| acknowledgement.sequence),
+            )
         });
         Ok(())
     }
@@ -145,7 +160,9 @@ impl Upload {
                 Ok(())
             }
             // A chunk alone is nothing: the message is certainly not stored.
-            Some(Ok((_, Err(RecordFailure::Unknown(detail))))) => Err(SubmitError::Unavailable(detail)),
+            Some(Ok((_, Err(RecordFailure::Unknown(detail))))) => {
+                Err(SubmitError::Unavailable(detail))
+            }
             Some(Ok((_, Err(failure)))) => Err(failure.into()),
             Some(Err(error)) => Err(SubmitError::Unavailable(error.to_string())),
             None => Ok(()),

@@ -30,8 +30,9 @@ pub(crate) struct Fill {
     /// The fuller one of SPOOL and JOURNAL, per cent.
     percent: AtomicU32,
     chunks_percent: AtomicU32,
-    /// What the owner says; true when nobody owns it.
+    /// What the owner says; true and 0 when nobody owns it.
     owner_accepts: AtomicBool,
+    owner_percent: AtomicU32,
     /// Refused for want of room since the last refresh.
     refused: AtomicBool,
     /// Blocks in flight.
@@ -47,6 +48,7 @@ impl Fill {
             percent: AtomicU32::new(0),
             chunks_percent: AtomicU32::new(0),
             owner_accepts: AtomicBool::new(true),
+            owner_percent: AtomicU32::new(0),
             refused: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
             stuck: AtomicU32::new(0),
@@ -116,7 +118,12 @@ impl Partitions {
 
     pub fn least_fill_percent(&self) -> u32 {
         let accepting = self.all.iter().filter(|fill| self.accepts(fill));
-        accepting.map(|fill| fill.percent.load(Relaxed)).min().unwrap_or(100)
+        let percents = accepting.map(|fill| {
+            fill.percent
+                .load(Relaxed)
+                .max(fill.owner_percent.load(Relaxed))
+        });
+        percents.min().unwrap_or(100)
     }
 
     /// The next one in rotation that accepts and is not stuck, the least busy first.
@@ -153,7 +160,11 @@ impl Partitions {
     pub fn healthy_in_flight(&self) -> u32 {
         self.all
             .iter()
-            .map(|fill| fill.in_flight.load(Relaxed).saturating_sub(fill.stuck.load(Relaxed)))
+            .map(|fill| {
+                fill.in_flight
+                    .load(Relaxed)
+                    .saturating_sub(fill.stuck.load(Relaxed))
+            })
             .sum()
     }
 }
@@ -167,7 +178,9 @@ pub(crate) fn watch(shared: &Arc<Shared>, stores: &Stores) {
 async fn refresh(shared: Weak<Shared>, link: Link) {
     let mut round = 0_u32;
     loop {
-        let Some(shared) = shared.upgrade() else { return };
+        let Some(shared) = shared.upgrade() else {
+            return;
+        };
         for (index, fill) in shared.partitions.all.iter().enumerate() {
             let written = fill.written.swap(false, Relaxed) | fill.refused.load(Relaxed);
             if written || round.is_multiple_of(FULL_REFRESH) {
@@ -182,10 +195,16 @@ async fn refresh(shared: Weak<Shared>, link: Link) {
 }
 
 async fn refresh_one(link: &Link, partition: PartitionId, fill: &Fill) {
-    let (spool, chunks, journal) =
-        (layout::spool_stream(partition), layout::chunks_stream(partition), layout::journal_stream(partition));
-    let (spool, chunks, journal) =
-        tokio::join!(percent_of(link, &spool), percent_of(link, &chunks), percent_of(link, &journal));
+    let (spool, chunks, journal) = (
+        layout::spool_stream(partition),
+        layout::chunks_stream(partition),
+        layout::journal_stream(partition),
+    );
+    let (spool, chunks, journal) = tokio::join!(
+        percent_of(link, &spool),
+        percent_of(link, &chunks),
+        percent_of(link, &journal)
+    );
     // Without an answer the last one holds.
     if let (Some(spool), Some(journal)) = (spool, journal) {
         fill.percent.store(spool.max(journal), Relaxed);
@@ -199,7 +218,9 @@ async fn refresh_one(link: &Link, partition: PartitionId, fill: &Fill) {
 async fn percent_of(link: &Link, stream: &str) -> Option<u32> {
     match link.stream_state(stream).await {
         Ok(info) => {
-            let bound = u64::try_from(info.config.max_bytes).ok().filter(|bound| *bound > 0)?;
+            let bound = u64::try_from(info.config.max_bytes)
+                .ok()
+                .filter(|bound| *bound > 0)?;
             Some(u32::try_from(info.state.bytes.saturating_mul(100) / bound).unwrap_or(u32::MAX))
         }
         Err(error) => {
@@ -213,16 +234,22 @@ async fn follow_owners(shared: Weak<Shared>, members: Members) {
     let mut statuses = members.watch_partitions();
     loop {
         {
-            let Some(shared) = shared.upgrade() else { return };
+            let Some(shared) = shared.upgrade() else {
+                return;
+            };
             let known = statuses.borrow_and_update().clone();
             for (index, fill) in shared.partitions.all.iter().enumerate() {
                 let status = known.get(&PartitionId(index as u32));
-                fill.owner_accepts.store(status.is_none_or(|status| status.accepting), Relaxed);
+                fill.owner_accepts
+                    .store(status.is_none_or(|status| status.accepting), Relaxed);
+                fill.owner_percent
+                    .store(status.map_or(0, |status| status.fill_percent), Relaxed);
             }
             shared.changed.notify_one();
         }
         // Wakes up now and then to see whether the writer is gone.
-        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(10), statuses.changed()).await {
+        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(10), statuses.changed()).await
+        {
             return;
         }
     }

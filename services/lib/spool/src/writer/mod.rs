@@ -83,14 +83,22 @@ impl Submission {
     /// A message of up to [`MAX_INLINE_CONTENT`] bytes; the entry's `offset`, `length` and `crc` are set
     /// when the block is made.
     pub fn new(entry: IndexEntry, content: Bytes) -> Self {
-        Self { entry, content, uploaded: None }
+        Self {
+            entry,
+            content,
+            uploaded: None,
+        }
     }
 
     /// A message whose content was uploaded before; the entry's `chunks` and `crc` are set from that.
     pub fn uploaded(mut entry: IndexEntry, uploaded: Uploaded) -> Self {
         entry.chunks = Some(uploaded.chunks.clone());
         entry.crc = uploaded.crc;
-        Self { entry, content: Bytes::new(), uploaded: Some(uploaded) }
+        Self {
+            entry,
+            content: Bytes::new(),
+            uploaded: Some(uploaded),
+        }
     }
 }
 
@@ -162,7 +170,8 @@ pub(crate) struct Pending {
 impl BlockWriter {
     pub(crate) fn start(stores: &Stores, partitions: u32, mut options: WriterOptions) -> Self {
         options.repeat_for = options.repeat_for.min(WriterOptions::default().repeat_for);
-        let queue_kib = (options.queue_bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        let queue_kib =
+            (options.queue_bytes >> 10).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
         let shared = Arc::new(Shared {
             link: stores.blocks().clone(),
             partitions: Partitions::new(partitions, options.watermark_percent),
@@ -174,14 +183,21 @@ impl BlockWriter {
         let (submissions, received) = mpsc::unbounded_channel();
         tokio::spawn(task::Task::new(shared.clone(), received).run());
         fill::watch(&shared, stores);
-        Self { shared, submissions }
+        Self {
+            shared,
+            submissions,
+        }
     }
 
     /// Stores a message; answers when the block it is in is acknowledged, or certainly not stored.
     ///
     /// When the future is dropped before its block is made, the message is not stored; later it is.
     pub async fn submit(&self, submission: Submission) -> Result<Stored, SubmitError> {
-        let Submission { entry, content, uploaded } = submission;
+        let Submission {
+            entry,
+            content,
+            uploaded,
+        } = submission;
         if content.len() > MAX_INLINE_CONTENT {
             return Err(SubmitError::TooLarge(content.len()));
         }
@@ -213,8 +229,16 @@ impl BlockWriter {
 
     /// Begins to store a large message in chunks; it is pinned to a partition by that.
     pub fn begin_upload(&self) -> Result<Upload, SubmitError> {
-        let partition = self.shared.partitions.choose_for_upload().ok_or(SubmitError::Full)?;
-        Ok(Upload::begin(self.shared.link.clone(), partition, self.shared.options.repeat_for))
+        let partition = self
+            .shared
+            .partitions
+            .choose_for_upload()
+            .ok_or(SubmitError::Full)?;
+        Ok(Upload::begin(
+            self.shared.link.clone(),
+            partition,
+            self.shared.options.repeat_for,
+        ))
     }
 
     /// Whether any partition takes mail: neither at its watermark nor reported full by its owner.
@@ -223,14 +247,17 @@ impl BlockWriter {
         self.shared.partitions.is_any_accepting()
     }
 
-    /// How full the fullest stream of the emptiest accepting partition is, per cent; 100 when none
-    /// accepts. To turn away the less important mail first.
+    /// How full the emptiest accepting partition is, per cent (the fullest of its streams and its owner's
+    /// memory); 100 when none accepts. To turn away the less important mail first.
     pub fn fill_percent(&self) -> u32 {
         self.shared.partitions.least_fill_percent()
     }
 
     /// Counters since the start.
     pub fn stats(&self) -> WriterStats {
-        self.shared.stats.snapshot(self.shared.options.queue_bytes, self.shared.queue.available_permits() << 10)
+        self.shared.stats.snapshot(
+            self.shared.options.queue_bytes,
+            self.shared.queue.available_permits() << 10,
+        )
     }
 }

@@ -57,7 +57,10 @@ pub(crate) async fn publish_record(
     let mut maybe_stored = false;
     let mut pause = FIRST_PAUSE;
     loop {
-        let failure = match link.publish(subject.to_owned(), headers.clone(), payload.clone()).await {
+        let failure = match link
+            .publish(subject.to_owned(), headers.clone(), payload.clone())
+            .await
+        {
             Ok(acknowledgement) => return Ok(acknowledgement),
             Err(failure) => failure,
         };
@@ -67,7 +70,8 @@ pub(crate) async fn publish_record(
                     return Err(RecordFailure::Refused(failure.detail()));
                 }
                 PublishFailure::NotSent => {
-                    link.connected_within(CONNECTION_PATIENCE.saturating_sub(begun.elapsed())).await;
+                    link.connected_within(CONNECTION_PATIENCE.saturating_sub(begun.elapsed()))
+                        .await;
                     continue;
                 }
                 _ if failure.is_full() => return Err(RecordFailure::Full(failure.detail())),
@@ -80,7 +84,8 @@ pub(crate) async fn publish_record(
             return Err(RecordFailure::Unknown(failure.detail()));
         }
         on_unknown();
-        link.connected_within(repeat_for.saturating_sub(begun.elapsed())).await;
+        link.connected_within(repeat_for.saturating_sub(begun.elapsed()))
+            .await;
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
     }
@@ -97,9 +102,20 @@ pub(crate) async fn publish_assembled(
     let mut more = Vec::with_capacity(block.more.len());
     for (number, part) in block.more.iter().enumerate() {
         let mut headers = HeaderMap::new();
-        headers.insert(async_nats::header::NATS_MESSAGE_ID, format!("{}-{number}", block.id));
+        headers.insert(
+            async_nats::header::NATS_MESSAGE_ID,
+            format!("{}-{number}", block.id),
+        );
         let subject = layout::more_subject(partition);
-        let stored = publish_record(link, &subject, headers, part.clone(), repeat_for, &mut on_unknown).await;
+        let stored = publish_record(
+            link,
+            &subject,
+            headers,
+            part.clone(),
+            repeat_for,
+            &mut on_unknown,
+        )
+        .await;
         match stored {
             Ok(acknowledgement) => more.push(acknowledgement.sequence),
             // Without the block that names them, parts are nothing.
@@ -108,7 +124,15 @@ pub(crate) async fn publish_assembled(
         }
     }
     let subject = layout::block_subject(partition);
-    publish_record(link, &subject, block.headers(&more), block.payload.clone(), repeat_for, on_unknown).await
+    publish_record(
+        link,
+        &subject,
+        block.headers(&more),
+        block.payload.clone(),
+        repeat_for,
+        on_unknown,
+    )
+    .await
 }
 
 /// See [`crate::Stores::publish_block`].

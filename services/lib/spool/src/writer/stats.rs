@@ -7,7 +7,9 @@ use std::time::Duration;
 const MESSAGES: [u64; 6] = [1, 2, 4, 8, 12, 16];
 
 /// Upper bounds of the buckets of [`WriterStats::storage_wait`], microseconds.
-const WAITS: [u64; 11] = [250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000];
+const WAITS: [u64; 11] = [
+    250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 500_000, 2_000_000,
+];
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -106,7 +108,10 @@ fn count_in(buckets: &[AtomicU64], bounds: &[u64], value: u64) {
 }
 
 fn cumulative(buckets: &[AtomicU64], bounds: &[u64], unit: f64) -> Vec<(f64, u64)> {
-    let bounds = bounds.iter().map(|bound| *bound as f64 / unit).chain([f64::INFINITY]);
+    let bounds = bounds
+        .iter()
+        .map(|bound| *bound as f64 / unit)
+        .chain([f64::INFINITY]);
     let mut sum = 0;
     buckets
         .iter()
@@ -129,7 +134,15 @@ mod tests {
         counters.count_block(16, 160, 1, Duration::from_millis(3));
         counters.count_block(17, 1, 0, Duration::from_secs(9));
         let stats = counters.snapshot(1 << 20, 1 << 19);
-        assert_eq!((stats.blocks, stats.messages, stats.bytes, stats.more_records), (3, 34, 171, 1));
+        assert_eq!(
+            (
+                stats.blocks,
+                stats.messages,
+                stats.bytes,
+                stats.more_records
+            ),
+            (3, 34, 171, 1)
+        );
         assert_eq!(stats.messages_per_block.first(), Some(&(1.0, 1)));
         assert_eq!(stats.messages_per_block[5], (16.0, 2));
         assert_eq!(stats.messages_per_block.last(), Some(&(f64::INFINITY, 3)));

@@ -55,7 +55,13 @@ struct Landed {
 impl Task {
     pub fn new(shared: Arc<Shared>, submissions: mpsc::UnboundedReceiver<Pending>) -> Self {
         let packing = Packing::new(Instant::now());
-        Self { shared, submissions, packing, in_flight: FuturesUnordered::new(), closing: false }
+        Self {
+            shared,
+            submissions,
+            packing,
+            in_flight: FuturesUnordered::new(),
+            closing: false,
+        }
     }
 
     pub async fn run(mut self) {
@@ -94,7 +100,9 @@ impl Task {
         loop {
             let now = Instant::now();
             self.give_up_the_impatient(now);
-            let Some(oldest) = self.packing.oldest() else { return now + options.patience };
+            let Some(oldest) = self.packing.oldest() else {
+                return now + options.patience;
+            };
             let patient_until = oldest + options.patience;
             let healthy = shared.partitions.healthy_in_flight();
             let full = self.packing.is_full(options);
@@ -128,14 +136,19 @@ impl Task {
         let partitions = &self.shared.partitions;
         // Where its chunks are: room or not, JetStream decides.
         let pinned = self.packing.pinned_to().filter(|pinned| {
-            partitions.get(*pinned).is_some_and(|fill| fill.stuck.load(Relaxed) == 0)
+            partitions
+                .get(*pinned)
+                .is_some_and(|fill| fill.stuck.load(Relaxed) == 0)
         });
         pinned.or_else(|| partitions.choose(None))
     }
 
     fn give_up_the_impatient(&mut self, now: Instant) {
         if let Some(before) = now.checked_sub(self.shared.options.patience) {
-            self.give_up(before, &SubmitError::Unavailable("earlier blocks are not acknowledged".to_owned()));
+            self.give_up(
+                before,
+                &SubmitError::Unavailable("earlier blocks are not acknowledged".to_owned()),
+            );
         }
     }
 
@@ -154,25 +167,49 @@ impl Task {
             let begun = Instant::now();
             let mut flight = InFlight::begin(&shared, partition);
             let repeat_for = shared.options.repeat_for;
-            let result =
-                publish_assembled(&shared.link, partition, &block.assembled, repeat_for, || flight.stuck()).await;
+            let result = publish_assembled(
+                &shared.link,
+                partition,
+                &block.assembled,
+                repeat_for,
+                || flight.stuck(),
+            )
+            .await;
             drop(flight);
-            Landed { partition, block, result: result.map(|ack| ack.sequence), wait: begun.elapsed() }
+            Landed {
+                partition,
+                block,
+                result: result.map(|ack| ack.sequence),
+                wait: begun.elapsed(),
+            }
         }));
         // The flight counts from now on, not from when it is first polled.
         self.shared.partitions.note_launched(partition);
     }
 
     fn land(&mut self, landed: Landed) {
-        let Landed { partition, block, result, wait } = landed;
+        let Landed {
+            partition,
+            block,
+            result,
+            wait,
+        } = landed;
         self.shared.partitions.note_landed(partition);
         let messages = block.waiters.len();
         let error = match result {
             Ok(sequence) => {
                 let more = block.assembled.more.len();
-                self.shared.stats.count_block(messages, block.assembled.payload.len(), more, wait);
+                self.shared
+                    .stats
+                    .count_block(messages, block.assembled.payload.len(), more, wait);
                 for (index, waiter) in (0..).zip(block.waiters) {
-                    answer(waiter.reply, Ok(Stored { partition, place: Place { sequence, index } }));
+                    answer(
+                        waiter.reply,
+                        Ok(Stored {
+                            partition,
+                            place: Place { sequence, index },
+                        }),
+                    );
                 }
                 return;
             }
@@ -185,13 +222,21 @@ impl Task {
                 SubmitError::Unknown(detail)
             }
             Err(failure) => {
-                if let (RecordFailure::Full(_), Some(fill)) = (&failure, self.shared.partitions.get(partition)) {
+                if let (RecordFailure::Full(_), Some(fill)) =
+                    (&failure, self.shared.partitions.get(partition))
+                {
                     fill.note_refused();
                 }
                 tracing::warn!(%partition, messages, ?failure, "a block was refused");
                 let other = self.shared.partitions.choose(Some(partition));
                 if let (false, false, Some(other)) = (block.pinned, block.second_try, other) {
-                    self.launch(other, Block { second_try: true, ..block });
+                    self.launch(
+                        other,
+                        Block {
+                            second_try: true,
+                            ..block
+                        },
+                    );
                     return;
                 }
                 self.shared.stats.count_refused(messages);
@@ -208,12 +253,25 @@ fn assemble(messages: Vec<Pending>) -> Block {
     let mut contents = Vec::with_capacity(messages.len());
     let mut waiters = Vec::with_capacity(messages.len());
     let mut pinned = false;
-    for Pending { entry, content, pinned: to, reply, _charge, .. } in messages {
+    for Pending {
+        entry,
+        content,
+        pinned: to,
+        reply,
+        _charge,
+        ..
+    } in messages
+    {
         pinned |= to.is_some();
         contents.push((entry, content));
         waiters.push(Waiter { reply, _charge });
     }
-    Block { assembled: AssembledBlock::new(Uuid::now_v7(), 0, contents), waiters, pinned, second_try: false }
+    Block {
+        assembled: AssembledBlock::new(Uuid::now_v7(), 0, contents),
+        waiters,
+        pinned,
+        second_try: false,
+    }
 }
 
 /// Who does not wait any more needs no answer.
@@ -230,7 +288,11 @@ struct InFlight<'a> {
 
 impl<'a> InFlight<'a> {
     fn begin(shared: &'a Shared, partition: PartitionId) -> Self {
-        Self { shared, partition, is_stuck: false }
+        Self {
+            shared,
+            partition,
+            is_stuck: false,
+        }
     }
 
     fn stuck(&mut self) {

@@ -4,13 +4,20 @@ use spool::{Durability, DurabilityMode, Error, InitOptions, Stores, Verification
 
 use crate::server::{Server, VOLUME};
 
-const OPTIONS: InitOptions = InitOptions { partitions: 2, replicas: 1, volume_bytes: VOLUME };
+const OPTIONS: InitOptions = InitOptions {
+    partitions: 2,
+    replicas: 1,
+    volume_bytes: VOLUME,
+};
 
 #[tokio::test]
 async fn init_creates_once_and_open_finds_it() {
     let server = Server::start().await;
     let stores = server.connect().await;
-    assert!(matches!(stores.open().await, Err(Error::NotInitialized { .. })));
+    assert!(matches!(
+        stores.open().await,
+        Err(Error::NotInitialized { .. })
+    ));
     let report = stores.init(&OPTIONS).await.unwrap();
     assert_eq!(report.created.len(), 5 + 2 * 3);
     let again = stores.init(&OPTIONS).await.unwrap();
@@ -26,8 +33,22 @@ async fn init_creates_once_and_open_finds_it() {
 async fn the_number_of_partitions_is_for_life() {
     let server = Server::start().await;
     let stores = server.stores(2).await;
-    let other = stores.init(&InitOptions { partitions: 4, ..OPTIONS }).await;
-    assert!(matches!(other, Err(Error::PartitionCount { existing: 2, asked: 4 })), "{other:?}");
+    let other = stores
+        .init(&InitOptions {
+            partitions: 4,
+            ..OPTIONS
+        })
+        .await;
+    assert!(
+        matches!(
+            other,
+            Err(Error::PartitionCount {
+                existing: 2,
+                asked: 4
+            })
+        ),
+        "{other:?}"
+    );
 }
 
 #[tokio::test]
@@ -36,10 +57,21 @@ async fn a_lost_stream_is_never_replaced() {
     let stores = server.stores(2).await;
     let plain = server.plain().await;
     plain.delete_stream("SPOOL_1").await.unwrap();
-    for result in [stores.open().await.map(drop), stores.init(&OPTIONS).await.map(drop)] {
+    for result in [
+        stores.open().await.map(drop),
+        stores.init(&OPTIONS).await.map(drop),
+    ] {
         let error = result.unwrap_err();
-        assert!(matches!(&error, Error::MissingStream { stream } if stream == "SPOOL_1"), "{error}");
-        assert!(error.to_string().contains("missing although this installation has it"), "{error}");
+        assert!(
+            matches!(&error, Error::MissingStream { stream } if stream == "SPOOL_1"),
+            "{error}"
+        );
+        assert!(
+            error
+                .to_string()
+                .contains("missing although this installation has it"),
+            "{error}"
+        );
     }
     // One made by hand in its place is not taken for it.
     let by_hand = async_nats::jetstream::stream::Config {
@@ -48,8 +80,14 @@ async fn a_lost_stream_is_never_replaced() {
         ..Default::default()
     };
     plain.create_stream(by_hand).await.unwrap();
-    assert!(matches!(stores.open().await, Err(Error::ForeignStream { .. })));
-    assert!(matches!(stores.init(&OPTIONS).await, Err(Error::ForeignStream { .. })));
+    assert!(matches!(
+        stores.open().await,
+        Err(Error::ForeignStream { .. })
+    ));
+    assert!(matches!(
+        stores.init(&OPTIONS).await,
+        Err(Error::ForeignStream { .. })
+    ));
 }
 
 #[tokio::test]
@@ -57,11 +95,20 @@ async fn a_stream_that_forgets_is_refused() {
     let server = Server::start().await;
     let stores = server.stores(1).await;
     let plain = server.plain().await;
-    let mut config = plain.get_stream("SPOOL_0").await.unwrap().cached_info().config.clone();
+    let mut config = plain
+        .get_stream("SPOOL_0")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
     config.discard = async_nats::jetstream::stream::DiscardPolicy::Old;
     plain.update_stream(config).await.unwrap();
     let error = stores.open().await.unwrap_err();
-    assert!(matches!(&error, Error::StreamConfiguration { stream, .. } if stream == "SPOOL_0"), "{error}");
+    assert!(
+        matches!(&error, Error::StreamConfiguration { stream, .. } if stream == "SPOOL_0"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -71,17 +118,37 @@ async fn weaker_durability_must_be_asked_for_by_name() {
     strict.init(&OPTIONS).await.unwrap();
     let error = strict.open().await.unwrap_err();
     assert!(matches!(error, Error::NotDurable { .. }), "{error}");
-    assert!(error.to_string().contains("sync_interval: always") && error.to_string().contains("relaxed"), "{error}");
+    assert!(
+        error.to_string().contains("sync_interval: always")
+            && error.to_string().contains("relaxed"),
+        "{error}"
+    );
 
-    let relaxed = Stores::connect(&server.options(Durability::Relaxed)).await.unwrap();
+    let relaxed = Stores::connect(&server.options(Durability::Relaxed))
+        .await
+        .unwrap();
     let opened = relaxed.open().await.unwrap();
     assert_eq!(opened.report.mode, DurabilityMode::Relaxed);
-    assert_eq!(opened.report.sync_interval, Some(std::time::Duration::from_secs(1)));
+    assert_eq!(
+        opened.report.sync_interval,
+        Some(std::time::Duration::from_secs(1))
+    );
 
     // Without a monitoring endpoint it can only be believed.
-    let options = spool::Options { monitor: None, ..server.options(Durability::Strict) };
-    let opened = Stores::connect(&options).await.unwrap().open().await.unwrap();
-    assert_eq!((opened.report.mode, opened.report.verified), (DurabilityMode::Strict, Verification::Declared));
+    let options = spool::Options {
+        monitor: None,
+        ..server.options(Durability::Strict)
+    };
+    let opened = Stores::connect(&options)
+        .await
+        .unwrap()
+        .open()
+        .await
+        .unwrap();
+    assert_eq!(
+        (opened.report.mode, opened.report.verified),
+        (DurabilityMode::Strict, Verification::Declared)
+    );
 }
 
 #[tokio::test]

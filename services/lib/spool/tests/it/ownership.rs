@@ -10,7 +10,10 @@ use crate::blocks::P0;
 use crate::server::Server;
 
 fn holder(id: &str) -> Holder {
-    Holder { id: id.to_owned(), address: format!("127.0.0.1:7103/{id}") }
+    Holder {
+        id: id.to_owned(),
+        address: format!("127.0.0.1:7103/{id}"),
+    }
 }
 
 #[tokio::test]
@@ -20,30 +23,57 @@ async fn a_lease_lasts_while_it_is_renewed_and_is_taken_over_when_not() {
     let leases = stores.leases();
     let ttl = Duration::from_secs(2);
     let before = Instant::now();
-    let mut lease = leases.acquire(P0, &holder("first"), ttl).await.unwrap().expect("nobody has it");
+    let mut lease = leases
+        .acquire(P0, &holder("first"), ttl)
+        .await
+        .unwrap()
+        .expect("nobody has it");
     assert!(lease.asked_at() >= before && lease.valid_until() == lease.asked_at() + ttl);
-    assert!(leases.acquire(P0, &holder("second"), ttl).await.unwrap().is_none());
+    assert!(
+        leases
+            .acquire(P0, &holder("second"), ttl)
+            .await
+            .unwrap()
+            .is_none()
+    );
     // Renewed beyond its first time to live: the renewal carries one too.
     lease.set_epoch(17);
     for _ in 0..6 {
         tokio::time::sleep(Duration::from_millis(600)).await;
         let asked_before = lease.asked_at();
-        assert!(matches!(leases.renew(&mut lease).await.unwrap(), Renewal::Renewed(at) if at > asked_before));
-        assert!(leases.acquire(P0, &holder("second"), ttl).await.unwrap().is_none());
+        assert!(
+            matches!(leases.renew(&mut lease).await.unwrap(), Renewal::Renewed(at) if at > asked_before)
+        );
+        assert!(
+            leases
+                .acquire(P0, &holder("second"), ttl)
+                .await
+                .unwrap()
+                .is_none()
+        );
     }
     let holders = leases.holders().await.unwrap();
     assert_eq!(holders.len(), 1);
-    assert_eq!((holders[0].partition, &holders[0].holder, holders[0].epoch), (P0, &holder("first"), 17));
+    assert_eq!(
+        (holders[0].partition, &holders[0].holder, holders[0].epoch),
+        (P0, &holder("first"), 17)
+    );
 
     let asleep = Instant::now();
     let taken = loop {
         if let Some(lease) = leases.acquire(P0, &holder("second"), ttl).await.unwrap() {
             break lease;
         }
-        assert!(asleep.elapsed() < Duration::from_secs(6), "the lease does not expire");
+        assert!(
+            asleep.elapsed() < Duration::from_secs(6),
+            "the lease does not expire"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    assert!(Instant::now() >= lease.valid_until(), "taken over before it ran out");
+    assert!(
+        Instant::now() >= lease.valid_until(),
+        "taken over before it ran out"
+    );
     assert_eq!(leases.renew(&mut lease).await.unwrap(), Renewal::Lost);
     // A release by who has lost it changes nothing.
     leases.release(lease).await.unwrap();
@@ -52,11 +82,17 @@ async fn a_lease_lasts_while_it_is_renewed_and_is_taken_over_when_not() {
     leases.release(taken).await.unwrap();
     assert!(leases.holders().await.unwrap().is_empty());
     // Also after a release the lease expires.
-    let again = leases.acquire(P0, &holder("third"), Duration::from_secs(1)).await.unwrap();
+    let again = leases
+        .acquire(P0, &holder("third"), Duration::from_secs(1))
+        .await
+        .unwrap();
     assert!(again.is_some());
     let acquired = Instant::now();
     while !leases.holders().await.unwrap().is_empty() {
-        assert!(acquired.elapsed() < Duration::from_secs(5), "the lease does not expire");
+        assert!(
+            acquired.elapsed() < Duration::from_secs(5),
+            "the lease does not expire"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -66,10 +102,20 @@ async fn a_renewal_whose_answer_was_lost_is_known_again() {
     let server = Server::start().await;
     let stores = server.stores(1).await;
     let leases = stores.leases();
-    let mut lease = leases.acquire(P0, &holder("first"), Duration::from_secs(7)).await.unwrap().unwrap();
+    let mut lease = leases
+        .acquire(P0, &holder("first"), Duration::from_secs(7))
+        .await
+        .unwrap()
+        .unwrap();
     let mut copy = lease.clone();
-    assert!(matches!(leases.renew(&mut copy).await.unwrap(), Renewal::Renewed(_)));
-    assert!(matches!(leases.renew(&mut lease).await.unwrap(), Renewal::Renewed(_)));
+    assert!(matches!(
+        leases.renew(&mut copy).await.unwrap(),
+        Renewal::Renewed(_)
+    ));
+    assert!(matches!(
+        leases.renew(&mut lease).await.unwrap(),
+        Renewal::Renewed(_)
+    ));
 }
 
 #[tokio::test]
@@ -78,7 +124,12 @@ async fn only_one_of_many_gets_a_lease() {
     let stores = server.stores(1).await;
     let attempts = (0..20).map(|number| {
         let leases = stores.leases();
-        async move { leases.acquire(P0, &holder(&number.to_string()), Duration::from_secs(7)).await.unwrap() }
+        async move {
+            leases
+                .acquire(P0, &holder(&number.to_string()), Duration::from_secs(7))
+                .await
+                .unwrap()
+        }
     });
     let got = futures::future::join_all(attempts).await;
     assert_eq!(got.iter().flatten().count(), 1);
@@ -91,27 +142,59 @@ async fn members_come_and_go() {
     let members = stores.members();
     let mut schedulers = members.watch("scheduler");
     let ttl = Duration::from_secs(3);
-    let one = members.announce("scheduler", "one", Bytes::from_static(b"\"a:1\""), ttl).await.unwrap();
-    let two = members.announce("scheduler", "two", Bytes::from_static(b"\"a:2\""), ttl).await.unwrap();
-    let _other = members.announce("sender", "three", Bytes::from_static(b"{}"), ttl).await.unwrap();
+    let one = members
+        .announce("scheduler", "one", Bytes::from_static(b"\"a:1\""), ttl)
+        .await
+        .unwrap();
+    let two = members
+        .announce("scheduler", "two", Bytes::from_static(b"\"a:2\""), ttl)
+        .await
+        .unwrap();
+    let _other = members
+        .announce("sender", "three", Bytes::from_static(b"{}"), ttl)
+        .await
+        .unwrap();
     let ids = |map: &Option<std::sync::Arc<spool::MemberMap>>| {
-        map.as_ref().map(|map| map.keys().cloned().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+        map.as_ref()
+            .map(|map| map.keys().cloned().collect::<Vec<_>>().join(" "))
+            .unwrap_or_default()
     };
     let limit = Duration::from_secs(15);
-    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map) == "one two")).await.unwrap().unwrap();
+    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map) == "one two"))
+        .await
+        .unwrap()
+        .unwrap();
     two.update(Bytes::from_static(b"\"a:22\""));
-    let updated = |map: &Option<std::sync::Arc<spool::MemberMap>>| map.as_ref().is_some_and(|map| map["two"] == "\"a:22\"");
-    tokio::time::timeout(limit, schedulers.wait_for(updated)).await.unwrap().unwrap();
+    let updated = |map: &Option<std::sync::Arc<spool::MemberMap>>| {
+        map.as_ref().is_some_and(|map| map["two"] == "\"a:22\"")
+    };
+    tokio::time::timeout(limit, schedulers.wait_for(updated))
+        .await
+        .unwrap()
+        .unwrap();
     // Renewed beyond the time to live, withdrawn at once, expired when forgotten, all across a restart.
     tokio::time::sleep(ttl + Duration::from_secs(1)).await;
     assert_eq!(ids(&schedulers.borrow()), "one two");
     server.kill();
     server.restart().await;
-    two.withdraw().await.unwrap_or_else(|error| panic!("{error}"));
-    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map) == "one")).await.unwrap().unwrap();
+    two.withdraw()
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map) == "one"))
+        .await
+        .unwrap()
+        .unwrap();
     drop(one);
-    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map).is_empty())).await.unwrap().unwrap();
-    assert!(members.announce("no.kind", "x", Bytes::new(), ttl).await.is_err());
+    tokio::time::timeout(limit, schedulers.wait_for(|map| ids(map).is_empty()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(
+        members
+            .announce("no.kind", "x", Bytes::new(), ttl)
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -119,19 +202,38 @@ async fn an_owner_that_takes_no_more_turns_the_writer_to_others() {
     let server = Server::start().await;
     let stores = server.stores(2).await;
     let writer = stores.block_writer(2, spool::WriterOptions::default());
-    let status = PartitionStatus { accepting: false, fill_percent: 99 };
+    let status = PartitionStatus {
+        accepting: false,
+        fill_percent: 99,
+    };
     let ttl = Duration::from_secs(6);
-    let announced = stores.members().announce_partition(P0, status, ttl).await.unwrap();
+    let announced = stores
+        .members()
+        .announce_partition(P0, status, ttl)
+        .await
+        .unwrap();
     let mut watch = stores.members().watch_partitions();
-    watch.wait_for(|map| map.get(&P0) == Some(&status)).await.unwrap();
+    watch
+        .wait_for(|map| map.get(&P0) == Some(&status))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     for _ in 0..4 {
         let (_, entry, content) = crate::blocks::message(10);
-        let stored = writer.submit(spool::Submission::new(entry, content)).await.unwrap();
+        let stored = writer
+            .submit(spool::Submission::new(entry, content))
+            .await
+            .unwrap();
         assert_eq!(stored.partition, PartitionId(1));
     }
-    announced.update_partition(PartitionStatus { accepting: true, fill_percent: 10 });
-    watch.wait_for(|map| map.get(&P0).is_some_and(|status| status.accepting)).await.unwrap();
+    announced.update_partition(PartitionStatus {
+        accepting: true,
+        fill_percent: 10,
+    });
+    watch
+        .wait_for(|map| map.get(&P0).is_some_and(|status| status.accepting))
+        .await
+        .unwrap();
     announced.withdraw().await.unwrap();
     watch.wait_for(|map| map.is_empty()).await.unwrap();
 }
@@ -147,8 +249,17 @@ async fn positions_of_readers_are_kept() {
     positions.set("export", P0, 1).await.unwrap();
     positions.set("feedback", PartitionId(1), 3).await.unwrap();
     assert_eq!(positions.get("feedback", P0).await.unwrap(), Some(9));
-    let listed: Vec<_> = positions.list(P0).await.unwrap().into_iter().map(|position| (position.reader, position.sequence)).collect();
-    assert_eq!(listed, [("export".to_owned(), 1), ("feedback".to_owned(), 9)]);
+    let listed: Vec<_> = positions
+        .list(P0)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|position| (position.reader, position.sequence))
+        .collect();
+    assert_eq!(
+        listed,
+        [("export".to_owned(), 1), ("feedback".to_owned(), 9)]
+    );
     positions.remove("export", P0).await.unwrap();
     assert_eq!(positions.list(P0).await.unwrap().len(), 1);
 }

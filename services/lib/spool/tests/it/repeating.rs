@@ -13,7 +13,13 @@ use crate::server::Server;
 async fn a_server_killed_under_load_loses_and_doubles_nothing() {
     let mut server = Server::start().await;
     let stores = server.stores(2).await;
-    let writer = stores.block_writer(2, WriterOptions { patience: Duration::from_secs(60), ..WriterOptions::default() });
+    let writer = stores.block_writer(
+        2,
+        WriterOptions {
+            patience: Duration::from_secs(60),
+            ..WriterOptions::default()
+        },
+    );
     let clients: Vec<_> = (0..64)
         .map(|_| {
             let writer = writer.clone();
@@ -52,10 +58,18 @@ async fn a_server_killed_under_load_loses_and_doubles_nothing() {
         }
     }
     for (id, at) in &stored {
-        assert_eq!(found.get(id), Some(&(at.partition, at.place.sequence, at.place.index)), "{id}");
+        assert_eq!(
+            found.get(id),
+            Some(&(at.partition, at.place.sequence, at.place.index)),
+            "{id}"
+        );
     }
     assert_eq!(found.len(), stored.len());
-    assert!(writer.stats().repeated > 0, "no publish was interrupted: {:?}", writer.stats());
+    assert!(
+        writer.stats().repeated > 0,
+        "no publish was interrupted: {:?}",
+        writer.stats()
+    );
 }
 
 #[tokio::test]
@@ -70,9 +84,18 @@ async fn without_a_server_messages_wait_and_then_are_refused() {
     let writer = stores.block_writer(1, options);
     server.kill();
     let (_, entry, content) = message(10);
-    let refused = tokio::time::timeout(Duration::from_secs(30), writer.submit(Submission::new(entry, content)));
+    let refused = tokio::time::timeout(
+        Duration::from_secs(30),
+        writer.submit(Submission::new(entry, content)),
+    );
     let refused = refused.await.unwrap().unwrap_err();
-    assert!(matches!(refused, spool::SubmitError::Unavailable(_) | spool::SubmitError::Unknown(_)), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            spool::SubmitError::Unavailable(_) | spool::SubmitError::Unknown(_)
+        ),
+        "{refused}"
+    );
     server.restart().await;
     let stored = tokio::time::timeout(Duration::from_secs(20), async {
         loop {

@@ -29,7 +29,13 @@ impl Server {
     pub async fn start_with(sync: &'static str) -> Self {
         let (port, monitor_port) = (free_port(), free_port());
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Self { process: None, directory, port, monitor_port, sync };
+        let mut server = Self {
+            process: None,
+            directory,
+            port,
+            monitor_port,
+            sync,
+        };
         server.restart().await;
         server
     }
@@ -47,7 +53,11 @@ impl Server {
         );
         let file = directory.join("nats.conf");
         std::fs::write(&file, configuration).unwrap();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(directory.join("nats.log")).unwrap();
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(directory.join("nats.log"))
+            .unwrap();
         let process = Command::new(nats_server())
             .arg("-c")
             .arg(&file)
@@ -57,8 +67,14 @@ impl Server {
             .expect("nats-server can be started");
         self.process = Some(process);
         let begun = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "nats-server does not listen");
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
+            .await
+            .is_err()
+        {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "nats-server does not listen"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -77,11 +93,18 @@ impl Server {
 
     pub fn options(&self, durability: Durability) -> Options {
         let monitor = Some(format!("http://127.0.0.1:{}", self.monitor_port));
-        Options { url: self.url(), monitor, name: "test".to_owned(), durability }
+        Options {
+            url: self.url(),
+            monitor,
+            name: "test".to_owned(),
+            durability,
+        }
     }
 
     pub async fn connect(&self) -> Stores {
-        Stores::connect(&self.options(Durability::Strict)).await.unwrap()
+        Stores::connect(&self.options(Durability::Strict))
+            .await
+            .unwrap()
     }
 
     /// Connected, created and opened.
@@ -91,7 +114,14 @@ impl Server {
 
     pub async fn stores_of(&self, partitions: u32, volume_bytes: u64) -> Stores {
         let stores = self.connect().await;
-        stores.init(&InitOptions { partitions, replicas: 1, volume_bytes }).await.unwrap();
+        stores
+            .init(&InitOptions {
+                partitions,
+                replicas: 1,
+                volume_bytes,
+            })
+            .await
+            .unwrap();
         stores.open().await.unwrap();
         stores
     }
@@ -109,7 +139,11 @@ impl Drop for Server {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 fn nats_server() -> PathBuf {
@@ -117,7 +151,9 @@ fn nats_server() -> PathBuf {
         return path.into();
     }
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let beside = here.ancestors().map(|directory| directory.join(".servers/bin/nats-server"));
+    let beside = here
+        .ancestors()
+        .map(|directory| directory.join(".servers/bin/nats-server"));
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&in_path).map(|directory| directory.join("nats-server"));
     beside.chain(in_path).find(|path| path.is_file()).unwrap_or_else(|| {

@@ -1,5 +1,7 @@
 //! Large messages.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mail::{MessageId, PartitionId};
 use spool::{BlockDamage, Content, ReadError, Submission, WriterOptions};
@@ -9,7 +11,10 @@ use crate::server::Server;
 
 /// Twenty megabytes that are not all alike.
 fn large() -> Bytes {
-    (0..20_u32 << 20).map(|position| (position.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>().into()
+    (0..20_u32 << 20)
+        .map(|position| (position.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect::<Vec<_>>()
+        .into()
 }
 
 #[tokio::test]
@@ -32,16 +37,25 @@ async fn twenty_megabytes_go_in_chunks_and_come_back() {
     assert_eq!(uploaded.length(), content.len() as u64);
     let partition = uploaded.partition();
     let (id, entry, _) = message(0);
-    let stored = writer.submit(Submission::uploaded(entry, uploaded)).await.unwrap();
+    let stored = writer
+        .submit(Submission::uploaded(entry, uploaded))
+        .await
+        .unwrap();
     assert_eq!(stored.partition, partition);
 
     let reader = stores.message_reader(1 << 20);
     let read = reader.read(partition, stored.place, id).await.unwrap();
     assert_eq!(read.content, content);
     let chunks = read.entry.chunks.as_ref().unwrap();
-    assert!(chunks.sequences.len() >= 20 && chunks.sequences.len() <= 40, "{}", chunks.sequences.len());
+    assert!(
+        chunks.sequences.len() >= 20 && chunks.sequences.len() <= 40,
+        "{}",
+        chunks.sequences.len()
+    );
     let opened = reader.open(partition, stored.place, id).await.unwrap();
-    let Content::Chunks(mut streamed) = opened.content else { panic!("it has chunks") };
+    let Content::Chunks(mut streamed) = opened.content else {
+        panic!("it has chunks")
+    };
     let mut length = 0;
     while let Some(chunk) = streamed.next().await.unwrap() {
         assert!(chunk.len() <= 1 << 20);
@@ -51,14 +65,29 @@ async fn twenty_megabytes_go_in_chunks_and_come_back() {
 
     let uploads = stores.list_uploads(partition).await.unwrap();
     assert_eq!(uploads.len(), 1);
-    assert_eq!((uploads[0].upload_id.as_str(), uploads[0].chunks), (chunks.upload_id.as_str(), chunks.sequences.len() as u64));
+    assert_eq!(
+        (uploads[0].upload_id.as_str(), uploads[0].chunks),
+        (chunks.upload_id.as_str(), chunks.sequences.len() as u64)
+    );
     assert!(uploads[0].begun_ms.abs_diff(id.unix_ms()) < 60_000);
     // It is young: nothing is stale, whatever is said of it.
-    assert_eq!(stores.purge_stale_chunks(partition, |_| false).await.unwrap(), 0);
-    stores.purge_chunks(partition, &chunks.upload_id).await.unwrap();
+    assert_eq!(
+        stores
+            .purge_stale_chunks(partition, |_| false)
+            .await
+            .unwrap(),
+        0
+    );
+    stores
+        .purge_chunks(partition, &chunks.upload_id)
+        .await
+        .unwrap();
     assert!(stores.list_uploads(partition).await.unwrap().is_empty());
     let error = reader.read(partition, stored.place, id).await.unwrap_err();
-    assert!(matches!(error, ReadError::Damaged(BlockDamage::MissingChunk(_))), "{error}");
+    assert!(
+        matches!(error, ReadError::Damaged(BlockDamage::MissingChunk(_))),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -71,7 +100,43 @@ async fn an_upload_that_is_given_up_leaves_its_chunks_to_the_owner() {
         upload.push(Bytes::from(vec![7; 600_000])).await.unwrap();
     }
     drop(upload);
-    let uploads = stores.list_uploads(PartitionId(0)).await.unwrap();
+    let partition = PartitionId(0);
+    let uploads = stores.list_uploads(partition).await.unwrap();
     assert_eq!(uploads.len(), 1);
-    assert!(uploads[0].upload_id.parse::<MessageId>().is_ok());
+    let upload_id = uploads[0].upload_id.clone();
+    assert!(upload_id.parse::<MessageId>().is_ok());
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let unused_for = Duration::from_millis(10);
+    assert_eq!(
+        stores
+            .purge_uploads(partition, unused_for, |id| id == upload_id)
+            .await
+            .unwrap(),
+        0
+    );
+    // An old upload that goes on is left alone: what counts is its newest chunk.
+    let old = "01234567-0000-7000-8000-000000000000";
+    let plain = server.plain().await;
+    plain
+        .publish(format!("chunks.0.{old}"), "new".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+    assert_eq!(
+        stores
+            .purge_stale_chunks(partition, |_| false)
+            .await
+            .unwrap(),
+        0
+    );
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(
+        stores
+            .purge_uploads(partition, unused_for, |_| false)
+            .await
+            .unwrap(),
+        2
+    );
+    assert!(stores.list_uploads(partition).await.unwrap().is_empty());
 }
