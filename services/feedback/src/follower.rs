@@ -94,7 +94,11 @@ impl Follower {
     /// Until shutdown; lost stores are waited for.
     pub(crate) async fn run(self) {
         while !self.shutdown.is_requested() {
-            let pause = match self.begin().await {
+            let begun = tokio::select! {
+                begun = self.begin() => begun,
+                () = self.shutdown.requested() => return,
+            };
+            let pause = match begun {
                 Ok(reading) => match self.follow(reading).await {
                     Ended::Shutdown => return,
                     Ended::Again(pause) => pause,
@@ -232,10 +236,12 @@ impl Follower {
             .map(|(key, owed)| (key, owed.clone()))
             .collect();
         for (key, owed) in owed {
-            if self.shutdown.is_requested() {
-                return;
-            }
-            match self.spool(&owed).await {
+            // A publish may be repeated for minutes. What is broken off is done again, with the same ids.
+            let spooled = tokio::select! {
+                spooled = self.spool(&owed) => spooled,
+                () = self.shutdown.requested() => return,
+            };
+            match spooled {
                 Spooled::Done => self.settle(reading, key),
                 Spooled::Missing => {
                     let since = *reading.missing.entry(key).or_insert_with(Instant::now);

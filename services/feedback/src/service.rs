@@ -23,6 +23,9 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
+    /// A bug: what follows a partition does so until shutdown.
+    #[error("feedback: a partition is not followed any more")]
+    Follower(#[source] tokio::task::JoinError),
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
     Stores(#[from] spool::Error),
@@ -66,13 +69,12 @@ pub async fn run(
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => readiness.set("nats", stores.is_connected()),
+            Some(ended) = followers.join_next() => ended.map_err(Error::Follower)?,
             () = shutdown.requested() => break,
         }
     }
     while let Some(ended) = followers.join_next().await {
-        if let Err(error) = ended {
-            tracing::error!(%error, "a follower ended by itself");
-        }
+        ended.map_err(Error::Follower)?;
     }
     tracing::info!("feedback stopped");
     Ok(())

@@ -132,3 +132,20 @@ async fn goes_on_when_the_server_was_killed() {
     assert_eq!(dsns.len(), 2);
     feedback.stop().await;
 }
+
+#[tokio::test]
+async fn stops_at_once_though_the_server_is_away() {
+    let mut installation = Installation::start().await;
+    let feedback = installation.feedback();
+    let message = installation.spool(&["a@receiver.example"], CONTENT).await;
+    installation.write(vec![bounce(message, &[0])]).await;
+    installation.dsns(1).await;
+    installation.kill();
+    let begun = std::time::Instant::now();
+    feedback.stop().await;
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
