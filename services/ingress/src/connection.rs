@@ -29,8 +29,10 @@ const MAX_BATCH: usize = 4096;
 /// Why a connection is over.
 #[derive(Debug)]
 pub(crate) enum Ended {
-    /// By us or by the client.
+    /// By the client.
     Closed,
+    /// By us, who have had enough.
+    CutOff,
     /// The client was silent too long.
     Silent,
     /// The service stops.
@@ -66,7 +68,7 @@ impl Connection {
     ) -> Self {
         let session = Session::new(
             Arc::clone(&listening.policy),
-            shared.metrics.clone(),
+            Arc::clone(&shared.metrics),
             client,
             false,
         );
@@ -89,8 +91,9 @@ impl Connection {
             Ok(()) => self.converse().await.unwrap_or_else(|ended| ended),
             Err(ended) => ended,
         };
+        let cut_off = !matches!(ended, Ended::Closed);
         let last_words = match ended {
-            Ended::Closed => None,
+            Ended::Closed | Ended::CutOff => None,
             Ended::Silent => Some(answer::TOO_SLOW),
             Ended::Shutdown => Some(answer::SHUTTING_DOWN),
             Ended::Broken(error) => {
@@ -104,7 +107,13 @@ impl Connection {
         }
         let goodbye = async {
             self.socket.send(&self.output).await?;
-            self.socket.close().await
+            self.socket.close().await?;
+            // What the client still sends is read, or the last reply would be lost in a reset.
+            self.input.clear();
+            while cut_off && self.input.fill(&mut self.socket).await? {
+                self.input.clear();
+            }
+            Ok::<(), io::Error>(())
         };
         match timeout(LAST_WORDS, goodbye).await {
             Ok(Ok(())) => {}
@@ -137,7 +146,7 @@ impl Connection {
                     if !self.input.is_empty() {
                         // What was pipelined came in the clear and may be somebody else's.
                         self.say(answer::PIPELINED_STARTTLS);
-                        return Ok(Ended::Closed);
+                        return Ok(Ended::CutOff);
                     }
                     answer::START_TLS.write(&mut self.output);
                     self.send().await?;
@@ -145,15 +154,16 @@ impl Connection {
                 }
                 Some(Effect::Login(claim)) => {
                     if let Effect::Close = Box::pin(self.login(claim)).await? {
-                        return Ok(Ended::Closed);
+                        return Ok(Ended::CutOff);
                     }
                 }
                 Some(Effect::Receive) => {
                     if let Effect::Close = Box::pin(self.receive()).await? {
-                        return Ok(Ended::Closed);
+                        return Ok(Ended::CutOff);
                     }
                 }
-                Some(Effect::Close) => return Ok(Ended::Closed),
+                Some(Effect::Quit) => return Ok(Ended::Closed),
+                Some(Effect::Close) => return Ok(Ended::CutOff),
             }
         }
     }
@@ -214,6 +224,7 @@ impl Connection {
                 deadline
             };
             let read = tokio::select! {
+                biased;
                 read = self.input.fill(&mut self.socket) => read,
                 () = &mut self.shutdown => return Err(Ended::Shutdown),
                 () = tokio::time::sleep_until(wait_until) => {

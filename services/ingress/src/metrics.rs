@@ -14,7 +14,6 @@ const BLOCK_MESSAGES: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 12.0, 16.0];
 const LARGEST_BLOCK: f64 = 17.0;
 
 /// All metrics of the service.
-#[derive(Clone)]
 pub(crate) struct Metrics {
     messages: IntCounterVec,
     recipients: IntCounterVec,

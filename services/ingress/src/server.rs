@@ -69,7 +69,7 @@ pub(crate) struct Shared {
     pub(crate) writer: BlockWriter,
     pub(crate) pool: BodyPool,
     pub(crate) passwords: PasswordChecker,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -276,7 +276,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
         }
     };
     tracing::info!(durability = %opened.report, partitions = opened.partitions, "stores opened");
-    let metrics = Metrics::new();
+    let metrics = Arc::new(Metrics::new());
     metrics.durability(&opened.report);
     let snapshot = watch_stores::follow_configuration(&stores, snapshot, shutdown);
     let threads = std::thread::available_parallelism().map_or(2, usize::from);

@@ -43,7 +43,9 @@ pub(crate) enum Effect {
     Login(Claim),
     /// Make room, answer 354 and read the content.
     Receive,
-    /// Send the output and close.
+    /// The client said goodbye: send the output and close.
+    Quit,
+    /// Send the output and close, whatever the client still sends.
     Close,
 }
 
@@ -78,7 +80,7 @@ struct Greeting {
 /// One session.
 pub(crate) struct Session {
     listener: Arc<ListenerPolicy>,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     client: IpAddr,
     tls: bool,
     greeting: Option<Greeting>,
@@ -92,7 +94,7 @@ impl Session {
     /// For a client that has just connected.
     pub(crate) fn new(
         listener: Arc<ListenerPolicy>,
-        metrics: Metrics,
+        metrics: Arc<Metrics>,
         client: IpAddr,
         tls: bool,
     ) -> Self {
@@ -204,7 +206,7 @@ impl Session {
             }
             Ok(Command::Quit) => {
                 answer::BYE.write(out);
-                return Effect::Close;
+                return Effect::Quit;
             }
             Ok(Command::Bdat { .. }) => {
                 // Not offered. What follows is content, and must not be taken for commands.

@@ -109,10 +109,15 @@ impl Input {
         self.start = (self.start + count).min(self.end);
     }
 
+    /// Forgets what is there.
+    pub(crate) fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+    }
+
     /// Reads more, when all was used. `false` at the end of the connection.
     pub(crate) async fn fill(&mut self, socket: &mut Socket) -> io::Result<bool> {
         debug_assert!(self.is_empty(), "what was read is used before more is read");
-        (self.start, self.end) = (0, 0);
+        self.clear();
         self.end = socket.read(&mut self.buffer).await?;
         Ok(self.end > 0)
     }

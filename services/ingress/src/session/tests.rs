@@ -38,7 +38,7 @@ fn client(tls: bool) -> Client {
     Client {
         session: Session::new(
             Arc::new(listener),
-            Metrics::new(),
+            Arc::new(Metrics::new()),
             [192, 0, 2, 1].into(),
             tls,
         ),
