@@ -33,7 +33,10 @@ impl Server {
         }
         let configured = global.given_config().is_some() || global.config_path().exists();
         if configured {
-            return Ok(format!("http://{}", global.bootstrap()?.scheduler.advertise));
+            return Ok(format!(
+                "http://{}",
+                global.bootstrap()?.scheduler.advertise
+            ));
         }
         Ok("http://127.0.0.1:7103".to_owned())
     }
@@ -60,11 +63,18 @@ pub(crate) async fn partitions(admin: &mut AdminClient<Channel>) -> anyhow::Resu
         .into_inner()
         .partitions;
     partitions.sort_by_key(|partition| partition.id);
-    anyhow::ensure!(!partitions.is_empty(), "the scheduler knows of no partition");
+    anyhow::ensure!(
+        !partitions.is_empty(),
+        "the scheduler knows of no partition"
+    );
     Ok(partitions)
 }
 
 /// A call that the scheduler did not carry out.
 pub(crate) fn refused(what: &str, status: &tonic::Status) -> anyhow::Error {
-    anyhow::anyhow!("{what}: the scheduler answers {}: {}", status.code(), status.message())
+    anyhow::anyhow!(
+        "{what}: the scheduler answers {}: {}",
+        status.code(),
+        status.message()
+    )
 }

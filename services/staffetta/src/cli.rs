@@ -12,6 +12,9 @@ use telemetry::LogFormat;
 
 use crate::commands;
 
+/// The NATS client tells every connection; ours are told by `spool`.
+const DEFAULT_FILTER: &str = "info,async_nats=warn";
+
 /// Staffetta: an SMTP relay that loses nothing.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
@@ -29,10 +32,15 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "STAFFETTA_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     /// What is logged to standard error, such as `info,spool=debug`
-    #[arg(long = "log", global = true, env = "STAFFETTA_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long = "log", global = true, env = "STAFFETTA_LOG", default_value = DEFAULT_FILTER, value_name = "FILTER")]
     log_filter: String,
     /// `json` or `text` [default: text on a terminal, else json]
-    #[arg(long, global = true, env = "STAFFETTA_LOG_FORMAT", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "STAFFETTA_LOG_FORMAT",
+        value_name = "FORMAT"
+    )]
     log_format: Option<LogFormat>,
 }
 
@@ -89,9 +97,13 @@ impl Global {
 
     fn start_logging(&self, services: bool) -> anyhow::Result<()> {
         let terminal = std::io::stderr().is_terminal();
-        let by_default = if terminal || !services { LogFormat::Text } else { LogFormat::Json };
+        let by_default = if terminal || !services {
+            LogFormat::Text
+        } else {
+            LogFormat::Json
+        };
         // Commands answer on standard output; of the libraries' logs only trouble is of interest.
-        let quiet = !services && self.log_filter == "info";
+        let quiet = !services && self.log_filter == DEFAULT_FILTER;
         let filter = if quiet { "warn" } else { &self.log_filter };
         telemetry::init_logging(self.log_format.unwrap_or(by_default), filter)?;
         Ok(())

@@ -60,10 +60,16 @@ impl Documents {
     /// The message of a problem with the line of the file that it is in, instead of that of the text.
     pub(crate) fn locate(&self, problem: &str) -> String {
         for (before, after) in [(" (line ", ')'), ("line ", ':')] {
-            let Some((head, tail)) = problem.split_once(before) else { continue };
-            let Some((number, rest)) = tail.split_once(after) else { continue };
+            let Some((head, tail)) = problem.split_once(before) else {
+                continue;
+            };
+            let Some((number, rest)) = tail.split_once(after) else {
+                continue;
+            };
             let Ok(number) = number.parse() else { continue };
-            let Some((name, line)) = self.file_of(number) else { continue };
+            let Some((name, line)) = self.file_of(number) else {
+                continue;
+            };
             return if after == ')' {
                 format!("{head} ({name} line {line}){rest}")
             } else {
@@ -84,9 +90,7 @@ pub(crate) fn yaml_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry
-            .with_context(|| folder.display().to_string())?
-            .path();
+        let path = entry.with_context(|| folder.display().to_string())?.path();
         let is_yaml = path
             .extension()
             .is_some_and(|extension| extension == "yaml" || extension == "yml");
@@ -111,8 +115,14 @@ mod tests {
         for (problem, expected) in [
             ("doc 1 x (line 2): bad", "doc 1 x (a.yaml line 2): bad"),
             ("doc 2 x (line 5): bad", "doc 2 x (b.yaml line 2): bad"),
-            ("line 4: column 3: not valid YAML", "b.yaml line 1: column 3: not valid YAML"),
-            ("Route/default spec.pool: none", "Route/default spec.pool: none"),
+            (
+                "line 4: column 3: not valid YAML",
+                "b.yaml line 1: column 3: not valid YAML",
+            ),
+            (
+                "Route/default spec.pool: none",
+                "Route/default spec.pool: none",
+            ),
         ] {
             assert_eq!(documents.locate(problem), expected);
         }

@@ -78,14 +78,23 @@ mod tests {
     #[test]
     fn a_table_has_columns_and_numbers_to_the_right() {
         let row = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
-        let text = table(&[row(["SITE", "READY", "NEXT"]), row(["mx.example", "7", "-"]), row(["b", "1200", ""])]);
-        assert_eq!(text, "SITE        READY  NEXT\nmx.example      7  -\nb            1200\n");
+        let text = table(&[
+            row(["SITE", "READY", "NEXT"]),
+            row(["mx.example", "7", "-"]),
+            row(["b", "1200", ""]),
+        ]);
+        assert_eq!(
+            text,
+            "SITE        READY  NEXT\nmx.example      7  -\nb            1200\n"
+        );
     }
 
     #[test]
     fn an_error_is_one_line_that_repeats_nothing() {
         let inner = std::io::Error::other("disk on fire");
-        let error = anyhow::Error::new(inner).context("data/x: disk on fire").context("init");
+        let error = anyhow::Error::new(inner)
+            .context("data/x: disk on fire")
+            .context("init");
         assert_eq!(chain(&error), "init: data/x: disk on fire");
     }
 }

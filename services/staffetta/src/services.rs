@@ -35,7 +35,13 @@ pub(crate) enum Service {
 }
 
 impl Service {
-    pub(crate) const ALL: [Self; 5] = [Self::Ingress, Self::Feedback, Self::Sender, Self::Scheduler, Self::Signer];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Ingress,
+        Self::Feedback,
+        Self::Sender,
+        Self::Scheduler,
+        Self::Signer,
+    ];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -77,7 +83,9 @@ pub(crate) async fn run(
         [only] => only.as_str(),
         _ => "all",
     };
-    let Some((stores, opened)) = open_stores(&bootstrap, name, &shutdown).await? else { return Ok(()) };
+    let Some((stores, opened)) = open_stores(&bootstrap, name, &shutdown).await? else {
+        return Ok(());
+    };
     tracing::info!(partitions = opened.partitions, durability = %opened.report, "the stores are open");
 
     let mut running = Running::new(bootstrap, stores, opened, readiness, shutdown.clone());
@@ -108,7 +116,9 @@ async fn open_stores(
     loop {
         match connect().await {
             Ok(open) => return Ok(Some(open)),
-            Err(error) if stores::may_pass(&error) => tracing::warn!(%error, "waiting for the stores"),
+            Err(error) if stores::may_pass(&error) => {
+                tracing::warn!(%error, "waiting for the stores")
+            }
             Err(error) => return Err(error.into()),
         }
         tokio::select! {
@@ -140,7 +150,13 @@ struct Task {
 }
 
 impl Running {
-    fn new(bootstrap: Arc<Bootstrap>, stores: Stores, opened: Opened, readiness: Readiness, shutdown: Shutdown) -> Self {
+    fn new(
+        bootstrap: Arc<Bootstrap>,
+        stores: Stores,
+        opened: Opened,
+        readiness: Readiness,
+        shutdown: Shutdown,
+    ) -> Self {
         Self {
             bootstrap,
             stores,
@@ -170,7 +186,10 @@ impl Running {
         Ok(())
     }
 
-    async fn start_signer(&mut self, snapshots: watch::Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
+    async fn start_signer(
+        &mut self,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> anyhow::Result<()> {
         let address = self.bootstrap.signer.listen;
         let listener = TcpListener::bind(address)
             .await
@@ -181,15 +200,22 @@ impl Running {
         };
         let signer = signer::Signer::start(options, snapshots).await;
         self.signer = Some(signer.clone());
-        self.spawn(Service::Signer, |stop| async move { Ok(signer::serve(signer, listener, stop).await?) });
+        self.spawn(Service::Signer, |stop| async move {
+            Ok(signer::serve(signer, listener, stop).await?)
+        });
         Ok(())
     }
 
     fn start_scheduler(&mut self, snapshots: watch::Receiver<Arc<Snapshot>>) -> anyhow::Result<()> {
         let stop = Shutdown::new();
         let partitions = self.opened.partitions;
-        let scheduler =
-            scheduler::Scheduler::start(&self.bootstrap, &self.stores, partitions, snapshots, stop.clone())?;
+        let scheduler = scheduler::Scheduler::start(
+            &self.bootstrap,
+            &self.stores,
+            partitions,
+            snapshots,
+            stop.clone(),
+        )?;
         let scheduler = Arc::new(scheduler);
         self.scheduler = Some(Arc::downgrade(&scheduler));
         let bootstrap = self.bootstrap.clone();
@@ -212,12 +238,16 @@ impl Running {
             None => Arc::new(GrpcSigner::new(&self.bootstrap.sender.signers)?),
         };
         let schedulers = match &self.scheduler {
-            Some(scheduler) => sender::Schedulers::Fixed(vec![Arc::new(SameProcess(scheduler.clone()))]),
+            Some(scheduler) => {
+                sender::Schedulers::Fixed(vec![Arc::new(SameProcess(scheduler.clone()))])
+            }
             None => sender::Schedulers::Announced,
         };
         let links = sender::Links { signer, schedulers };
         let (bootstrap, stores) = (self.bootstrap.clone(), self.stores.clone());
-        self.spawn(Service::Sender, |stop| async move { Ok(sender::run(bootstrap, links, stores, stop).await?) });
+        self.spawn(Service::Sender, |stop| async move {
+            Ok(sender::run(bootstrap, links, stores, stop).await?)
+        });
         Ok(())
     }
 
@@ -265,7 +295,11 @@ impl Running {
                 outcome => outcome,
             }
         });
-        self.tasks.push(Task { service, stop, ended });
+        self.tasks.push(Task {
+            service,
+            stop,
+            ended,
+        });
         self.readiness.set(service.as_str(), true);
     }
 

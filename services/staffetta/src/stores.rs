@@ -25,5 +25,8 @@ pub(crate) async fn connect(bootstrap: &Bootstrap, name: &str) -> anyhow::Result
 /// Whether waiting may help: the server is away, not wrong.
 pub(crate) fn may_pass(error: &spool::Error) -> bool {
     use spool::Error;
-    matches!(error, Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. })
+    matches!(
+        error,
+        Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. }
+    )
 }

@@ -22,7 +22,9 @@ impl Timeline {
 
     /// Keeps the event when it is about the message, or the reception of the DSN that reports on it.
     pub(crate) fn add(&mut self, event: Value) {
-        if text(&event, "message_id") == self.message_id || text(&event, "reports_on") == self.message_id {
+        if text(&event, "message_id") == self.message_id
+            || text(&event, "reports_on") == self.message_id
+        {
             self.events.push(event);
         }
     }
@@ -84,8 +86,16 @@ fn describe(message_id: &str, event: &Value) -> String {
     field("dsn_message_id", "message ");
     field("duration_ms", "ms ");
     if !event["mx"].is_null() {
-        let tls = if event["tls"] == Value::Bool(true) { " with TLS" } else { " without TLS" };
-        parts.push(format!("{} [{}]{tls}", text(&event["mx"], "host"), text(&event["mx"], "address")));
+        let tls = if event["tls"] == Value::Bool(true) {
+            " with TLS"
+        } else {
+            " without TLS"
+        };
+        parts.push(format!(
+            "{} [{}]{tls}",
+            text(&event["mx"], "host"),
+            text(&event["mx"], "address")
+        ));
     }
     if !event["reply"].is_null() {
         parts.push(describe_reply(&event["reply"]));
@@ -102,7 +112,11 @@ fn describe(message_id: &str, event: &Value) -> String {
 fn describe_reply(reply: &Value) -> String {
     let code = reply["code"].as_u64().map(|code| code.to_string());
     let stage = text(reply, "stage").replace('_', " ");
-    let words = [code.unwrap_or_default(), text(reply, "enhanced").to_owned(), text(reply, "text").to_owned()];
+    let words = [
+        code.unwrap_or_default(),
+        text(reply, "enhanced").to_owned(),
+        text(reply, "text").to_owned(),
+    ];
     let words: Vec<String> = words.into_iter().filter(|word| !word.is_empty()).collect();
     format!("at {stage}: {}", words.join(" "))
 }
@@ -111,7 +125,10 @@ fn describe_reply(reply: &Value) -> String {
 fn summary(message_id: &str, events: &[Value]) -> String {
     let mut last: BTreeMap<u64, &str> = BTreeMap::new();
     let mut total = None;
-    for event in events.iter().filter(|event| text(event, "message_id") == message_id) {
+    for event in events
+        .iter()
+        .filter(|event| text(event, "message_id") == message_id)
+    {
         total = event["recipients"].as_u64().or(total);
         if let Some(ordinal) = event["ordinal"].as_u64() {
             last.insert(ordinal, text(event, "type"));
@@ -130,7 +147,11 @@ fn summary(message_id: &str, events: &[Value]) -> String {
     if untold > 0 {
         parts.push(format!("{untold} without an outcome yet"));
     }
-    if parts.is_empty() { String::new() } else { format!("recipients: {}\n", parts.join(", ")) }
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("recipients: {}\n", parts.join(", "))
+    }
 }
 
 fn text<'a>(event: &'a Value, field: &str) -> &'a str {
@@ -182,6 +203,9 @@ message m, received 2026-11-22T12:00:00.000Z
 2026-11-22T12:09:00.000Z  Reception    of the DSN about it: message d
 recipients: 1 Deferral, 1 Delivery, 1 without an outcome yet
 ";
-        assert_eq!(render("m", "2026-11-22T12:00:00.000Z", &timeline.events()), expected);
+        assert_eq!(
+            render("m", "2026-11-22T12:00:00.000Z", &timeline.events()),
+            expected
+        );
     }
 }

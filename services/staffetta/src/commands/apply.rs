@@ -71,7 +71,10 @@ fn describe(response: &ApplyResponse, dry_run: bool) -> String {
     if dry_run {
         text.push_str("dry run: nothing was written\n");
     } else {
-        text.push_str(&format!("configuration version {} ({hash})\n", response.version));
+        text.push_str(&format!(
+            "configuration version {} ({hash})\n",
+            response.version
+        ));
     }
     text
 }
@@ -86,9 +89,17 @@ mod tests {
             problems: Vec::new(),
             version: 7,
             hash: "0123456789abcdef".to_owned(),
-            changes: ["created Tenant/acme", "unchanged Route/default"].map(str::to_owned).to_vec(),
+            changes: ["created Tenant/acme", "unchanged Route/default"]
+                .map(str::to_owned)
+                .to_vec(),
         };
-        assert_eq!(describe(&response, false), "created Tenant/acme\nconfiguration version 7 (0123456789ab)\n");
-        assert_eq!(describe(&response, true), "created Tenant/acme\ndry run: nothing was written\n");
+        assert_eq!(
+            describe(&response, false),
+            "created Tenant/acme\nconfiguration version 7 (0123456789ab)\n"
+        );
+        assert_eq!(
+            describe(&response, true),
+            "created Tenant/acme\ndry run: nothing was written\n"
+        );
     }
 }

@@ -34,16 +34,27 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
         match Snapshot::from_documents(&documents.text) {
             Ok(snapshot) => {
                 let hash = snapshot.hash().get(..12).unwrap_or_default();
-                output::print(&format!("{} resources: read (configuration {hash})\n", snapshot.len()))?;
+                output::print(&format!(
+                    "{} resources: read (configuration {hash})\n",
+                    snapshot.len()
+                ))?;
                 problems.extend(missing_files(&snapshot));
             }
-            Err(found) => problems.extend(found.iter().map(|problem| documents.locate(&problem.to_string()))),
+            Err(found) => problems.extend(
+                found
+                    .iter()
+                    .map(|problem| documents.locate(&problem.to_string())),
+            ),
         }
     }
     for problem in &problems {
         output::complain(&anyhow::Error::msg(problem.clone()));
     }
-    Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Certificates of the listeners that can't be used.
@@ -62,17 +73,20 @@ pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
 /// documents are checked, only where signer and ingress run: said, not refused.
 fn missing_files(snapshot: &Snapshot) -> Vec<String> {
     let keys = snapshot.sending_domains().flat_map(|domain| {
-        domain
-            .dkim
-            .iter()
-            .map(move |key| (format!("SendingDomain/{} key {}", domain.domain, key.selector), key.key.clone()))
+        domain.dkim.iter().map(move |key| {
+            (
+                format!("SendingDomain/{} key {}", domain.domain, key.selector),
+                key.key.clone(),
+            )
+        })
     });
     let hashes = snapshot.credentials().filter_map(|credential| {
         let login = credential.login.as_ref()?;
         match &login.password_hash {
-            config::PasswordHash::File(path) => {
-                Some((format!("Credential/{} passwordHash", credential.name), path.clone()))
-            }
+            config::PasswordHash::File(path) => Some((
+                format!("Credential/{} passwordHash", credential.name),
+                path.clone(),
+            )),
             config::PasswordHash::Phc(_) => None,
         }
     });

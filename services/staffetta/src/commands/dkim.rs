@@ -48,8 +48,10 @@ impl Algorithm {
 
 pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
     let Command::Generate(arguments) = command;
-    let domain = mail::Domain::parse(&arguments.domain).with_context(|| format!("--domain {}", arguments.domain))?;
-    mail::Domain::parse(&arguments.selector).with_context(|| format!("--selector {}", arguments.selector))?;
+    let domain = mail::Domain::parse(&arguments.domain)
+        .with_context(|| format!("--domain {}", arguments.domain))?;
+    mail::Domain::parse(&arguments.selector)
+        .with_context(|| format!("--selector {}", arguments.selector))?;
     let selector = arguments.selector.to_ascii_lowercase();
     let path = arguments
         .out
@@ -88,7 +90,10 @@ pub(crate) fn zone_line(selector: &str, domain: &str, record: &str) -> String {
         strings.push(format!("\"{string}\""));
         rest = after;
     }
-    format!("{selector}._domainkey.{domain}. IN TXT ( {} )", strings.join(" "))
+    format!(
+        "{selector}._domainkey.{domain}. IN TXT ( {} )",
+        strings.join(" ")
+    )
 }
 
 #[cfg(test)]
@@ -98,7 +103,11 @@ mod tests {
     #[test]
     fn long_records_are_cut_into_strings() {
         let line = zone_line("s1", "a.example", &"x".repeat(300));
-        let expected = format!("s1._domainkey.a.example. IN TXT ( \"{}\" \"{}\" )", "x".repeat(255), "x".repeat(45));
+        let expected = format!(
+            "s1._domainkey.a.example. IN TXT ( \"{}\" \"{}\" )",
+            "x".repeat(255),
+            "x".repeat(45)
+        );
         assert_eq!(line, expected);
     }
 
@@ -109,6 +118,9 @@ mod tests {
         let record = generate(Algorithm::Ed25519Sha256, &path).unwrap();
         assert!(record.starts_with("v=DKIM1; k=ed25519; p="), "{record}");
         let again = generate(Algorithm::Ed25519Sha256, &path).unwrap_err();
-        assert!(format!("{again:#}").contains("s1.pem: File exists"), "{again:#}");
+        assert!(
+            format!("{again:#}").contains("s1.pem: File exists"),
+            "{again:#}"
+        );
     }
 }

@@ -11,7 +11,10 @@ use runtime::bootstrap::ListenerTls;
 
 use super::check::certificate_problems;
 use crate::cli::Global;
-use crate::local::{LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server, ping_redis, socket_of};
+use crate::local::{
+    LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server, ping_redis,
+    socket_of,
+};
 use crate::{output, stores};
 
 /// Clocks that differ by more make retries and expiries wrong, and leases suspect.
@@ -57,7 +60,10 @@ impl Report {
                 Verdict::Missing => "MISSING",
             };
             self.missing += usize::from(finding.verdict == Verdict::Missing);
-            output::print(&format!("{mark}  {:<12}  {}\n", finding.subject, finding.what))?;
+            output::print(&format!(
+                "{mark}  {:<12}  {}\n",
+                finding.subject, finding.what
+            ))?;
         }
         Ok(())
     }
@@ -79,7 +85,10 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
             report.add(vec![schedulers(&bootstrap).await])?;
         }
         Err(error) => {
-            let what = format!("{} (`staffetta up` makes one in its data folder)", first_line(&error.to_string()));
+            let what = format!(
+                "{} (`staffetta up` makes one in its data folder)",
+                first_line(&error.to_string())
+            );
             report.add(vec![missing("staffetta.yaml", what)])?;
         }
     }
@@ -103,18 +112,34 @@ fn bootstrap_path(global: &Global, data: &Path) -> PathBuf {
 }
 
 fn programs() -> Vec<Finding> {
-    let described = |program: &Program| format!("{} at {}", program.version_text(), program.path.display());
+    let described =
+        |program: &Program| format!("{} at {}", program.version_text(), program.path.display());
     let nats = match find_nats_server() {
-        Some(program) if program.version >= LEAST_NATS_R3 => fine("nats-server", described(&program)),
-        Some(program) if program.version >= LEAST_NATS_R1 => {
-            note("nats-server", format!("{}; with 3 replicas 2.15 or newer is needed", described(&program)))
+        Some(program) if program.version >= LEAST_NATS_R3 => {
+            fine("nats-server", described(&program))
         }
-        Some(program) => missing("nats-server", format!("{}; 2.15 or newer is needed", described(&program))),
-        None => note("nats-server", "not on this machine; `staffetta up` needs it (`make servers`)".to_owned()),
+        Some(program) if program.version >= LEAST_NATS_R1 => note(
+            "nats-server",
+            format!(
+                "{}; with 3 replicas 2.15 or newer is needed",
+                described(&program)
+            ),
+        ),
+        Some(program) => missing(
+            "nats-server",
+            format!("{}; 2.15 or newer is needed", described(&program)),
+        ),
+        None => note(
+            "nats-server",
+            "not on this machine; `staffetta up` needs it (`make servers`)".to_owned(),
+        ),
     };
     let redis = match find_redis_server() {
         Some(program) => fine("redis-server", described(&program)),
-        None => note("redis-server", "not on this machine; `staffetta up` needs it (`make servers`)".to_owned()),
+        None => note(
+            "redis-server",
+            "not on this machine; `staffetta up` needs it (`make servers`)".to_owned(),
+        ),
     };
     vec![nats, redis]
 }
@@ -131,11 +156,24 @@ fn volume(folder: &Path) -> Finding {
     // It is not there when it could not be written.
     drop(std::fs::remove_file(&probe));
     match measured {
-        Ok(time) if time > SLOW_SYNC => {
-            note("data folder", format!("{}: an fsync takes {time:.1?}; every 250 waits for one", existing.display()))
-        }
-        Ok(time) => fine("data folder", format!("{}: writable, an fsync takes {time:.1?}", existing.display())),
-        Err(error) => missing("data folder", format!("{}: not writable: {error}", existing.display())),
+        Ok(time) if time > SLOW_SYNC => note(
+            "data folder",
+            format!(
+                "{}: an fsync takes {time:.1?}; every 250 waits for one",
+                existing.display()
+            ),
+        ),
+        Ok(time) => fine(
+            "data folder",
+            format!(
+                "{}: writable, an fsync takes {time:.1?}",
+                existing.display()
+            ),
+        ),
+        Err(error) => missing(
+            "data folder",
+            format!("{}: not writable: {error}", existing.display()),
+        ),
     }
 }
 
@@ -176,7 +214,10 @@ fn ports(bootstrap: &Bootstrap) -> Vec<Finding> {
         .map(|listener| (format!("listener {}", listener.name), listener.address))
         .collect();
     if addresses.is_empty() {
-        return vec![note("ports", "no listener is configured: ingress can't run here".to_owned())];
+        return vec![note(
+            "ports",
+            "no listener is configured: ingress can't run here".to_owned(),
+        )];
     }
     addresses.extend([
         ("signer".to_owned(), bootstrap.signer.listen),
@@ -188,9 +229,15 @@ fn ports(bootstrap: &Bootstrap) -> Vec<Finding> {
         match TcpListener::bind(address) {
             Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
-                findings.push(note("ports", format!("{what}: {address} is in use (by a running Staffetta?)")));
+                findings.push(note(
+                    "ports",
+                    format!("{what}: {address} is in use (by a running Staffetta?)"),
+                ));
             }
-            Err(error) => findings.push(missing("ports", format!("{what}: {address} can't be used: {error}"))),
+            Err(error) => findings.push(missing(
+                "ports",
+                format!("{what}: {address} can't be used: {error}"),
+            )),
         }
     }
     if findings.is_empty() {
@@ -206,22 +253,43 @@ async fn nats(bootstrap: &Bootstrap) -> Vec<Finding> {
         anyhow::Ok(opened)
     });
     let opened = match looked.await {
-        Err(_) => return vec![missing("NATS", format!("{} gives no answer", bootstrap.nats.url))],
+        Err(_) => {
+            return vec![missing(
+                "NATS",
+                format!("{} gives no answer", bootstrap.nats.url),
+            )];
+        }
         Ok(Err(error)) => return vec![missing("NATS", error.to_string())],
         Ok(Ok(opened)) => opened,
     };
     match opened {
         Ok(opened) => {
-            let streams = fine("streams", format!("of {} partitions, {} replica(s)", opened.partitions, opened.replicas));
+            let streams = fine(
+                "streams",
+                format!(
+                    "of {} partitions, {} replica(s)",
+                    opened.partitions, opened.replicas
+                ),
+            );
             let durability = opened.report.to_string();
             let durability = if opened.report.mode == spool::DurabilityMode::Strict {
                 fine("durability", durability)
             } else {
-                note("durability", format!("{durability}: a power cut loses acknowledged mail"))
+                note(
+                    "durability",
+                    format!("{durability}: a power cut loses acknowledged mail"),
+                )
             };
-            vec![fine("NATS", bootstrap.nats.url.clone()), durability, streams]
+            vec![
+                fine("NATS", bootstrap.nats.url.clone()),
+                durability,
+                streams,
+            ]
         }
-        Err(error) => vec![fine("NATS", bootstrap.nats.url.clone()), missing("streams", error.to_string())],
+        Err(error) => vec![
+            fine("NATS", bootstrap.nats.url.clone()),
+            missing("streams", error.to_string()),
+        ],
     }
 }
 
@@ -229,18 +297,32 @@ async fn redis(bootstrap: &Bootstrap) -> Finding {
     let url = &bootstrap.redis.url;
     let address = match socket_of(url) {
         Ok(address) => address,
-        Err(_) => return note("Redis", format!("{url} is not looked at: it names no IP address")),
+        Err(_) => {
+            return note(
+                "Redis",
+                format!("{url} is not looked at: it names no IP address"),
+            );
+        }
     };
     match ping_redis(address).await {
         Ok(clock) => {
             let difference = clock.abs_diff(runtime::now_ms());
             if difference > CLOCK_TOLERANCE_MS {
-                note("clock", format!("differs by {difference} ms from that of {url}"))
+                note(
+                    "clock",
+                    format!("differs by {difference} ms from that of {url}"),
+                )
             } else {
-                fine("Redis", format!("{url}, its clock differs by {difference} ms"))
+                fine(
+                    "Redis",
+                    format!("{url}, its clock differs by {difference} ms"),
+                )
             }
         }
-        Err(error) => missing("Redis", format!("{url}: {error:#}; limits fall back to the safe share")),
+        Err(error) => missing(
+            "Redis",
+            format!("{url}: {error:#}; limits fall back to the safe share"),
+        ),
     }
 }
 
@@ -257,22 +339,41 @@ async fn schedulers(bootstrap: &Bootstrap) -> Finding {
                 .filter(|partition| !partition.owner.is_empty())
                 .count();
             let what = format!("{owned} of {} partitions have an owner", partitions.len());
-            if owned == partitions.len() { fine("scheduler", what) } else { note("scheduler", what) }
+            if owned == partitions.len() {
+                fine("scheduler", what)
+            } else {
+                note("scheduler", what)
+            }
         }
-        Err(_) => note("scheduler", format!("none answers at {url}: Staffetta does not run there")),
+        Err(_) => note(
+            "scheduler",
+            format!("none answers at {url}: Staffetta does not run there"),
+        ),
     }
 }
 
 fn fine(subject: &'static str, what: String) -> Finding {
-    Finding { verdict: Verdict::Fine, subject, what }
+    Finding {
+        verdict: Verdict::Fine,
+        subject,
+        what,
+    }
 }
 
 fn note(subject: &'static str, what: String) -> Finding {
-    Finding { verdict: Verdict::Note, subject, what }
+    Finding {
+        verdict: Verdict::Note,
+        subject,
+        what,
+    }
 }
 
 fn missing(subject: &'static str, what: String) -> Finding {
-    Finding { verdict: Verdict::Missing, subject, what }
+    Finding {
+        verdict: Verdict::Missing,
+        subject,
+        what,
+    }
 }
 
 fn first_line(text: &str) -> &str {

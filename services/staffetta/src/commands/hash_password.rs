@@ -25,7 +25,11 @@ fn hash(password: &str) -> anyhow::Result<String> {
 /// One line of standard input; on a terminal it is not shown.
 fn read_password() -> anyhow::Result<String> {
     let input = std::io::stdin();
-    let hidden = if input.is_terminal() { Some(HiddenInput::start()?) } else { None };
+    let hidden = if input.is_terminal() {
+        Some(HiddenInput::start()?)
+    } else {
+        None
+    };
     let mut line = String::new();
     let outcome = input.read_line(&mut line).context("standard input");
     drop(hidden);
@@ -54,7 +58,12 @@ impl Drop for HiddenInput {
     fn drop(&mut self) {
         eprintln!();
         // The terminal is gone when this fails.
-        rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, &self.before).ok();
+        rustix::termios::tcsetattr(
+            std::io::stdin(),
+            rustix::termios::OptionalActions::Now,
+            &self.before,
+        )
+        .ok();
     }
 }
 
@@ -69,7 +78,11 @@ mod tests {
     fn the_hash_is_one_that_a_credential_takes_and_that_verifies() {
         let text = hash("correct horse").unwrap();
         let parsed = PasswordHash::new(&text).unwrap();
-        assert!(Argon2::default().verify_password(b"correct horse", &parsed).is_ok());
+        assert!(
+            Argon2::default()
+                .verify_password(b"correct horse", &parsed)
+                .is_ok()
+        );
         let documents = format!(
             "apiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: t }}\n\
              spec: {{ defaultStream: m, streams: [ {{ name: m }} ] }}\n---\n\

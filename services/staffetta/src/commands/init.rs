@@ -34,8 +34,12 @@ async fn begin_journal(stores: &Stores, partition: PartitionId) -> anyhow::Resul
     let first = journal::genesis(runtime::now_ms());
     match stores.journal(partition).append(first, "genesis", 0).await {
         Append::Stored(_) | Append::WrongLastSequence { .. } => Ok(()),
-        Append::Full => anyhow::bail!("the journal of partition {partition} has no room for its first record"),
-        Append::Unknown(detail) => anyhow::bail!("beginning the journal of partition {partition}: {detail}"),
+        Append::Full => {
+            anyhow::bail!("the journal of partition {partition} has no room for its first record")
+        }
+        Append::Unknown(detail) => {
+            anyhow::bail!("beginning the journal of partition {partition}: {detail}")
+        }
     }
 }
 

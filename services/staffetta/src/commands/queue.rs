@@ -22,12 +22,23 @@ pub(crate) struct Arguments {
     server: Server,
 }
 
+/// Sums over everything that waits, also of what no row shows.
+#[derive(Debug, Default)]
+struct Totals {
+    messages: u64,
+    waiting: u64,
+    in_flight: u64,
+    in_doubt: u64,
+    dsn_owed: u64,
+    quarantined: u64,
+}
+
 /// What all schedulers have told.
 #[derive(Debug, Default)]
 struct Queue {
     /// By site, domain, tenant and stream.
     rows: BTreeMap<[String; 4], QueueRow>,
-    totals: [(&'static str, u64); 5],
+    totals: Totals,
     /// Partitions without an owner: what waits there is not counted.
     unowned: Vec<u32>,
 }
@@ -46,7 +57,9 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     }
     for address in owners {
         let mut owner = admin::connect(&format!("http://{address}")).await?;
-        let request = QueueRequest { limit: arguments.limit };
+        let request = QueueRequest {
+            limit: arguments.limit,
+        };
         let answer = owner
             .queue(request)
             .await
@@ -63,16 +76,13 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
 
 impl Queue {
     fn add(&mut self, answer: QueueResponse) {
-        let counts = [
-            ("waiting", answer.waiting),
-            ("inFlight", answer.in_flight),
-            ("inDoubt", answer.in_doubt),
-            ("dsnOwed", answer.dsn_owed),
-            ("quarantined", answer.quarantined),
-        ];
-        for (total, (name, count)) in self.totals.iter_mut().zip(counts) {
-            *total = (name, total.1 + count);
-        }
+        let totals = &mut self.totals;
+        totals.messages += answer.messages;
+        totals.waiting += answer.waiting;
+        totals.in_flight += answer.in_flight;
+        totals.in_doubt += answer.in_doubt;
+        totals.dsn_owed += answer.dsn_owed;
+        totals.quarantined += answer.quarantined;
         for row in answer.rows {
             let key = [&row.site, &row.domain, &row.tenant, &row.stream].map(Clone::clone);
             let sum = self.rows.entry(key).or_insert_with(|| QueueRow {
@@ -86,6 +96,7 @@ impl Queue {
             sum.deferred += row.deferred;
             sum.in_flight += row.in_flight;
             sum.in_doubt += row.in_doubt;
+            sum.held += row.held;
             sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
                 (0, due) | (due, 0) => due,
                 (left, right) => left.min(right),
@@ -94,24 +105,57 @@ impl Queue {
     }
 
     fn text(&self, now_ms: u64) -> String {
-        let heading = ["SITE", "DOMAIN", "TENANT", "STREAM", "READY", "DEFERRED", "IN-FLIGHT", "IN-DOUBT", "NEXT"];
+        let heading = [
+            "SITE",
+            "DOMAIN",
+            "TENANT",
+            "STREAM",
+            "READY",
+            "DEFERRED",
+            "IN-FLIGHT",
+            "IN-DOUBT",
+            "HELD",
+            "NEXT",
+        ];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         for row in self.rows.values() {
-            let counts = [row.ready, row.deferred, row.in_flight, row.in_doubt];
-            let mut cells = [&row.site, &row.domain, &row.tenant, &row.stream].map(|cell| shown(cell)).to_vec();
+            let counts = [
+                row.ready,
+                row.deferred,
+                row.in_flight,
+                row.in_doubt,
+                row.held,
+            ];
+            let mut cells = [&row.site, &row.domain, &row.tenant, &row.stream]
+                .map(|cell| shown(cell))
+                .to_vec();
             cells.extend(counts.map(|count| count.to_string()));
             cells.push(due(row.next_due_ms, now_ms));
             rows.push(cells);
         }
-        let mut text = if self.rows.is_empty() { String::new() } else { output::table(&rows) };
-        let [(_, waiting), (_, in_flight), (_, in_doubt), (_, dsn_owed), (_, quarantined)] = self.totals;
+        let mut text = if self.rows.is_empty() {
+            String::new()
+        } else {
+            output::table(&rows)
+        };
+        let Totals {
+            messages,
+            waiting,
+            in_flight,
+            in_doubt,
+            dsn_owed,
+            quarantined,
+        } = &self.totals;
         text.push_str(&format!(
-            "{waiting} waiting, {in_flight} in flight, {in_doubt} in doubt, {dsn_owed} with a DSN owed, \
-             {quarantined} quarantined\n"
+            "{messages} messages; recipients: {waiting} waiting, {in_flight} in flight, {in_doubt} in doubt, \
+             {dsn_owed} with a DSN owed, {quarantined} quarantined\n"
         ));
         if !self.unowned.is_empty() {
             let ids: Vec<String> = self.unowned.iter().map(u32::to_string).collect();
-            text.push_str(&format!("not counted: partitions without an owner: {}\n", ids.join(", ")));
+            text.push_str(&format!(
+                "not counted: partitions without an owner: {}\n",
+                ids.join(", ")
+            ));
         }
         text
     }
@@ -124,20 +168,33 @@ impl Queue {
                 json!({
                     "site": row.site, "domain": row.domain, "tenant": row.tenant, "stream": row.stream,
                     "ready": row.ready, "deferred": row.deferred, "inFlight": row.in_flight,
-                    "inDoubt": row.in_doubt, "nextDueMs": row.next_due_ms,
+                    "inDoubt": row.in_doubt, "held": row.held, "nextDueMs": row.next_due_ms,
                 })
             })
             .collect();
-        let mut value = json!({ "rows": rows, "partitionsWithoutOwner": self.unowned });
-        for (name, total) in self.totals.iter().filter(|(name, _)| !name.is_empty()) {
-            value[*name] = json!(total);
-        }
+        let Totals {
+            messages,
+            waiting,
+            in_flight,
+            in_doubt,
+            dsn_owed,
+            quarantined,
+        } = &self.totals;
+        let value = json!({
+            "messages": messages, "waiting": waiting, "inFlight": in_flight, "inDoubt": in_doubt,
+            "dsnOwed": dsn_owed, "quarantined": quarantined,
+            "partitionsWithoutOwner": self.unowned, "rows": rows,
+        });
         format!("{value}\n")
     }
 }
 
 fn shown(cell: &str) -> String {
-    if cell.is_empty() { "-".to_owned() } else { cell.to_owned() }
+    if cell.is_empty() {
+        "-".to_owned()
+    } else {
+        cell.to_owned()
+    }
 }
 
 /// "in 4m 10s", "now", "-".
@@ -172,7 +229,13 @@ mod tests {
             next_due_ms,
             ..QueueRow::default()
         };
-        QueueResponse { rows: vec![row], waiting: ready + 2, in_doubt: 1, ..QueueResponse::default() }
+        QueueResponse {
+            rows: vec![row],
+            messages: 2,
+            waiting: ready + 2,
+            in_doubt: 1,
+            ..QueueResponse::default()
+        }
     }
 
     #[test]
@@ -183,9 +246,9 @@ mod tests {
         queue.add(answer(100, 260_000));
         queue.unowned.push(3);
         let expected = "\
-SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  NEXT
-mx.example  a.example  acme    bulk      111         6          0         0  in 4m 10s
-117 waiting, 0 in flight, 3 in doubt, 0 with a DSN owed, 0 quarantined
+SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  HELD  NEXT
+mx.example  a.example  acme    bulk      111         6          0         0     0  in 4m 10s
+6 messages; recipients: 117 waiting, 0 in flight, 3 in doubt, 0 with a DSN owed, 0 quarantined
 not counted: partitions without an owner: 3
 ";
         assert_eq!(queue.text(1_000), expected);
@@ -197,7 +260,10 @@ not counted: partitions without an owner: 3
     #[test]
     fn an_empty_queue_has_no_table() {
         let text = Queue::default().text(0);
-        assert_eq!(text, "0 waiting, 0 in flight, 0 in doubt, 0 with a DSN owed, 0 quarantined\n");
+        assert_eq!(
+            text,
+            "0 messages; recipients: 0 waiting, 0 in flight, 0 in doubt, 0 with a DSN owed, 0 quarantined\n"
+        );
         assert_eq!(due(5, 10), "now");
         assert_eq!(due(7_260_000, 0), "in 2h 1m");
     }

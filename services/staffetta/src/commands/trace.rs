@@ -84,7 +84,8 @@ async fn read_partition(
         .await
         .map_err(|status| admin::refused(&what(), &status))?
     {
-        let record = journal::decode(&found.record).with_context(|| format!("{}, record {}", what(), found.sequence))?;
+        let record = journal::decode(&found.record)
+            .with_context(|| format!("{}, record {}", what(), found.sequence))?;
         for event in feedback::events::events(PartitionId(partition), found.sequence, &record) {
             timeline.add(event);
         }
@@ -103,6 +104,10 @@ fn json_lines(events: &[serde_json::Value]) -> String {
 /// The time in the id.
 fn received_at(message_id: MessageId) -> String {
     let milliseconds = i64::try_from(message_id.unix_ms()).ok();
-    let timestamp = milliseconds.and_then(|milliseconds| jiff::Timestamp::from_millisecond(milliseconds).ok());
-    timestamp.map_or_else(|| "at an unknown time".to_owned(), |timestamp| format!("{timestamp:.3}"))
+    let timestamp =
+        milliseconds.and_then(|milliseconds| jiff::Timestamp::from_millisecond(milliseconds).ok());
+    timestamp.map_or_else(
+        || "at an unknown time".to_owned(),
+        |timestamp| format!("{timestamp:.3}"),
+    )
 }

@@ -43,7 +43,13 @@ fn parse_domain(text: &str) -> Result<Domain, mail::DomainError> {
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
     let shutdown = runtime::shutdown_on_signals().context("signals")?;
     let domain = arguments.domain.as_str();
-    let ports = || if arguments.free_ports { Ports::free() } else { Ports::usual() };
+    let ports = || {
+        if arguments.free_ports {
+            Ports::free()
+        } else {
+            Ports::usual()
+        }
+    };
     let folder = DataFolder::open(&arguments.data, domain, ports)?;
     let path = global
         .given_config()
@@ -67,7 +73,12 @@ async fn with_servers(
     super::init::create(bootstrap).await.context("init")?;
     let services = BTreeSet::from(Service::ALL);
     let readiness = Readiness::new();
-    let running = services::run(bootstrap.clone(), &services, readiness.clone(), shutdown.clone());
+    let running = services::run(
+        bootstrap.clone(),
+        &services,
+        readiness.clone(),
+        shutdown.clone(),
+    );
     let greeting = async {
         let applied = greet(bootstrap, folder, arguments, path, &readiness, shutdown).await;
         if applied.is_err() {
@@ -120,7 +131,8 @@ fn make_first_documents(folder: &DataFolder, arguments: &Arguments) -> anyhow::R
 /// configuration stays.
 async fn apply(bootstrap: &Bootstrap, folder: &Path) -> anyhow::Result<()> {
     let documents = Documents::read(&[folder.to_owned()])?;
-    let mut scheduler = admin::connect(&format!("http://{}", bootstrap.scheduler.advertise)).await?;
+    let mut scheduler =
+        admin::connect(&format!("http://{}", bootstrap.scheduler.advertise)).await?;
     let request = ApplyRequest {
         documents: documents.text.clone(),
         prune: false,
@@ -136,7 +148,9 @@ async fn apply(bootstrap: &Bootstrap, folder: &Path) -> anyhow::Result<()> {
     }
     if !response.problems.is_empty() {
         let folder = folder.display();
-        output::complain(&anyhow::anyhow!("{folder} was not applied; the last good configuration stays"));
+        output::complain(&anyhow::anyhow!(
+            "{folder} was not applied; the last good configuration stays"
+        ));
     }
     Ok(())
 }

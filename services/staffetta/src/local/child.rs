@@ -84,7 +84,8 @@ impl Recipe {
             .spawn()
             .with_context(|| format!("{} can't be started", self.program.display()))?;
         if let Some(pid) = child.id() {
-            fs::write(&self.pid_file, pid.to_string()).with_context(|| self.pid_file.display().to_string())?;
+            fs::write(&self.pid_file, pid.to_string())
+                .with_context(|| self.pid_file.display().to_string())?;
         }
         Ok(child)
     }
@@ -134,17 +135,26 @@ async fn end(recipe: &Recipe, mut child: tokio::process::Child) {
 
 /// Ends the server of an earlier run over the same data, if it still runs.
 async fn end_leftover(recipe: &Recipe) -> anyhow::Result<()> {
-    let Some(pid) = leftover(recipe) else { return Ok(()) };
-    tracing::warn!(server = recipe.name, "the server of an earlier run is still there; stopping it");
+    let Some(pid) = leftover(recipe) else {
+        return Ok(());
+    };
+    tracing::warn!(
+        server = recipe.name,
+        "the server of an earlier run is still there; stopping it"
+    );
     kill_process(pid, Signal::TERM).ok();
     let ended = async {
         while test_kill_process(pid).is_ok() {
             tokio::time::sleep(LOOK).await;
         }
     };
-    tokio::time::timeout(PATIENCE, ended)
-        .await
-        .map_err(|_| anyhow::anyhow!("{} of an earlier run (process {}) does not end", recipe.name, pid.as_raw_nonzero()))
+    tokio::time::timeout(PATIENCE, ended).await.map_err(|_| {
+        anyhow::anyhow!(
+            "{} of an earlier run (process {}) does not end",
+            recipe.name,
+            pid.as_raw_nonzero()
+        )
+    })
 }
 
 /// The process of the pid file, when it is really that server: its command line names the same paths.
@@ -172,7 +182,13 @@ mod tests {
         Recipe {
             name: "sleeper",
             program: PathBuf::from("/bin/sh"),
-            arguments: ["-c", "echo started; exec sleep 1000", folder.to_str().unwrap()].map(str::to_owned).to_vec(),
+            arguments: [
+                "-c",
+                "echo started; exec sleep 1000",
+                folder.to_str().unwrap(),
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             log: folder.join("sleeper.log"),
             pid_file: folder.join("sleeper.pid"),
             addresses: Vec::new(),

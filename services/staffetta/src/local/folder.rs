@@ -34,7 +34,13 @@ impl Ports {
     /// The usual ones, or others where another program has them (for the servers: nobody connects
     /// to those by hand).
     pub(crate) fn usual() -> anyhow::Result<Self> {
-        let free_or = |usual: u16| if is_free(usual) { Ok(usual) } else { free_port() };
+        let free_or = |usual: u16| {
+            if is_free(usual) {
+                Ok(usual)
+            } else {
+                free_port()
+            }
+        };
         Ok(Self {
             submission: 2525,
             submission_587: 2587,
@@ -69,22 +75,30 @@ fn is_free(port: u16) -> bool {
 }
 
 fn free_port() -> anyhow::Result<u16> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("no port is free")?;
+    let listener =
+        TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).context("no port is free")?;
     Ok(listener.local_addr().context("no port is free")?.port())
 }
 
 impl DataFolder {
     /// Opens the folder; a new one gets a certificate, DKIM keys for `domain` and `staffetta.yaml`
     /// (last, so that a start that was interrupted is done again).
-    pub(crate) fn open(path: &Path, domain: &str, ports: impl FnOnce() -> anyhow::Result<Ports>) -> anyhow::Result<Self> {
+    pub(crate) fn open(
+        path: &Path,
+        domain: &str,
+        ports: impl FnOnce() -> anyhow::Result<Ports>,
+    ) -> anyhow::Result<Self> {
         fs::create_dir_all(path).with_context(|| path.display().to_string())?;
-        let path = path.canonicalize().with_context(|| path.display().to_string())?;
+        let path = path
+            .canonicalize()
+            .with_context(|| path.display().to_string())?;
         let folder = Self { path };
         folder.make_certificate()?;
         folder.make_dkim_keys(domain)?;
         let bootstrap = folder.bootstrap_path();
         if !bootstrap.exists() {
-            fs::write(&bootstrap, bootstrap_yaml(&ports()?)).with_context(|| bootstrap.display().to_string())?;
+            fs::write(&bootstrap, bootstrap_yaml(&ports()?))
+                .with_context(|| bootstrap.display().to_string())?;
         }
         Ok(folder)
     }
@@ -101,7 +115,9 @@ impl DataFolder {
 
     /// The private key of a selector.
     pub(crate) fn dkim_key(&self, selector: &str, domain: &str) -> PathBuf {
-        self.path.join("dkim").join(format!("{selector}.{domain}.pem"))
+        self.path
+            .join("dkim")
+            .join(format!("{selector}.{domain}.pem"))
     }
 
     /// Self-signed, for this machine's names: clients that check certificates refuse it.
@@ -112,8 +128,11 @@ impl DataFolder {
             return Ok(());
         }
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
-        let made = rcgen::generate_simple_self_signed(names).context("a certificate can't be made")?;
+        let names = ["localhost", "127.0.0.1", "::1"]
+            .map(str::to_owned)
+            .to_vec();
+        let made =
+            rcgen::generate_simple_self_signed(names).context("a certificate can't be made")?;
         if key.exists() {
             fs::remove_file(&key).with_context(|| key.display().to_string())?;
         }
@@ -124,7 +143,10 @@ impl DataFolder {
     fn make_dkim_keys(&self, domain: &str) -> anyhow::Result<()> {
         let folder = self.path.join("dkim");
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        for (selector, algorithm) in [("s1", Algorithm::RsaSha256), ("e1", Algorithm::Ed25519Sha256)] {
+        for (selector, algorithm) in [
+            ("s1", Algorithm::RsaSha256),
+            ("e1", Algorithm::Ed25519Sha256),
+        ] {
             let path = self.dkim_key(selector, domain);
             if path.exists() {
                 continue;
@@ -132,7 +154,8 @@ impl DataFolder {
             let record = dkim::generate(algorithm, &path)?;
             let record_path = path.with_extension("dns");
             let line = dkim::zone_line(selector, domain, &record);
-            fs::write(&record_path, line + "\n").with_context(|| record_path.display().to_string())?;
+            fs::write(&record_path, line + "\n")
+                .with_context(|| record_path.display().to_string())?;
         }
         Ok(())
     }
@@ -206,12 +229,23 @@ mod tests {
         assert_eq!(certificate_problems(&bootstrap), Vec::<String>::new());
         for selector in ["s1", "e1"] {
             let key = folder.dkim_key(selector, "example.test");
-            assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(
+                fs::metadata(&key).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
             let record = fs::read_to_string(key.with_extension("dns")).unwrap();
-            assert!(record.starts_with(&format!("{selector}._domainkey.example.test. IN TXT ( \"v=DKIM1;")));
+            assert!(record.starts_with(&format!(
+                "{selector}._domainkey.example.test. IN TXT ( \"v=DKIM1;"
+            )));
         }
         let key = fs::read(folder.dkim_key("s1", "example.test")).unwrap();
-        DataFolder::open(&path, "example.test", || panic!("the ports are chosen already")).unwrap();
-        assert_eq!(fs::read(folder.dkim_key("s1", "example.test")).unwrap(), key);
+        DataFolder::open(&path, "example.test", || {
+            panic!("the ports are chosen already")
+        })
+        .unwrap();
+        assert_eq!(
+            fs::read(folder.dkim_key("s1", "example.test")).unwrap(),
+            key
+        );
     }
 }

@@ -36,7 +36,9 @@ pub(crate) fn find_redis_server() -> Option<Program> {
 }
 
 fn newest(name: &str) -> Option<Program> {
-    let found = folders().into_iter().filter_map(|folder| program(&folder.join(name)));
+    let found = folders()
+        .into_iter()
+        .filter_map(|folder| program(&folder.join(name)));
     found.max_by_key(|program| program.version)
 }
 
@@ -87,7 +89,10 @@ mod tests {
     #[test]
     fn reads_the_versions_that_the_servers_print() {
         assert_eq!(version_in("nats-server: v2.15.1\n"), Some([2, 15, 1]));
-        assert_eq!(version_in("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"), Some([7, 0, 15]));
+        assert_eq!(
+            version_in("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0"),
+            Some([7, 0, 15])
+        );
         assert_eq!(version_in("nothing here 1.2"), None);
     }
 }

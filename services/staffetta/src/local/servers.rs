@@ -30,14 +30,24 @@ impl Servers {
         let nats_address = socket_of(&bootstrap.nats.url).context("nats.url")?;
         let redis_address = socket_of(&bootstrap.redis.url).context("redis.url")?;
         for (what, address) in [("nats.url", nats_address), ("redis.url", redis_address)] {
-            ensure!(address.ip().is_loopback(), "{what}: `up` starts this server itself, on a loopback address only");
+            ensure!(
+                address.ip().is_loopback(),
+                "{what}: `up` starts this server itself, on a loopback address only"
+            );
         }
         let monitor = match &bootstrap.nats.monitor {
             Some(url) => Some(socket_of(url).context("nats.monitor")?),
             None => None,
         };
         let nats = Child::start(nats_recipe(bootstrap, data, nats_address, monitor)?).await?;
-        let redis = Child::start(redis_recipe(data, redis_address)?).await?;
+        let redis = async { Child::start(redis_recipe(data, redis_address)?).await };
+        let redis = match redis.await {
+            Ok(redis) => redis,
+            Err(error) => {
+                nats.stop().await;
+                return Err(error);
+            }
+        };
         let servers = Self { nats, redis };
         let answered = servers.wait(nats_address, redis_address).await;
         if let Err(error) = answered {
@@ -56,9 +66,9 @@ impl Servers {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(START, both)
-            .await
-            .with_context(|| format!("nats-server at {nats} or redis-server at {redis} does not answer"))
+        tokio::time::timeout(START, both).await.with_context(|| {
+            format!("nats-server at {nats} or redis-server at {redis} does not answer")
+        })
     }
 
     /// Stops both.
@@ -70,7 +80,9 @@ impl Servers {
 /// The address of a URL `scheme://[user@]IP:port`.
 pub(crate) fn socket_of(url: &str) -> anyhow::Result<SocketAddr> {
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let authority = authority.rsplit_once('@').map_or(authority, |(_, rest)| rest);
+    let authority = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, rest)| rest);
     let authority = authority.split('/').next().unwrap_or(authority);
     let authority = authority.replace("localhost:", &format!("{}:", Ipv4Addr::LOCALHOST));
     authority
@@ -87,7 +99,11 @@ fn nats_recipe(
     let Some(program) = find_nats_server() else {
         bail!("nats-server is not installed (see `staffetta doctor`; `make servers` gets it)");
     };
-    let least = if bootstrap.storage.replicas == 1 { LEAST_NATS_R1 } else { LEAST_NATS_R3 };
+    let least = if bootstrap.storage.replicas == 1 {
+        LEAST_NATS_R1
+    } else {
+        LEAST_NATS_R3
+    };
     ensure!(
         program.version >= least,
         "{} is version {}; {}.{} or newer is needed",
@@ -158,6 +174,8 @@ fn redis_recipe(data: &Path, address: SocketAddr) -> anyhow::Result<Recipe> {
         // Counters must not vanish one by one.
         ("--maxmemory-policy", "noeviction".to_owned()),
         ("--daemonize", "no".to_owned()),
+        // So that it is known again after we were killed.
+        ("--set-proc-title", "no".to_owned()),
     ];
     Ok(Recipe {
         name: "redis-server",
@@ -178,19 +196,23 @@ pub(crate) async fn ping_redis(address: SocketAddr) -> anyhow::Result<u64> {
         let mut connection = TcpStream::connect(address).await?;
         connection.write_all(b"PING\r\nTIME\r\nQUIT\r\n").await?;
         let mut answer = String::new();
-        connection
-            .take(4096)
-            .read_to_string(&mut answer)
-            .await?;
+        connection.take(4096).read_to_string(&mut answer).await?;
         anyhow::Ok(answer)
     };
     let answer = tokio::time::timeout(Duration::from_secs(5), dialogue)
         .await
         .context("no answer within 5 s")??;
-    let unexpected = || anyhow::anyhow!("answers {:?} to PING", answer.lines().next().unwrap_or_default());
+    let unexpected = || {
+        anyhow::anyhow!(
+            "answers {:?} to PING",
+            answer.lines().next().unwrap_or_default()
+        )
+    };
     // +PONG, *2, $10, seconds, $6, microseconds, +OK
     let lines: Vec<&str> = answer.lines().collect();
-    let ["+PONG", "*2", _, seconds, _, microseconds, ..] = lines.as_slice() else { return Err(unexpected()) };
+    let ["+PONG", "*2", _, seconds, _, microseconds, ..] = lines.as_slice() else {
+        return Err(unexpected());
+    };
     let seconds: u64 = seconds.parse().map_err(|_| unexpected())?;
     let microseconds: u64 = microseconds.parse().map_err(|_| unexpected())?;
     Ok(seconds * 1000 + microseconds / 1000)
@@ -220,7 +242,11 @@ mod tests {
             nats_configuration(&bootstrap, Path::new("/data/nats"), address, None)
         };
         let strict = configuration("");
-        assert!(strict.contains("sync_interval: always") && strict.contains("store_dir: \"/data/nats\""), "{strict}");
+        assert!(
+            strict.contains("sync_interval: always")
+                && strict.contains("store_dir: \"/data/nats\""),
+            "{strict}"
+        );
         assert!(configuration("durability: relaxed").contains("sync_interval: 2m"));
     }
 }

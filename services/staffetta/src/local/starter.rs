@@ -67,9 +67,21 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(place.path(), "example.test", Ports::free).unwrap();
         let snapshot = Snapshot::from_documents(&documents(&folder, "example.test")).unwrap();
-        assert!(snapshot.credential_for_network("127.0.0.1".parse().unwrap()).is_some());
-        assert!(snapshot.credential_for_network("192.0.2.1".parse().unwrap()).is_none());
-        assert!(snapshot.route("local", "transactional", "anywhere.example").is_some());
+        assert!(
+            snapshot
+                .credential_for_network("127.0.0.1".parse().unwrap())
+                .is_some()
+        );
+        assert!(
+            snapshot
+                .credential_for_network("192.0.2.1".parse().unwrap())
+                .is_none()
+        );
+        assert!(
+            snapshot
+                .route("local", "transactional", "anywhere.example")
+                .is_some()
+        );
         let domain = snapshot.sending_domain("mail.example.test").unwrap();
         assert!(domain.dkim.iter().all(|key| key.key.is_file()));
     }

@@ -58,7 +58,11 @@ impl Feed {
 }
 
 /// Sends the records of one partition. When it follows, a lost scheduler is asked again.
-async fn read_partition(mut admin: AdminClient<Channel>, mut request: JournalRequest, sender: mpsc::Sender<Item>) {
+async fn read_partition(
+    mut admin: AdminClient<Channel>,
+    mut request: JournalRequest,
+    sender: mpsc::Sender<Item>,
+) {
     loop {
         let ended = read_once(&mut admin, &mut request, &sender).await;
         match ended {

@@ -87,8 +87,12 @@ fn write_record(
         });
         write_line(lines, &gap)?;
     }
-    let decoded = journal::decode(&record.record)
-        .with_context(|| format!("journal of partition {partition}, record {}", record.sequence))?;
+    let decoded = journal::decode(&record.record).with_context(|| {
+        format!(
+            "journal of partition {partition}, record {}",
+            record.sequence
+        )
+    })?;
     for event in feedback::events::events(PartitionId(partition), record.sequence, &decoded) {
         write_line(lines, &event)?;
     }
@@ -119,6 +123,9 @@ mod tests {
         write_record(&mut lines, 2, &record(9), &positions).unwrap();
         let first = lines.split(|byte| *byte == b'\n').next().unwrap();
         let line: serde_json::Value = serde_json::from_slice(first).unwrap();
-        assert_eq!(line, json!({ "type": "gap", "partition": 2, "from": 6, "to": 8 }));
+        assert_eq!(
+            line,
+            json!({ "type": "gap", "partition": 2, "from": 6, "to": 8 })
+        );
     }
 }

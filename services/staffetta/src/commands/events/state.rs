@@ -19,8 +19,9 @@ impl Positions {
     /// Reads the file; one that is not there yet means the beginning.
     pub(super) fn load(path: &Path) -> anyhow::Result<Self> {
         match fs::read(path) {
-            Ok(text) => serde_json::from_slice(&text)
-                .with_context(|| format!("{}: not a state file of `staffetta events`", path.display())),
+            Ok(text) => serde_json::from_slice(&text).with_context(|| {
+                format!("{}: not a state file of `staffetta events`", path.display())
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(error).with_context(|| path.display().to_string()),
         }
@@ -67,11 +68,17 @@ mod tests {
         positions.advance(3, 8);
         positions.save(&path).unwrap();
         let read = Positions::load(&path).unwrap();
-        assert_eq!((read.next(0), read.next(1), read.next(3)), (Some(42), None, Some(9)));
+        assert_eq!(
+            (read.next(0), read.next(1), read.next(3)),
+            (Some(42), None, Some(9))
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 
         fs::write(&path, "kind: Tenant\n").unwrap();
         let error = Positions::load(&path).unwrap_err().to_string();
-        assert!(error.ends_with("events.state: not a state file of `staffetta events`"), "{error}");
+        assert!(
+            error.ends_with("events.state: not a state file of `staffetta events`"),
+            "{error}"
+        );
     }
 }
