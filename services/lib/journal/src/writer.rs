@@ -166,11 +166,6 @@ impl Writer {
         self.replay_from
     }
 
-    /// A snapshot is complete; records from now on say that replay begins at `start`.
-    pub fn snapshot_completed(&mut self, start: u64) {
-        self.replay_from = start;
-    }
-
     /// Adds an entry to the next record.
     pub fn push(&mut self, kind: Kind) {
         self.pending.push(entry(kind));
@@ -195,6 +190,12 @@ impl Writer {
         let rest = self.pending.split_off(count);
         let entries = std::mem::replace(&mut self.pending, rest);
         self.records += 1;
+        // The record that completes a snapshot says so itself: after it the older records may be trimmed at once.
+        for entry in &entries {
+            if let Some(Kind::SnapshotEnd(end)) = &entry.kind {
+                self.replay_from = end.start;
+            }
+        }
         let append = Append {
             record: encode(self.epoch, now_ms, self.replay_from, entries),
             id: format!("{}.{}", self.claim_id, self.records),
@@ -335,7 +336,7 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::record::genesis;
-    use proto::journal::DsnSpooled;
+    use proto::journal::{DsnSpooled, SnapshotEnd};
 
     fn tail(sequence: u64, id: &str) -> WriterEvent {
         WriterEvent::Tail(Some(Tail {
@@ -442,6 +443,15 @@ mod tests {
         };
         assert_eq!(append.expected_last, 3);
         assert_eq!(decode(&append.record).unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn the_record_that_ends_a_snapshot_says_where_replay_begins() {
+        let mut writer = claimed();
+        let end = SnapshotEnd { start: 2, ..SnapshotEnd::default() };
+        writer.push(Kind::SnapshotEnd(end));
+        let Some(WriterEffect::Append { append, .. }) = writer.flush(0) else { panic!() };
+        assert_eq!(decode(&append.record).unwrap().replay_from, 2);
     }
 
     #[test]

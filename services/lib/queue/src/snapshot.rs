@@ -103,7 +103,6 @@ impl Intake {
 
     pub(crate) fn snapshot_ended(&mut self, start: u64) {
         self.snapshot = None;
-        self.writer.snapshot_completed(start);
         self.effects.push(Effect::TrimJournal { below: start });
     }
 
