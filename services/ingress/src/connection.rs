@@ -21,8 +21,6 @@ const SEND_PATIENCE: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// For a TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// A connection that is idle for this long gets back to the small buffer.
-const BUSY: Duration = Duration::from_secs(2);
 /// Replies that wait for more commands of a pipeline are sent when they are longer, octets.
 const MAX_BATCH: usize = 4096;
 
@@ -216,28 +214,15 @@ impl Connection {
 
     /// Waits for commands; the service's end is noticed here.
     async fn read_command(&mut self) -> Result<(), Ended> {
-        let deadline = Instant::now() + self.listening.command_timeout;
-        loop {
-            let wait_until = if self.input.is_large() {
-                deadline.min(Instant::now() + BUSY)
-            } else {
-                deadline
-            };
-            let read = tokio::select! {
-                biased;
-                read = self.input.fill(&mut self.socket) => read,
-                () = &mut self.shutdown => return Err(Ended::Shutdown),
-                () = tokio::time::sleep_until(wait_until) => {
-                    if wait_until == deadline {
-                        return Err(Ended::Silent);
-                    }
-                    self.input.shrink();
-                    self.output.shrink_to(0);
-                    continue;
-                }
-            };
-            return if read? { Ok(()) } else { Err(Ended::Closed) };
-        }
+        self.input.shrink(&self.shared.content_buffers);
+        let patience = self.listening.command_timeout;
+        let read = tokio::select! {
+            biased;
+            read = self.input.fill(&mut self.socket) => read,
+            () = &mut self.shutdown => return Err(Ended::Shutdown),
+            () = tokio::time::sleep(patience) => return Err(Ended::Silent),
+        };
+        if read? { Ok(()) } else { Err(Ended::Closed) }
     }
 
     /// Waits for content.

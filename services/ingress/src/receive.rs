@@ -86,7 +86,7 @@ impl Connection {
         let mut decoder = DataDecoder::new(self.listening.policy.max_message_size);
         let mut content = Content::new(transaction.declared_size);
         let mut upload: Option<Upload> = None;
-        self.input.enlarge();
+        self.input.enlarge(&self.shared.content_buffers);
         loop {
             if self.input.is_empty() {
                 self.read_content(deadline).await?;

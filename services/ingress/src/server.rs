@@ -18,7 +18,7 @@ use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::session::{ListenerPolicy, Storage};
-use crate::socket::Socket;
+use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
 use crate::watch_stores;
 
@@ -68,6 +68,7 @@ pub(crate) struct Shared {
     pub(crate) stores: Stores,
     pub(crate) writer: BlockWriter,
     pub(crate) pool: BodyPool,
+    pub(crate) content_buffers: ContentBuffers,
     pub(crate) passwords: PasswordChecker,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -284,6 +285,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
         stores,
+        content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
         metrics,

@@ -1,6 +1,7 @@
 //! A client's connection, with or without TLS, and what was read of it ahead.
 
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,18 +78,44 @@ impl Socket {
     }
 }
 
+/// Buffers for content, lent while a message comes in: an idle connection holds none.
+#[derive(Default)]
+pub(crate) struct ContentBuffers {
+    free: Mutex<Vec<Vec<u8>>>,
+}
+
+/// So many free buffers are kept.
+const KEPT: usize = 128;
+
+impl ContentBuffers {
+    fn lend(&self) -> Vec<u8> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_else(|| vec![0; CONTENT])
+    }
+
+    fn take_back(&self, buffer: Vec<u8>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < KEPT {
+            free.push(buffer);
+        }
+    }
+}
+
 /// What was read and not used yet.
 pub(crate) struct Input {
-    buffer: Vec<u8>,
+    own: Box<[u8]>,
+    lent: Option<Vec<u8>>,
     start: usize,
     end: usize,
 }
 
 impl Input {
-    /// Empty, of the size for commands.
+    /// Empty, with a buffer for commands.
     pub(crate) fn new() -> Self {
+        let own = vec![0; COMMANDS].into_boxed_slice();
         Self {
-            buffer: vec![0; COMMANDS],
+            own,
+            lent: None,
             start: 0,
             end: 0,
         }
@@ -96,7 +123,8 @@ impl Input {
 
     /// What is there.
     pub(crate) fn octets(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        let buffer = self.lent.as_deref().unwrap_or(&self.own);
+        &buffer[self.start..self.end]
     }
 
     /// Whether all was used.
@@ -118,26 +146,52 @@ impl Input {
     pub(crate) async fn fill(&mut self, socket: &mut Socket) -> io::Result<bool> {
         debug_assert!(self.is_empty(), "what was read is used before more is read");
         self.clear();
-        self.end = socket.read(&mut self.buffer).await?;
+        let buffer = self.lent.as_deref_mut().unwrap_or(&mut self.own);
+        self.end = socket.read(buffer).await?;
         Ok(self.end > 0)
     }
 
-    /// Makes room for content.
-    pub(crate) fn enlarge(&mut self) {
-        if self.buffer.len() < CONTENT {
-            self.buffer.resize(CONTENT, 0);
+    /// Borrows a buffer for content.
+    pub(crate) fn enlarge(&mut self, buffers: &ContentBuffers) {
+        if self.lent.is_some() {
+            return;
         }
+        let mut lent = buffers.lend();
+        lent[..self.end].copy_from_slice(&self.own[..self.end]);
+        self.lent = Some(lent);
     }
 
-    /// Whether there is room for content.
-    pub(crate) fn is_large(&self) -> bool {
-        self.buffer.len() > COMMANDS
-    }
-
-    /// Gives the room for content back, when all was used.
-    pub(crate) fn shrink(&mut self) {
-        if self.is_empty() && self.is_large() {
-            *self = Self::new();
+    /// Gives it back, when all was used.
+    pub(crate) fn shrink(&mut self, buffers: &ContentBuffers) {
+        if self.is_empty()
+            && let Some(lent) = self.lent.take()
+        {
+            self.clear();
+            buffers.take_back(lent);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_survives_the_larger_buffer() {
+        let buffers = ContentBuffers::default();
+        let mut input = Input::new();
+        input.own[..6].copy_from_slice(b"DATA\r\n");
+        input.end = 6;
+        input.consume(2);
+        input.enlarge(&buffers);
+        assert_eq!(input.octets(), b"TA\r\n");
+        input.shrink(&buffers);
+        assert_eq!(input.octets(), b"TA\r\n");
+        input.consume(4);
+        input.shrink(&buffers);
+        assert!(input.is_empty() && input.lent.is_none());
+        assert_eq!(buffers.free.lock().unwrap().len(), 1);
+        input.enlarge(&buffers);
+        assert_eq!(buffers.free.lock().unwrap().len(), 0);
     }
 }
