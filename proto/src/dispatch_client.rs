@@ -36,11 +36,18 @@ impl GrpcDispatch {
             .http2_keep_alive_interval(KEEP_ALIVE.0)
             .keep_alive_timeout(KEEP_ALIVE.1)
             .keep_alive_while_idle(true);
-        Ok(Self { endpoint, address: address.to_owned() })
+        Ok(Self {
+            endpoint,
+            address: address.to_owned(),
+        })
     }
 
     async fn open(&self) -> Result<Attached, CallError> {
-        let channel = self.endpoint.connect().await.map_err(|reason| error(&self.address, describe(&reason)))?;
+        let channel = self
+            .endpoint
+            .connect()
+            .await
+            .map_err(|reason| error(&self.address, describe(&reason)))?;
         let (frames, outgoing) = mpsc::channel(FRAMES);
         let (incoming, events) = mpsc::channel(FRAMES);
         tokio::spawn(receive(channel, outgoing, incoming, self.address.clone()));
@@ -66,7 +73,9 @@ async fn receive(
         .max_encoding_message_size(MAX_DISPATCH_FRAME_BYTES);
     let mut stream = match client.attach(ReceiverStream::new(outgoing)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return tracing::warn!(scheduler = address, %status, "the dispatch stream was not opened"),
+        Err(status) => {
+            return tracing::warn!(scheduler = address, %status, "the dispatch stream was not opened");
+        }
     };
     loop {
         let frame = tokio::select! {
@@ -80,7 +89,9 @@ async fn receive(
                 }
             }
             Ok(None) => return,
-            Err(status) => return tracing::warn!(scheduler = address, %status, "the dispatch stream broke"),
+            Err(status) => {
+                return tracing::warn!(scheduler = address, %status, "the dispatch stream broke");
+            }
         }
     }
 }
@@ -91,5 +102,103 @@ fn describe(error: &tonic::transport::Error) -> String {
 }
 
 fn error(address: &str, reason: impl std::fmt::Display) -> CallError {
-    CallError { detail: format!("scheduler {address}: {reason}") }
+    CallError {
+        detail: format!("scheduler {address}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+    use tokio_stream::wrappers::TcpListenerStream;
+    use tonic::transport::Server;
+    use tonic::{Request, Response, Status, Streaming};
+
+    use super::*;
+    use crate::dispatch::dispatch_server::{self, DispatchServer};
+    use crate::dispatch::{Hello, SchedulerItem, SenderItem, Welcome, scheduler_item, sender_item};
+
+    /// Answers Hello with Welcome, and ends. It waits for the first frame before it answers the call.
+    struct Welcoming;
+
+    #[tonic::async_trait]
+    impl dispatch_server::Dispatch for Welcoming {
+        type AttachStream = ReceiverStream<Result<SchedulerFrame, Status>>;
+
+        async fn attach(
+            &self,
+            request: Request<Streaming<SenderFrame>>,
+        ) -> Result<Response<Self::AttachStream>, Status> {
+            let mut frames = request.into_inner();
+            let Some(sender_item::Kind::Hello(hello)) = frames
+                .message()
+                .await?
+                .and_then(|frame| frame.items[0].kind.clone())
+            else {
+                return Err(Status::invalid_argument("Hello comes first"));
+            };
+            let (events, stream) = mpsc::channel(1);
+            let welcome = scheduler_item::Kind::Welcome(Welcome {
+                scheduler_id: hello.sender_id,
+            });
+            events
+                .send(Ok(SchedulerFrame {
+                    items: vec![SchedulerItem {
+                        kind: Some(welcome),
+                    }],
+                }))
+                .await
+                .unwrap();
+            Ok(Response::new(ReceiverStream::new(stream)))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_go_both_ways_and_the_end_is_seen() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let service = Server::builder().add_service(DispatchServer::new(Welcoming));
+        tokio::spawn(service.serve_with_incoming(TcpListenerStream::new(listener)));
+        let mut attached = GrpcDispatch::new(&address).unwrap().attach().await.unwrap();
+        let hello = sender_item::Kind::Hello(Hello {
+            sender_id: "one".into(),
+            ..Hello::default()
+        });
+        attached
+            .frames
+            .send(SenderFrame {
+                items: vec![SenderItem { kind: Some(hello) }],
+            })
+            .await
+            .unwrap();
+        let frame = attached.events.recv().await.unwrap();
+        assert_eq!(
+            frame.items[0].kind,
+            Some(scheduler_item::Kind::Welcome(Welcome {
+                scheduler_id: "one".into()
+            }))
+        );
+        assert!(attached.events.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_scheduler_that_is_not_there_is_an_error() {
+        let address = TcpListener::bind("127.0.0.1:0")
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .to_string();
+        let error = GrpcDispatch::new(&address)
+            .unwrap()
+            .attach()
+            .await
+            .err()
+            .unwrap();
+        assert!(
+            error.detail.starts_with(&format!("scheduler {address}: ")),
+            "{error}"
+        );
+        assert!(GrpcDispatch::new("not an address").is_err());
+    }
 }

@@ -47,7 +47,10 @@ pub(crate) struct SpooledMessages {
 
 impl SpooledMessages {
     pub fn new(reader: MessageReader) -> Self {
-        Self { reader, room: Arc::new(Semaphore::new(ROOM_KIB as usize)) }
+        Self {
+            reader,
+            room: Arc::new(Semaphore::new(ROOM_KIB as usize)),
+        }
     }
 }
 
@@ -57,12 +60,18 @@ impl ReadMessage for SpooledMessages {
             let message = self.reader.open(partition, place, expected).await?;
             let length = message.content.len();
             let room = if length > LARGE {
-                let wanted = u32::try_from(length / 1024).unwrap_or(ROOM_KIB).min(ROOM_KIB);
+                let wanted = u32::try_from(length / 1024)
+                    .unwrap_or(ROOM_KIB)
+                    .min(ROOM_KIB);
                 self.room.clone().acquire_many_owned(wanted).await.ok()
             } else {
                 None
             };
-            Ok(Loaded { content: message.content.into_bytes().await?, entry: message.entry, room })
+            Ok(Loaded {
+                content: message.content.into_bytes().await?,
+                entry: message.entry,
+                room,
+            })
         })
     }
 }
@@ -74,6 +83,9 @@ impl From<ReadError> for Unreadable {
             ReadError::Damaged(_) => ReturnReason::Damaged,
             ReadError::Unavailable(_) => ReturnReason::StorageUnavailable,
         };
-        Self { reason, detail: error.to_string() }
+        Self {
+            reason,
+            detail: error.to_string(),
+        }
     }
 }

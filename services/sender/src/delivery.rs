@@ -15,7 +15,9 @@ use crate::content::{Loaded, ReadMessage};
 use crate::desk::Hold;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
-use crate::session::{Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Unfit, recipients, transact, variant};
+use crate::session::{
+    Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Unfit, recipients, transact, variant,
+};
 use crate::signing::{Unsigned, sign};
 use crate::slots::{Lease, Slots};
 
@@ -62,11 +64,15 @@ impl Delivery {
         let started_at_ms = runtime::now_ms();
         let slot = (self.lane.id, self.assignment.slot);
         let slots = self.slots.clone();
-        let (idle_timeout, most_messages) = (self.lane.idle_timeout, self.lane.messages_per_connection);
+        let (idle_timeout, most_messages) =
+            (self.lane.idle_timeout, self.lane.messages_per_connection);
         let prepared = self.prepare().await;
         let mut lease = slots.lease(slot, idle_timeout).await;
         let ended = match prepared {
-            Ok(mail) => self.deliver(&mail, &mut lease).await.map(|finished| (mail, finished)),
+            Ok(mail) => self
+                .deliver(&mail, &mut lease)
+                .await
+                .map(|finished| (mail, finished)),
             Err(not_now) => Err(not_now),
         };
         // The scheduler hears of the delivery before it hears of the slot: a slot with a delivery can't be free.
@@ -92,14 +98,32 @@ impl Delivery {
     async fn prepare(&self) -> Result<Mail, NotNow> {
         let tools = &self.tools;
         let started = Instant::now();
-        let place = Place { sequence: self.assignment.sequence, index: self.assignment.index };
-        let read = tools.messages.read(PartitionId(self.delivery.partition), place, self.message_id);
-        let Loaded { entry, content, room } = read.await.map_err(|unreadable| NotNow(unreadable.reason, unreadable.detail))?;
+        let place = Place {
+            sequence: self.assignment.sequence,
+            index: self.assignment.index,
+        };
+        let read =
+            tools
+                .messages
+                .read(PartitionId(self.delivery.partition), place, self.message_id);
+        let Loaded {
+            entry,
+            content,
+            room,
+        } = read
+            .await
+            .map_err(|unreadable| NotNow(unreadable.reason, unreadable.detail))?;
         let read_at = Instant::now();
-        tools.metrics.wait_block.observe((read_at - started).as_secs_f64());
+        tools
+            .metrics
+            .wait_block
+            .observe((read_at - started).as_secs_f64());
         let request = sign_request(&entry, &self.delivery.ordinals, &content)?;
         let signed = sign(&*tools.signer, request).await;
-        tools.metrics.wait_sign.observe(read_at.elapsed().as_secs_f64());
+        tools
+            .metrics
+            .wait_sign
+            .observe(read_at.elapsed().as_secs_f64());
         let signatures = signed.map_err(|unsigned| match unsigned {
             Unsigned::Refused(detail) => NotNow(ReturnReason::SignerUnavailable, detail),
             Unsigned::Unavailable(detail) => {
@@ -108,7 +132,13 @@ impl Delivery {
                 NotNow(ReturnReason::SignerUnavailable, String::new())
             }
         })?;
-        Ok(Mail::new(&entry, &self.delivery.ordinals, signatures, content, room)?)
+        Ok(Mail::new(
+            &entry,
+            &self.delivery.ordinals,
+            signatures,
+            content,
+            room,
+        )?)
     }
 
     /// `None` when the delivery is no longer ours.
@@ -118,7 +148,11 @@ impl Delivery {
             Ok(way) => way,
             Err(failure) => return self.unopened(mail, failure, true).map(Some),
         };
-        if lease.connection.as_mut().is_some_and(|connection| !connection.is_quiet()) {
+        if lease
+            .connection
+            .as_mut()
+            .is_some_and(|connection| !connection.is_quiet())
+        {
             lease.connection = None;
         }
         let mut permit = None;
@@ -152,12 +186,23 @@ impl Delivery {
     fn unopened(&self, mail: &Mail, failure: OpenFailure, keep: bool) -> Result<Finished, NotNow> {
         match failure {
             OpenFailure::SiteChanged(site) => Err(NotNow(ReturnReason::SiteChanged, site)),
-            OpenFailure::Failed { reply, host, address } => {
+            OpenFailure::Failed {
+                reply,
+                host,
+                address,
+            } => {
                 let replies = vec![reply; mail.recipients.len()];
                 Ok(Finished {
-                    outcome: Outcome { replies, dot_sent: false, aborted: false, keep },
+                    outcome: Outcome {
+                        replies,
+                        dot_sent: false,
+                        aborted: false,
+                        keep,
+                    },
                     mx_host: host,
-                    mx_address: address.map(|address| address.to_string()).unwrap_or_default(),
+                    mx_address: address
+                        .map(|address| address.to_string())
+                        .unwrap_or_default(),
                     tls: false,
                 })
             }
@@ -171,7 +216,11 @@ impl Delivery {
             metrics.recipient(reply.stage(), reply.code);
         }
         let no_reply = |reply: &Reply| reply.stage() == Stage::FinalDot && reply.code == 0;
-        metrics.ended(started.elapsed(), outcome.aborted, outcome.dot_sent && outcome.replies.iter().any(no_reply));
+        metrics.ended(
+            started.elapsed(),
+            outcome.aborted,
+            outcome.dot_sent && outcome.replies.iter().any(no_reply),
+        );
         let first = outcome.replies.first();
         tracing::debug!(
             message = %self.message_id,
@@ -187,7 +236,12 @@ impl Delivery {
         };
         let report = Report {
             delivery: Some(self.delivery),
-            recipients: mail.recipients.iter().zip(outcome.replies).map(recipient).collect(),
+            recipients: mail
+                .recipients
+                .iter()
+                .zip(outcome.replies)
+                .map(recipient)
+                .collect(),
             mx_host: finished.mx_host,
             mx_address: finished.mx_address,
             tls: finished.tls,
@@ -205,20 +259,35 @@ fn settle(mut lease: Lease, usable: bool, most_messages: u32) {
         lease.connection = None;
         return;
     }
-    let worn_out = lease.connection.as_ref().is_some_and(|connection| most_messages > 0 && connection.transactions() >= most_messages);
-    let closing = if worn_out { Some(lease) } else { lease.put_back() };
+    let worn_out = lease
+        .connection
+        .as_ref()
+        .is_some_and(|connection| most_messages > 0 && connection.transactions() >= most_messages);
+    let closing = if worn_out {
+        Some(lease)
+    } else {
+        lease.put_back()
+    };
     if let Some(closing) = closing {
         closing.quit();
     }
 }
 
 /// What the signer needs: the header section as it will be sent, and the hash of the body.
-fn sign_request(entry: &IndexEntry, ordinals: &[u32], content: &Bytes) -> Result<SignRequest, NotNow> {
+fn sign_request(
+    entry: &IndexEntry,
+    ordinals: &[u32],
+    content: &Bytes,
+) -> Result<SignRequest, NotNow> {
     let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
     let variant = variant(entry, &recipients(entry, ordinals)?)?;
     let section = content.slice(..(entry.header_length as usize).min(content.len()));
     // Without the empty line after it.
-    let section = if section.ends_with(b"\r\n\r\n") { section.slice(..section.len() - 2) } else { section };
+    let section = if section.ends_with(b"\r\n\r\n") {
+        section.slice(..section.len() - 2)
+    } else {
+        section
+    };
     let header = if variant.is_empty() {
         section
     } else {
@@ -234,4 +303,3 @@ fn sign_request(entry: &IndexEntry, ordinals: &[u32], content: &Bytes) -> Result
         own_message: envelope.return_path.is_empty() && envelope.credential.is_empty(),
     })
 }
-

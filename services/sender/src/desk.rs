@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use proto::dispatch::{DeliveryRef, InFlight, PartitionEpoch, RecipientReport, Report, ReturnReason, SenderItem};
+use proto::dispatch::{
+    DeliveryRef, InFlight, PartitionEpoch, RecipientReport, Report, ReturnReason, SenderItem,
+};
 use proto::journal::{Reply, Stage};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use crate::ledger::{Denied, Effect, Gone, Ledger, StreamId, Ticket, Unfinished, returned_item};
+use crate::attempt::{Denied, Effect, Gone, StreamId, Ticket, Unfinished, returned_item};
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 
@@ -32,8 +35,14 @@ struct State {
 
 impl Desk {
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
-        let state = State { ledger: Ledger::new(MOST_OWED), outboxes: HashMap::new() };
-        Arc::new(Self { state: Mutex::new(state), metrics })
+        let state = State {
+            ledger: Ledger::new(MOST_OWED),
+            outboxes: HashMap::new(),
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            metrics,
+        })
     }
 
     /// Opens the stream and says what belongs into its Hello.
@@ -82,8 +91,16 @@ impl Desk {
         Ok(receiver)
     }
 
-    pub fn permit(&self, stream: StreamId, delivery: &DeliveryRef, valid: Duration, received: Instant) {
-        self.with(|ledger, effects| effects.extend(ledger.permit(stream, delivery, valid, received)));
+    pub fn permit(
+        &self,
+        stream: StreamId,
+        delivery: &DeliveryRef,
+        valid: Duration,
+        received: Instant,
+    ) {
+        self.with(|ledger, effects| {
+            effects.extend(ledger.permit(stream, delivery, valid, received))
+        });
     }
 
     fn may_send_dot(&self, ticket: Ticket) -> Result<(), Denied> {
@@ -112,17 +129,35 @@ impl Desk {
     fn abandoned(&self, ticket: Ticket) {
         let (unfinished, delivery) = {
             let mut state = self.lock();
-            (state.ledger.unfinished(ticket), state.ledger.delivery(ticket))
+            (
+                state.ledger.unfinished(ticket),
+                state.ledger.delivery(ticket),
+            )
         };
-        let (Some(unfinished), Some(delivery)) = (unfinished, delivery) else { return };
-        tracing::error!(?unfinished, "the task of a delivery ended without an outcome");
+        let (Some(unfinished), Some(delivery)) = (unfinished, delivery) else {
+            return;
+        };
+        tracing::error!(
+            ?unfinished,
+            "the task of a delivery ended without an outcome"
+        );
         let stage = match unfinished {
-            Unfinished::NotBegun => return self.give_back(ticket, ReturnReason::Unspecified, "the sender failed"),
+            Unfinished::NotBegun => {
+                return self.give_back(ticket, ReturnReason::Unspecified, "the sender failed");
+            }
             Unfinished::Begun => Stage::Prepare,
             Unfinished::DotSent => Stage::FinalDot,
         };
-        let reply = Reply { stage: stage.into(), text: "the sender failed".into(), ..Reply::default() };
-        let recipient = |ordinal: &u32| RecipientReport { ordinal: *ordinal, reply: Some(reply.clone()), ..RecipientReport::default() };
+        let reply = Reply {
+            stage: stage.into(),
+            text: "the sender failed".into(),
+            ..Reply::default()
+        };
+        let recipient = |ordinal: &u32| RecipientReport {
+            ordinal: *ordinal,
+            reply: Some(reply.clone()),
+            ..RecipientReport::default()
+        };
         let report = Report {
             recipients: delivery.ordinals.iter().map(recipient).collect(),
             delivery: Some(delivery),
@@ -147,7 +182,10 @@ impl Desk {
     }
 
     /// Runs a step of the ledger and then, without the lock where tasks are concerned, what follows from it.
-    fn with<R>(&self, step: impl FnOnce(&mut Ledger<AbortHandle, oneshot::Sender<PermitAnswer>>, &mut Effects) -> R) -> R {
+    fn with<R>(
+        &self,
+        step: impl FnOnce(&mut Ledger<AbortHandle, oneshot::Sender<PermitAnswer>>, &mut Effects) -> R,
+    ) -> R {
         let mut effects = Vec::new();
         let mut stopped = Vec::new();
         let mut state = self.lock();
@@ -186,7 +224,11 @@ pub(crate) struct Hold {
 
 impl Hold {
     pub fn new(desk: Arc<Desk>, ticket: Ticket) -> Self {
-        Self { desk, ticket, ended: false }
+        Self {
+            desk,
+            ticket,
+            ended: false,
+        }
     }
 
     /// See [`Ledger::begin`]. What is received says until when the final dot may be sent.

@@ -34,12 +34,22 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
     fn try_from(lane: proto::dispatch::Lane) -> Result<Self, String> {
         let source_address = match lane.source_address.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|_| format!("lane {}: {text:?} is no source address", lane.id))?),
+            text => Some(
+                text.parse()
+                    .map_err(|_| format!("lane {}: {text:?} is no source address", lane.id))?,
+            ),
         };
         let port = u16::try_from(lane.port).ok().filter(|port| *port > 0);
         // A policy of a later release may be stricter than any we know: never weaker than asked for.
-        let tls = TlsPolicy::try_from(lane.tls).map_err(|_| format!("lane {}: unknown TLS policy {}", lane.id, lane.tls))?;
-        let or = |milliseconds: u32, default| if milliseconds == 0 { default } else { Duration::from_millis(milliseconds.into()) };
+        let tls = TlsPolicy::try_from(lane.tls)
+            .map_err(|_| format!("lane {}: unknown TLS policy {}", lane.id, lane.tls))?;
+        let or = |milliseconds: u32, default| {
+            if milliseconds == 0 {
+                default
+            } else {
+                Duration::from_millis(milliseconds.into())
+            }
+        };
         Ok(Self {
             id: lane.id,
             source_address,

@@ -11,81 +11,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use proto::dispatch::{Begin, DeliveryRef, InFlight, PartitionEpoch, Report, ReturnReason, Returned, SenderItem, sender_item};
+use proto::dispatch::{
+    Begin, DeliveryRef, InFlight, PartitionEpoch, Report, ReturnReason, SenderItem, sender_item,
+};
 
-/// An open stream to a scheduler; a number of this process, never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct StreamId(pub u64);
-
-/// An attempt of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    partition: u32,
-    epoch: u64,
-    message: [u8; 16],
-    /// First of the ordinals: deliveries of one message share no recipient.
-    ordinal: u32,
-    attempt: u32,
-}
-
-impl Key {
-    /// `None` when the reference names no message or no recipient.
-    pub fn of(delivery: &DeliveryRef) -> Option<Self> {
-        Some(Self {
-            partition: delivery.partition,
-            epoch: delivery.epoch,
-            message: delivery.message_id.as_ref().try_into().ok()?,
-            ordinal: *delivery.ordinals.first()?,
-            attempt: delivery.attempt,
-        })
-    }
-}
-
-/// A hold on a delivery. The same attempt may be assigned again after a broken stream; the ticket tells
-/// the two apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub key: Key,
-    serial: u64,
-}
-
-/// The delivery is no longer this task's: it was returned, or its stream broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Gone;
-
-/// Why a begun delivery gets no permit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Denied {
-    StreamBroken,
-    StaleEpoch,
-    Refused,
-    /// It came and has run out.
-    Expired,
-    /// None has come.
-    NoPermit,
-}
-
-impl Denied {
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::StreamBroken => "the stream to the scheduler broke before the permit",
-            Self::StaleEpoch => "the partition has a new owner",
-            Self::Refused => "the scheduler knows no such attempt",
-            Self::Expired => "the permit ran out",
-            Self::NoPermit => "no permit came",
-        }
-    }
-}
-
-/// What is to be done outside.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Effect<T, W> {
-    Send(StreamId, SenderItem),
-    /// End the task of a delivery that is not begun.
-    Stop(T),
-    /// Tell the task that waits: until when the final dot may be sent, or that it may not.
-    Answer(W, Result<Instant, Denied>),
-}
+use crate::attempt::{Denied, Effect, Gone, Key, StreamId, Ticket, Unfinished, returned_item};
 
 #[derive(Debug)]
 enum Phase<W> {
@@ -143,8 +73,17 @@ impl<T, W> Ledger<T, W> {
 
     /// A stream is open; what is in flight from earlier ones goes into its Hello.
     pub fn attach(&mut self, stream: StreamId, credit: u32) -> Vec<InFlight> {
-        self.streams.insert(stream, Stream { credit: credit as usize, held: 0 });
-        let in_flight = |held: &Held<T, W>| InFlight { delivery: Some(held.delivery.clone()), begun: !matches!(held.phase, Phase::Preparing) };
+        self.streams.insert(
+            stream,
+            Stream {
+                credit: credit as usize,
+                held: 0,
+            },
+        );
+        let in_flight = |held: &Held<T, W>| InFlight {
+            delivery: Some(held.delivery.clone()),
+            begun: !matches!(held.phase, Phase::Preparing),
+        };
         self.held.values().map(in_flight).collect()
     }
 
@@ -154,7 +93,12 @@ impl<T, W> Ledger<T, W> {
         self.streams.remove(&stream);
         self.owners.retain(|_, (_, owner)| *owner != stream);
         let mut effects = Vec::new();
-        self.end_where(&mut effects, |held| held.stream == stream, Denied::StreamBroken, None);
+        self.end_where(
+            &mut effects,
+            |held| held.stream == stream,
+            Denied::StreamBroken,
+            None,
+        );
         effects
     }
 
@@ -162,7 +106,12 @@ impl<T, W> Ledger<T, W> {
     pub fn drain(&mut self) -> Vec<Effect<T, W>> {
         self.draining = true;
         let mut effects = Vec::new();
-        let preparing: Vec<Key> = self.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Preparing)).map(|(key, _)| *key).collect();
+        let preparing: Vec<Key> = self
+            .held
+            .iter()
+            .filter(|(_, held)| matches!(held.phase, Phase::Preparing))
+            .map(|(key, _)| *key)
+            .collect();
         for key in preparing {
             self.give_up_preparing(key, Some(ReturnReason::Draining), &mut effects);
         }
@@ -172,12 +121,24 @@ impl<T, W> Ledger<T, W> {
     /// The partitions of the scheduler at the other end, all of them.
     pub fn owns(&mut self, stream: StreamId, partitions: &[PartitionEpoch]) -> Vec<Effect<T, W>> {
         let mut effects = Vec::new();
-        self.owners.retain(|partition, (_, owner)| *owner != stream || partitions.iter().any(|owned| owned.partition == *partition));
+        self.owners.retain(|partition, (_, owner)| {
+            *owner != stream || partitions.iter().any(|owned| owned.partition == *partition)
+        });
         for owned in partitions {
             self.learn(stream, owned.partition, owned.epoch, &mut effects);
         }
-        let lost = |held: &Held<T, W>| held.stream == stream && !partitions.iter().any(|owned| owned.partition == held.delivery.partition);
-        self.end_where(&mut effects, lost, Denied::StaleEpoch, Some(ReturnReason::StaleEpoch));
+        let lost = |held: &Held<T, W>| {
+            held.stream == stream
+                && !partitions
+                    .iter()
+                    .any(|owned| owned.partition == held.delivery.partition)
+        };
+        self.end_where(
+            &mut effects,
+            lost,
+            Denied::StaleEpoch,
+            Some(ReturnReason::StaleEpoch),
+        );
         effects
     }
 
@@ -188,16 +149,29 @@ impl<T, W> Ledger<T, W> {
         delivery: &DeliveryRef,
         effects: &mut Vec<Effect<T, W>>,
     ) -> Result<Ticket, (ReturnReason, &'static str)> {
-        let key = Key::of(delivery).ok_or((ReturnReason::Unspecified, "the assignment names no message or no recipient"))?;
-        if self.newest.get(&key.partition).is_some_and(|newest| key.epoch < *newest) {
-            return Err((ReturnReason::StaleEpoch, "a newer epoch of the partition is known"));
+        let key = Key::of(delivery).ok_or((
+            ReturnReason::Unspecified,
+            "the assignment names no message or no recipient",
+        ))?;
+        if self
+            .newest
+            .get(&key.partition)
+            .is_some_and(|newest| key.epoch < *newest)
+        {
+            return Err((
+                ReturnReason::StaleEpoch,
+                "a newer epoch of the partition is known",
+            ));
         }
         if self.draining {
             return Err((ReturnReason::Draining, "the sender is stopping"));
         }
         self.learn(stream, key.partition, key.epoch, effects);
         if self.held.contains_key(&key) || self.owed.contains_key(&key) {
-            return Err((ReturnReason::Unspecified, "this attempt is held or reported already"));
+            return Err((
+                ReturnReason::Unspecified,
+                "this attempt is held or reported already",
+            ));
         }
         let Some(open) = self.streams.get_mut(&stream) else {
             return Err((ReturnReason::Unspecified, "the stream is closed"));
@@ -206,13 +180,25 @@ impl<T, W> Ledger<T, W> {
             return Err((ReturnReason::Unspecified, "more assignments than credit"));
         }
         if self.owed.len() >= self.most_owed {
-            return Err((ReturnReason::Unspecified, "too many reports are not stored yet"));
+            return Err((
+                ReturnReason::Unspecified,
+                "too many reports are not stored yet",
+            ));
         }
         open.held += 1;
         self.serial += 1;
-        let held = Held { serial: self.serial, stream, delivery: delivery.clone(), task: None, phase: Phase::Preparing };
+        let held = Held {
+            serial: self.serial,
+            stream,
+            delivery: delivery.clone(),
+            task: None,
+            phase: Phase::Preparing,
+        };
         self.held.insert(key, held);
-        Ok(Ticket { key, serial: self.serial })
+        Ok(Ticket {
+            key,
+            serial: self.serial,
+        })
     }
 
     /// The task of an assignment; it comes back when the assignment is over already and the task is to be ended.
@@ -227,23 +213,42 @@ impl<T, W> Ledger<T, W> {
     }
 
     /// MAIL FROM is about to be sent.
-    pub fn begin(&mut self, ticket: Ticket, waiter: W, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
+    pub fn begin(
+        &mut self,
+        ticket: Ticket,
+        waiter: W,
+        effects: &mut Vec<Effect<T, W>>,
+    ) -> Result<(), Gone> {
         let held = self.of(ticket).ok_or(Gone)?;
         if !matches!(held.phase, Phase::Preparing) {
             return Err(Gone);
         }
         held.phase = Phase::Begun(waiter);
-        let item = sender_item::Kind::Begin(Begin { delivery: Some(held.delivery.clone()) });
+        let item = sender_item::Kind::Begin(Begin {
+            delivery: Some(held.delivery.clone()),
+        });
         effects.push(Effect::Send(held.stream, SenderItem { kind: Some(item) }));
         Ok(())
     }
 
     /// A permit was received at `received`. One that fits nothing is of no effect.
-    pub fn permit(&mut self, stream: StreamId, delivery: &DeliveryRef, valid: Duration, received: Instant) -> Option<Effect<T, W>> {
+    pub fn permit(
+        &mut self,
+        stream: StreamId,
+        delivery: &DeliveryRef,
+        valid: Duration,
+        received: Instant,
+    ) -> Option<Effect<T, W>> {
         let key = Key::of(delivery)?;
-        let stale = self.newest.get(&key.partition).is_some_and(|newest| key.epoch < *newest);
+        let stale = self
+            .newest
+            .get(&key.partition)
+            .is_some_and(|newest| key.epoch < *newest);
         let held = self.held.get_mut(&key)?;
-        if held.stream != stream || held.delivery.ordinals != delivery.ordinals || !matches!(held.phase, Phase::Begun(_)) {
+        if held.stream != stream
+            || held.delivery.ordinals != delivery.ordinals
+            || !matches!(held.phase, Phase::Begun(_))
+        {
             return None;
         }
         let until = received + valid;
@@ -274,20 +279,46 @@ impl<T, W> Ledger<T, W> {
         }
     }
 
-    /// The attempt is over: the report is owed until it is stored.
-    pub fn finish(&mut self, ticket: Ticket, report: Report, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
-        self.of(ticket).ok_or(Gone)?;
+    /// The attempt is over: the report is owed until it is stored. An attempt that the scheduler does not
+    /// know is dropped.
+    pub fn finish(
+        &mut self,
+        ticket: Ticket,
+        report: Report,
+        effects: &mut Vec<Effect<T, W>>,
+    ) -> Result<(), Gone> {
+        let held = self.of(ticket).ok_or(Gone)?;
+        let unknown = matches!(held.phase, Phase::Denied(Denied::Refused));
         self.release(ticket.key);
-        let owner = self.owners.get(&ticket.key.partition).map(|(_, owner)| *owner);
+        if unknown {
+            // Nobody would store it.
+            return Ok(());
+        }
+        let owner = self
+            .owners
+            .get(&ticket.key.partition)
+            .map(|(_, owner)| *owner);
         if let Some(owner) = owner {
             effects.push(send_report(owner, report.clone()));
         }
-        self.owed.insert(ticket.key, Owed { report, sent_on: owner });
+        self.owed.insert(
+            ticket.key,
+            Owed {
+                report,
+                sent_on: owner,
+            },
+        );
         Ok(())
     }
 
     /// The attempt was not begun.
-    pub fn give_back(&mut self, ticket: Ticket, reason: ReturnReason, detail: &str, effects: &mut Vec<Effect<T, W>>) -> Result<(), Gone> {
+    pub fn give_back(
+        &mut self,
+        ticket: Ticket,
+        reason: ReturnReason,
+        detail: &str,
+        effects: &mut Vec<Effect<T, W>>,
+    ) -> Result<(), Gone> {
         self.of(ticket).ok_or(Gone)?;
         if let Some(held) = self.release(ticket.key) {
             effects.push(send_returned(held.stream, held.delivery, reason, detail));
@@ -345,7 +376,9 @@ impl<T, W> Ledger<T, W> {
     }
 
     fn of(&mut self, ticket: Ticket) -> Option<&mut Held<T, W>> {
-        self.held.get_mut(&ticket.key).filter(|held| held.serial == ticket.serial)
+        self.held
+            .get_mut(&ticket.key)
+            .filter(|held| held.serial == ticket.serial)
     }
 
     fn release(&mut self, key: Key) -> Option<Held<T, W>> {
@@ -357,16 +390,32 @@ impl<T, W> Ledger<T, W> {
     }
 
     /// The scheduler at this stream owns the partition under this epoch.
-    fn learn(&mut self, stream: StreamId, partition: u32, epoch: u64, effects: &mut Vec<Effect<T, W>>) {
+    fn learn(
+        &mut self,
+        stream: StreamId,
+        partition: u32,
+        epoch: u64,
+        effects: &mut Vec<Effect<T, W>>,
+    ) {
         let newest = self.newest.entry(partition).or_insert(epoch);
         let is_new = epoch > *newest;
         *newest = epoch.max(*newest);
         if is_new {
-            let stale = |held: &Held<T, W>| held.delivery.partition == partition && held.delivery.epoch < epoch;
-            self.end_where(effects, stale, Denied::StaleEpoch, Some(ReturnReason::StaleEpoch));
+            let stale = |held: &Held<T, W>| {
+                held.delivery.partition == partition && held.delivery.epoch < epoch
+            };
+            self.end_where(
+                effects,
+                stale,
+                Denied::StaleEpoch,
+                Some(ReturnReason::StaleEpoch),
+            );
         }
         let known = self.owners.get(&partition).copied();
-        if known == Some((epoch, stream)) || known.is_some_and(|(known, _)| epoch < known) || epoch < self.newest[&partition] {
+        if known == Some((epoch, stream))
+            || known.is_some_and(|(known, _)| epoch < known)
+            || epoch < self.newest[&partition]
+        {
             return;
         }
         self.owners.insert(partition, (epoch, stream));
@@ -379,14 +428,29 @@ impl<T, W> Ledger<T, W> {
     }
 
     /// Ends what is not begun and denies what waits for a permit; what has its permit goes on.
-    fn end_where(&mut self, effects: &mut Vec<Effect<T, W>>, which: impl Fn(&Held<T, W>) -> bool, why: Denied, returned: Option<ReturnReason>) {
-        let keys: Vec<Key> = self.held.iter().filter(|(_, held)| which(held)).map(|(key, _)| *key).collect();
+    fn end_where(
+        &mut self,
+        effects: &mut Vec<Effect<T, W>>,
+        which: impl Fn(&Held<T, W>) -> bool,
+        why: Denied,
+        returned: Option<ReturnReason>,
+    ) {
+        let keys: Vec<Key> = self
+            .held
+            .iter()
+            .filter(|(_, held)| which(held))
+            .map(|(key, _)| *key)
+            .collect();
         for key in keys {
-            let Some(held) = self.held.get_mut(&key) else { continue };
+            let Some(held) = self.held.get_mut(&key) else {
+                continue;
+            };
             match held.phase {
                 Phase::Preparing => self.give_up_preparing(key, returned, effects),
                 Phase::Begun(_) => {
-                    if let Phase::Begun(waiter) = std::mem::replace(&mut held.phase, Phase::Denied(why)) {
+                    if let Phase::Begun(waiter) =
+                        std::mem::replace(&mut held.phase, Phase::Denied(why))
+                    {
                         effects.push(Effect::Answer(waiter, Err(why)));
                     }
                 }
@@ -395,8 +459,15 @@ impl<T, W> Ledger<T, W> {
         }
     }
 
-    fn give_up_preparing(&mut self, key: Key, returned: Option<ReturnReason>, effects: &mut Vec<Effect<T, W>>) {
-        let Some(held) = self.release(key) else { return };
+    fn give_up_preparing(
+        &mut self,
+        key: Key,
+        returned: Option<ReturnReason>,
+        effects: &mut Vec<Effect<T, W>>,
+    ) {
+        let Some(held) = self.release(key) else {
+            return;
+        };
         effects.extend(held.task.map(Effect::Stop));
         if let Some(reason) = returned {
             effects.push(send_returned(held.stream, held.delivery, reason, ""));
@@ -404,24 +475,20 @@ impl<T, W> Ledger<T, W> {
     }
 }
 
-/// How far a task came that ended without an outcome.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Unfinished {
-    NotBegun,
-    Begun,
-    DotSent,
-}
-
 fn send_report<T, W>(stream: StreamId, report: Report) -> Effect<T, W> {
-    Effect::Send(stream, SenderItem { kind: Some(sender_item::Kind::Report(report)) })
+    Effect::Send(
+        stream,
+        SenderItem {
+            kind: Some(sender_item::Kind::Report(report)),
+        },
+    )
 }
 
-fn send_returned<T, W>(stream: StreamId, delivery: DeliveryRef, reason: ReturnReason, detail: &str) -> Effect<T, W> {
+fn send_returned<T, W>(
+    stream: StreamId,
+    delivery: DeliveryRef,
+    reason: ReturnReason,
+    detail: &str,
+) -> Effect<T, W> {
     Effect::Send(stream, returned_item(delivery, reason, detail))
-}
-
-/// "Given back", as an item.
-pub(crate) fn returned_item(delivery: DeliveryRef, reason: ReturnReason, detail: &str) -> SenderItem {
-    let returned = Returned { delivery: Some(delivery), reason: reason.into(), detail: detail.into() };
-    SenderItem { kind: Some(sender_item::Kind::Returned(returned)) }
 }

@@ -5,12 +5,13 @@
 //! |---|---|
 //! | `run` | start, finding the schedulers, graceful stop |
 //! | `stream`, `outbox` | the dispatch stream to one scheduler |
-//! | `ledger`, `desk` | what is held, may be finished, and is owed: begin, permit, report |
+//! | `attempt`, `ledger`, `desk` | what is held, may be finished, and is owed: begin, permit, report |
 //! | `delivery` | one delivery from assignment to report |
 //! | `content`, `signing` | the message and its signature |
 //! | `slots` | the connections that are open between deliveries |
 //! | `session` | SMTP: finding a host, opening a connection, the transaction |
 
+mod attempt;
 mod content;
 mod delivery;
 mod desk;

@@ -68,9 +68,19 @@ impl Metrics {
         Self {
             delivered: recipients.with_label_values(&["final_dot", "accepted"]),
             recipients,
-            returned: telemetry::counter_with("staffetta_sender_returned_total", "Assignments given back, by reason.", &["reason"]),
-            aborted: telemetry::counter("staffetta_sender_aborted_total", "Transactions ended without a final dot for want of a permit."),
-            in_doubt: telemetry::counter("staffetta_sender_in_doubt_total", "Attempts whose final dot was sent and got no reply."),
+            returned: telemetry::counter_with(
+                "staffetta_sender_returned_total",
+                "Assignments given back, by reason.",
+                &["reason"],
+            ),
+            aborted: telemetry::counter(
+                "staffetta_sender_aborted_total",
+                "Transactions ended without a final dot for want of a permit.",
+            ),
+            in_doubt: telemetry::counter(
+                "staffetta_sender_in_doubt_total",
+                "Attempts whose final dot was sent and got no reply.",
+            ),
             delivery: telemetry::histogram(
                 "staffetta_sender_delivery_seconds",
                 "From assignment to report.",
@@ -80,12 +90,29 @@ impl Metrics {
             wait_sign: waits.with_label_values(&["signature"]),
             wait_permit: waits.with_label_values(&["permit"]),
             connections: telemetry::gauge("staffetta_sender_connections", "Open SMTP connections."),
-            connects: telemetry::counter_with("staffetta_sender_connects_total", "Connection attempts, by result.", &["result"]),
-            tls: telemetry::counter_with("staffetta_sender_tls_total", "SMTP connections made, by version of TLS.", &["version"]),
-            reused: telemetry::counter("staffetta_sender_reused_connections_total", "Transactions on a connection that was open already."),
+            connects: telemetry::counter_with(
+                "staffetta_sender_connects_total",
+                "Connection attempts, by result.",
+                &["result"],
+            ),
+            tls: telemetry::counter_with(
+                "staffetta_sender_tls_total",
+                "SMTP connections made, by version of TLS.",
+                &["version"],
+            ),
+            reused: telemetry::counter(
+                "staffetta_sender_reused_connections_total",
+                "Transactions on a connection that was open already.",
+            ),
             held: telemetry::gauge("staffetta_sender_deliveries_in_flight", "Deliveries held."),
-            owed: telemetry::gauge("staffetta_sender_unstored_reports", "Reports that no scheduler has stored yet."),
-            streams: telemetry::gauge("staffetta_sender_scheduler_streams", "Open streams to schedulers."),
+            owed: telemetry::gauge(
+                "staffetta_sender_unstored_reports",
+                "Reports that no scheduler has stored yet.",
+            ),
+            streams: telemetry::gauge(
+                "staffetta_sender_scheduler_streams",
+                "Open streams to schedulers.",
+            ),
         }
     }
 
@@ -93,7 +120,9 @@ impl Metrics {
         if stage == Stage::FinalDot && (200..300).contains(&code) {
             self.delivered.inc();
         } else {
-            self.recipients.with_label_values(&[stage_name(stage), result_of(code)]).inc();
+            self.recipients
+                .with_label_values(&[stage_name(stage), result_of(code)])
+                .inc();
         }
     }
 

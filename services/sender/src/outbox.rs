@@ -43,7 +43,8 @@ impl Outbox {
             if let Some(last) = last {
                 tokio::time::sleep_until(last + FRAME_INTERVAL).await;
             }
-            let mut items = std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner));
+            let mut items =
+                std::mem::take(&mut *self.items.lock().unwrap_or_else(PoisonError::into_inner));
             while !items.is_empty() {
                 let rest = items.split_off(items.len().min(MOST_ITEMS));
                 if frames.send(SenderFrame { items }).await.is_err() {
@@ -69,7 +70,9 @@ mod tests {
         tokio::spawn(async move { sending.send_to(&frames).await });
         for slot in 0..300 {
             let closed = SlotClosed { lane: 1, slot };
-            outbox.push(SenderItem { kind: Some(sender_item::Kind::SlotClosed(closed)) });
+            outbox.push(SenderItem {
+                kind: Some(sender_item::Kind::SlotClosed(closed)),
+            });
         }
         let first = received.recv().await.unwrap().items;
         let second = received.recv().await.unwrap().items;

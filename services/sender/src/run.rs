@@ -39,7 +39,10 @@ impl Links {
     /// called inside a tokio runtime.
     pub fn remote(bootstrap: &Bootstrap) -> Result<Self, Error> {
         let signer = GrpcSigner::new(&bootstrap.sender.signers).map_err(Error::Signer)?;
-        Ok(Self { signer: Arc::new(signer), schedulers: Schedulers::Announced })
+        Ok(Self {
+            signer: Arc::new(signer),
+            schedulers: Schedulers::Announced,
+        })
     }
 }
 
@@ -67,7 +70,12 @@ const STORING_PATIENCE: Duration = Duration::from_secs(15);
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
 /// Runs the sender until shutdown, then finishes what is begun (at most `drainTimeout`).
-pub async fn run(bootstrap: Arc<Bootstrap>, links: Links, stores: spool::Stores, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn run(
+    bootstrap: Arc<Bootstrap>,
+    links: Links,
+    stores: spool::Stores,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     let reader = stores.message_reader(BLOCK_CACHE);
     let cache = reader.clone();
     let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
@@ -77,7 +85,14 @@ pub async fn run(bootstrap: Arc<Bootstrap>, links: Links, stores: spool::Stores,
         credit: bootstrap.sender.credit,
         drain_timeout: bootstrap.sender.drain_timeout.duration(),
     };
-    let served = serve(settings, links, Arc::new(SpooledMessages::new(reader)), resolver, Some(stores.members()), shutdown);
+    let served = serve(
+        settings,
+        links,
+        Arc::new(SpooledMessages::new(reader)),
+        resolver,
+        Some(stores.members()),
+        shutdown,
+    );
     tokio::select! {
         served = served => served,
         never = watching => match never {},
@@ -110,7 +125,12 @@ pub(crate) async fn serve(
         sender_id: uuid::Uuid::now_v7().to_string(),
         credit: settings.credit,
         desk: desk.clone(),
-        tools: Arc::new(Tools { messages, signer: Arc::new(BatchingSigner::new(links.signer)), opener, metrics }),
+        tools: Arc::new(Tools {
+            messages,
+            signer: Arc::new(BatchingSigner::new(links.signer)),
+            opener,
+            metrics,
+        }),
         draining: CancellationToken::new(),
     });
     let end = CancellationToken::new();
@@ -121,10 +141,18 @@ pub(crate) async fn serve(
                 tokio::spawn(hold_stream(sender.clone(), scheduler, wanted, end.clone()));
             }
         }
-        (Schedulers::Announced, Some(members)) => drop(tokio::spawn(follow_members(sender.clone(), members, end.clone()))),
+        (Schedulers::Announced, Some(members)) => drop(tokio::spawn(follow_members(
+            sender.clone(),
+            members,
+            end.clone(),
+        ))),
         (Schedulers::Announced, None) => tracing::error!("no members to find the schedulers among"),
     }
-    tracing::info!(sender = sender.sender_id, credit = sender.credit, "sender started");
+    tracing::info!(
+        sender = sender.sender_id,
+        credit = sender.credit,
+        "sender started"
+    );
 
     shutdown.requested().await;
     drain(&desk, &sender.draining, settings.drain_timeout).await;
@@ -141,7 +169,10 @@ async fn drain(desk: &Desk, draining: &CancellationToken, timeout: Duration) {
     }
     let (cut, _) = desk.open();
     if cut > 0 {
-        tracing::warn!(cut, "deliveries are cut off: those whose final dot was sent are in doubt");
+        tracing::warn!(
+            cut,
+            "deliveries are cut off: those whose final dot was sent are in doubt"
+        );
     }
     let until = Instant::now() + STORING_PATIENCE;
     while desk.open().1 > 0 && Instant::now() < until {
@@ -149,7 +180,10 @@ async fn drain(desk: &Desk, draining: &CancellationToken, timeout: Duration) {
     }
     let (_, unstored) = desk.open();
     if unstored > 0 {
-        tracing::warn!(unstored, "reports that no scheduler stored are lost: their deliveries are in doubt");
+        tracing::warn!(
+            unstored,
+            "reports that no scheduler stored are lost: their deliveries are in doubt"
+        );
     }
     // What the outboxes hold goes out, and QUIT is answered.
     tokio::time::sleep(DRAIN_LOOK).await;
@@ -163,7 +197,10 @@ async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: Cance
     loop {
         let present = announced.borrow_and_update().clone();
         if let Some(present) = present {
-            let addresses: HashSet<String> = present.values().filter_map(|value| String::from_utf8(value.to_vec()).ok()).collect();
+            let addresses: HashSet<String> = present
+                .values()
+                .filter_map(|value| String::from_utf8(value.to_vec()).ok())
+                .collect();
             streams.retain(|address, (wanted, task)| {
                 wanted.send_replace(addresses.contains(address));
                 !task.is_finished()
@@ -175,10 +212,17 @@ async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: Cance
                 match GrpcDispatch::new(&address) {
                     Ok(scheduler) => {
                         let (wanted, is_wanted) = watch::channel(true);
-                        let task = tokio::spawn(hold_stream(sender.clone(), Arc::new(scheduler), is_wanted, end.clone()));
+                        let task = tokio::spawn(hold_stream(
+                            sender.clone(),
+                            Arc::new(scheduler),
+                            is_wanted,
+                            end.clone(),
+                        ));
                         streams.insert(address, (wanted, task));
                     }
-                    Err(error) => tracing::error!(%error, "an announced scheduler has no usable address"),
+                    Err(error) => {
+                        tracing::error!(%error, "an announced scheduler has no usable address")
+                    }
                 }
             }
         }
@@ -191,8 +235,14 @@ async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: Cance
 
 /// Shows the counters of the block cache.
 async fn count_cache(reader: spool::MessageReader, shutdown: Shutdown) -> std::convert::Infallible {
-    let hits = telemetry::counter("staffetta_sender_block_cache_hits_total", "Messages whose block was in memory.");
-    let fetches = telemetry::counter("staffetta_sender_block_fetches_total", "Blocks fetched from the spool.");
+    let hits = telemetry::counter(
+        "staffetta_sender_block_cache_hits_total",
+        "Messages whose block was in memory.",
+    );
+    let fetches = telemetry::counter(
+        "staffetta_sender_block_fetches_total",
+        "Blocks fetched from the spool.",
+    );
     let bytes = telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory.");
     let mut seen = spool::ReaderStats::default();
     loop {

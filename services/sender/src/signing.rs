@@ -15,12 +15,17 @@ pub(crate) enum Unsigned {
 
 /// The signature fields of a message; may be empty.
 pub(crate) async fn sign(signer: &dyn Sign, request: SignRequest) -> Result<Bytes, Unsigned> {
-    let results = signer.sign(vec![request]).await.map_err(|error| Unsigned::Unavailable(error.detail))?;
+    let results = signer
+        .sign(vec![request])
+        .await
+        .map_err(|error| Unsigned::Unavailable(error.detail))?;
     match results.into_iter().next().and_then(|result| result.kind) {
         Some(sign_result::Kind::Fields(fields)) => Ok(fields),
         Some(sign_result::Kind::Error(error)) => Err(match error.kind() {
             SignErrorKind::NoKey | SignErrorKind::Invalid => Unsigned::Refused(error.detail),
-            SignErrorKind::Temporary | SignErrorKind::Unspecified => Unsigned::Unavailable(error.detail),
+            SignErrorKind::Temporary | SignErrorKind::Unspecified => {
+                Unsigned::Unavailable(error.detail)
+            }
         }),
         None => Err(Unsigned::Unavailable("the signer gave no answer".into())),
     }
@@ -37,13 +42,24 @@ mod tests {
 
     impl Sign for Scripted {
         fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>> {
-            let error = |kind: SignErrorKind, detail: &str| sign_result::Kind::Error(SignError { kind: kind.into(), detail: detail.into() });
+            let error = |kind: SignErrorKind, detail: &str| {
+                sign_result::Kind::Error(SignError {
+                    kind: kind.into(),
+                    detail: detail.into(),
+                })
+            };
             Box::pin(async move {
                 let kind = match requests[0].domain.as_str() {
-                    "down.example" => return Err(CallError { detail: "down".into() }),
+                    "down.example" => {
+                        return Err(CallError {
+                            detail: "down".into(),
+                        });
+                    }
                     "none.example" => error(SignErrorKind::NoKey, "no key for none.example"),
                     "busy.example" => error(SignErrorKind::Temporary, "overloaded"),
-                    domain => sign_result::Kind::Fields(format!("DKIM-Signature: d={domain}\r\n").into()),
+                    domain => {
+                        sign_result::Kind::Fields(format!("DKIM-Signature: d={domain}\r\n").into())
+                    }
                 };
                 Ok(vec![SignResult { kind: Some(kind) }])
             })
@@ -52,10 +68,31 @@ mod tests {
 
     #[tokio::test]
     async fn what_only_somebody_can_change_is_told_from_what_passes() {
-        let of = async |domain: &str| sign(&Scripted, SignRequest { domain: domain.into(), ..SignRequest::default() }).await;
-        assert_eq!(of("a.example").await.unwrap(), "DKIM-Signature: d=a.example\r\n");
-        assert_eq!(of("none.example").await, Err(Unsigned::Refused("no key for none.example".into())));
-        assert_eq!(of("busy.example").await, Err(Unsigned::Unavailable("overloaded".into())));
-        assert_eq!(of("down.example").await, Err(Unsigned::Unavailable("down".into())));
+        let of = async |domain: &str| {
+            sign(
+                &Scripted,
+                SignRequest {
+                    domain: domain.into(),
+                    ..SignRequest::default()
+                },
+            )
+            .await
+        };
+        assert_eq!(
+            of("a.example").await.unwrap(),
+            "DKIM-Signature: d=a.example\r\n"
+        );
+        assert_eq!(
+            of("none.example").await,
+            Err(Unsigned::Refused("no key for none.example".into()))
+        );
+        assert_eq!(
+            of("busy.example").await,
+            Err(Unsigned::Unavailable("overloaded".into()))
+        );
+        assert_eq!(
+            of("down.example").await,
+            Err(Unsigned::Unavailable("down".into()))
+        );
     }
 }

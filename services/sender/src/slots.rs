@@ -50,7 +50,13 @@ pub(crate) struct Lease<C = Connection> {
 
 impl<C> Slots<C> {
     pub fn new(outbox: Arc<Outbox>) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new(State { slots: HashMap::new(), ending: false }), outbox })
+        Arc::new(Self {
+            state: Mutex::new(State {
+                slots: HashMap::new(),
+                ending: false,
+            }),
+            outbox,
+        })
     }
 
     /// Waits for the turn on a slot. Its connection may be idle for `most_idle` afterwards.
@@ -67,7 +73,9 @@ impl<C> Slots<C> {
             slot.waiting.push_back(waiter);
             turn
         };
-        let mut lease = turn.await.expect("a busy slot lives until nobody waits for it");
+        let mut lease = turn
+            .await
+            .expect("a busy slot lives until nobody waits for it");
         lease.most_idle = most_idle;
         lease
     }
@@ -87,15 +95,28 @@ impl<C> Slots<C> {
     /// Connections that were idle for too long come out, to be closed.
     pub fn expire(self: &Arc<Self>, now: Instant) -> Vec<Lease<C>> {
         let mut state = self.lock();
-        let expired = |slot: &Slot<C>| slot.idle.as_ref().is_some_and(|idle| now.duration_since(idle.since) >= idle.most);
-        state.slots.iter_mut().filter(|(_, slot)| expired(slot)).filter_map(|(key, slot)| self.take_idle(*key, slot)).collect()
+        let expired = |slot: &Slot<C>| {
+            slot.idle
+                .as_ref()
+                .is_some_and(|idle| now.duration_since(idle.since) >= idle.most)
+        };
+        state
+            .slots
+            .iter_mut()
+            .filter(|(_, slot)| expired(slot))
+            .filter_map(|(key, slot)| self.take_idle(*key, slot))
+            .collect()
     }
 
     /// From now on no connection is kept; the idle ones come out, to be closed.
     pub fn end(self: &Arc<Self>) -> Vec<Lease<C>> {
         let mut state = self.lock();
         state.ending = true;
-        state.slots.iter_mut().filter_map(|(key, slot)| self.take_idle(*key, slot)).collect()
+        state
+            .slots
+            .iter_mut()
+            .filter_map(|(key, slot)| self.take_idle(*key, slot))
+            .collect()
     }
 
     fn take_idle(self: &Arc<Self>, key: SlotKey, slot: &mut Slot<C>) -> Option<Lease<C>> {
@@ -104,13 +125,28 @@ impl<C> Slots<C> {
         Some(self.lent(key, Some(idle.connection), idle.most))
     }
 
-    fn lent(self: &Arc<Self>, key: SlotKey, connection: Option<C>, most_idle: Duration) -> Lease<C> {
-        Lease { slots: Some(self.clone()), key, most_idle, connection }
+    fn lent(
+        self: &Arc<Self>,
+        key: SlotKey,
+        connection: Option<C>,
+        most_idle: Duration,
+    ) -> Lease<C> {
+        Lease {
+            slots: Some(self.clone()),
+            key,
+            most_idle,
+            connection,
+        }
     }
 
     /// Gives the slot to the next, keeps the connection for later, or says that the slot is free. A
     /// connection that must not be kept comes out again, to be closed.
-    fn free(self: &Arc<Self>, key: SlotKey, mut connection: Option<C>, most_idle: Duration) -> Option<Lease<C>> {
+    fn free(
+        self: &Arc<Self>,
+        key: SlotKey,
+        mut connection: Option<C>,
+        most_idle: Duration,
+    ) -> Option<Lease<C>> {
         let mut state = self.lock();
         let keep = !state.ending;
         let slot = state.slots.get_mut(&key)?;
@@ -127,7 +163,11 @@ impl<C> Slots<C> {
         match connection {
             Some(connection) if keep && !slot.close => {
                 slot.busy = false;
-                slot.idle = Some(Idle { connection, since: Instant::now(), most: most_idle });
+                slot.idle = Some(Idle {
+                    connection,
+                    since: Instant::now(),
+                    most: most_idle,
+                });
                 None
             }
             Some(connection) => Some(self.lent(key, Some(connection), most_idle)),
@@ -147,7 +187,9 @@ impl<C> Slots<C> {
     }
 
     fn say_free(&self, (lane, slot): SlotKey) {
-        self.outbox.push(SenderItem { kind: Some(sender_item::Kind::SlotClosed(SlotClosed { lane, slot })) });
+        self.outbox.push(SenderItem {
+            kind: Some(sender_item::Kind::SlotClosed(SlotClosed { lane, slot })),
+        });
     }
 
     fn lock(&self) -> MutexGuard<'_, State<C>> {
@@ -157,7 +199,12 @@ impl<C> Slots<C> {
 
 impl<C> Slot<C> {
     fn new() -> Self {
-        Self { idle: None, busy: false, close: false, waiting: VecDeque::new() }
+        Self {
+            idle: None,
+            busy: false,
+            close: false,
+            waiting: VecDeque::new(),
+        }
     }
 }
 

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use mail::MessageId;
 use proto::dispatch::scheduler_item::Kind;
-use proto::dispatch::{Assignment, DeliveryRef, Draining, Hello, Refused, ReturnReason, SchedulerItem, SenderFrame, SenderItem, sender_item};
+use proto::dispatch::{
+    Assignment, DeliveryRef, Draining, Hello, Refused, ReturnReason, SchedulerItem, SenderFrame,
+    SenderItem, sender_item,
+};
 use proto::{Attached, Dispatch};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::attempt::{StreamId, returned_item};
 use crate::delivery::{Delivery, Tools};
 use crate::desk::{Desk, Hold};
 use crate::lane::Lane;
-use crate::ledger::{StreamId, returned_item};
 use crate::outbox::Outbox;
 use crate::slots::{Lease, Slots};
 
@@ -92,10 +95,21 @@ impl Stream {
     async fn run(mut self, attached: Attached, end: &CancellationToken) {
         let Attached { frames, mut events } = attached;
         let sender = self.sender.clone();
-        let inventory = sender.desk.attach(self.id, sender.credit, self.outbox.clone());
+        let inventory = sender
+            .desk
+            .attach(self.id, sender.credit, self.outbox.clone());
         // Every source: which ones this host has is not known beforehand, binding tells.
-        let hello = Hello { sender_id: sender.sender_id.clone(), sources: Vec::new(), credit: sender.credit, inventory };
-        let first = SenderFrame { items: vec![SenderItem { kind: Some(sender_item::Kind::Hello(hello)) }] };
+        let hello = Hello {
+            sender_id: sender.sender_id.clone(),
+            sources: Vec::new(),
+            credit: sender.credit,
+            inventory,
+        };
+        let first = SenderFrame {
+            items: vec![SenderItem {
+                kind: Some(sender_item::Kind::Hello(hello)),
+            }],
+        };
         sender.tools.metrics.streams.inc();
         if frames.send(first).await.is_ok() {
             let mut sweep = tokio::time::interval(SWEEP);
@@ -133,7 +147,9 @@ impl Stream {
     fn obey(&mut self, item: SchedulerItem, received: Instant) {
         let desk = &self.sender.desk;
         match item.kind {
-            Some(Kind::Welcome(welcome)) => tracing::info!(scheduler = welcome.scheduler_id, "attached"),
+            Some(Kind::Welcome(welcome)) => {
+                tracing::info!(scheduler = welcome.scheduler_id, "attached")
+            }
             Some(Kind::Lane(lane)) => {
                 let id = lane.id;
                 match Lane::try_from(lane) {
@@ -147,7 +163,12 @@ impl Stream {
             Some(Kind::Assignment(assignment)) => self.assignment(assignment),
             Some(Kind::Permit(permit)) => {
                 if let Some(delivery) = &permit.delivery {
-                    desk.permit(self.id, delivery, Duration::from_millis(permit.valid_ms.into()), received);
+                    desk.permit(
+                        self.id,
+                        delivery,
+                        Duration::from_millis(permit.valid_ms.into()),
+                        received,
+                    );
                 }
             }
             Some(Kind::ReportStored(stored)) => {
@@ -160,7 +181,10 @@ impl Stream {
                     lease.quit();
                 }
             }
-            Some(Kind::Refused(Refused { delivery: Some(delivery), reason })) => {
+            Some(Kind::Refused(Refused {
+                delivery: Some(delivery),
+                reason,
+            })) => {
                 tracing::warn!(message = %message_of(&delivery), reason, "refused by the scheduler");
                 desk.refused(&delivery);
             }
@@ -171,9 +195,12 @@ impl Stream {
 
     fn assignment(&mut self, mut assignment: Assignment) {
         let slot = (assignment.lane, assignment.slot);
-        let Some(delivery) = assignment.delivery.take() else { return };
+        let Some(delivery) = assignment.delivery.take() else {
+            return;
+        };
         let refuse = |delivery: DeliveryRef, detail: &str| {
-            self.outbox.push(returned_item(delivery, ReturnReason::Unspecified, detail));
+            self.outbox
+                .push(returned_item(delivery, ReturnReason::Unspecified, detail));
             self.slots.not_taken(slot);
         };
         let Some(lane) = self.lanes.get(&assignment.lane).cloned() else {
@@ -201,5 +228,6 @@ impl Stream {
 }
 
 fn message_of(delivery: &DeliveryRef) -> String {
-    MessageId::try_from(&delivery.message_id[..]).map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
+    MessageId::try_from(&delivery.message_id[..])
+        .map_or_else(|_| "unknown".to_owned(), |id| id.to_string())
 }

@@ -34,13 +34,22 @@ impl MailHosts {
                 hosts.push(record);
             }
         }
-        (!hosts.is_empty()).then_some(Self { hosts, implicit: false })
+        (!hosts.is_empty()).then_some(Self {
+            hosts,
+            implicit: false,
+        })
     }
 
     /// The domain itself, without MX record.
     pub(crate) fn implicit(domain: &mail::Domain) -> Self {
-        let host = MailHost { preference: 0, name: domain.as_str().into() };
-        Self { hosts: vec![host], implicit: true }
+        let host = MailHost {
+            preference: 0,
+            name: domain.as_str().into(),
+        };
+        Self {
+            hosts: vec![host],
+            implicit: true,
+        }
     }
 
     /// Name of the site: the same for all domains with the same set of hosts, whatever their
@@ -53,7 +62,12 @@ impl MailHosts {
         if list.len() <= LONGEST_LIST {
             return list;
         }
-        format!("{}+{}#{:016x}", names[0], names.len() - 1, fnv1a(list.as_bytes()))
+        format!(
+            "{}+{}#{:016x}",
+            names[0],
+            names.len() - 1,
+            fnv1a(list.as_bytes())
+        )
     }
 }
 
@@ -69,20 +83,39 @@ mod tests {
     use super::*;
 
     fn host(preference: u16, name: &str) -> MailHost {
-        MailHost { preference, name: name.into() }
+        MailHost {
+            preference,
+            name: name.into(),
+        }
     }
 
     #[test]
     fn hosts_are_ordered_by_preference_and_each_is_kept_once() {
-        let hosts = MailHosts::from_records(vec![host(20, "b.example"), host(10, "c.example"), host(30, "c.example"), host(10, "a.example")]).unwrap();
-        assert_eq!(hosts.hosts, [host(10, "a.example"), host(10, "c.example"), host(20, "b.example")]);
+        let hosts = MailHosts::from_records(vec![
+            host(20, "b.example"),
+            host(10, "c.example"),
+            host(30, "c.example"),
+            host(10, "a.example"),
+        ])
+        .unwrap();
+        assert_eq!(
+            hosts.hosts,
+            [
+                host(10, "a.example"),
+                host(10, "c.example"),
+                host(20, "b.example")
+            ]
+        );
         assert!(!hosts.implicit);
         assert_eq!(MailHosts::from_records(Vec::new()), None);
     }
 
     #[test]
     fn only_the_twenty_most_preferred_are_kept() {
-        let many = (0..500).rev().map(|n| host(n, &format!("mx{n}.example"))).collect();
+        let many = (0..500)
+            .rev()
+            .map(|n| host(n, &format!("mx{n}.example")))
+            .collect();
         let hosts = MailHosts::from_records(many).unwrap().hosts;
         assert_eq!(hosts.len(), 20);
         assert_eq!(hosts.last().unwrap().preference, 19);
@@ -90,8 +123,10 @@ mod tests {
 
     #[test]
     fn the_site_does_not_depend_on_preferences() {
-        let one = MailHosts::from_records(vec![host(10, "a.example"), host(20, "b.example")]).unwrap();
-        let other = MailHosts::from_records(vec![host(20, "a.example"), host(10, "b.example")]).unwrap();
+        let one =
+            MailHosts::from_records(vec![host(10, "a.example"), host(20, "b.example")]).unwrap();
+        let other =
+            MailHosts::from_records(vec![host(20, "a.example"), host(10, "b.example")]).unwrap();
         assert_eq!(one.site(), "a.example,b.example");
         assert_eq!(one.site(), other.site());
     }
@@ -99,11 +134,25 @@ mod tests {
     #[test]
     fn long_sites_are_shortened_and_stay_distinct() {
         let of = |count: usize| {
-            let records = (0..count).map(|n| host(1, &format!("a-rather-long-host-name-{n:02}.mail.example.com"))).collect();
+            let records = (0..count)
+                .map(|n| {
+                    host(
+                        1,
+                        &format!("a-rather-long-host-name-{n:02}.mail.example.com"),
+                    )
+                })
+                .collect();
             MailHosts::from_records(records).unwrap().site()
         };
-        assert!(of(6).starts_with("a-rather-long-host-name-00.mail.example.com+5#"), "{}", of(6));
-        assert_eq!(of(6).len(), "a-rather-long-host-name-00.mail.example.com+5#".len() + 16);
+        assert!(
+            of(6).starts_with("a-rather-long-host-name-00.mail.example.com+5#"),
+            "{}",
+            of(6)
+        );
+        assert_eq!(
+            of(6).len(),
+            "a-rather-long-host-name-00.mail.example.com+5#".len() + 16
+        );
         assert_ne!(of(6).split('#').next_back(), of(7).split('#').next_back());
         // The names of sites are in stored records: they stay what they are.
         assert_eq!(fnv1a(b"a.example"), fnv1a(b"a.example"));

@@ -14,7 +14,10 @@ pub(crate) struct Memo<K, V> {
 
 impl<K: Eq + Hash + Clone, V: Clone> Memo<K, V> {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { entries: Mutex::new(HashMap::new()), capacity }
+        Self {
+            entries: Mutex::new(HashMap::new()),
+            capacity,
+        }
     }
 
     pub(crate) fn get<Q>(&self, key: &Q, now: Instant) -> Option<V>
@@ -22,14 +25,23 @@ impl<K: Eq + Hash + Clone, V: Clone> Memo<K, V> {
         K: std::borrow::Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        let entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        entries.get(key).filter(|(until, _)| now < *until).map(|(_, value)| value.clone())
+        let entries = self
+            .entries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        entries
+            .get(key)
+            .filter(|(until, _)| now < *until)
+            .map(|(_, value)| value.clone())
     }
 
     /// When full, what has ended goes; when that is not enough, everything: a miss costs a question
     /// to a resolver that has the answer in its cache.
     pub(crate) fn put(&self, key: K, value: V, until: Instant, now: Instant) {
-        let mut entries = self.entries.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut entries = self
+            .entries
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if entries.len() >= self.capacity && !entries.contains_key(&key) {
             entries.retain(|_, (until, _)| now < *until);
             if entries.len() >= self.capacity {

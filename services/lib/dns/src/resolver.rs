@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
 use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use mail::Domain;
@@ -94,11 +94,14 @@ pub struct Resolver {
     inner: Arc<Inner>,
 }
 
+/// As it is kept.
+type Answer<T> = Result<Arc<T>, Error>;
+
 struct Inner {
     dns: TokioResolver,
     places: Semaphore,
-    mail_hosts: Memo<Domain, Result<Arc<MailHosts>, Error>>,
-    addresses: Memo<(Box<str>, Family), Result<Arc<[IpAddr]>, Error>>,
+    mail_hosts: Memo<Domain, Answer<MailHosts>>,
+    addresses: Memo<(Box<str>, Family), Answer<[IpAddr]>>,
 }
 
 impl Resolver {
@@ -106,10 +109,15 @@ impl Resolver {
     /// `/etc/resolv.conf`. Fails when that can't be read.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, Error> {
         let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| Error::Temporary(format!("the system's resolver configuration: {error}")))?
+            TokioResolver::builder_tokio().map_err(|error| {
+                Error::Temporary(format!("the system's resolver configuration: {error}"))
+            })?
         } else {
             let servers = servers.iter().map(name_server).collect();
-            TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), TokioRuntimeProvider::default())
+            TokioResolver::builder_with_config(
+                ResolverConfig::from_name_servers(servers),
+                TokioRuntimeProvider::default(),
+            )
         };
         let options = builder.options_mut();
         options.timeout = TRY_TIMEOUT;
@@ -118,7 +126,9 @@ impl Resolver {
         options.max_active_requests = MOST_QUESTIONS * 2;
         options.positive_max_ttl = Some(LONGEST_KEPT);
         options.negative_max_ttl = Some(Duration::from_secs(300));
-        let dns = builder.build().map_err(|error| Error::Temporary(format!("the resolver can't be set up: {error}")))?;
+        let dns = builder
+            .build()
+            .map_err(|error| Error::Temporary(format!("the resolver can't be set up: {error}")))?;
         Ok(Self {
             inner: Arc::new(Inner {
                 dns,
@@ -136,7 +146,9 @@ impl Resolver {
             return known;
         }
         let (found, until) = self.find_mail_hosts(domain).await;
-        self.inner.mail_hosts.put(domain.clone(), found.clone(), until, Instant::now());
+        self.inner
+            .mail_hosts
+            .put(domain.clone(), found.clone(), until, Instant::now());
         found
     }
 
@@ -148,7 +160,9 @@ impl Resolver {
             return known;
         }
         let (found, until) = self.find_addresses(host, family).await;
-        self.inner.addresses.put(key, found.clone(), until, Instant::now());
+        self.inner
+            .addresses
+            .put(key, found.clone(), until, Instant::now());
         found
     }
 
@@ -162,11 +176,16 @@ impl Resolver {
         let mut records = Vec::new();
         let (mut null, mut invalid) = (false, false);
         for record in lookup.answers() {
-            let RData::MX(mx) = &record.data else { continue };
+            let RData::MX(mx) = &record.data else {
+                continue;
+            };
             if mx.exchange.is_root() {
                 null = true;
             } else if let Ok(name) = Domain::parse(&mx.exchange.to_ascii()) {
-                records.push(MailHost { preference: mx.preference, name: name.as_str().into() });
+                records.push(MailHost {
+                    preference: mx.preference,
+                    name: name.as_str().into(),
+                });
             } else {
                 invalid = true;
             }
@@ -179,14 +198,21 @@ impl Resolver {
         }
     }
 
-    async fn fall_back_to_address(&self, domain: &Domain) -> (Result<Arc<MailHosts>, Error>, Instant) {
+    async fn fall_back_to_address(
+        &self,
+        domain: &Domain,
+    ) -> (Result<Arc<MailHosts>, Error>, Instant) {
         match self.find_addresses(domain.as_str(), Family::Any).await {
             (Ok(_), until) => (Ok(Arc::new(MailHosts::implicit(domain))), until),
             (Err(error), until) => (Err(error), until),
         }
     }
 
-    async fn find_addresses(&self, host: &str, family: Family) -> (Result<Arc<[IpAddr]>, Error>, Instant) {
+    async fn find_addresses(
+        &self,
+        host: &str,
+        family: Family,
+    ) -> (Result<Arc<[IpAddr]>, Error>, Instant) {
         let asked: &[RecordType] = match family {
             Family::Any => &[RecordType::A, RecordType::AAAA],
             Family::V4 => &[RecordType::A],
@@ -200,11 +226,13 @@ impl Resolver {
                 Ok(lookup) => {
                     let kept = kept_until(&lookup);
                     until = Some(until.map_or(kept, |until| until.min(kept)));
-                    addresses.extend(lookup.answers().iter().filter_map(|record| match &record.data {
-                        RData::A(a) => Some(IpAddr::V4(a.0)),
-                        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-                        _ => None,
-                    }));
+                    addresses.extend(lookup.answers().iter().filter_map(
+                        |record| match &record.data {
+                            RData::A(a) => Some(IpAddr::V4(a.0)),
+                            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+                            _ => None,
+                        },
+                    ));
                 }
                 Err(Failure::NoRecords) => {}
                 // The name does not exist: there is no other type to ask for.
@@ -214,7 +242,10 @@ impl Resolver {
         }
         addresses.truncate(MOST_ADDRESSES);
         match (addresses.is_empty(), failed) {
-            (false, None) => (Ok(addresses.into()), until.unwrap_or_else(|| Instant::now() + NEGATIVE_KEPT)),
+            (false, None) => (
+                Ok(addresses.into()),
+                until.unwrap_or_else(|| Instant::now() + NEGATIVE_KEPT),
+            ),
             // One family failed: use the other, but not for long.
             (false, Some(_)) => (Ok(addresses.into()), Instant::now() + FAILURE_KEPT),
             (true, None) => ended(Error::NoSuchDomain),
@@ -226,12 +257,19 @@ impl Resolver {
         let mut name = Name::from_ascii(name).map_err(|_| Failure::NoSuchName)?;
         name.set_fqdn(true);
         let question = async {
-            let _place = self.inner.places.acquire().await.expect("the semaphore is never closed");
+            let _place = self
+                .inner
+                .places
+                .acquire()
+                .await
+                .expect("the semaphore is never closed");
             self.inner.dns.lookup(name, record_type).await
         };
         match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
             Ok(answer) => answer.map_err(Failure::from),
-            Err(_) => Err(Failure::Temporary(format!("{record_type} lookup timed out"))),
+            Err(_) => Err(Failure::Temporary(format!(
+                "{record_type} lookup timed out"
+            ))),
         }
     }
 }
@@ -251,7 +289,9 @@ impl From<NetError> for Failure {
                 ResponseCode::NoError => Self::NoRecords,
                 code => Self::Temporary(format!("DNS lookup failed: {code}")),
             },
-            NetError::Dns(DnsError::ResponseCode(code)) => Self::Temporary(format!("DNS lookup failed: {code}")),
+            NetError::Dns(DnsError::ResponseCode(code)) => {
+                Self::Temporary(format!("DNS lookup failed: {code}"))
+            }
             other => Self::Temporary(format!("DNS lookup failed: {other}")),
         }
     }
@@ -267,7 +307,11 @@ impl From<Failure> for Error {
 }
 
 fn ended<T>(error: Error) -> (Result<T, Error>, Instant) {
-    let kept = if error.is_permanent() { NEGATIVE_KEPT } else { FAILURE_KEPT };
+    let kept = if error.is_permanent() {
+        NEGATIVE_KEPT
+    } else {
+        FAILURE_KEPT
+    };
     (Err(error), Instant::now() + kept)
 }
 

@@ -53,32 +53,65 @@ pub(crate) enum Unfit {
 }
 
 /// The recipients that an assignment names, which share return path and header variant.
-pub(crate) fn recipients<'a>(entry: &'a IndexEntry, ordinals: &[u32]) -> Result<Vec<&'a Recipient>, Unfit> {
+pub(crate) fn recipients<'a>(
+    entry: &'a IndexEntry,
+    ordinals: &[u32],
+) -> Result<Vec<&'a Recipient>, Unfit> {
     let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
-    let find = |ordinal: &u32| envelope.recipients.get(*ordinal as usize).ok_or(Unfit::NoSuchRecipient(*ordinal));
+    let find = |ordinal: &u32| {
+        envelope
+            .recipients
+            .get(*ordinal as usize)
+            .ok_or(Unfit::NoSuchRecipient(*ordinal))
+    };
     let found: Vec<&Recipient> = ordinals.iter().map(find).collect::<Result<_, _>>()?;
-    let same = |other: &&Recipient| other.return_path == found[0].return_path && other.header_variant == found[0].header_variant;
-    if found.iter().all(same) { Ok(found) } else { Err(Unfit::Mixed) }
+    let same = |other: &&Recipient| {
+        other.return_path == found[0].return_path && other.header_variant == found[0].header_variant
+    };
+    if found.iter().all(same) {
+        Ok(found)
+    } else {
+        Err(Unfit::Mixed)
+    }
 }
 
 /// Header fields that are put before the message for these recipients.
 pub(crate) fn variant(entry: &IndexEntry, recipients: &[&Recipient]) -> Result<Bytes, Unfit> {
-    match recipients.first().map_or(0, |recipient| recipient.header_variant) {
+    match recipients
+        .first()
+        .map_or(0, |recipient| recipient.header_variant)
+    {
         0 => Ok(Bytes::new()),
-        number => entry.header_variants.get(number as usize - 1).cloned().ok_or(Unfit::NoSuchVariant(number)),
+        number => entry
+            .header_variants
+            .get(number as usize - 1)
+            .cloned()
+            .ok_or(Unfit::NoSuchVariant(number)),
     }
 }
 
 impl Mail {
-    pub fn new(entry: &IndexEntry, ordinals: &[u32], signatures: Bytes, content: Bytes, room: Option<OwnedSemaphorePermit>) -> Result<Self, Unfit> {
+    pub fn new(
+        entry: &IndexEntry,
+        ordinals: &[u32],
+        signatures: Bytes,
+        content: Bytes,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<Self, Unfit> {
         let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
         if envelope.require_tls {
             return Err(Unfit::RequireTls);
         }
         let chosen = recipients(entry, ordinals)?;
         let variant = variant(entry, &chosen)?;
-        let own_path = chosen.first().map_or("", |recipient| recipient.return_path.as_str());
-        let return_path = match if own_path.is_empty() { envelope.return_path.as_str() } else { own_path } {
+        let own_path = chosen
+            .first()
+            .map_or("", |recipient| recipient.return_path.as_str());
+        let return_path = match if own_path.is_empty() {
+            envelope.return_path.as_str()
+        } else {
+            own_path
+        } {
             "" => None,
             text => Some(Address::parse(text).map_err(|_| Unfit::Address)?),
         };
@@ -88,7 +121,11 @@ impl Mail {
                 notify: Notify::from_bits(recipient.notify).unwrap_or_default(),
                 orcpt: OriginalRecipient::parse(&recipient.orcpt),
             };
-            Ok(MailRecipient { ordinal: *ordinal, address, params })
+            Ok(MailRecipient {
+                ordinal: *ordinal,
+                address,
+                params,
+            })
         };
         let head = if variant.is_empty() {
             signatures
@@ -100,7 +137,11 @@ impl Mail {
         };
         Ok(Self {
             return_path,
-            recipients: ordinals.iter().zip(&chosen).map(recipient).collect::<Result<_, Unfit>>()?,
+            recipients: ordinals
+                .iter()
+                .zip(&chosen)
+                .map(recipient)
+                .collect::<Result<_, Unfit>>()?,
             eight_bit: envelope.body() == Body::EightBit,
             smtputf8: envelope.smtputf8,
             ret: match envelope.ret() {
@@ -123,14 +164,23 @@ impl Mail {
 
     /// Why this host can't take the message, whatever is said to it.
     pub(super) fn obstacle(&self, capabilities: Capabilities) -> Option<Reply> {
-        (self.smtputf8 && !capabilities.smtputf8 && self.needs_smtputf8())
-            .then(|| own_words(Stage::Mail, 553, "5.6.7", "the host does not take internationalized mail (SMTPUTF8)"))
+        (self.smtputf8 && !capabilities.smtputf8 && self.needs_smtputf8()).then(|| {
+            own_words(
+                Stage::Mail,
+                553,
+                "5.6.7",
+                "the host does not take internationalized mail (SMTPUTF8)",
+            )
+        })
     }
 
     fn needs_smtputf8(&self) -> bool {
         let needs = |address: &Address| address.needs_smtputf8();
         self.return_path.as_ref().is_some_and(needs)
-            || self.recipients.iter().any(|recipient| needs(&recipient.address))
+            || self
+                .recipients
+                .iter()
+                .any(|recipient| needs(&recipient.address))
             || !self.head.is_ascii()
             || !self.content[..self.header_length].is_ascii()
     }
@@ -140,7 +190,8 @@ impl Mail {
     pub(super) fn write_mail(&self, capabilities: Capabilities, out: &mut Vec<u8>) {
         let params = MailParams {
             size: capabilities.size.then_some(self.size() as u64),
-            body: (self.eight_bit && capabilities.eight_bit_mime).then_some(smtp::Body::EightBitMime),
+            body: (self.eight_bit && capabilities.eight_bit_mime)
+                .then_some(smtp::Body::EightBitMime),
             smtputf8: self.smtputf8 && capabilities.smtputf8,
             ret: self.ret.filter(|_| capabilities.dsn),
             envid: self.envid.clone().filter(|_| capabilities.dsn),
@@ -150,7 +201,12 @@ impl Mail {
     }
 
     /// Appends RCPT for one of the recipients.
-    pub(super) fn write_rcpt(&self, recipient: &MailRecipient, capabilities: Capabilities, out: &mut Vec<u8>) {
+    pub(super) fn write_rcpt(
+        &self,
+        recipient: &MailRecipient,
+        capabilities: Capabilities,
+        out: &mut Vec<u8>,
+    ) {
         if capabilities.dsn {
             smtp::write::rcpt(out, &recipient.address, &recipient.params);
         } else {
@@ -160,7 +216,8 @@ impl Mail {
 
     /// The content as it goes out, without the final dot; not copied when no line begins with a dot.
     pub(super) fn wire(&self) -> (Bytes, Bytes) {
-        if DataEncoder::passes_unchanged(&self.head) && DataEncoder::passes_unchanged(&self.content) {
+        if DataEncoder::passes_unchanged(&self.head) && DataEncoder::passes_unchanged(&self.content)
+        {
             return (self.head.clone(), self.content.clone());
         }
         let mut encoder = DataEncoder::new();

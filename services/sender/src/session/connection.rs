@@ -148,14 +148,23 @@ impl Connection {
     }
 
     /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without progress.
-    pub(super) async fn send_content(&mut self, content: &mut impl Buf, silence: Duration, until: Option<Instant>) -> Result<(), Broken> {
+    pub(super) async fn send_content(
+        &mut self,
+        content: &mut impl Buf,
+        silence: Duration,
+        until: Option<Instant>,
+    ) -> Result<(), Broken> {
         while content.has_remaining() {
             let patience = Instant::now() + silence;
             let patience = until.map_or(patience, |until| patience.min(until));
-            timeout_at(patience, self.io.write_buf(content)).await.map_err(|_| Broken::TimedOut)??;
+            timeout_at(patience, self.io.write_buf(content))
+                .await
+                .map_err(|_| Broken::TimedOut)??;
         }
         if self.is_tls() {
-            timeout_at(Instant::now() + silence, self.io.flush()).await.map_err(|_| Broken::TimedOut)??;
+            timeout_at(Instant::now() + silence, self.io.flush())
+                .await
+                .map_err(|_| Broken::TimedOut)??;
         }
         Ok(())
     }
@@ -170,7 +179,9 @@ impl Connection {
                     return Ok(item?);
                 }
             }
-            let read = timeout_at(until, self.io.read(&mut self.input)).await.map_err(|_| Broken::TimedOut)??;
+            let read = timeout_at(until, self.io.read(&mut self.input))
+                .await
+                .map_err(|_| Broken::TimedOut)??;
             if read == 0 {
                 return Err(Broken::Closed);
             }
@@ -187,7 +198,8 @@ impl Connection {
         let mut octet = [0];
         let mut buffer = ReadBuf::new(&mut octet);
         // The readiness is asked for again by the next reply, so nobody needs to be woken.
-        let polled = Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
+        let polled =
+            Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer);
         matches!(polled, Poll::Pending)
     }
 
@@ -202,7 +214,11 @@ impl Connection {
     }
 
     /// Sends one command that `write` wrote into `output`, and reads its reply.
-    pub(super) async fn exchange(&mut self, write: impl FnOnce(&mut Vec<u8>), until: Instant) -> Result<Reply, Broken> {
+    pub(super) async fn exchange(
+        &mut self,
+        write: impl FnOnce(&mut Vec<u8>),
+        until: Instant,
+    ) -> Result<Reply, Broken> {
         self.output.clear();
         write(&mut self.output);
         self.send(until).await?;

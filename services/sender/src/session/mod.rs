@@ -23,12 +23,20 @@ fn reported(stage: Stage, reply: &smtp::Reply) -> Reply {
     Reply {
         stage: stage.into(),
         code: reply.code.into(),
-        enhanced: reply.enhanced.map(|enhanced| enhanced.to_string()).unwrap_or_default(),
+        enhanced: reply
+            .enhanced
+            .map(|enhanced| enhanced.to_string())
+            .unwrap_or_default(),
         text: reply.text(REPORTED_TEXT),
     }
 }
 
 /// What went wrong without a reply, or what this side says itself.
 pub(crate) fn own_words(stage: Stage, code: u32, enhanced: &str, text: &str) -> Reply {
-    Reply { stage: stage.into(), code, enhanced: enhanced.into(), text: text[..text.floor_char_boundary(REPORTED_TEXT)].into() }
+    Reply {
+        stage: stage.into(),
+        code,
+        enhanced: enhanced.into(),
+        text: text[..text.floor_char_boundary(REPORTED_TEXT)].into(),
+    }
 }

@@ -37,7 +37,11 @@ pub(crate) enum OpenFailure {
     /// The MX hosts of the domain are not those of the lane's site: the other site's name.
     SiteChanged(String),
     /// The last that was tried.
-    Failed { reply: Reply, host: String, address: Option<IpAddr> },
+    Failed {
+        reply: Reply,
+        host: String,
+        address: Option<IpAddr>,
+    },
 }
 
 /// Where the mail of a domain goes on a lane.
@@ -65,7 +69,10 @@ struct Failure {
 
 impl Failure {
     fn of(stage: Stage, reply: &smtp::Reply) -> Self {
-        Self { reply: reported(stage, reply), in_handshake: false }
+        Self {
+            reply: reported(stage, reply),
+            in_handshake: false,
+        }
     }
 
     fn broken(stage: Stage, broken: &Broken) -> Self {
@@ -73,16 +80,26 @@ impl Failure {
     }
 
     fn says(stage: Stage, text: &str) -> Self {
-        Self { reply: own_words(stage, 0, "", text), in_handshake: false }
+        Self {
+            reply: own_words(stage, 0, "", text),
+            in_handshake: false,
+        }
     }
 
     fn handshake(text: &str) -> Self {
-        Self { in_handshake: true, ..Self::says(Stage::Starttls, text) }
+        Self {
+            in_handshake: true,
+            ..Self::says(Stage::Starttls, text)
+        }
     }
 }
 
 impl Opener {
-    pub fn new(resolver: Resolver, own_name: String, metrics: Arc<Metrics>) -> Result<Self, rustls::Error> {
+    pub fn new(
+        resolver: Resolver,
+        own_name: String,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, rustls::Error> {
         Ok(Self {
             resolver,
             tls: TlsConnector::from(Arc::new(client_config()?)),
@@ -101,8 +118,10 @@ impl Opener {
         if domain.starts_with('[') {
             return Ok(Way::Fixed(domain.to_owned()));
         }
-        let dns_failed = |code, enhanced: &str, text: &str| failed(own_words(Stage::Dns, code, enhanced, text));
-        let domain = Domain::parse(domain).map_err(|error| dns_failed(550, "5.1.2", &error.to_string()))?;
+        let dns_failed =
+            |code, enhanced: &str, text: &str| failed(own_words(Stage::Dns, code, enhanced, text));
+        let domain =
+            Domain::parse(domain).map_err(|error| dns_failed(550, "5.1.2", &error.to_string()))?;
         let hosts = self.resolver.mail_hosts(&domain).await.map_err(|error| {
             let code = match error {
                 dns::Error::NullMx => 556,
@@ -125,8 +144,16 @@ impl Opener {
             Way::Fixed(host) => vec![host.as_str()],
             Way::Mx(hosts) => {
                 let own_names = [self.own_name.as_str(), lane.ehlo.as_str()];
-                in_order(&hosts.hosts, &own_names, || RandomState::new().hash_one(0))
-                    .ok_or_else(|| failed(own_words(Stage::Dns, 554, "5.4.6", "the MX hosts of the domain lead back to this relay")))?
+                in_order(&hosts.hosts, &own_names, || RandomState::new().hash_one(0)).ok_or_else(
+                    || {
+                        failed(own_words(
+                            Stage::Dns,
+                            554,
+                            "5.4.6",
+                            "the MX hosts of the domain lead back to this relay",
+                        ))
+                    },
+                )?
             }
         };
         let mut last = None;
@@ -136,12 +163,19 @@ impl Opener {
             let addresses = match self.addresses(lane, host).await {
                 Ok(addresses) => addresses,
                 Err(reply) => {
-                    last.get_or_insert(OpenFailure::Failed { reply, host: host.to_owned(), address: None });
+                    last.get_or_insert(OpenFailure::Failed {
+                        reply,
+                        host: host.to_owned(),
+                        address: None,
+                    });
                     continue;
                 }
             };
             for address in addresses {
-                if self.unreachable.contains(address, std::time::Instant::now()) {
+                if self
+                    .unreachable
+                    .contains(address, std::time::Instant::now())
+                {
                     put_off.push((host, address));
                 } else if tries < MOST_TRIES {
                     tries += 1;
@@ -158,7 +192,8 @@ impl Opener {
                 Err(failure) => last = Some(failure),
             }
         }
-        Err(last.unwrap_or_else(|| failed(own_words(Stage::Dns, 0, "4.4.4", "no host to connect to"))))
+        Err(last
+            .unwrap_or_else(|| failed(own_words(Stage::Dns, 0, "4.4.4", "no host to connect to"))))
     }
 
     async fn addresses(&self, lane: &Lane, host: &str) -> Result<Vec<IpAddr>, Reply> {
@@ -169,17 +204,37 @@ impl Opener {
                 .resolver
                 .addresses(host, Family::of_source(lane.source_address))
                 .await
-                .map_err(|error| own_words(Stage::Dns, 0, "4.4.3", &format!("address of the host: {error}")))?
+                .map_err(|error| {
+                    own_words(
+                        Stage::Dns,
+                        0,
+                        "4.4.3",
+                        &format!("address of the host: {error}"),
+                    )
+                })?
                 .to_vec(),
         };
-        let usable: Vec<IpAddr> = found.into_iter().filter(|address| lane.allow_private || !is_private_target(*address)).collect();
+        let usable: Vec<IpAddr> = found
+            .into_iter()
+            .filter(|address| lane.allow_private || !is_private_target(*address))
+            .collect();
         if usable.is_empty() {
-            return Err(own_words(Stage::Dns, 0, "4.4.4", "the host has private addresses only, which the route does not allow"));
+            return Err(own_words(
+                Stage::Dns,
+                0,
+                "4.4.4",
+                "the host has private addresses only, which the route does not allow",
+            ));
         }
         Ok(usable)
     }
 
-    async fn try_address(&self, lane: &Lane, host: &str, address: IpAddr) -> Result<Connection, OpenFailure> {
+    async fn try_address(
+        &self,
+        lane: &Lane,
+        host: &str,
+        address: IpAddr,
+    ) -> Result<Connection, OpenFailure> {
         let now = std::time::Instant::now();
         let opportunistic = lane.tls == TlsPolicy::Opportunistic;
         let with_tls = match lane.tls {
@@ -201,15 +256,33 @@ impl Opener {
             if failure.reply.stage() == Stage::Connect {
                 self.unreachable.add(address, now);
             }
-            OpenFailure::Failed { reply: failure.reply, host: host.to_owned(), address: Some(address) }
+            OpenFailure::Failed {
+                reply: failure.reply,
+                host: host.to_owned(),
+                address: Some(address),
+            }
         })
     }
 
-    async fn dial(&self, lane: &Lane, host: &str, address: IpAddr, with_tls: bool) -> Result<Connection, Failure> {
+    async fn dial(
+        &self,
+        lane: &Lane,
+        host: &str,
+        address: IpAddr,
+        with_tls: bool,
+    ) -> Result<Connection, Failure> {
         let address = SocketAddr::new(address, lane.port);
         let stream = connect(lane, address).await?;
-        let mut connection = Connection::new(Io::Plain(stream), host.into(), address, Open::new(&self.metrics.connections));
-        let banner = connection.reply(within(Stage::Banner)).await.map_err(|broken| Failure::broken(Stage::Banner, &broken))?;
+        let mut connection = Connection::new(
+            Io::Plain(stream),
+            host.into(),
+            address,
+            Open::new(&self.metrics.connections),
+        );
+        let banner = connection
+            .reply(within(Stage::Banner))
+            .await
+            .map_err(|broken| Failure::broken(Stage::Banner, &broken))?;
         if banner.code != 220 {
             return Err(Failure::of(Stage::Banner, &banner));
         }
@@ -221,7 +294,10 @@ impl Opener {
         let required = lane.tls == TlsPolicy::Required;
         if !connection.capabilities.starttls {
             if required {
-                return Err(Failure::says(Stage::Starttls, "the host does not offer STARTTLS"));
+                return Err(Failure::says(
+                    Stage::Starttls,
+                    "the host does not offer STARTTLS",
+                ));
             }
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
@@ -229,7 +305,12 @@ impl Opener {
         self.start_tls(connection, &lane.ehlo, required).await
     }
 
-    async fn start_tls(&self, mut connection: Connection, ehlo: &str, required: bool) -> Result<Connection, Failure> {
+    async fn start_tls(
+        &self,
+        mut connection: Connection,
+        ehlo: &str,
+        required: bool,
+    ) -> Result<Connection, Failure> {
         let answer = connection
             .exchange(smtp::write::starttls, within(Stage::Starttls))
             .await
@@ -242,8 +323,11 @@ impl Opener {
             return Ok(connection);
         }
         let (host, address) = (connection.host.clone(), connection.address);
-        let (stream, open) = connection.into_tcp().ok_or_else(|| Failure::handshake("the host spoke before TLS began"))?;
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned()).unwrap_or_else(|_| address.ip().into());
+        let (stream, open) = connection
+            .into_tcp()
+            .ok_or_else(|| Failure::handshake("the host spoke before TLS began"))?;
+        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
+            .unwrap_or_else(|_| address.ip().into());
         let stream = timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, stream))
             .await
             .map_err(|_| Failure::handshake("no TLS handshake in time"))?
@@ -256,32 +340,50 @@ impl Opener {
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
         // handshake is as broken as one that fails in it.
-        greet(&mut connection, ehlo).await.map_err(|failure| Failure { in_handshake: failure.reply.code == 0, ..failure })?;
+        greet(&mut connection, ehlo)
+            .await
+            .map_err(|failure| Failure {
+                in_handshake: failure.reply.code == 0,
+                ..failure
+            })?;
         self.metrics.tls.with_label_values(&[version]).inc();
         Ok(connection)
     }
 }
 
 async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure> {
-    let failed = |what: &str, error: std::io::Error| Failure::says(Stage::Connect, &format!("{what}: {}", error.kind()));
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let failed = |what: &str, error: std::io::Error| {
+        Failure::says(Stage::Connect, &format!("{what}: {}", error.kind()))
+    };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
     let socket = socket.map_err(|error| failed("no socket", error))?;
     if let Some(source) = lane.source_address {
         // Never from another address: its reputation is not the one that the scheduler chose.
-        socket.bind(SocketAddr::new(source, 0)).map_err(|error| failed("the source address can't be used", error))?;
+        socket
+            .bind(SocketAddr::new(source, 0))
+            .map_err(|error| failed("the source address can't be used", error))?;
     }
     let stream = timeout(lane.connect_timeout, socket.connect(address))
         .await
         .map_err(|_| Failure::says(Stage::Connect, "no connection in time"))?
         .map_err(|error| failed("no connection", error))?;
-    stream.set_nodelay(true).map_err(|error| failed("no connection", error))?;
+    stream
+        .set_nodelay(true)
+        .map_err(|error| failed("no connection", error))?;
     Ok(stream)
 }
 
 /// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4).
 async fn greet(connection: &mut Connection, name: &str) -> Result<(), Failure> {
     let broken = |broken: Broken| Failure::broken(Stage::Ehlo, &broken);
-    let answer = connection.exchange(|out| smtp::write::ehlo(out, name), within(Stage::Ehlo)).await.map_err(broken)?;
+    let answer = connection
+        .exchange(|out| smtp::write::ehlo(out, name), within(Stage::Ehlo))
+        .await
+        .map_err(broken)?;
     if answer.is_positive() {
         connection.capabilities = Capabilities::from(&EhloCapabilities::from_reply(&answer));
         return Ok(());
@@ -289,8 +391,15 @@ async fn greet(connection: &mut Connection, name: &str) -> Result<(), Failure> {
     if !answer.is_permanent() {
         return Err(Failure::of(Stage::Ehlo, &answer));
     }
-    let answer = connection.exchange(|out| smtp::write::helo(out, name), within(Stage::Ehlo)).await.map_err(broken)?;
-    if answer.is_positive() { Ok(()) } else { Err(Failure::of(Stage::Ehlo, &answer)) }
+    let answer = connection
+        .exchange(|out| smtp::write::helo(out, name), within(Stage::Ehlo))
+        .await
+        .map_err(broken)?;
+    if answer.is_positive() {
+        Ok(())
+    } else {
+        Err(Failure::of(Stage::Ehlo, &answer))
+    }
 }
 
 fn within(stage: Stage) -> Instant {
@@ -298,5 +407,9 @@ fn within(stage: Stage) -> Instant {
 }
 
 fn failed(reply: Reply) -> OpenFailure {
-    OpenFailure::Failed { reply, host: String::new(), address: None }
+    OpenFailure::Failed {
+        reply,
+        host: String::new(),
+        address: None,
+    }
 }

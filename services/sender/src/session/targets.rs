@@ -7,8 +7,20 @@ use dns::MailHost;
 /// Orders hosts for one connection: by preference, equals at random (RFC 5321 section 5.1). `None` when
 /// the list leads back to ourselves: hosts of our own name, and those no more preferred, are left out
 /// (RFC 5321 section 5.1), and nothing remains.
-pub(super) fn in_order<'a>(hosts: &'a [MailHost], own_names: &[&str], mut random: impl FnMut() -> u64) -> Option<Vec<&'a str>> {
-    let own = hosts.iter().filter(|host| own_names.iter().any(|own| own.eq_ignore_ascii_case(&host.name))).map(|host| host.preference).min();
+pub(super) fn in_order<'a>(
+    hosts: &'a [MailHost],
+    own_names: &[&str],
+    mut random: impl FnMut() -> u64,
+) -> Option<Vec<&'a str>> {
+    let own = hosts
+        .iter()
+        .filter(|host| {
+            own_names
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(&host.name))
+        })
+        .map(|host| host.preference)
+        .min();
     let mut ordered: Vec<(u16, u64, &str)> = hosts
         .iter()
         .filter(|host| own.is_none_or(|own| host.preference < own))
@@ -20,7 +32,10 @@ pub(super) fn in_order<'a>(hosts: &'a [MailHost], own_names: &[&str], mut random
 
 /// The address that a host name, an address literal (`[192.0.2.1]`, `[IPv6:2001:db8::1]`) or a bare address names by itself.
 pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    let inner = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    let inner = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .unwrap_or(host);
     let inner = match inner.get(..5) {
         Some(tag) if tag.eq_ignore_ascii_case("IPv6:") => &inner[5..],
         _ => inner,
@@ -33,7 +48,12 @@ mod tests {
     use super::*;
 
     fn hosts(list: &[(u16, &str)]) -> Vec<MailHost> {
-        list.iter().map(|(preference, name)| MailHost { preference: *preference, name: (*name).into() }).collect()
+        list.iter()
+            .map(|(preference, name)| MailHost {
+                preference: *preference,
+                name: (*name).into(),
+            })
+            .collect()
     }
 
     #[test]
@@ -43,7 +63,9 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..50 {
             let order = in_order(&hosts, &[], || {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 seed >> 33
             })
             .unwrap();
@@ -55,15 +77,33 @@ mod tests {
 
     #[test]
     fn hosts_of_our_own_name_and_those_behind_them_are_left_out() {
-        let hosts = hosts(&[(10, "primary"), (20, "Relay.example"), (20, "beside"), (30, "behind")]);
-        assert_eq!(in_order(&hosts, &["relay.example"], || 0), Some(vec!["primary"]));
+        let hosts = hosts(&[
+            (10, "primary"),
+            (20, "Relay.example"),
+            (20, "beside"),
+            (30, "behind"),
+        ]);
+        assert_eq!(
+            in_order(&hosts, &["relay.example"], || 0),
+            Some(vec!["primary"])
+        );
         assert_eq!(in_order(&hosts[1..], &["relay.example"], || 0), None);
     }
 
     #[test]
     fn address_literals_name_their_address() {
-        for (host, address) in [("[127.0.0.1]", Some("127.0.0.1")), ("[IPv6:::1]", Some("::1")), ("192.0.2.1", Some("192.0.2.1")), ("a.example", None), ("", None)] {
-            assert_eq!(literal(host), address.map(|text| text.parse().unwrap()), "{host}");
+        for (host, address) in [
+            ("[127.0.0.1]", Some("127.0.0.1")),
+            ("[IPv6:::1]", Some("::1")),
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("a.example", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                literal(host),
+                address.map(|text| text.parse().unwrap()),
+                "{host}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Opportunistic TLS: encryption against those who listen, no proof of who the other side is.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,7 +14,9 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 /// certificate would only mean to send the mail in plain text).
 pub(super) fn client_config() -> Result<ClientConfig, Error> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let any = AnyCertificate { provider: provider.clone() };
+    let any = AnyCertificate {
+        provider: provider.clone(),
+    };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
@@ -41,16 +43,28 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     // A signature proves only that the host has the key of a certificate that nobody vouches for.
-    fn verify_tls12_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
-    fn verify_tls13_signature(&self, _: &[u8], _: &CertificateDer<'_>, _: &DigitallySignedStruct) -> Result<HandshakeSignatureValid, Error> {
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
         Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -65,7 +79,10 @@ const MOST_REMEMBERED: usize = 10_000;
 
 impl Remembered {
     pub fn new(time: Duration) -> Self {
-        Self { until: Mutex::new(HashMap::new()), time }
+        Self {
+            until: Mutex::new(HashMap::new()),
+            time,
+        }
     }
 
     pub fn add(&self, address: IpAddr, now: Instant) {

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout};
 use super::commands::{FINAL_DOT, Mail};
 use super::connection::{BLOCK_PATIENCE, Broken, Connection, patience};
 use super::{own_words, reported};
+use crate::attempt::Denied;
 use crate::desk::{Hold, PermitAnswer};
-use crate::ledger::Denied;
 use crate::metrics::Metrics;
 
 /// How long a transaction waits for its permit before it is given up.
@@ -56,7 +56,11 @@ struct Results {
 
 impl Results {
     fn new(recipients: usize) -> Self {
-        Self { replies: vec![None; recipients], dot_sent: false, aborted: false }
+        Self {
+            replies: vec![None; recipients],
+            dot_sent: false,
+            aborted: false,
+        }
     }
 
     fn none_open(&self) -> bool {
@@ -65,8 +69,17 @@ impl Results {
 
     /// The same for everyone who has no reply yet, and the end.
     fn end(self, keep: bool, reply: &Reply) -> Ended {
-        let replies = self.replies.into_iter().map(|known| known.unwrap_or_else(|| reply.clone())).collect();
-        Ended::Done(Outcome { replies, dot_sent: self.dot_sent, aborted: self.aborted, keep })
+        let replies = self
+            .replies
+            .into_iter()
+            .map(|known| known.unwrap_or_else(|| reply.clone()))
+            .collect();
+        Ended::Done(Outcome {
+            replies,
+            dot_sent: self.dot_sent,
+            aborted: self.aborted,
+            keep,
+        })
     }
 
     fn broken(self, stage: Stage, broken: &Broken) -> Ended {
@@ -103,12 +116,18 @@ pub(crate) async fn transact(
     // MAIL, and with PIPELINING (RFC 2920) all the rest up to DATA.
     let first = match open_transaction(connection, mail).await {
         Ok(reply) => reply,
-        Err(Broken::Closed | Broken::Failed(_)) if connection.transactions > 0 => return Ended::Lost,
+        Err(Broken::Closed | Broken::Failed(_)) if connection.transactions > 0 => {
+            return Ended::Lost;
+        }
         Err(broken) => return results.broken(Stage::Mail, &broken),
     };
     connection.transactions += 1;
     if !first.is_positive() {
-        let answers = if pipelining { mail.recipients.len() + 1 } else { 0 };
+        let answers = if pipelining {
+            mail.recipients.len() + 1
+        } else {
+            0
+        };
         let keep = first.code != 421 && skip_refused(connection, answers).await;
         return results.end(keep, &reported(Stage::Mail, &first));
     }
@@ -119,11 +138,15 @@ pub(crate) async fn transact(
         let answer = if pipelining {
             connection.reply(until).await
         } else {
-            connection.exchange(|out| mail.write_rcpt(recipient, capabilities, out), until).await
+            connection
+                .exchange(|out| mail.write_rcpt(recipient, capabilities, out), until)
+                .await
         };
         match answer {
             Ok(reply) if reply.is_positive() => {}
-            Ok(reply) if reply.code == 421 => return results.end(false, &reported(Stage::Rcpt, &reply)),
+            Ok(reply) if reply.code == 421 => {
+                return results.end(false, &reported(Stage::Rcpt, &reply));
+            }
             Ok(reply) => results.replies[index] = Some(reported(Stage::Rcpt, &reply)),
             Err(broken) => return results.broken(Stage::Rcpt, &broken),
         }
@@ -135,11 +158,17 @@ pub(crate) async fn transact(
         return results.end(true, &Reply::default());
     }
     let until = Instant::now() + patience(Stage::Data);
-    let answer = if pipelining { connection.reply(until).await } else { connection.exchange(smtp::write::data, until).await };
+    let answer = if pipelining {
+        connection.reply(until).await
+    } else {
+        connection.exchange(smtp::write::data, until).await
+    };
     match answer {
         Err(broken) => results.broken(Stage::Data, &broken),
         Ok(reply) if reply.code == 354 && nobody_left => results.end(false, &Reply::default()),
-        Ok(reply) if reply.code == 354 => send_content(connection, mail, hold, permit, results, metrics).await,
+        Ok(reply) if reply.code == 354 => {
+            send_content(connection, mail, hold, permit, results, metrics).await
+        }
         Ok(reply) => {
             let keep = reply.code >= 400 && reply.code != 421;
             results.end(keep, &reported(Stage::Data, &reply))
@@ -182,7 +211,10 @@ async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<sm
 /// is of no more use: it broke, or the host waits for content.
 async fn skip_refused(connection: &mut Connection, answers: usize) -> bool {
     for _ in 0..answers {
-        match connection.reply(Instant::now() + patience(Stage::Data)).await {
+        match connection
+            .reply(Instant::now() + patience(Stage::Data))
+            .await
+        {
             Ok(reply) if reply.code >= 400 && reply.code != 421 => {}
             // A recipient accepted although MAIL was refused: what the host thinks is anyone's guess.
             _ => return false,
@@ -203,7 +235,11 @@ async fn send_content(
     let (head, content) = mail.wire();
     let one_piece = head.len() + content.len() <= ONE_PIECE;
     let mut content = head.chain(content);
-    if !one_piece && let Err(broken) = connection.send_content(&mut content, BLOCK_PATIENCE, None).await {
+    if !one_piece
+        && let Err(broken) = connection
+            .send_content(&mut content, BLOCK_PATIENCE, None)
+            .await
+    {
         return content_broken(connection, results, &broken).await;
     }
 
@@ -221,13 +257,22 @@ async fn send_content(
 
     // What is left must be out before the permit ends: afterwards somebody else may try.
     let mut rest = content.chain(FINAL_DOT);
-    let sent = connection.send_content(&mut rest, BLOCK_PATIENCE, Some(until.into())).await;
+    let sent = connection
+        .send_content(&mut rest, BLOCK_PATIENCE, Some(until.into()))
+        .await;
     results.dot_sent = !rest.has_remaining();
     if let Err(broken) = sent {
-        return if results.dot_sent { results.broken(Stage::FinalDot, &broken) } else { content_broken(connection, results, &broken).await };
+        return if results.dot_sent {
+            results.broken(Stage::FinalDot, &broken)
+        } else {
+            content_broken(connection, results, &broken).await
+        };
     }
     connection.needs_reset = false;
-    match connection.reply(Instant::now() + patience(Stage::FinalDot)).await {
+    match connection
+        .reply(Instant::now() + patience(Stage::FinalDot))
+        .await
+    {
         Ok(reply) => {
             let keep = reply.code != 421 && !reply.is_intermediate();
             results.end(keep, &reported(Stage::FinalDot, &reply))

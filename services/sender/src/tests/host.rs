@@ -1,7 +1,7 @@
 //! A host that follows a script.
 //!
 //! One script for each connection it gets. Lines of a script: `> text` is said, `< text` must be how the
-//! client's next line begins, `<data` reads content up to the final dot, `<end` waits until the client closes,
+//! client's next line begins, `<until text` reads up to such a line, `<data` reads content up to the final dot, `<end` waits until the client closes,
 //! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it. Extra words for common passages: `hello` (banner and EHLO with
 //! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
 
@@ -33,11 +33,18 @@ impl Host {
     pub async fn start_at(address: &str, scripts: &[&str]) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let expand = |script: &&str| script.lines().map(str::trim).map(|line| match line {
-            "hello" => HELLO.to_owned(),
-            "mail" => MAIL.to_owned(),
-            other => other.to_owned(),
-        }).collect::<Vec<_>>().join("\n");
+        let expand = |script: &&str| {
+            script
+                .lines()
+                .map(str::trim)
+                .map(|line| match line {
+                    "hello" => HELLO.to_owned(),
+                    "mail" => MAIL.to_owned(),
+                    other => other.to_owned(),
+                })
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
         let scripts: Vec<String> = scripts.iter().map(expand).collect();
         let gate = Arc::new(Notify::new());
         let told = Arc::new(Notify::new());
@@ -50,7 +57,12 @@ impl Host {
             }
             contents
         });
-        Self { port, gate, told, task }
+        Self {
+            port,
+            gate,
+            told,
+            task,
+        }
     }
 
     /// Lets the script pass the next `gate`.
@@ -65,24 +77,48 @@ impl Host {
 
     /// Waits until all scripts are through; the contents that were received.
     pub async fn done(self) -> Vec<String> {
-        tokio::time::timeout(super::play::PATIENCE, self.task).await.expect("the script comes to its end").expect("the client follows the script")
+        tokio::time::timeout(super::play::PATIENCE, self.task)
+            .await
+            .expect("the script comes to its end")
+            .expect("the client follows the script")
     }
 }
 
-async fn follow(stream: Box<dyn Octets>, script: &str, contents: &mut Vec<String>, gate: &Notify, told: &Notify) {
+async fn follow(
+    stream: Box<dyn Octets>,
+    script: &str,
+    contents: &mut Vec<String>,
+    gate: &Notify,
+    told: &Notify,
+) {
     let mut stream = BufStream::new(stream);
     for step in script.lines().filter(|line| !line.is_empty()) {
         if let Some(text) = step.strip_prefix("> ") {
-            stream.write_all(format!("{text}\r\n").as_bytes()).await.unwrap();
+            stream
+                .write_all(format!("{text}\r\n").as_bytes())
+                .await
+                .unwrap();
             stream.flush().await.unwrap();
         } else if let Some(text) = step.strip_prefix("< ") {
             let mut line = String::new();
             stream.read_line(&mut line).await.unwrap();
             assert!(line.starts_with(text), "{line:?} instead of {text:?}");
+        } else if let Some(text) = step.strip_prefix("<until ") {
+            let mut line = String::new();
+            while !line.starts_with(text) {
+                line.clear();
+                assert!(
+                    stream.read_line(&mut line).await.unwrap() > 0,
+                    "the client closed before {text:?}"
+                );
+            }
         } else if step == "<data" {
             let mut content = String::new();
             while !content.ends_with("\r\n.\r\n") {
-                assert!(stream.read_line(&mut content).await.unwrap() > 0, "the client closed within the content: {content:?}");
+                assert!(
+                    stream.read_line(&mut content).await.unwrap() > 0,
+                    "the client closed within the content: {content:?}"
+                );
             }
             contents.push(content);
         } else if step == "<end" {
@@ -96,7 +132,10 @@ async fn follow(stream: Box<dyn Octets>, script: &str, contents: &mut Vec<String
         } else if step == "close" {
             return;
         } else if step == "tls" {
-            let tls = tokio_rustls::TlsAcceptor::from(tls_config()).accept(stream.into_inner()).await.unwrap();
+            let tls = tokio_rustls::TlsAcceptor::from(tls_config())
+                .accept(stream.into_inner())
+                .await
+                .unwrap();
             stream = BufStream::new(Box::new(tls));
         } else if step == "broken tls" {
             stream.write_all(b"this is no handshake").await.unwrap();

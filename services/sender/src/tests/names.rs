@@ -22,15 +22,34 @@ const ZONE: &[&str] = &[
     "--dns-rr=null.example,15,000000",
 ];
 const SITE: &str = "first.dest.example,second.dest.example";
-const WELL: &str = "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 354 go on\n <data\n > 250 kept";
+const WELL: &str =
+    "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 354 go on\n <data\n > 250 kept";
 
 async fn dns() -> (Child, dns::Resolver) {
-    let address: SocketAddr = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let address: SocketAddr = UdpSocket::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let path = format!(
+        "{}:/usr/sbin:/usr/local/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
     let mut child = Command::new("dnsmasq")
         .env("PATH", path)
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"])
-        .args(["--listen-address=127.0.0.1", "--pid-file=", "--user=", "--group=", "--log-facility=-"])
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+        ])
+        .args([
+            "--listen-address=127.0.0.1",
+            "--pid-file=",
+            "--user=",
+            "--group=",
+            "--log-facility=-",
+        ])
         .arg(format!("--port={}", address.port()))
         .args(ZONE)
         .stderr(Stdio::piped())
@@ -59,7 +78,9 @@ async fn a_backup_is_tried_when_the_first_host_fails() {
     for first in [None, Some("> 421 4.3.2 too busy\n <end")] {
         let second = Host::start_at("127.0.0.3:0", &[WELL]).await;
         let first = match first {
-            Some(script) => Some(Host::start_at(&format!("127.0.0.2:{}", second.port), &[script]).await),
+            Some(script) => {
+                Some(Host::start_at(&format!("127.0.0.2:{}", second.port), &[script]).await)
+            }
             None => None,
         };
         let (_server, _started, _scheduler, mut stream) = started().await;
@@ -71,7 +92,10 @@ async fn a_backup_is_tried_when_the_first_host_fails() {
             .await;
         let report = stream.carry(1, &[0]).await;
         assert_eq!(replies(&report)[0].2, 250);
-        assert_eq!((report.mx_host.as_str(), report.mx_address.as_str()), ("second.dest.example", "127.0.0.3"));
+        assert_eq!(
+            (report.mx_host.as_str(), report.mx_address.as_str()),
+            ("second.dest.example", "127.0.0.3")
+        );
         second.done().await;
         if let Some(first) = first {
             first.done().await;
@@ -107,7 +131,10 @@ async fn a_domain_with_other_hosts_than_the_site_is_returned() {
         })
         .await;
     stream.assign(1, &[0]).await;
-    assert_eq!(stream.returned().await, (ReturnReason::SiteChanged, SITE.into()));
+    assert_eq!(
+        stream.returned().await,
+        (ReturnReason::SiteChanged, SITE.into())
+    );
 }
 
 #[tokio::test]
@@ -132,7 +159,11 @@ async fn domains_that_lead_nowhere_are_reported_as_such() {
         stream.assign_as(&delivery, 1, domain).await;
         let report = stream.report().await;
         let reply = report.recipients[0].reply.as_ref().unwrap();
-        assert_eq!((reply.stage(), reply.code, reply.enhanced.as_str()), (proto::journal::Stage::Dns, code, enhanced), "{domain}");
+        assert_eq!(
+            (reply.stage(), reply.code, reply.enhanced.as_str()),
+            (proto::journal::Stage::Dns, code, enhanced),
+            "{domain}"
+        );
         assert!(!report.dot_sent);
     }
 }
@@ -142,18 +173,26 @@ async fn the_source_address_is_bound_or_nothing_is_sent() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_server, _started, _scheduler, mut stream) = started().await;
-    stream.lane(port, |lane| lane.source_address = "127.0.0.9".into()).await;
+    stream
+        .lane(port, |lane| lane.source_address = "127.0.0.9".into())
+        .await;
     stream.assign(1, &[0]).await;
     let (mut connection, peer) = listener.accept().await.unwrap();
     assert_eq!(peer.ip().to_string(), "127.0.0.9");
     connection.write_all(b"554 no\r\n").await.unwrap();
     assert_eq!(replies(&stream.report().await)[0].1, "banner");
 
-    stream.lane(port, |lane| lane.source_address = "192.0.2.1".into()).await;
+    stream
+        .lane(port, |lane| lane.source_address = "192.0.2.1".into())
+        .await;
     let mut delivery = delivery(1, &[0]);
     delivery.attempt = 99;
     stream.assign_as(&delivery, 1, "dest.example").await;
     let report = stream.report().await;
     assert_eq!(replies(&report)[0].1, "connect");
-    assert!(replies(&report)[0].3.starts_with("the source address can't be used"));
+    assert!(
+        replies(&report)[0]
+            .3
+            .starts_with("the source address can't be used")
+    );
 }

@@ -9,8 +9,8 @@ use mail::{MessageId, PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
 use proto::dispatch::{
-    Assignment, DeliveryRef, Hello, Lane, Owns, PartitionEpoch, Permit, Report, ReportStored, ReturnReason, SchedulerFrame, SchedulerItem,
-    SenderFrame, TlsPolicy, Welcome,
+    Assignment, DeliveryRef, Hello, Lane, Owns, PartitionEpoch, Permit, Report, ReportStored,
+    ReturnReason, SchedulerFrame, SchedulerItem, SenderFrame, TlsPolicy, Welcome,
 };
 use proto::envelope::{Envelope, Recipient};
 use proto::signer::{SignRequest, SignResult, sign_result};
@@ -36,7 +36,10 @@ pub struct Messages(HashMap<u64, (IndexEntry, Bytes)>);
 impl Messages {
     pub fn add(&mut self, sequence: u64, recipients: &[&str], content: &str) -> &mut IndexEntry {
         let header_length = content.find("\r\n\r\n").map_or(content.len(), |at| at + 4);
-        let recipient = |address: &&str| Recipient { address: (*address).into(), ..Recipient::default() };
+        let recipient = |address: &&str| Recipient {
+            address: (*address).into(),
+            ..Recipient::default()
+        };
         let entry = IndexEntry {
             message_id: message_id(sequence).as_bytes().to_vec().into(),
             header_length: header_length as u32,
@@ -49,16 +52,27 @@ impl Messages {
             }),
             ..IndexEntry::default()
         };
-        &mut self.0.entry(sequence).insert_entry((entry, Bytes::from(content.to_owned()))).into_mut().0
+        &mut self
+            .0
+            .entry(sequence)
+            .insert_entry((entry, Bytes::from(content.to_owned())))
+            .into_mut()
+            .0
     }
 }
 
 impl ReadMessage for Messages {
     fn read(&self, _: PartitionId, place: Place, _: MessageId) -> Reading<'_> {
         Box::pin(async move {
-            let (entry, content) =
-                self.0.get(&place.sequence).cloned().ok_or(Unreadable { reason: ReturnReason::NotFound, detail: String::new() })?;
-            Ok(Loaded { entry: Arc::new(entry), content, room: None })
+            let (entry, content) = self.0.get(&place.sequence).cloned().ok_or(Unreadable {
+                reason: ReturnReason::NotFound,
+                detail: String::new(),
+            })?;
+            Ok(Loaded {
+                entry: Arc::new(entry),
+                content,
+                room: None,
+            })
         })
     }
 }
@@ -72,7 +86,11 @@ pub struct Marker;
 
 impl Sign for Marker {
     fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>> {
-        let signed = |request: SignRequest| SignResult { kind: Some(sign_result::Kind::Fields(format!("X-Signed: {}\r\n", request.domain).into())) };
+        let signed = |request: SignRequest| SignResult {
+            kind: Some(sign_result::Kind::Fields(
+                format!("X-Signed: {}\r\n", request.domain).into(),
+            )),
+        };
         Box::pin(async move { Ok(requests.into_iter().map(signed).collect()) })
     }
 }
@@ -89,7 +107,15 @@ impl Dispatch for Played {
         Box::pin(async move {
             let (frames, from_sender) = mpsc::channel(64);
             let (to_sender, events) = mpsc::channel(64);
-            self.0.send(Ends { from_sender, to_sender }).await.map_err(|_| CallError { detail: "gone".into() })?;
+            self.0
+                .send(Ends {
+                    from_sender,
+                    to_sender,
+                })
+                .await
+                .map_err(|_| CallError {
+                    detail: "gone".into(),
+                })?;
             Ok(Attached { frames, events })
         })
     }
@@ -110,7 +136,12 @@ pub struct Stream {
 impl Scheduler {
     pub fn new() -> (Self, Arc<dyn Dispatch>) {
         let (sender, receiver) = mpsc::channel(1);
-        (Self { attached: Mutex::new(receiver) }, Arc::new(Played(sender)))
+        (
+            Self {
+                attached: Mutex::new(receiver),
+            },
+            Arc::new(Played(sender)),
+        )
     }
 
     /// The next stream, after Welcome, which owns the partition.
@@ -123,22 +154,46 @@ impl Scheduler {
     /// The next stream, after Welcome.
     pub async fn bare_stream(&self) -> Stream {
         let mut attached = self.attached.lock().await;
-        let ends = tokio::time::timeout(PATIENCE, attached.recv()).await.expect("the sender attaches").unwrap();
-        let mut stream = Stream { ends, items: Default::default(), hello: Hello::default() };
-        let FromSender::Hello(hello) = stream.next().await else { panic!("Hello comes first") };
+        let ends = tokio::time::timeout(PATIENCE, attached.recv())
+            .await
+            .expect("the sender attaches")
+            .unwrap();
+        let mut stream = Stream {
+            ends,
+            items: Default::default(),
+            hello: Hello::default(),
+        };
+        let FromSender::Hello(hello) = stream.next().await else {
+            panic!("Hello comes first")
+        };
         stream.hello = hello;
-        stream.send(ToSender::Welcome(Welcome { scheduler_id: "played".into() })).await;
+        stream
+            .send(ToSender::Welcome(Welcome {
+                scheduler_id: "played".into(),
+            }))
+            .await;
         stream
     }
 }
 
 pub fn owns(epoch: u64) -> Owns {
-    Owns { partitions: vec![PartitionEpoch { partition: PARTITION, epoch }] }
+    Owns {
+        partitions: vec![PartitionEpoch {
+            partition: PARTITION,
+            epoch,
+        }],
+    }
 }
 
 impl Stream {
     pub async fn send(&self, kind: ToSender) {
-        self.ends.to_sender.send(SchedulerFrame { items: vec![SchedulerItem { kind: Some(kind) }] }).await.unwrap();
+        self.ends
+            .to_sender
+            .send(SchedulerFrame {
+                items: vec![SchedulerItem { kind: Some(kind) }],
+            })
+            .await
+            .unwrap();
     }
 
     /// The next item of the sender.
@@ -147,8 +202,12 @@ impl Stream {
             if let Some(item) = self.items.pop_front() {
                 return item;
             }
-            let frame = tokio::time::timeout(PATIENCE, self.ends.from_sender.recv()).await.expect("an item comes").expect("the stream stands");
-            self.items.extend(frame.items.into_iter().filter_map(|item| item.kind));
+            let frame = tokio::time::timeout(PATIENCE, self.ends.from_sender.recv())
+                .await
+                .expect("an item comes")
+                .expect("the stream stands");
+            self.items
+                .extend(frame.items.into_iter().filter_map(|item| item.kind));
         }
     }
 
@@ -206,7 +265,14 @@ impl Stream {
     }
 
     pub async fn assign_as(&self, delivery: &DeliveryRef, sequence: u64, domain: &str) {
-        let assignment = Assignment { delivery: Some(delivery.clone()), lane: 1, slot: 0, sequence, index: 0, domain: domain.into() };
+        let assignment = Assignment {
+            delivery: Some(delivery.clone()),
+            lane: 1,
+            slot: 0,
+            sequence,
+            index: 0,
+            domain: domain.into(),
+        };
         self.send(ToSender::Assignment(assignment)).await;
     }
 
@@ -215,11 +281,18 @@ impl Stream {
     }
 
     pub async fn permit_for(&self, delivery: &DeliveryRef, valid_ms: u32) {
-        self.send(ToSender::Permit(Permit { delivery: Some(delivery.clone()), valid_ms })).await;
+        self.send(ToSender::Permit(Permit {
+            delivery: Some(delivery.clone()),
+            valid_ms,
+        }))
+        .await;
     }
 
     pub async fn stored(&self, delivery: &DeliveryRef) {
-        self.send(ToSender::ReportStored(ReportStored { delivery: Some(delivery.clone()) })).await;
+        self.send(ToSender::ReportStored(ReportStored {
+            delivery: Some(delivery.clone()),
+        }))
+        .await;
     }
 
     /// Plays one delivery that goes well up to its report.
@@ -249,12 +322,27 @@ pub struct Started {
     pub task: JoinHandle<()>,
 }
 
-pub fn start(messages: Messages, schedulers: Vec<Arc<dyn Dispatch>>, resolver: dns::Resolver) -> Started {
+pub fn start(
+    messages: Messages,
+    schedulers: Vec<Arc<dyn Dispatch>>,
+    resolver: dns::Resolver,
+) -> Started {
     let shutdown = Shutdown::new();
-    let settings = Settings { hostname: "relay.example".into(), credit: 64, drain_timeout: Duration::from_secs(5) };
-    let links = Links { signer: Arc::new(Marker), schedulers: Schedulers::Fixed(schedulers) };
+    let settings = Settings {
+        hostname: "relay.example".into(),
+        credit: 64,
+        drain_timeout: Duration::from_secs(5),
+    };
+    let links = Links {
+        signer: Arc::new(Marker),
+        schedulers: Schedulers::Fixed(schedulers),
+    };
     let stop = shutdown.clone();
-    let task = tokio::spawn(async move { serve(settings, links, Arc::new(messages), resolver, None, stop).await.unwrap() });
+    let task = tokio::spawn(async move {
+        serve(settings, links, Arc::new(messages), resolver, None, stop)
+            .await
+            .unwrap()
+    });
     Started { shutdown, task }
 }
 
@@ -266,7 +354,11 @@ pub fn no_names() -> dns::Resolver {
 /// One sender, one scheduler, one message of sequence 1 to b, c and d at dest.example.
 pub async fn simple() -> (Started, Scheduler, Stream) {
     let mut messages = Messages::default();
-    messages.add(1, &["b@dest.example", "c@dest.example", "d@dest.example"], CONTENT);
+    messages.add(
+        1,
+        &["b@dest.example", "c@dest.example", "d@dest.example"],
+        CONTENT,
+    );
     messages.add(2, &["b@dest.example"], CONTENT);
     with(messages).await
 }
@@ -286,7 +378,14 @@ pub const ARRIVED: &str = "X-Signed: sender.example\r\nFrom: a@sender.example\r\
 pub fn replies(report: &Report) -> Vec<(u32, &'static str, u32, String)> {
     let of = |recipient: &proto::dispatch::RecipientReport| {
         let reply = recipient.reply.clone().unwrap();
-        (recipient.ordinal, crate::metrics::stage_name(reply.stage()), reply.code, format!("{} {}", reply.enhanced, reply.text).trim().to_owned())
+        (
+            recipient.ordinal,
+            crate::metrics::stage_name(reply.stage()),
+            reply.code,
+            format!("{} {}", reply.enhanced, reply.text)
+                .trim()
+                .to_owned(),
+        )
     };
     report.recipients.iter().map(of).collect()
 }

@@ -5,7 +5,9 @@ use proto::dispatch::sender_item::Kind as FromSender;
 use proto::dispatch::{CloseSlot, Refused, Report, ReturnReason};
 
 use super::host::Host;
-use super::play::{ARRIVED, EPOCH, Messages, Scheduler, delivery, no_names, owns, replies, simple, start};
+use super::play::{
+    ARRIVED, EPOCH, Messages, Scheduler, delivery, no_names, owns, replies, simple, start,
+};
 
 /// A host that accepts everything up to the content, then records what comes.
 const UP_TO_CONTENT: &str = "hello\n mail\n <end";
@@ -17,8 +19,18 @@ fn assert_aborted(report: &Report, why: &str) {
 
 #[tokio::test]
 async fn without_a_permit_the_transaction_is_given_up_without_a_dot() {
-    let host = Host::start(&["hello\n mail\n tell\n <end"]).await;
-    let (_started, _scheduler, mut stream) = simple().await;
+    // So large that it goes out before the permit: when its end has come, the permit is waited for.
+    let host = Host::start(&["hello\n mail\n <until last line\n tell\n <end"]).await;
+    let mut messages = Messages::default();
+    messages.add(
+        1,
+        &["b@dest.example"],
+        &format!(
+            "From: a@sender.example\r\n\r\n{}last line\r\n",
+            "0123456789\r\n".repeat(10_000)
+        ),
+    );
+    let (_started, _scheduler, mut stream) = super::play::with(messages).await;
     stream.lane(host.port, |_| {}).await;
     stream.assign(1, &[0]).await;
     stream.begin().await;
@@ -58,7 +70,10 @@ async fn a_permit_of_another_attempt_or_epoch_is_none() {
     }
     drop(stream);
     let mut stream = scheduler.stream(EPOCH).await;
-    assert_aborted(&stream.report().await, "the stream to the scheduler broke before the permit");
+    assert_aborted(
+        &stream.report().await,
+        "the stream to the scheduler broke before the permit",
+    );
     assert_eq!(host.done().await, [""]);
 }
 
@@ -69,12 +84,19 @@ async fn a_refused_begin_ends_the_dialogue_and_is_not_reported() {
     stream.lane(host.port, |_| {}).await;
     let delivery = stream.assign(1, &[0]).await;
     stream.begin().await;
-    stream.send(ToSender::Refused(Refused { delivery: Some(delivery.clone()), reason: "unknown".into() })).await;
-    let report = stream.report().await;
-    assert_aborted(&report, "the scheduler knows no such attempt");
-    stream.send(ToSender::Refused(Refused { delivery: Some(delivery), reason: "unknown".into() })).await;
+    stream
+        .send(ToSender::Refused(Refused {
+            delivery: Some(delivery.clone()),
+            reason: "unknown".into(),
+        }))
+        .await;
+    assert!(
+        matches!(stream.next().await, FromSender::SlotClosed(_)),
+        "the connection is closed"
+    );
     drop(stream);
     let mut stream = scheduler.stream(EPOCH).await;
+    assert!(stream.hello.inventory.is_empty());
     stream.lane(host.port, |_| {}).await;
     assert_eq!(replies(&stream.carry(2, &[0]).await)[0].2, 250);
     host.done().await;
@@ -104,7 +126,10 @@ async fn a_new_epoch_between_begin_and_permit_ends_the_transaction() {
 
 #[tokio::test]
 async fn a_new_owner_between_permit_and_dot_ends_the_transaction_and_gets_the_report() {
-    let host = Host::start(&["hello\n < MAIL\n < RCPT\n < DATA\n gate\n > 250 ok\n > 250 ok\n > 354 go on\n <end"]).await;
+    let host = Host::start(&[
+        "hello\n < MAIL\n < RCPT\n < DATA\n gate\n > 250 ok\n > 250 ok\n > 354 go on\n <end",
+    ])
+    .await;
     let mut messages = Messages::default();
     messages.add(1, &["b@dest.example"], super::play::CONTENT);
     let (first, first_dispatch) = Scheduler::new();
@@ -117,10 +142,12 @@ async fn a_new_owner_between_permit_and_dot_ends_the_transaction_and_gets_the_re
     old.begin().await;
     old.permit(&delivery).await;
     // Answered in order: when this comes back, the permit has been seen.
-    old.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
+    old.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
     assert!(matches!(old.next().await, FromSender::SlotClosed(_)));
     new.send(ToSender::Owns(owns(EPOCH + 1))).await;
-    new.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
+    new.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
     assert!(matches!(new.next().await, FromSender::SlotClosed(_)));
     host.open_gate();
     assert_aborted(&new.report().await, "the partition has a new owner");
@@ -136,7 +163,9 @@ async fn what_is_under_permit_finishes_without_the_stream_and_is_reported_until_
     stream.begin().await;
     // The stream breaks when the content is at the host; it has no other way to tell.
     stream.permit(&delivery).await;
-    stream.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
+    stream
+        .send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
     assert!(matches!(stream.next().await, FromSender::SlotClosed(_)));
     drop(stream);
     let mut stream = scheduler.stream(EPOCH).await;
@@ -156,12 +185,19 @@ async fn what_is_under_permit_finishes_without_the_stream_and_is_reported_until_
     }
     stream.stored(&delivery).await;
     // Not before the report is known to be stored.
-    stream.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
+    stream
+        .send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
     assert!(matches!(stream.next().await, FromSender::SlotClosed(_)));
     drop(stream);
     let mut stream = scheduler.stream(EPOCH).await;
-    stream.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
-    assert!(matches!(stream.next().await, FromSender::SlotClosed(_)), "nothing is reported any more");
+    stream
+        .send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
+    assert!(
+        matches!(stream.next().await, FromSender::SlotClosed(_)),
+        "nothing is reported any more"
+    );
 }
 
 #[tokio::test]
@@ -189,7 +225,9 @@ async fn a_stop_returns_what_is_not_begun_and_finishes_the_rest() {
     stream.begin().await;
     // Waits for the slot.
     stream.assign(2, &[0]).await;
-    stream.send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 })).await;
+    stream
+        .send(ToSender::CloseSlot(CloseSlot { lane: 5, slot: 5 }))
+        .await;
     assert!(matches!(stream.next().await, FromSender::SlotClosed(_)));
     started.shutdown.request();
     let (mut draining, mut returned) = (false, false);
@@ -221,7 +259,9 @@ async fn a_slot_that_is_taken_back_ends_its_idle_connection() {
     let (_started, _scheduler, mut stream) = simple().await;
     stream.lane(host.port, |_| {}).await;
     stream.carry(1, &[0]).await;
-    stream.send(ToSender::CloseSlot(CloseSlot { lane: 1, slot: 0 })).await;
+    stream
+        .send(ToSender::CloseSlot(CloseSlot { lane: 1, slot: 0 }))
+        .await;
     assert!(matches!(stream.next().await, FromSender::SlotClosed(_)));
     host.done().await;
 }
@@ -230,15 +270,32 @@ async fn a_slot_that_is_taken_back_ends_its_idle_connection() {
 async fn assignments_that_can_not_be_carried_out_are_returned_with_the_reason() {
     let mut messages = Messages::default();
     messages.add(1, &["b@dest.example"], super::play::CONTENT);
-    messages.add(2, &["b@dest.example"], super::play::CONTENT).envelope.as_mut().unwrap().require_tls = true;
+    messages
+        .add(2, &["b@dest.example"], super::play::CONTENT)
+        .envelope
+        .as_mut()
+        .unwrap()
+        .require_tls = true;
     let (_started, _scheduler, mut stream) = super::play::with(messages).await;
     stream.assign(1, &[0]).await;
-    assert_eq!(stream.returned().await.0, ReturnReason::Unspecified, "no such lane");
+    assert_eq!(
+        stream.returned().await.0,
+        ReturnReason::Unspecified,
+        "no such lane"
+    );
     stream.lane(9, |_| {}).await;
     stream.assign(99, &[0]).await;
     assert_eq!(stream.returned().await.0, ReturnReason::NotFound);
     stream.assign(1, &[4]).await;
-    assert_eq!(stream.returned().await.0, ReturnReason::Damaged, "no such recipient");
+    assert_eq!(
+        stream.returned().await.0,
+        ReturnReason::Damaged,
+        "no such recipient"
+    );
     stream.assign(2, &[0]).await;
-    assert_eq!(stream.returned().await.0, ReturnReason::Damaged, "REQUIRETLS");
+    assert_eq!(
+        stream.returned().await.0,
+        ReturnReason::Damaged,
+        "REQUIRETLS"
+    );
 }

@@ -16,7 +16,10 @@ const MESSAGES: u64 = 500;
 const SLOTS: u32 = 8;
 
 async fn sink() -> (Child, SocketAddr) {
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let child = Command::new("smtp-sink")
         .env("PATH", path)
@@ -40,17 +43,29 @@ async fn sink() -> (Child, SocketAddr) {
 async fn every_message_is_delivered_once_over_few_connections() {
     let (_sink, address) = sink().await;
     let mut messages = Messages::default();
-    let content = format!("From: a@sender.example\r\nSubject: x\r\n\r\n{}", "A line of seventy characters or so, as they are found in messages.\r\n".repeat(150));
+    let content = format!(
+        "From: a@sender.example\r\nSubject: x\r\n\r\n{}",
+        "A line of seventy characters or so, as they are found in messages.\r\n".repeat(150)
+    );
     for sequence in 0..MESSAGES {
         messages.add(sequence, &["b@dest.example"], &content);
     }
     let (started, _scheduler, mut stream) = with(messages).await;
-    stream.lane(address.port(), |lane| lane.messages_per_connection = 100).await;
+    stream
+        .lane(address.port(), |lane| lane.messages_per_connection = 100)
+        .await;
     let mut waiting: Vec<u64> = (0..MESSAGES).collect();
     let mut slot_of: HashMap<u32, u32> = HashMap::new();
     let mut reported = HashSet::new();
     let assign = async |stream: &super::play::Stream, sequence: u64, slot: u32| {
-        let assignment = Assignment { delivery: Some(delivery(sequence, &[0])), lane: 1, slot, sequence, index: 0, domain: "dest.example".into() };
+        let assignment = Assignment {
+            delivery: Some(delivery(sequence, &[0])),
+            lane: 1,
+            slot,
+            sequence,
+            index: 0,
+            domain: "dest.example".into(),
+        };
         stream.send(ToSender::Assignment(assignment)).await;
     };
     for slot in 0..SLOTS {
@@ -77,7 +92,10 @@ async fn every_message_is_delivered_once_over_few_connections() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(closed <= SLOTS, "a connection carries 100 messages: {closed}");
+    assert!(
+        closed <= SLOTS,
+        "a connection carries 100 messages: {closed}"
+    );
     started.shutdown.request();
     started.task.await.unwrap();
 }

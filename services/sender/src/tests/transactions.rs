@@ -16,16 +16,27 @@ async fn a_message_arrives_signed_and_stuffed_and_its_connection_is_used_again()
         > 221 bye"])
     .await;
     let (started, _scheduler, mut stream) = simple().await;
-    stream.lane(host.port, |lane| lane.messages_per_connection = 2).await;
+    stream
+        .lane(host.port, |lane| lane.messages_per_connection = 2)
+        .await;
     let report = stream.carry(1, &[0]).await;
-    assert_eq!(replies(&report), [(0, "final_dot", 250, "2.0.0 kept as 1".into())]);
+    assert_eq!(
+        replies(&report),
+        [(0, "final_dot", 250, "2.0.0 kept as 1".into())]
+    );
     assert!(report.dot_sent && !report.tls);
-    assert_eq!((report.mx_host.as_str(), report.mx_address.as_str()), ("127.0.0.1", "127.0.0.1"));
+    assert_eq!(
+        (report.mx_host.as_str(), report.mx_address.as_str()),
+        ("127.0.0.1", "127.0.0.1")
+    );
     assert_eq!(report.recipients[0].address, "b@dest.example");
     let report = stream.carry(2, &[0]).await;
     assert_eq!(replies(&report)[0].3, "2.0.0 kept as 2");
     assert_eq!(host.done().await, [ARRIVED, ARRIVED]);
-    assert!(matches!(stream.next().await, proto::dispatch::sender_item::Kind::SlotClosed(_)));
+    assert!(matches!(
+        stream.next().await,
+        proto::dispatch::sender_item::Kind::SlotClosed(_)
+    ));
     started.shutdown.request();
 }
 
@@ -49,7 +60,11 @@ async fn each_recipient_has_its_own_reply() {
     let (_started, _scheduler, mut stream) = simple().await;
     stream.lane(host.port, |_| {}).await;
     let report = stream.carry(1, &[0, 1, 2]).await;
-    let expected = [(0, "rcpt", 550, "5.1.1 no such user".into()), (1, "final_dot", 250, "kept".into()), (2, "rcpt", 452, "4.2.2 mailbox full".into())];
+    let expected = [
+        (0, "rcpt", 550, "5.1.1 no such user".into()),
+        (1, "final_dot", 250, "kept".into()),
+        (2, "rcpt", 452, "4.2.2 mailbox full".into()),
+    ];
     assert_eq!(replies(&report), expected);
     assert!(report.dot_sent);
     host.done().await;
@@ -122,7 +137,11 @@ async fn refusals_before_the_content_are_reported_by_stage() {
         let delivery = stream.assign(1, &[0]).await;
         assert_eq!(stream.begin().await, delivery);
         let report = stream.report().await;
-        assert_eq!(replies(&report), [(0, expected.0, expected.1, expected.2.into())], "{case}");
+        assert_eq!(
+            replies(&report),
+            [(0, expected.0, expected.1, expected.2.into())],
+            "{case}"
+        );
         assert!(!report.dot_sent, "{case}");
         stream.stored(&delivery).await;
         let next = stream.carry(2, &[0]).await;
@@ -139,12 +158,42 @@ async fn hosts_that_leave_or_talk_nonsense_lose_the_connection() {
         <data
         > 250 kept";
     for (case, script, expected, dot_sent) in [
-        ("421 at RCPT", "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 421 4.3.2 going down\n <end", ("rcpt", 421, "4.3.2 going down"), false),
-        ("354 without a recipient", "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 550 no\n > 354 go on\n <end", ("rcpt", 550, "no"), false),
-        ("closed at MAIL on a new connection", "hello\n < MAIL\n close", ("mail", 0, ""), false),
-        ("garbage", "hello\n < MAIL\n > what do you mean\n <end", ("mail", 0, "the host does not speak SMTP"), false),
-        ("closed after the dot", "hello\n mail\n <data\n close", ("final_dot", 0, ""), true),
-        ("421 after the dot", "hello\n mail\n <data\n > 421 4.3.0 sorry\n <end", ("final_dot", 421, "4.3.0 sorry"), true),
+        (
+            "421 at RCPT",
+            "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 421 4.3.2 going down\n <end",
+            ("rcpt", 421, "4.3.2 going down"),
+            false,
+        ),
+        (
+            "354 without a recipient",
+            "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 550 no\n > 354 go on\n <end",
+            ("rcpt", 550, "no"),
+            false,
+        ),
+        (
+            "closed at MAIL on a new connection",
+            "hello\n < MAIL\n close",
+            ("mail", 0, ""),
+            false,
+        ),
+        (
+            "garbage",
+            "hello\n < MAIL\n > what do you mean\n <end",
+            ("mail", 0, "the host does not speak SMTP"),
+            false,
+        ),
+        (
+            "closed after the dot",
+            "hello\n mail\n <data\n close",
+            ("final_dot", 0, ""),
+            true,
+        ),
+        (
+            "421 after the dot",
+            "hello\n mail\n <data\n > 421 4.3.0 sorry\n <end",
+            ("final_dot", 421, "4.3.0 sorry"),
+            true,
+        ),
     ] {
         let host = Host::start(&[script, next]).await;
         let (_started, _scheduler, mut stream) = simple().await;
@@ -157,7 +206,12 @@ async fn hosts_that_leave_or_talk_nonsense_lose_the_connection() {
         let next = stream.carry(2, &[0]).await;
         assert_eq!(replies(&next)[0].2, 250, "{case}");
         let contents = host.done().await;
-        assert!(contents.iter().all(|content| content == ARRIVED || !content.contains("\r\n.\r\n")), "{case}: {contents:?}");
+        assert!(
+            contents
+                .iter()
+                .all(|content| content == ARRIVED || !content.contains("\r\n.\r\n")),
+            "{case}: {contents:?}"
+        );
     }
 }
 
@@ -168,7 +222,11 @@ async fn hosts_that_take_no_mail_at_all_are_told_apart_by_stage() {
         ("> 421 4.3.2 too busy\n <end", "banner", 421),
         ("close", "banner", 0),
         ("> 220 mx\n < EHLO\n > 450 not now\n <end", "ehlo", 450),
-        ("> 220 mx\n < EHLO\n > 500 what\n < HELO relay.example\n > 550 go away\n <end", "ehlo", 550),
+        (
+            "> 220 mx\n < EHLO\n > 500 what\n < HELO relay.example\n > 550 go away\n <end",
+            "ehlo",
+            550,
+        ),
     ] {
         let host = Host::start(&[script]).await;
         let (_started, _scheduler, mut stream) = simple().await;
@@ -181,12 +239,22 @@ async fn hosts_that_take_no_mail_at_all_are_told_apart_by_stage() {
         host.done().await;
     }
     let (_started, _scheduler, mut stream) = simple().await;
-    let closed_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed_port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     stream.lane(closed_port, |_| {}).await;
     stream.assign(1, &[0]).await;
     let report = stream.report().await;
-    assert_eq!((replies(&report)[0].1, replies(&report)[0].2), ("connect", 0));
-    assert!(matches!(stream.next().await, proto::dispatch::sender_item::Kind::SlotClosed(_)));
+    assert_eq!(
+        (replies(&report)[0].1, replies(&report)[0].2),
+        ("connect", 0)
+    );
+    assert!(matches!(
+        stream.next().await,
+        proto::dispatch::sender_item::Kind::SlotClosed(_)
+    ));
 }
 
 #[tokio::test]
@@ -218,7 +286,13 @@ async fn a_host_without_extensions_is_spoken_to_step_by_step() {
     let (_started, _scheduler, mut stream) = simple().await;
     stream.lane(host.port, |_| {}).await;
     let report = stream.carry(1, &[0, 1]).await;
-    assert_eq!(replies(&report), [(0, "rcpt", 550, "no".into()), (1, "final_dot", 250, "kept".into())]);
+    assert_eq!(
+        replies(&report),
+        [
+            (0, "rcpt", 550, "no".into()),
+            (1, "final_dot", 250, "kept".into())
+        ]
+    );
     for (attempt, stage) in [(100, "rcpt"), (101, "mail")] {
         let mut delivery = super::play::delivery(2, &[0]);
         delivery.attempt = attempt;
@@ -257,11 +331,16 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         > 354 go on
         <data
         > 250 kept";
-    let arrived = "X-Signed: sender.example\r\nX-Variant: b\r\nFrom: a@sender.example\r\n\r\nGrüße\r\n.\r\n";
+    let arrived =
+        "X-Signed: sender.example\r\nX-Variant: b\r\nFrom: a@sender.example\r\n\r\nGrüße\r\n.\r\n";
     for script in [offered, not_offered] {
         let host = Host::start(&[script]).await;
         let mut messages = Messages::default();
-        let entry = messages.add(1, &["b@dest.example"], "From: a@sender.example\r\n\r\nGrüße\r\n");
+        let entry = messages.add(
+            1,
+            &["b@dest.example"],
+            "From: a@sender.example\r\n\r\nGrüße\r\n",
+        );
         entry.header_variants = vec!["X-Variant: a\r\n".into(), "X-Variant: b\r\n".into()];
         let envelope = entry.envelope.as_mut().unwrap();
         envelope.set_body(proto::envelope::Body::EightBit);
@@ -284,19 +363,31 @@ async fn parameters_go_to_hosts_that_know_them_only() {
 async fn internationalized_mail_needs_a_host_for_it() {
     let host = Host::start(&["hello\n <end"]).await;
     let mut messages = Messages::default();
-    messages.add(1, &["bé@dest.example"], CONTENT).envelope.as_mut().unwrap().smtputf8 = true;
+    messages
+        .add(1, &["bé@dest.example"], CONTENT)
+        .envelope
+        .as_mut()
+        .unwrap()
+        .smtputf8 = true;
     let (_started, _scheduler, mut stream) = with(messages).await;
     stream.lane(host.port, |_| {}).await;
     stream.assign(1, &[0]).await;
     stream.begin().await;
     let report = stream.report().await;
-    assert_eq!((replies(&report)[0].1, replies(&report)[0].2), ("mail", 553));
+    assert_eq!(
+        (replies(&report)[0].1, replies(&report)[0].2),
+        ("mail", 553)
+    );
     assert!(replies(&report)[0].3.starts_with("5.6.7"));
 }
 
 #[tokio::test]
 async fn a_connection_that_the_host_closed_while_idle_is_replaced_unnoticed() {
-    let host = Host::start(&["hello\n mail\n <data\n > 250 kept\n > 421 idle for too long\n close", "hello\n mail\n <data\n > 250 kept"]).await;
+    let host = Host::start(&[
+        "hello\n mail\n <data\n > 250 kept\n > 421 idle for too long\n close",
+        "hello\n mail\n <data\n > 250 kept",
+    ])
+    .await;
     let (_started, _scheduler, mut stream) = simple().await;
     stream.lane(host.port, |_| {}).await;
     stream.carry(1, &[0]).await;
@@ -309,13 +400,19 @@ async fn a_connection_that_the_host_closed_while_idle_is_replaced_unnoticed() {
 async fn a_large_message_goes_out_before_its_permit_and_the_dot_after_it() {
     let host = Host::start(&["hello\n mail\n <data\n > 250 kept"]).await;
     let mut messages = Messages::default();
-    let content = format!("From: a@sender.example\r\n\r\n{}", "0123456789 a line of text\r\n".repeat(40_000));
+    let content = format!(
+        "From: a@sender.example\r\n\r\n{}",
+        "0123456789 a line of text\r\n".repeat(40_000)
+    );
     messages.add(1, &["b@dest.example"], &content);
     let (_started, _scheduler, mut stream) = with(messages).await;
     stream.lane(host.port, |_| {}).await;
     let report = stream.carry(1, &[0]).await;
     assert_eq!(replies(&report)[0].2, 250);
-    assert_eq!(host.done().await, [format!("X-Signed: sender.example\r\n{content}.\r\n")]);
+    assert_eq!(
+        host.done().await,
+        [format!("X-Signed: sender.example\r\n{content}.\r\n")]
+    );
 }
 
 #[tokio::test]
@@ -334,8 +431,15 @@ async fn tls_is_used_when_offered_and_left_out_when_broken() {
     let refused = "hello_tls\n < STARTTLS\n > 454 4.7.0 not now\n mail\n <data\n > 250 kept";
     let plain = "hello_tls\n mail\n <data\n > 250 kept";
     let hello_tls = "> 220 mx\n < EHLO\n > 250-mx\n > 250-PIPELINING\n > 250 STARTTLS";
-    for (case, scripts, tls) in [("works", vec![under_tls], true), ("breaks", vec![broken, plain], false), ("is refused", vec![refused], false)] {
-        let scripts: Vec<String> = scripts.iter().map(|script| script.replace("hello_tls", hello_tls)).collect();
+    for (case, scripts, tls) in [
+        ("works", vec![under_tls], true),
+        ("breaks", vec![broken, plain], false),
+        ("is refused", vec![refused], false),
+    ] {
+        let scripts: Vec<String> = scripts
+            .iter()
+            .map(|script| script.replace("hello_tls", hello_tls))
+            .collect();
         let host = Host::start(&scripts.iter().map(String::as_str).collect::<Vec<_>>()).await;
         let (_started, _scheduler, mut stream) = simple().await;
         stream.lane(host.port, |_| {}).await;
@@ -347,12 +451,25 @@ async fn tls_is_used_when_offered_and_left_out_when_broken() {
 
 #[tokio::test]
 async fn required_tls_is_never_left_out() {
-    for (script, code) in [("hello\n <end", 0), ("> 220 mx\n < EHLO\n > 250-mx\n > 250 STARTTLS\n < STARTTLS\n > 454 not now\n <end", 454)] {
+    for (script, code) in [
+        ("hello\n <end", 0),
+        (
+            "> 220 mx\n < EHLO\n > 250-mx\n > 250 STARTTLS\n < STARTTLS\n > 454 not now\n <end",
+            454,
+        ),
+    ] {
         let host = Host::start(&[script]).await;
         let (_started, _scheduler, mut stream) = simple().await;
-        stream.lane(host.port, |lane| lane.set_tls(proto::dispatch::TlsPolicy::Required)).await;
+        stream
+            .lane(host.port, |lane| {
+                lane.set_tls(proto::dispatch::TlsPolicy::Required)
+            })
+            .await;
         stream.assign(1, &[0]).await;
         let report = stream.report().await;
-        assert_eq!((replies(&report)[0].1, replies(&report)[0].2), ("starttls", code));
+        assert_eq!(
+            (replies(&report)[0].1, replies(&report)[0].2),
+            ("starttls", code)
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! The resolver against a real DNS server, dnsmasq.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod server;
 
 use dns::{Error, Family, Resolver};
@@ -37,17 +39,31 @@ async fn started() -> (Server, Resolver) {
 async fn mail_hosts_come_by_preference_in_lower_case() {
     let (_server, resolver) = started().await;
     let hosts = resolver.mail_hosts(&domain("two.example")).await.unwrap();
-    let names: Vec<_> = hosts.hosts.iter().map(|host| (host.preference, &*host.name)).collect();
+    let names: Vec<_> = hosts
+        .hosts
+        .iter()
+        .map(|host| (host.preference, &*host.name))
+        .collect();
     assert_eq!(names, [(10, "a.mx.example"), (20, "b.mx.example")]);
     assert!(!hosts.implicit);
     assert_eq!(hosts.site(), "a.mx.example,b.mx.example");
-    assert_eq!(resolver.mail_hosts(&domain("same.example")).await.unwrap().site(), hosts.site());
+    assert_eq!(
+        resolver
+            .mail_hosts(&domain("same.example"))
+            .await
+            .unwrap()
+            .site(),
+        hosts.site()
+    );
 }
 
 #[tokio::test]
 async fn a_domain_without_mx_takes_mail_at_its_address() {
     let (_server, resolver) = started().await;
-    let hosts = resolver.mail_hosts(&domain("only-address.example")).await.unwrap();
+    let hosts = resolver
+        .mail_hosts(&domain("only-address.example"))
+        .await
+        .unwrap();
     assert!(hosts.implicit);
     assert_eq!(hosts.site(), "only-address.example");
 }
@@ -80,13 +96,33 @@ async fn refusals_and_unusable_names_are_temporary() {
 #[tokio::test]
 async fn addresses_are_of_the_family_asked_for() {
     let (_server, resolver) = started().await;
-    let of = async |host: &str, family| resolver.addresses(host, family).await.map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>());
-    assert_eq!(of("a.mx.example", Family::Any).await.unwrap(), ["192.0.2.1", "2001:db8::1"]);
+    let of = async |host: &str, family| {
+        resolver
+            .addresses(host, family)
+            .await
+            .map(|found| found.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(
+        of("a.mx.example", Family::Any).await.unwrap(),
+        ["192.0.2.1", "2001:db8::1"]
+    );
     assert_eq!(of("a.mx.example", Family::V4).await.unwrap(), ["192.0.2.1"]);
-    assert_eq!(of("a.mx.example", Family::V6).await.unwrap(), ["2001:db8::1"]);
-    assert_eq!(of("alias.mx.example", Family::V4).await.unwrap(), ["192.0.2.1"]);
-    assert_eq!(of("b.mx.example", Family::V6).await, Err(Error::NoSuchDomain));
-    assert_eq!(of("nowhere.example", Family::Any).await, Err(Error::NoSuchDomain));
+    assert_eq!(
+        of("a.mx.example", Family::V6).await.unwrap(),
+        ["2001:db8::1"]
+    );
+    assert_eq!(
+        of("alias.mx.example", Family::V4).await.unwrap(),
+        ["192.0.2.1"]
+    );
+    assert_eq!(
+        of("b.mx.example", Family::V6).await,
+        Err(Error::NoSuchDomain)
+    );
+    assert_eq!(
+        of("nowhere.example", Family::Any).await,
+        Err(Error::NoSuchDomain)
+    );
 }
 
 #[tokio::test]
@@ -95,6 +131,12 @@ async fn answers_survive_the_server_for_their_time_to_live() {
     let before = resolver.mail_hosts(&domain("two.example")).await.unwrap();
     let missing = resolver.mail_hosts(&domain("nowhere.example")).await;
     server.stop().await;
-    assert_eq!(resolver.mail_hosts(&domain("two.example")).await.unwrap(), before);
-    assert_eq!(resolver.mail_hosts(&domain("nowhere.example")).await, missing);
+    assert_eq!(
+        resolver.mail_hosts(&domain("two.example")).await.unwrap(),
+        before
+    );
+    assert_eq!(
+        resolver.mail_hosts(&domain("nowhere.example")).await,
+        missing
+    );
 }

@@ -16,7 +16,10 @@ impl Server {
     /// Starts dnsmasq (Debian's dnsmasq-base) with these records on a free port, and waits until it is ready.
     pub async fn start(records: &[&str]) -> Self {
         for _ in 0..10 {
-            let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let address = UdpSocket::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap();
             if let Some(child) = try_start(address, records).await {
                 return Self { address, child };
             }
@@ -30,11 +33,27 @@ impl Server {
 }
 
 async fn try_start(address: SocketAddr, records: &[&str]) -> Option<Child> {
-    let path = format!("{}:/usr/sbin:/usr/local/sbin", std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:/usr/sbin:/usr/local/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
     let mut child = Command::new("dnsmasq")
         .env("PATH", path)
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--bind-interfaces"])
-        .args(["--listen-address=127.0.0.1", "--local-ttl=60", "--pid-file=", "--user=", "--group=", "--log-facility=-"])
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+            "--bind-interfaces",
+        ])
+        .args([
+            "--listen-address=127.0.0.1",
+            "--local-ttl=60",
+            "--pid-file=",
+            "--user=",
+            "--group=",
+            "--log-facility=-",
+        ])
         .arg(format!("--port={}", address.port()))
         .args(records)
         .stderr(Stdio::piped())
