@@ -10,7 +10,7 @@ KIND ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak fuzz bench clean
+.PHONY: help build servers test lint demo soak powercut fuzz bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,11 @@ demo: servers ## the whole relay on this machine, checked from outside by foreig
 soak: servers ## the long form of the kill and power-cut tests: ROUNDS=20 KIND=kill-nats,…
 	$(CARGO) build --release -p staffetta
 	tests/soak/run.sh --rounds $(ROUNDS) --kind "$(KIND)"
+
+powercut: servers ## cut the power of a virtual machine with nats-server in it, a few rounds
+	@tests/powercut/get.sh
+	$(CARGO) build -p tests --example powercut-load
+	tests/powercut/run.py --rounds 4 --mode all
 
 fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)

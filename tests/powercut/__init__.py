@@ -1,0 +1,1 @@
+"""nats-server in a virtual machine that loses its power under load."""
