@@ -149,8 +149,13 @@ async fn do_chores(stores: Stores, partition: PartitionId, mut chores: mpsc::Unb
                 }
             }
             Chore::Copy(copy) => {
-                let copy = copy_forward(&stores, &reader, partition, &copy).await;
-                tell(&events, Input::Copied { partition, copy }).await;
+                let copied = copy_forward(&stores, &reader, partition, &copy).await;
+                let input = Input::Copied {
+                    partition,
+                    epoch: copy.epoch,
+                    copy: copied,
+                };
+                tell(&events, input).await;
             }
         }
     }
@@ -233,7 +238,7 @@ async fn read_for_copy(reader: &MessageReader, partition: PartitionId, place: Pl
             Some(((*message.entry).clone(), content))
         }
         Err(error) => {
-            tracing::warn!(partition = partition.0, message = %id, %error, "the message can't be copied forward");
+            tracing::warn!(partition = partition.0, message_id = %id, %error, "the message can't be copied forward");
             None
         }
     }

@@ -54,6 +54,10 @@ pub enum ReplayError {
 pub(crate) struct Recovery {
     /// Entries about messages whose block or snapshot part comes later.
     pending: HashMap<MessageId, Vec<Change>>,
+    /// The start of the snapshot was seen.
+    started: bool,
+    /// Messages that became final in the replay.
+    finished: HashSet<MessageId>,
     /// DSNs that were seen: reading their blocks again must not take them for duplicates.
     spooled_dsns: HashSet<MessageId>,
 }
@@ -85,7 +89,12 @@ impl Intake {
         for entry in record.entries {
             match entry.kind {
                 Some(Kind::SnapshotStart(start)) => {
-                    self.cursor = self.cursor.max(start.cursor);
+                    // Only the snapshot that replay begins with is known to be complete: the blocks below the
+                    // cursor of a later one may be in no part.
+                    let is_first = self.recovery.as_mut().is_some_and(|recovery| !std::mem::replace(&mut recovery.started, true));
+                    if is_first {
+                        self.cursor = start.cursor;
+                    }
                     for block in start.quarantined_blocks {
                         self.hold_quarantined(block);
                     }
@@ -214,7 +223,8 @@ impl Intake {
         position: u32,
         entry: &IndexEntry,
     ) -> bool {
-        if self.live.find(&id).is_some() {
+        let is_finished = self.recovery.as_ref().is_some_and(|recovery| recovery.finished.contains(&id));
+        if is_finished || self.live.find(&id).is_some() {
             return false;
         }
         if let Some(reports_on) = &entry.reports_on {
@@ -243,7 +253,7 @@ impl Intake {
                 |change| matches!(change, Change::Moved { sequence: to, .. } if *to == block.1),
             )
         });
-        let is_new = named && self.live.find(&id).is_none();
+        let is_new = named && !recovery.finished.contains(&id) && self.live.find(&id).is_none();
         if is_new {
             self.insert_entry(0, id, block, position, entry);
         }
@@ -464,6 +474,7 @@ impl Intake {
             Change::Outcome(outcome) => {
                 if let Some(finished) = self.apply_outcome(&outcome) {
                     self.live.release_block(finished.sequence);
+                    self.note_finished(id);
                 }
             }
             Change::Moved { sequence, index } => {
@@ -475,8 +486,17 @@ impl Intake {
             Change::DsnSpooled(ordinals) => {
                 if let Some(finished) = self.apply_dsn_spooled(id, &ordinals) {
                     self.live.release_block(finished.sequence);
+                    self.note_finished(id);
                 }
             }
+        }
+    }
+
+    /// A part may show a message of a block above the cursor (its slot was free when the snapshot began). When it
+    /// is finished after that, its block must not bring it back.
+    fn note_finished(&mut self, id: MessageId) {
+        if let Some(recovery) = &mut self.recovery {
+            recovery.finished.insert(id);
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Trim {
 /// Survivors at the head, to be copied into a new block in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
+    /// Epoch of the owner that wants it; of no use to a later one.
+    pub epoch: u64,
     /// The messages and where they are.
     pub messages: Vec<(MessageId, Place)>,
 }
@@ -90,7 +92,10 @@ impl Intake {
             return None;
         }
         self.trim.copying = true;
-        Some(Copy { messages })
+        Some(Copy {
+            epoch: self.epoch(),
+            messages,
+        })
     }
 
     /// Finds the messages of blocks below a sequence.
@@ -121,8 +126,12 @@ impl Intake {
         })
     }
 
-    /// The copy is stored as a block at `sequence`; its entries are `ids` in order (finished ones may be among them).
-    pub fn copied(&mut self, sequence: u64, ids: &[MessageId]) {
+    /// The copy that was wanted under this epoch is stored as a block at `sequence`; its entries are `ids` in order
+    /// (finished ones may be among them).
+    pub fn copied(&mut self, epoch: u64, sequence: u64, ids: &[MessageId]) {
+        if epoch != self.epoch() {
+            return;
+        }
         self.trim.copying = false;
         let mut left = Vec::new();
         for (id, index) in ids.iter().zip(0_u32..) {
@@ -142,7 +151,10 @@ impl Intake {
     }
 
     /// The copy could not be made.
-    pub fn copy_failed(&mut self) {
+    pub fn copy_failed(&mut self, epoch: u64) {
+        if epoch != self.epoch() {
+            return;
+        }
         self.trim.copying = false;
     }
 }

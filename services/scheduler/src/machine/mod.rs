@@ -92,6 +92,8 @@ pub enum Input {
     Copied {
         /// The partition.
         partition: PartitionId,
+        /// Epoch under which the copy was wanted.
+        epoch: u64,
         /// Where the copy is, and its messages in order.
         copy: Option<(u64, Vec<MessageId>)>,
     },
@@ -200,11 +202,11 @@ impl Machine {
                 }
             }
             Input::Grant(lane, news) => self.lanes.grant(now_ms, lane, news),
-            Input::Copied { partition, copy } => {
+            Input::Copied { partition, epoch, copy } => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     match copy {
-                        Some((sequence, ids)) => owned.intake.copied(sequence, &ids),
-                        None => owned.intake.copy_failed(),
+                        Some((sequence, ids)) => owned.intake.copied(epoch, sequence, &ids),
+                        None => owned.intake.copy_failed(epoch),
                     }
                 }
             }

@@ -1,0 +1,247 @@
+//! A simulated sender: it keeps the rules of the real one and delivers to a ledger.
+
+use std::collections::BTreeMap;
+
+use proto::dispatch::scheduler_item::Kind as FromScheduler;
+use proto::dispatch::sender_item::Kind as ToScheduler;
+use proto::dispatch::{
+    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, Returned,
+    SchedulerItem,
+};
+use proto::journal::{Reply, Stage};
+
+/// A delivery that the sender holds.
+#[derive(Debug, Clone)]
+pub struct Holding {
+    pub delivery: DeliveryRef,
+    pub stream: usize,
+    pub stage: Holds,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Assigned,
+    Begun,
+    /// The permit is good until then.
+    Permitted(u64),
+    /// The dot is sent; the reply will come.
+    DotSent,
+}
+
+pub type Key = (u32, u64, u32);
+
+pub fn key(delivery: &DeliveryRef) -> Key {
+    (delivery.partition, delivery.epoch, delivery.attempt)
+}
+
+#[derive(Default)]
+pub struct Sender {
+    pub holds: BTreeMap<Key, Holding>,
+    /// Reports not yet acknowledged, with the epoch and stream of the owner they were last sent to: a scheduler that
+    /// takes the partition anew has lost what it had not stored.
+    pub reports: BTreeMap<Key, (Report, Option<(u64, usize)>)>,
+    /// Newest epoch seen of each partition, and the stream of its owner.
+    pub owners: BTreeMap<u32, (u64, usize)>,
+    pub incarnation: u64,
+}
+
+/// What the sender does next.
+pub enum Act {
+    Send(usize, ToScheduler),
+    /// Go on with a delivery after a while.
+    Work(Key),
+}
+
+impl Sender {
+    pub fn hello(&self, id: usize) -> ToScheduler {
+        let inventory = self.holds.values().map(|holding| InFlight {
+            delivery: Some(holding.delivery.clone()),
+            begun: holding.stage != Holds::Assigned,
+        });
+        ToScheduler::Hello(Hello {
+            sender_id: format!("sender-{id}.{}", self.incarnation),
+            sources: Vec::new(),
+            credit: 50,
+            inventory: inventory.collect(),
+        })
+    }
+
+    /// The stream is broken: what is not under permit is broken off and reported to the next owner.
+    pub fn stream_broken(&mut self, stream: usize) -> Vec<Act> {
+        let broken: Vec<Key> = self
+            .holds
+            .iter()
+            .filter(|(_, h)| {
+                h.stream == stream && matches!(h.stage, Holds::Assigned | Holds::Begun)
+            })
+            .map(|(key, _)| *key)
+            .collect();
+        for key in broken {
+            let Some(holding) = self.holds.remove(&key) else {
+                continue;
+            };
+            if holding.stage == Holds::Begun {
+                self.reports.insert(
+                    key,
+                    (report(&holding.delivery, Stage::Prepare, 0, false), None),
+                );
+            }
+        }
+        self.owners.retain(|_, (_, owner)| *owner != stream);
+        for (_, sent) in self.reports.values_mut() {
+            if sent.is_some_and(|(_, to)| to == stream) {
+                *sent = None;
+            }
+        }
+        Vec::new()
+    }
+
+    pub fn take(&mut self, now: u64, stream: usize, item: SchedulerItem) -> Vec<Act> {
+        match item.kind {
+            Some(FromScheduler::Owns(owns)) => {
+                self.owners.retain(|_, (_, owner)| *owner != stream);
+                for of in owns.partitions {
+                    let newest = self
+                        .owners
+                        .get(&of.partition)
+                        .map_or(0, |(epoch, _)| *epoch);
+                    if of.epoch >= newest {
+                        self.owners.insert(of.partition, (of.epoch, stream));
+                    }
+                }
+                self.break_off_stale();
+                self.send_reports()
+            }
+            Some(FromScheduler::Assignment(assignment)) => self.assigned(stream, assignment),
+            Some(FromScheduler::Permit(permit)) => {
+                let Some(delivery) = permit.delivery else {
+                    return Vec::new();
+                };
+                match self.holds.get_mut(&key(&delivery)) {
+                    Some(holding) if holding.stage == Holds::Begun => {
+                        holding.stage = Holds::Permitted(now + u64::from(permit.valid_ms));
+                        vec![Act::Work(key(&delivery))]
+                    }
+                    _ => Vec::new(),
+                }
+            }
+            Some(FromScheduler::ReportStored(stored)) => {
+                if let Some(delivery) = stored.delivery {
+                    self.reports.remove(&key(&delivery));
+                }
+                Vec::new()
+            }
+            Some(FromScheduler::Refused(refused)) => {
+                if let Some(delivery) = refused.delivery {
+                    self.holds.remove(&key(&delivery));
+                }
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a former owner assigned will get no permit any more.
+    fn break_off_stale(&mut self) {
+        let is_stale = |holding: &Holding| {
+            let newest = self.owners.get(&holding.delivery.partition);
+            newest.is_some_and(|(epoch, _)| holding.delivery.epoch < *epoch)
+        };
+        let waiting = |holding: &Holding| matches!(holding.stage, Holds::Assigned | Holds::Begun);
+        let stale: Vec<Key> = self.holds.iter().filter(|(_, h)| waiting(h) && is_stale(h)).map(|(key, _)| *key).collect();
+        for key in stale {
+            let Some(holding) = self.holds.remove(&key) else { continue };
+            if holding.stage == Holds::Begun {
+                self.reports.insert(key, (report(&holding.delivery, Stage::Prepare, 0, false), None));
+            }
+        }
+    }
+
+    fn assigned(&mut self, stream: usize, assignment: Assignment) -> Vec<Act> {
+        let Some(delivery) = assignment.delivery else {
+            return Vec::new();
+        };
+        let newest = self
+            .owners
+            .get(&delivery.partition)
+            .map_or(0, |(epoch, _)| *epoch);
+        if delivery.epoch < newest {
+            return vec![Act::Send(
+                stream,
+                ToScheduler::Returned(Returned {
+                    delivery: Some(delivery),
+                    reason: proto::dispatch::ReturnReason::StaleEpoch.into(),
+                    detail: String::new(),
+                }),
+            )];
+        }
+        let key = key(&delivery);
+        self.holds.insert(
+            key,
+            Holding {
+                delivery,
+                stream,
+                stage: Holds::Assigned,
+            },
+        );
+        vec![Act::Work(key)]
+    }
+
+    pub fn begin(&mut self, key: Key) -> Vec<Act> {
+        let Some(holding) = self.holds.get_mut(&key) else {
+            return Vec::new();
+        };
+        holding.stage = Holds::Begun;
+        vec![Act::Send(
+            holding.stream,
+            ToScheduler::Begin(Begin {
+                delivery: Some(holding.delivery.clone()),
+            }),
+        )]
+    }
+
+    /// The attempt is over.
+    pub fn finish(&mut self, key: Key, stage: Stage, code: u32, dot_sent: bool) -> Vec<Act> {
+        let Some(holding) = self.holds.remove(&key) else {
+            return Vec::new();
+        };
+        self.reports.insert(
+            key,
+            (report(&holding.delivery, stage, code, dot_sent), None),
+        );
+        self.send_reports()
+    }
+
+    fn send_reports(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for ((partition, ..), (report, sent)) in &mut self.reports {
+            let Some(owner) = self.owners.get(partition) else {
+                continue;
+            };
+            if *sent != Some(*owner) {
+                *sent = Some(*owner);
+                acts.push(Act::Send(owner.1, ToScheduler::Report(report.clone())));
+            }
+        }
+        acts
+    }
+}
+
+fn report(delivery: &DeliveryRef, stage: Stage, code: u32, dot_sent: bool) -> Report {
+    let recipient = |ordinal: &u32| RecipientReport {
+        ordinal: *ordinal,
+        address: String::new(),
+        reply: Some(Reply {
+            stage: stage.into(),
+            code,
+            enhanced: String::new(),
+            text: String::new(),
+        }),
+    };
+    Report {
+        delivery: Some(delivery.clone()),
+        recipients: delivery.ordinals.iter().map(recipient).collect(),
+        dot_sent,
+        ..Report::default()
+    }
+}
