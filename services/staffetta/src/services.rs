@@ -138,6 +138,8 @@ struct Running {
     shutdown: Shutdown,
     /// Ends the following of the configuration, after all services.
     following: Shutdown,
+    /// All services run here.
+    has_all: bool,
     signer: Option<signer::Signer>,
     scheduler: Option<Weak<scheduler::Scheduler>>,
     tasks: Vec<Task>,
@@ -164,6 +166,7 @@ impl Running {
             readiness,
             shutdown,
             following: Shutdown::new(),
+            has_all: false,
             signer: None,
             scheduler: None,
             tasks: Vec::new(),
@@ -172,6 +175,7 @@ impl Running {
 
     /// Starts those that others need first: the reverse of the order of stopping.
     async fn start_all(&mut self, services: &BTreeSet<Service>) -> anyhow::Result<()> {
+        self.has_all = services.len() == Service::ALL.len();
         let snapshots = signer::follow_configuration(&self.stores, &self.following).await?;
         for service in services.iter().rev() {
             match service {
@@ -237,11 +241,13 @@ impl Running {
             Some(signer) => Arc::new(signer.clone()),
             None => Arc::new(GrpcSigner::new(&self.bootstrap.sender.signers)?),
         };
+        // Where every process has all services, each sender serves the scheduler beside it. Any other
+        // layout may have schedulers elsewhere, which only this sender serves.
         let schedulers = match &self.scheduler {
-            Some(scheduler) => {
+            Some(scheduler) if self.has_all => {
                 sender::Schedulers::Fixed(vec![Arc::new(SameProcess(scheduler.clone()))])
             }
-            None => sender::Schedulers::Announced,
+            _ => sender::Schedulers::Announced,
         };
         let links = sender::Links { signer, schedulers };
         let (bootstrap, stores) = (self.bootstrap.clone(), self.stores.clone());

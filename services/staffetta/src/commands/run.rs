@@ -12,7 +12,7 @@ use crate::services::{self, Service};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Services that run in this process
+    /// Services that run in this process; with `all`, every process of the installation must be `all`
     #[arg(required = true, value_name = "SERVICE")]
     services: Vec<Choice>,
 }
