@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::{BatchingSigner, Dispatch, GrpcDispatch, GrpcSigner, Sign};
+use proto::{BatchingSigner, Dispatch, GrpcDispatch, Sign};
 use runtime::{Bootstrap, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,18 +34,6 @@ pub enum Schedulers {
     Announced,
 }
 
-impl Links {
-    /// To services in other processes: the signers of the bootstrap, the announced schedulers. Must be
-    /// called inside a tokio runtime.
-    pub fn remote(bootstrap: &Bootstrap) -> Result<Self, Error> {
-        let signer = GrpcSigner::new(&bootstrap.sender.signers).map_err(Error::Signer)?;
-        Ok(Self {
-            signer: Arc::new(signer),
-            schedulers: Schedulers::Announced,
-        })
-    }
-}
-
 /// The sender can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -55,9 +43,6 @@ pub enum Error {
     /// The TLS library refuses its configuration.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// The signers' addresses are not valid.
-    #[error("{0}")]
-    Signer(proto::CallError),
 }
 
 /// Kind under which schedulers announce themselves.

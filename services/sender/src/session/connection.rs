@@ -1,7 +1,8 @@
 //! An open SMTP connection: octets out, replies in.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -147,7 +148,9 @@ impl Connection {
         Ok(sent.map_err(|_| Broken::TimedOut)??)
     }
 
-    /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without progress.
+    /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without
+    /// progress; after `until` nothing is written any more, even by a process that was stopped and
+    /// goes on.
     pub(super) async fn send_content(
         &mut self,
         content: &mut impl Buf,
@@ -155,16 +158,10 @@ impl Connection {
         until: Option<Instant>,
     ) -> Result<(), Broken> {
         while content.has_remaining() {
-            let patience = Instant::now() + silence;
-            let patience = until.map_or(patience, |until| patience.min(until));
-            timeout_at(patience, self.io.write_buf(content))
-                .await
-                .map_err(|_| Broken::TimedOut)??;
+            before(silence, until, self.io.write_buf(content)).await?;
         }
         if self.is_tls() {
-            timeout_at(Instant::now() + silence, self.io.flush())
-                .await
-                .map_err(|_| Broken::TimedOut)??;
+            before(silence, until, self.io.flush()).await?;
         }
         Ok(())
     }
@@ -226,6 +223,25 @@ impl Connection {
     }
 }
 
+/// Waits for `writing`, and never goes on with it after `until`: the time is looked at before each step,
+/// not only when it has come.
+async fn before<T>(
+    silence: Duration,
+    until: Option<Instant>,
+    writing: impl Future<Output = std::io::Result<T>>,
+) -> Result<T, Broken> {
+    let mut writing = pin!(writing);
+    let writing = poll_fn(|context| match until {
+        Some(until) if Instant::now() >= until => Poll::Ready(Err(Broken::TimedOut)),
+        _ => writing.as_mut().poll(context).map_err(Broken::from),
+    });
+    let patience = Instant::now() + silence;
+    let patience = until.map_or(patience, |until| patience.min(until));
+    timeout_at(patience, writing)
+        .await
+        .map_err(|_| Broken::TimedOut)?
+}
+
 /// Time-outs of RFC 5321 section 4.5.3.2.
 pub(super) fn patience(stage: Stage) -> Duration {
     let minutes = match stage {
@@ -238,3 +254,20 @@ pub(super) fn patience(stage: Stage) -> Duration {
 
 /// Time without progress while content is sent (RFC 5321 section 4.5.3.2.5).
 pub(super) const BLOCK_PATIENCE: Duration = Duration::from_secs(180);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_written_after_its_time_although_it_could_be() {
+        let mut polled = false;
+        let writing = async {
+            polled = true;
+            Ok(())
+        };
+        let ended = before(BLOCK_PATIENCE, Some(Instant::now()), writing).await;
+        assert!(matches!(ended, Err(Broken::TimedOut)));
+        assert!(!polled);
+    }
+}
