@@ -39,6 +39,7 @@ soak: servers ## the long form of the kill and power-cut tests: ROUNDS=20 KIND=k
 
 powercut: servers ## cut the power of a virtual machine with nats-server in it, a few rounds
 	@tests/powercut/get.sh
+	$(CARGO) build --release -p staffetta
 	$(CARGO) build -p tests --example powercut-load
 	tests/powercut/run.py --rounds 4 --mode all
 

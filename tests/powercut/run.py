@@ -2,7 +2,7 @@
 """The power-cut test: nats-server in a virtual machine that is killed under load, with a disk that drops
 what was not flushed. README.md says why that is a power cut.
 
-    tests/powercut/run.py [--rounds N] [--seed S] [--mode strict|relaxed|unflushed|both|all] [--seconds-of-load 3]
+    tests/powercut/run.py [--rounds N] [--seed S] [--mode MODE] [--seconds-of-load 3]
 
 The last line is `powercut: ok rounds=… strict_lost=0 relaxed_lost=K acknowledged=N`, N being the messages
 acknowledged in the rounds of the first mode, or `powercut: FAILED …` with exit status 1.
@@ -20,7 +20,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from powercut import guest  # noqa: E402
+from powercut import guest, relay  # noqa: E402
 from powercut.disk import Disk  # noqa: E402
 from powercut.machine import Machine  # noqa: E402
 from rig.processes import ROOT, Failed, Rig, run, wait_until  # noqa: E402
@@ -35,6 +35,8 @@ MODES = {
     "strict": ("always", "rw", "strict"),
     "relaxed": (None, "rw", "relaxed"),
     "unflushed": ("always", "rw,nobarrier", "strict"),
+    # As strict, with the whole relay as the client.
+    "relay": ("always", "rw", "strict"),
 }
 
 
@@ -134,10 +136,28 @@ def figures(text):
     return {name: int(number) for name, number in re.findall(r"(\w+)=(\d+)", text)}
 
 
+def empty_disk(rig):
+    """A disk with a file system."""
+    path = rig.directory / "empty.img"
+    guest.make_disk(path, DISK_MIB)
+    return path
+
+
+def relay_rounds(rig, rounds, arguments):
+    """Gives (accepted, lost) of a relay that lives through all rounds."""
+    initramfs = rig.directory / "relay.cpio"
+    guest.build(initramfs, "always")
+    installation = Installation(rig, "relay", empty_disk(rig), "relay", initramfs)
+    rig.at_end.append(installation.disk.close)
+    # Before the disk is closed, and after the relay's clients have stopped.
+    rig.at_end.append(lambda: installation.machine.cut())
+    return relay.run_rounds(
+        rig, installation, rounds, arguments.seed, arguments.seconds_of_load, arguments.wait_for_doubt)
+
+
 def prepare(rig, initramfs):
     """A disk with initialised stores, from a machine that was switched off in order."""
-    empty = rig.directory / "empty.img"
-    guest.make_disk(empty, DISK_MIB)
+    empty = empty_disk(rig)
     installation = Installation(rig, "base", empty, "strict", initramfs)
     installation.boot()
     run(client_command("prepare", installation))
@@ -229,10 +249,11 @@ def rounds_of(rig, base, mode, rounds, seed, seconds_of_load):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=4, help="of strict; the others get a quarter of them, to show their loss")
+    parser.add_argument("--rounds", type=int, default=4, help="of the first mode; the others get a quarter of them")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(31))
-    parser.add_argument("--mode", choices=[*MODES, "both", "all"], default="both", help="both: strict and relaxed")
+    parser.add_argument("--mode", choices=[*MODES, "both", "all"], default="both", help="both: strict and relaxed; all: also unflushed and relay")
     parser.add_argument("--seconds-of-load", type=float, default=3.0)
+    parser.add_argument("--wait-for-doubt", action="store_true", help="relay: wait until what is in doubt is settled")
     arguments = parser.parse_args()
     modes = {"both": ["strict", "relaxed"], "all": list(MODES)}.get(arguments.mode, [arguments.mode])
     print(f"powercut: seed {arguments.seed}", flush=True)
@@ -243,11 +264,14 @@ def main():
         with Rig("powercut") as rig:
             base_initramfs = rig.directory / "prepare.cpio"
             guest.build(base_initramfs, "always")
-            base = prepare(rig, base_initramfs)
+            base = prepare(rig, base_initramfs) if modes != ["relay"] else None
             for mode in modes:
                 rounds = arguments.rounds if mode == modes[0] else max(1, arguments.rounds // 4)
-                acknowledged[mode], lost[mode] = rounds_of(
-                    rig, base, mode, rounds, arguments.seed, arguments.seconds_of_load)
+                if mode == "relay":
+                    acknowledged[mode], lost[mode] = relay_rounds(rig, rounds, arguments)
+                else:
+                    acknowledged[mode], lost[mode] = rounds_of(
+                        rig, base, mode, rounds, arguments.seed, arguments.seconds_of_load)
             for mode in ("relaxed", "unflushed"):
                 if lost.get(mode) == 0:
                     raise Failed(f"{mode} has lost nothing, so that the test proves nothing")
