@@ -55,7 +55,9 @@ impl Partition {
     pub(crate) fn start(stores: &Stores, partition: PartitionId, blocks: BlockFollower, events: &Events) -> Self {
         let (journal, effects) = mpsc::unbounded_channel();
         let (chores, todo) = mpsc::unbounded_channel();
-        let (reading, may_read) = watch::channel(true);
+        // Not before the core has the intake: it drops blocks of partitions that it does not know, and those
+        // would be missing until the next take-over.
+        let (reading, may_read) = watch::channel(false);
         let (fullness, fill) = watch::channel(0);
         let mut tasks = JoinSet::new();
         tasks.spawn(write_journal(stores.clone(), partition, effects, events.clone()));
