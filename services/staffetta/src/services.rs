@@ -306,7 +306,8 @@ impl Running {
             stop,
             ended,
         });
-        self.readiness.set(service.as_str(), true);
+        // Ingress says itself when it listens and when storage is there.
+        self.readiness.set(service.as_str(), service != Service::Ingress);
     }
 
     /// Until shutdown.
