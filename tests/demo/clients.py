@@ -28,8 +28,8 @@ def submit(mail, relay, certificate, folder):
 def by_swaks(mail, relay, folder):
     """STARTTLS on the submission port, AUTH LOGIN."""
     data = folder / f"{mail.name}.eml"
-    # swaks makes CRLF of every line end.
-    data.write_bytes(mail.content.replace(b"\r\n", b"\n"))
+    # swaks makes CRLF of every line end, and puts one more at the end of the text.
+    data.write_bytes(mail.content.replace(b"\r\n", b"\n").removesuffix(b"\n"))
     printed = run(["swaks", "--server", "127.0.0.1", "--port", relay.submission, "--tls", "--auth", "LOGIN",
                    "--auth-user", USERNAME, "--auth-password", PASSWORD, "--from", SENDER,
                    "--to", ",".join(mail.recipients), "--data", f"@{data}", "--ehlo", "client.acme.example"])

@@ -28,6 +28,14 @@ fn zones(domains: &[(&str, IpAddr)]) -> Zones {
         })
 }
 
+/// Waits until so many messages are at the sink; else tells what the relay knows of the rest.
+async fn arrivals(relay: &Relay, sink: &Sink, count: usize) -> Result<Vec<Received>> {
+    match sink.wait_for(count, PATIENCE).await {
+        Ok(received) => Ok(received),
+        Err(error) => Err(error.context(state(relay).await)),
+    }
+}
+
 /// Submits a test message and gives the reply of its 250.
 async fn submit(relay: &Relay, token: &str, recipients: &[&str]) -> Result<String> {
     submit_sized(relay, token, recipients, 2000).await
@@ -52,15 +60,33 @@ async fn submit_sized(
 }
 
 /// The DSN at the sink that names the recipient.
-async fn dsn(sink: &Sink, recipient: &str) -> Result<Received> {
-    kit::until("a DSN", PATIENCE, || async {
+async fn dsn(relay: &Relay, sink: &Sink, recipient: &str) -> Result<Received> {
+    let found = kit::until("a DSN", PATIENCE, || async {
         sink.received().into_iter().find(|received| {
             received.sender.is_empty()
                 && received.recipients.iter().any(|to| to == SENDER)
                 && received.text().contains(recipient)
         })
     })
-    .await
+    .await;
+    match found {
+        Ok(received) => Ok(received),
+        Err(error) => Err(error.context(state(relay).await)),
+    }
+}
+
+/// What the relay knows, for the text of a failure.
+async fn state(relay: &Relay) -> String {
+    let queue = relay
+        .command(&["queue"])
+        .await
+        .unwrap_or_else(|error| format!("{error:#}"));
+    let events = relay
+        .events()
+        .await
+        .unwrap_or_else(|error| format!("{error:#}"));
+    let last: Vec<&str> = events.lines().rev().take(10).collect();
+    format!("{queue}\nlast events:\n{}", last.join("\n"))
 }
 
 #[tokio::test]
@@ -76,7 +102,7 @@ async fn a_message_goes_through_separate_processes_to_its_mx() -> Result<()> {
     .await?;
 
     submit(&relay, "T-1", &["user@one.example"]).await?;
-    let received = sink.wait_for(1, PATIENCE).await?.remove(0);
+    let received = arrivals(&relay, &sink, 1).await?.remove(0);
 
     assert_eq!((received.token.as_str(), received.intact), ("T-1", true));
     assert_eq!(received.sender, SENDER);
@@ -110,7 +136,7 @@ async fn one_process_with_all_services_delivers_too() -> Result<()> {
         messages: 200,
     };
     let ledger = Load::start(relay.submission(), options).finish().await?;
-    sink.wait_for(200, PATIENCE).await?;
+    arrivals(&relay, &sink, 200).await?;
 
     let balance = ledger.balance(&[&sink], &HashSet::new());
     assert_eq!(
@@ -146,8 +172,8 @@ async fn recipients_of_two_domains_get_one_copy_each() -> Result<()> {
         &["a@one.example", "b@two.example", "c@one.example"],
     )
     .await?;
-    let at_first = first.wait_for(1, PATIENCE).await?;
-    let at_second = second.wait_for(1, PATIENCE).await?;
+    let at_first = arrivals(&relay, &first, 1).await?;
+    let at_second = arrivals(&relay, &second, 1).await?;
 
     assert_eq!(
         at_first[0].recipients,
@@ -172,7 +198,7 @@ async fn the_backup_mx_is_used_when_the_first_does_not_answer() -> Result<()> {
     let relay = Relay::start(Setup::new("backup-mx", zones, Documents::new(port).yaml())).await?;
 
     submit(&relay, "T-3", &["user@one.example"]).await?;
-    sink.wait_for(1, PATIENCE).await?;
+    arrivals(&relay, &sink, 1).await?;
 
     let preferred = Sink::start(SocketAddr::new(best, port), Vec::new()).await?;
     submit(&relay, "T-4", &["user@one.example"]).await?;
@@ -203,7 +229,7 @@ async fn a_451_is_tried_again_and_delivered_once() -> Result<()> {
     for user in ["grey", "full", "drop"] {
         submit(&relay, user, &[&format!("{user}@one.example")]).await?;
     }
-    let received = sink.wait_for(3, PATIENCE).await?;
+    let received = arrivals(&relay, &sink, 3).await?;
 
     let tokens: HashSet<&str> = received
         .iter()
@@ -224,8 +250,8 @@ async fn a_refused_recipient_is_reported_to_the_sender_and_the_others_are_served
     let relay = Relay::start(Setup::new("bounce", zones, Documents::new(port).yaml())).await?;
 
     submit(&relay, "T-5", &["nobody@one.example", "user@one.example"]).await?;
-    let report = dsn(&senders, "nobody@one.example").await?;
-    let received = sink.wait_for(1, PATIENCE).await?;
+    let report = dsn(&relay, &senders, "nobody@one.example").await?;
+    let received = arrivals(&relay, &sink, 1).await?;
 
     assert_eq!(received[0].recipients, ["user@one.example"]);
     let text = report.text();
@@ -255,13 +281,13 @@ async fn domains_that_take_no_mail_are_reported_at_once() -> Result<()> {
 
     // RFC 7505 section 4.2, RFC 3463 section 3.2.
     assert!(
-        dsn(&senders, "user@null.example")
+        dsn(&relay, &senders, "user@null.example")
             .await?
             .text()
             .contains("5.1.10")
     );
     assert!(
-        dsn(&senders, "user@does-not-exist.example")
+        dsn(&relay, &senders, "user@does-not-exist.example")
             .await?
             .text()
             .contains("5.1.2")
@@ -285,7 +311,7 @@ async fn what_is_too_old_is_reported_and_tried_no_more() -> Result<()> {
     let relay = Relay::start(Setup::new("expired", zones, documents.yaml())).await?;
 
     submit(&relay, "T-8", &["user@one.example"]).await?;
-    let report = dsn(&senders, "user@one.example").await?.text();
+    let report = dsn(&relay, &senders, "user@one.example").await?.text();
 
     assert!(
         report.contains("451 4.3.0 Not today"),
@@ -306,7 +332,7 @@ async fn tls_is_used_where_it_is_offered() -> Result<()> {
 
     submit(&relay, "T-9", &["user@one.example"]).await?;
 
-    assert!(sink.wait_for(1, PATIENCE).await?[0].tls);
+    assert!(arrivals(&relay, &sink, 1).await?[0].tls);
     relay.finish()
 }
 
@@ -321,7 +347,7 @@ async fn a_large_message_comes_whole() -> Result<()> {
     for (token, size) in [("L-1", 100_000), ("L-2", 1_100_000), ("L-3", 8 << 20)] {
         submit_sized(&relay, token, &["user@one.example"], size).await?;
     }
-    let received = sink.wait_for(3, PATIENCE).await?;
+    let received = arrivals(&relay, &sink, 3).await?;
 
     for received in &received {
         assert!(
@@ -359,7 +385,7 @@ async fn a_lane_has_no_more_connections_than_its_shaping_says() -> Result<()> {
         messages: 100,
     };
     Load::start(relay.submission(), options).finish().await?;
-    let received = sink.wait_for(100, PATIENCE).await?;
+    let received = arrivals(&relay, &sink, 100).await?;
 
     assert!(
         sink.most_open_connections() <= 2,
@@ -399,7 +425,7 @@ async fn no_window_of_a_second_holds_more_than_the_rate() -> Result<()> {
         messages: 60,
     };
     Load::start(relay.submission(), options).finish().await?;
-    let received = sink.wait_for(60, PATIENCE).await?;
+    let received = arrivals(&relay, &sink, 60).await?;
 
     // The limit counts at the start of a transaction; its end, which the sink sees, comes up to a
     // moment later: 11 arrivals in 900 ms would be one too many however they were delayed.
@@ -433,7 +459,7 @@ async fn a_changed_configuration_is_followed_without_a_restart() -> Result<()> {
     .await?;
 
     submit(&relay, "before", &["user@one.example"]).await?;
-    before.wait_for(1, PATIENCE).await?;
+    arrivals(&relay, &before, 1).await?;
     relay
         .apply(&Documents::new(after.address().port()).yaml())
         .await?;
@@ -446,7 +472,7 @@ async fn a_changed_configuration_is_followed_without_a_restart() -> Result<()> {
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 
-    after.wait_for(1, PATIENCE).await?;
+    arrivals(&relay, &after, 1).await?;
     relay.finish()
 }
 
@@ -477,6 +503,6 @@ async fn a_broken_configuration_is_refused_with_its_reason_and_mail_still_flows(
         "all problems at once:\n{text}"
     );
     submit(&relay, "T-10", &["user@one.example"]).await?;
-    sink.wait_for(1, PATIENCE).await?;
+    arrivals(&relay, &sink, 1).await?;
     relay.finish()
 }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 
@@ -11,14 +13,29 @@ pub struct Place {
 }
 
 impl Place {
-    /// An empty folder for the test of this name; what an earlier run left there goes.
+    /// An empty folder for the test of this name. What runs that are dead have left for it goes.
     pub fn new(test: &str) -> Result<Self> {
-        // The name of a run keeps two runs at once apart; that of a dead run is taken over.
-        let path = target_folder().join("tmp/it").join(test);
-        if path.exists() {
-            std::fs::remove_dir_all(&path).with_context(|| format!("cannot empty {path:?}"))?;
+        let all = target_folder().join("tmp/it");
+        std::fs::create_dir_all(&all).with_context(|| format!("cannot make {all:?}"))?;
+        for entry in std::fs::read_dir(&all)? {
+            let entry = entry?.path();
+            let name = entry
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let Some((name, run)) = name.rsplit_once('.') else {
+                continue;
+            };
+            let is_alive = Path::new("/proc").join(run).exists();
+            if name == test && !is_alive {
+                std::fs::remove_dir_all(&entry)
+                    .with_context(|| format!("cannot remove {entry:?}"))?;
+            }
         }
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {path:?}"))?;
+        // Two runs at once stay apart by their process ids.
+        let path = all.join(format!("{test}.{}", std::process::id()));
+        std::fs::create_dir(&path).with_context(|| format!("cannot make {path:?}"))?;
         Ok(Self { path })
     }
 
@@ -51,10 +68,23 @@ pub(crate) fn repository() -> PathBuf {
         .to_path_buf()
 }
 
-/// A port that was free a moment ago on the address.
+/// Below the ports that the kernel gives to outgoing connections, so that none of those takes one of
+/// ours between the look and the use.
+const PORTS: std::ops::Range<u32> = 10_000..32_000;
+
+/// A port that was free a moment ago on the address. Tests of this process never get the same one
+/// twice; other processes begin elsewhere.
 pub fn free_port(address: IpAddr) -> Result<u16> {
-    let listener = TcpListener::bind(SocketAddr::new(address, 0)).context("no port is free")?;
-    Ok(listener.local_addr()?.port())
+    static NEXT: OnceLock<AtomicU32> = OnceLock::new();
+    let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(1_009)));
+    for _ in PORTS {
+        let number = next.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + number).expect("the range has 16 bits");
+        if TcpListener::bind(SocketAddr::new(address, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no port is free on {address}")
 }
 
 /// One port number that was free a moment ago on all the addresses.

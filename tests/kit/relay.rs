@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::bootstrap::{Bootstrap, Ports};
 use crate::place::{repository, target_folder};
 use crate::{
-    Dns, NatsServer, Place, Process, Queue, RedisServer, Signal, Zones, get, metric, until,
+    Dns, NatsServer, Place, Process, Queue, RedisServer, Session, Signal, Zones, get, metric, until,
 };
 
 /// The services in the order in which they are started.
@@ -158,7 +158,30 @@ impl Relay {
         }
         relay.wait_ready().await?;
         relay.apply(&setup.documents).await?;
+        relay.wait_accepting().await?;
         Ok(relay)
+    }
+
+    /// Waits until ingress has the configuration: until it takes the sender of the test documents.
+    async fn wait_accepting(&self) -> Result<()> {
+        let mut last = String::new();
+        let accepting = async {
+            loop {
+                last = match Session::open(self.submission(), Duration::from_secs(5)).await {
+                    Ok(mut session) => {
+                        match session.command("MAIL FROM:<app@acme.example>").await {
+                            Ok(reply) if reply.starts_with("250") => return,
+                            Ok(reply) => reply,
+                            Err(error) => format!("{error:#}"),
+                        }
+                    }
+                    Err(error) => format!("{error:#}"),
+                };
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(READY, accepting).await;
+        in_time.with_context(|| format!("ingress does not accept: {last}"))
     }
 
     /// The folder of the test.

@@ -2,8 +2,10 @@
 
 import contextlib
 import ctypes
+import itertools
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -28,11 +30,18 @@ def _end_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+# Below the ports that the kernel gives to outgoing connections, so that none of those takes one of ours.
+_ports = itertools.cycle(random.sample(range(10_000, 32_000), 22_000))
+
+
 def free_port(address="127.0.0.1"):
     """A port that was free a moment ago on the address."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+    for port in itertools.islice(_ports, 22_000):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((address, port))
+            return port
+    raise Failed(f"no port is free on {address}")
 
 
 def free_port_on(addresses):
