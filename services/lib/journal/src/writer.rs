@@ -6,12 +6,16 @@
 //! has claimed the partition and this writer is finished.
 
 use bytes::Bytes;
+use prost::Message as _;
 use proto::journal::{Claim, Entry, Record, entry::Kind};
 
 use crate::record::{decode, encode, entry};
 
-/// Entries per record at most; a record is a few hundred KiB then.
+/// Entries per record at most.
 const MAX_ENTRIES: usize = 1024;
+/// Bytes of entries from which a record takes no more: the server refuses what is larger than its `max_payload`
+/// (8 MiB), and a record that is refused for its size would hold the journal up for ever.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// A record to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,7 +190,7 @@ impl Writer {
         if !self.is_idle() || self.pending.is_empty() {
             return None;
         }
-        let count = self.pending.len().min(MAX_ENTRIES);
+        let count = self.fitting();
         let rest = self.pending.split_off(count);
         let entries = std::mem::replace(&mut self.pending, rest);
         self.records += 1;
@@ -206,6 +210,21 @@ impl Writer {
             append,
             again: false,
         })
+    }
+
+    /// How many of the pending entries go into the next record: at least one.
+    fn fitting(&self) -> usize {
+        let mut bytes = 0;
+        let fits = |entry: &&Entry| {
+            bytes += entry.encoded_len();
+            bytes <= MAX_BYTES
+        };
+        self.pending
+            .iter()
+            .take(MAX_ENTRIES)
+            .take_while(fits)
+            .count()
+            .max(1)
     }
 
     /// Takes an answer of the store.
@@ -443,6 +462,34 @@ mod tests {
         };
         assert_eq!(append.expected_last, 3);
         assert_eq!(decode(&append.record).unwrap().entries.len(), 2);
+    }
+
+    #[test]
+    fn a_record_stays_far_below_the_largest_that_the_server_takes() {
+        let mut writer = claimed();
+        let large = || {
+            Kind::DsnSpooled(DsnSpooled {
+                dsn_message_id: vec![0; 300 * 1024].into(),
+                ..DsnSpooled::default()
+            })
+        };
+        (0..7).for_each(|_| writer.push(large()));
+        let mut counts = Vec::new();
+        let mut sequence = 2;
+        while let Some(WriterEffect::Append { append, .. }) = writer.flush(0) {
+            counts.push(decode(&append.record).unwrap().entries.len());
+            sequence += 1;
+            writer.step(0, WriterEvent::Stored(sequence));
+        }
+        assert_eq!(counts, [3, 3, 1]);
+        // What is too large by itself goes alone.
+        writer.push(Kind::DsnSpooled(DsnSpooled {
+            dsn_message_id: vec![0; MAX_BYTES + 1].into(),
+            ..DsnSpooled::default()
+        }));
+        writer.push(large());
+        assert!(matches!(writer.flush(0), Some(WriterEffect::Append { .. })));
+        assert_eq!(writer.pending(), 1);
     }
 
     #[test]

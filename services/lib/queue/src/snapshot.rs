@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use hashbrown::HashMap;
+use prost::Message as _;
 use proto::journal::entry::Kind;
 use proto::journal::{LiveDelivery, LiveMessage, SnapshotEnd, SnapshotPart, SnapshotStart};
 
@@ -14,8 +15,10 @@ use crate::effect::Effect;
 use crate::intake::{Gate, Intake};
 use crate::strings::Name;
 
-/// Messages per part.
+/// Message slots per part at most.
 const PART: u32 = 500;
+/// Bytes of messages from which a part takes no more: a message can have hundreds of deliveries.
+const PART_BYTES: usize = 128 * 1024;
 /// No more parts are added while this many entries wait: other entries must not queue behind a snapshot.
 const PENDING: usize = 32;
 
@@ -74,11 +77,10 @@ impl Intake {
             }
             let (id, from, slots) = (run.id.clone(), run.next_slot, run.slots);
             if from < slots {
-                let to = from.saturating_add(PART).min(slots);
+                let (part, next) = self.part(id, from..from.saturating_add(PART).min(slots));
                 if let Some(run) = &mut self.snapshot {
-                    run.next_slot = to;
+                    run.next_slot = next;
                 }
-                let part = self.part(id, from..to);
                 if !part.messages.is_empty() {
                     self.log(Kind::SnapshotPart(part), Gate::Nothing);
                 }
@@ -106,20 +108,20 @@ impl Intake {
         self.effects.push(Effect::TrimJournal { below: start });
     }
 
-    fn part(&self, snapshot_id: Bytes, slots: std::ops::Range<u32>) -> SnapshotPart {
+    /// The messages of these slots as far as one part holds them, and the slot to go on with.
+    fn part(&self, snapshot_id: Bytes, slots: std::ops::Range<u32>) -> (SnapshotPart, u32) {
         let mut table = Table::default();
-        let messages = slots
-            .filter_map(|slot| self.live_message(slot, &mut table))
-            .collect();
-        SnapshotPart {
-            snapshot_id,
-            strings: table
-                .names
-                .iter()
-                .map(|name| self.live.strings.get(*name).to_owned())
-                .collect(),
-            messages,
+        let mut messages = Vec::new();
+        let (mut bytes, mut next) = (0, slots.start);
+        while next < slots.end && bytes < PART_BYTES {
+            if let Some(message) = self.live_message(next, &mut table) {
+                bytes += message.encoded_len();
+                messages.push(message);
+            }
+            next += 1;
         }
+        let strings = table.names.iter().map(|name| self.live.strings.get(*name).to_owned()).collect();
+        (SnapshotPart { snapshot_id, strings, messages }, next)
     }
 
     fn live_message(&self, slot: u32, table: &mut Table) -> Option<LiveMessage> {
