@@ -1,13 +1,15 @@
 """One virtual machine: started, asked to end in order, or killed."""
 
 import json
-import random
 import socket
 import urllib.request
 
-from rig.processes import Failed, wait_until
+from rig.processes import Failed, free_port, wait_until
 
 from . import guest
+
+# Without no_timer_check the kernel gives up when a busy host is late with its timer interrupts.
+APPEND = "console=ttyS0 quiet panic=-1 no_timer_check"
 
 
 class Machine:
@@ -15,7 +17,7 @@ class Machine:
 
     def __init__(self, rig, name, disk_address, initramfs, ports=None, seconds=90):
         self.rig = rig
-        self.port, self.monitor = ports or (_quiet_port(), _quiet_port())
+        self.port, self.monitor = ports or (free_port(), free_port())
         console = rig.directory / f"{name}.console"
         forwards = ",".join(
             f"hostfwd=tcp:127.0.0.1:{outside}-:{inside}" for outside, inside in ((self.port, 4222), (self.monitor, 8222))
@@ -23,7 +25,7 @@ class Machine:
         self.process = rig.start(name, [
             "qemu-system-x86_64", "-machine", "q35", "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1024",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-kernel", guest.kernel(), "-initrd", initramfs, "-append", "console=ttyS0 quiet panic=-1",
+            "-kernel", guest.kernel(), "-initrd", initramfs, "-append", APPEND,
             # The host caches nothing of the disk: what is written goes to the server of the disk at once,
             # a flush as a flush.
             "-blockdev", f"driver=nbd,node-name=disk,server.type=unix,server.path={disk_address},cache.direct=on,cache.no-flush=off",
@@ -75,16 +77,3 @@ class Machine:
                 return json.load(answer).get("status") == "ok"
         except OSError:
             return False
-
-
-def _quiet_port():
-    """A free port below those that the kernel gives to clients: a client that tries again and again while
-    nobody listens would otherwise meet itself one day, and hold the port."""
-    while True:
-        port = random.SystemRandom().randrange(20_000, 30_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-                return port
-            except OSError:
-                continue

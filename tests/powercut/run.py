@@ -275,7 +275,7 @@ def main():
             for mode in ("relaxed", "unflushed"):
                 if lost.get(mode) == 0:
                     raise Failed(f"{mode} has lost nothing, so that the test proves nothing")
-    except (Failed, subprocess.TimeoutExpired, TimeoutError) as failure:
+    except (Failed, subprocess.SubprocessError, OSError) as failure:
         print(f"powercut: FAILED seed={arguments.seed} {failure}")
         return 1
     counts = [f"{mode}_lost={lost[mode]}" for mode in modes]
