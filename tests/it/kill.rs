@@ -123,14 +123,24 @@ impl Trial {
         let limit = if plan.is_soak { DOUBT_SETTLES } else { SETTLE };
         let start = Instant::now();
         let (balance, queue) = loop {
-            let (balance, queue) = account(&relay, &sinks, &ledger).await?;
-            if queue.is_still() && (!plan.is_soak || queue.in_doubt == 0) {
+            let (balance, queue) = match account(&relay, &sinks, &ledger).await {
+                Ok(accounts) => accounts,
+                // An owner that is just gone does not answer.
+                Err(error) if start.elapsed() > limit => return Err(error),
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    continue;
+                }
+            };
+            // A partition that is being handed over is in nobody's queue for a moment: what is missing and not
+            // in doubt may still come, and is lost only when it has not come in the end.
+            let accounted = balance.missing.len() as u64 <= queue.in_doubt;
+            if queue.is_still() && accounted && (!plan.is_soak || queue.in_doubt == 0) {
                 break (balance, queue);
             }
-            ensure!(
-                start.elapsed() < limit,
-                "still {queue:?} after {limit:?}: {balance}"
-            );
+            if start.elapsed() > limit {
+                break (balance, queue);
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
         let ever_in_doubt = relay.settled_in_doubt().await? + queue.in_doubt;

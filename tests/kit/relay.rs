@@ -382,7 +382,7 @@ impl Relay {
         let events = self.events().await?;
         Ok(events
             .lines()
-            .filter(|line| line.contains("\"type\":\"in_doubt\""))
+            .filter(|line| line.contains("\"type\":\"InDoubt\""))
             .count() as u64)
     }
 
