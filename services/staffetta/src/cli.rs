@@ -116,6 +116,7 @@ pub(crate) fn start() -> anyhow::Result<ExitCode> {
     let services = matches!(command, Command::Run(_) | Command::Up(_));
     global.start_logging(services)?;
     runtime::init_tls();
+    runtime::raise_open_files();
     let reactor = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -3,11 +3,13 @@
 pub mod bootstrap;
 mod clock;
 mod health;
+mod open_files;
 mod shutdown;
 mod tls;
 
 pub use bootstrap::{Bootstrap, LoadError};
 pub use clock::now_ms;
 pub use health::{HealthError, Readiness, serve_health};
+pub use open_files::raise_open_files;
 pub use shutdown::{Shutdown, shutdown_on_signals};
 pub use tls::{TlsError, init_tls, tls_server_config};
