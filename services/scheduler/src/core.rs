@@ -23,6 +23,10 @@ const FRAME: usize = 256;
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the journals.
 const SETTLE: Duration = Duration::from_millis(1500);
+/// While there is a lot to do, events are gathered so long: each pass costs a frame to every sender that it concerns.
+const GATHER: Duration = Duration::from_millis(1);
+/// Events of one pass from which there is a lot to do.
+const MANY: usize = 4;
 /// Longest sleep, so that a lease that runs out is seen in time.
 const LONGEST_SLEEP_MS: u64 = 250;
 
@@ -44,8 +48,14 @@ pub(crate) enum Event {
     Detach(SessionId),
     /// Somebody wants to see the queue.
     Queue(oneshot::Sender<QueueView>),
-    /// Whether an upload is the content of a live message.
-    HasUpload(PartitionId, String, oneshot::Sender<bool>),
+    /// Whether an upload is the content of a live message, or may be: of one that is not read yet.
+    HasUpload {
+        partition: PartitionId,
+        upload_id: String,
+        /// Blocks up to this sequence can name it.
+        spool_last: u64,
+        answer: oneshot::Sender<bool>,
+    },
     /// Stop: hand everything over. Answered when the journals are settled.
     Stop(oneshot::Sender<()>),
 }
@@ -99,14 +109,19 @@ impl Core {
         let mut batch = Vec::with_capacity(BATCH);
         let mut metrics_due = Instant::now();
         let mut more = false;
+        let mut batch_was_large = false;
         let mut stopping: Option<(oneshot::Sender<()>, Instant)> = None;
         loop {
+            if batch_was_large {
+                tokio::time::sleep(GATHER).await;
+            }
             let wake = self.sleep(more);
             tokio::select! {
                 count = events.recv_many(&mut batch, BATCH) => if count == 0 { return },
                 () = tokio::time::sleep(wake) => {}
             }
             let now_ms = self.clock.now_ms();
+            batch_was_large = batch.len() >= MANY;
             for event in batch.drain(..) {
                 if let Event::Stop(done) = event {
                     self.machine.drain();
@@ -163,9 +178,10 @@ impl Core {
             Event::Queue(answer) => {
                 answer.send(self.view()).ok();
             }
-            Event::HasUpload(partition, upload_id, answer) => {
+            Event::HasUpload { partition, upload_id, spool_last, answer } => {
                 let intake = self.machine.intakes().find(|intake| intake.partition() == partition);
-                answer.send(intake.is_none_or(|intake| intake.has_upload(&upload_id))).ok();
+                let may_live = |intake: &queue::Intake| intake.cursor() < spool_last || intake.has_upload(&upload_id);
+                answer.send(intake.is_none_or(may_live)).ok();
             }
             Event::Stop(_) => {}
         }

@@ -79,6 +79,8 @@ const MOST_QUESTIONS: usize = 256;
 const MEMO_CAPACITY: usize = 50_000;
 /// Answers are not kept longer, whatever their time to live.
 const LONGEST_KEPT: Duration = Duration::from_secs(3600);
+/// Answers are kept at least so long: with a time to live of 0 each message would ask anew.
+const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 /// "Does not exist" is kept this long (hickory keeps it as the SOA says, beside).
 const NEGATIVE_KEPT: Duration = Duration::from_secs(30);
 /// Failures are kept this long, so that a broken domain is not asked for each of its messages.
@@ -316,7 +318,10 @@ fn ended<T>(error: Error) -> (Result<T, Error>, Instant) {
 }
 
 fn kept_until(lookup: &Lookup) -> Instant {
-    lookup.valid_until().min(Instant::now() + LONGEST_KEPT)
+    let now = Instant::now();
+    lookup
+        .valid_until()
+        .clamp(now + SHORTEST_KEPT, now + LONGEST_KEPT)
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {
