@@ -85,6 +85,7 @@ class Prober:
 
     def _run(self):
         client = smtplib.SMTP(self.address, self.port, local_hostname="prober.example", timeout=60)
+        client.ehlo()
         while not self.stopping.wait(self.pause):
             client.mail(f"probe@{SENDER_DOMAIN}")
             client.rcpt(f"user@{SINK_DOMAIN}")

@@ -128,7 +128,7 @@ class Postfix:
         self.tracer = None
         if trace_fsyncs:
             self.tracer = rig.start(
-                "strace", ["strace", "-f", "-c", "-e", "trace=fsync,fdatasync", "-o", trace_fsyncs, "-p", self.master]
+                "strace", ["strace", "-f", "-e", "trace=fsync,fdatasync", "-o", trace_fsyncs, "-p", self.master]
             )
 
     def cpu_us(self):

@@ -21,7 +21,7 @@ class Nats:
         )
         argv = [SERVERS / "nats-server", "-c", configuration]
         if trace_fsyncs:
-            argv = ["strace", "-f", "--seccomp-bpf", "-c", "-e", "trace=fsync,fdatasync", "-o", trace_fsyncs] + argv
+            argv = ["strace", "-I2", "-f", "--seccomp-bpf", "-e", "trace=fsync,fdatasync", "-o", trace_fsyncs] + argv
         self.process = rig.start("nats-server", argv, lambda: listens("127.0.0.1", self.port))
 
     @property
