@@ -85,7 +85,10 @@ struct Lane<T> {
     slots: Vec<Slot>,
     /// In the list of runnable lanes.
     runnable: bool,
+    /// In the list of starved lanes.
     starved: bool,
+    /// The last timer that was set for it, Unix milliseconds.
+    timer_ms: u64,
 }
 
 #[derive(Debug)]
@@ -105,7 +108,10 @@ pub struct Lanes<T> {
     senders: HashMap<SenderId, Sender>,
     order: Vec<SenderId>,
     runnable: VecDeque<LaneId>,
-    starved: Vec<LaneId>,
+    /// Lanes that found no sender able to take more, the longest waiting first.
+    starved: VecDeque<LaneId>,
+    /// How many of them have not been looked at since credit came back.
+    hopeful: usize,
     timers: BinaryHeap<Reverse<(u64, LaneId)>>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
     waiting: usize,
@@ -119,7 +125,8 @@ impl<T> Default for Lanes<T> {
             senders: HashMap::new(),
             order: Vec::new(),
             runnable: VecDeque::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
+            hopeful: 0,
             timers: BinaryHeap::new(),
             closing: VecDeque::new(),
             waiting: 0,
@@ -151,6 +158,7 @@ impl<T> Lanes<T> {
             slots: Vec::new(),
             runnable: false,
             starved: false,
+            timer_ms: 0,
         });
         self.numbers.insert(key, lane);
         lane
@@ -217,6 +225,14 @@ impl<T> Lanes<T> {
             .collect()
     }
 
+    /// Takes out of the lanes what is not to stay.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        for lane in &mut self.lanes {
+            lane.queue.retain(|(item, _)| keep(item));
+        }
+        self.waiting = self.lanes.iter().map(|lane| lane.queue.len()).sum();
+    }
+
     /// A sender is attached. `sources` empty = it can use every source.
     pub fn sender_up(
         &mut self,
@@ -265,15 +281,35 @@ impl<T> Lanes<T> {
             other => other,
         });
         if let Some(state) = self.senders.get_mut(&sender) {
-            state.credit += 1;
+            state.credit = state.credit.saturating_add(1);
         }
-        for starved in std::mem::take(&mut self.starved) {
-            if let Some(lane) = self.lanes.get_mut(starved.0 as usize) {
-                lane.starved = false;
-            }
-            self.wake(starved);
-        }
+        // Who waited longest goes first: else the lane that just had its turn would take the credit again.
+        self.hopeful = self.starved.len();
+        self.revive();
         self.wake(lane);
+    }
+
+    /// Wakes the lane that has been without a sender for longest. One at a time: credit for one delivery is no use
+    /// to ten thousand lanes. False when there is none left to try.
+    fn revive(&mut self) -> bool {
+        if self.hopeful == 0 {
+            return false;
+        }
+        self.hopeful -= 1;
+        let Some(starved) = self.starved.pop_front() else {
+            return false;
+        };
+        if let Some(lane) = self.lanes.get_mut(starved.0 as usize) {
+            lane.starved = false;
+        }
+        self.wake(starved);
+        true
+    }
+
+    fn has_credit(&self) -> bool {
+        self.senders
+            .values()
+            .any(|sender| sender.credit > 0 && !sender.draining)
     }
 
     /// A sender has closed the connection of a slot.
@@ -346,7 +382,13 @@ impl<T> Lanes<T> {
             self.timers.pop();
             self.wake(lane);
         }
-        while let Some(lane) = self.runnable.pop_front() {
+        loop {
+            let Some(lane) = self.runnable.pop_front() else {
+                if self.has_credit() && self.revive() {
+                    continue;
+                }
+                return None;
+            };
             if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
                 state.runnable = false;
             }
@@ -358,7 +400,6 @@ impl<T> Lanes<T> {
                 return Some(Decision::CloseSlot { lane, slot, sender });
             }
         }
-        None
     }
 
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
@@ -384,7 +425,7 @@ impl<T> Lanes<T> {
         let Some(sender) = sender else {
             if !state.starved {
                 state.starved = true;
-                self.starved.push(lane);
+                self.starved.push_back(lane);
             }
             return None;
         };
@@ -403,7 +444,11 @@ impl<T> Lanes<T> {
                 Take::Yes => {}
                 Take::Asked => return None,
                 Take::Wait(until_ms) => {
-                    self.timers.push(Reverse((until_ms, lane)));
+                    // One timer is enough, however often the lane is looked at meanwhile.
+                    if state.timer_ms <= now_ms || until_ms < state.timer_ms {
+                        state.timer_ms = until_ms;
+                        self.timers.push(Reverse((until_ms, lane)));
+                    }
                     return None;
                 }
                 Take::Ask { used, outside } => {
@@ -436,7 +481,8 @@ enum Choice {
     Full,
 }
 
-/// An idle connection of the sender, else a free slot for it, else the idle connection of another able sender,
+/// When more connections are open than allowed (any more), an idle one is to be closed. Else: an idle connection of
+/// the sender, else a free slot for it, else the idle connection of another able sender,
 /// else that of any sender, which must close it first.
 fn choose_slot(
     slots: &[Slot],
@@ -445,6 +491,22 @@ fn choose_slot(
     able: impl Fn(SenderId) -> Option<SenderId>,
 ) -> Choice {
     let limit = limit.max(1) as usize;
+    let idle = || {
+        slots
+            .iter()
+            .enumerate()
+            .filter_map(|(at, slot)| match slot {
+                Slot::Idle(holder) => Some((at, *holder)),
+                _ => None,
+            })
+    };
+    let is_open = |slot: &&Slot| matches!(slot, Slot::Idle(_) | Slot::Busy(_));
+    if slots.iter().filter(is_open).count() > limit {
+        return match idle().next() {
+            Some((at, holder)) => Choice::Close(at, holder),
+            None => Choice::Full,
+        };
+    }
     if let Some(own) = slots.iter().position(|slot| *slot == Slot::Idle(sender)) {
         return Choice::Slot(own, sender);
     }
@@ -456,15 +518,6 @@ fn choose_slot(
             .unwrap_or(slots.len());
         return Choice::Slot(free, sender);
     }
-    let idle = || {
-        slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| match slot {
-                Slot::Idle(holder) => Some((at, *holder)),
-                _ => None,
-            })
-    };
     if let Some((at, holder)) = idle().find(|(_, holder)| able(*holder).is_some()) {
         return Choice::Slot(at, holder);
     }
@@ -518,6 +571,86 @@ mod tests {
         assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
         lanes.released(lane, SlotId(0), SenderId(1));
         assert_eq!(assigned(&mut lanes), [(1, 0, 1)]);
+    }
+
+    #[test]
+    fn lanes_without_credit_take_turns_and_are_not_all_looked_at_for_each_credit() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let busy = lanes.lane(&"source".into(), &"busy".into(), || LIMITS);
+        let others: Vec<LaneId> = (0..1000)
+            .map(|n| lanes.lane(&"source".into(), &format!("site{n}").into(), || LIMITS))
+            .collect();
+        lanes.sender_up(SenderId(1), 1, []);
+        (0..100).for_each(|item| lanes.push(busy, item, 0));
+        for (lane, item) in others.iter().zip(1000..) {
+            lanes.push(*lane, item, 0);
+        }
+        let mut at = busy;
+        for turn in 0..1000 {
+            let (decision, runnable) = (lanes.next(0), lanes.runnable.len());
+            let Some(Decision::Assign { lane, slot, item, .. }) = decision else { panic!("{decision:?}") };
+            assert!(turn == 0 || runnable <= 3, "{runnable} lanes were woken");
+            assert_eq!(item >= 1000, turn > 0, "the busy lane took a turn of another");
+            assert_eq!(lanes.next(0), None);
+            at = lane;
+            lanes.released(lane, slot, SenderId(1));
+        }
+        assert_ne!(at, busy);
+    }
+
+    #[test]
+    fn a_credit_that_one_lane_cannot_use_goes_to_another() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let other = lanes.lane(&"other".into(), &"site".into(), || LIMITS);
+        let lane = lanes.lane(&"source".into(), &"site".into(), || LIMITS);
+        let own = lanes.lane(&"source".into(), &"own".into(), || LIMITS);
+        lanes.sender_up(SenderId(1), 1, ["source".into()]);
+        lanes.push(own, 0, 0);
+        assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+        lanes.push(other, 1, 0);
+        lanes.push(lane, 2, 0);
+        assert_eq!(assigned(&mut lanes), []);
+        lanes.released(own, SlotId(0), SenderId(1));
+        assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
+    }
+
+    #[test]
+    fn closes_connections_when_fewer_are_allowed_than_are_open() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let limits = |connections| LaneLimits { connections, rate: None };
+        let lane = lanes.lane(&"source".into(), &"site".into(), || limits(3));
+        lanes.sender_up(SenderId(1), 10, []);
+        (0..9).for_each(|item| lanes.push(lane, item, 0));
+        assert_eq!(assigned(&mut lanes).len(), 3);
+        lanes.set_limits(|_, _| limits(1));
+        for slot in [SlotId(0), SlotId(1)] {
+            lanes.released(lane, slot, SenderId(1));
+            assert_eq!(lanes.next(0), Some(Decision::CloseSlot { lane, slot, sender: SenderId(1) }));
+            lanes.slot_closed(lane, slot, SenderId(1));
+            assert_eq!(lanes.next(0), None);
+        }
+        lanes.released(lane, SlotId(2), SenderId(1));
+        assert_eq!(assigned(&mut lanes), [(3, 2, 1)]);
+    }
+
+    #[test]
+    fn a_lane_that_waits_for_time_sets_one_timer() {
+        let mut lanes: Lanes<u32> = Lanes::default();
+        let rate = Some(RateLimit { count: 1, per_ms: 1000 });
+        let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits { connections: 1, rate });
+        lanes.sender_up(SenderId(1), 10, []);
+        lanes.push(lane, 0, 0);
+        assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
+        lanes.grant(0, lane, GrantNews::Nothing { retry_ms: 500 });
+        for item in 1..100 {
+            lanes.push(lane, item, 0);
+            assert_eq!(lanes.next(1), None);
+        }
+        assert_eq!(lanes.timers.len(), 1);
+        assert!(matches!(lanes.next(500), Some(Decision::AskGrant { .. })));
+        lanes.grant(500, lane, GrantNews::Nothing { retry_ms: 900 });
+        assert_eq!(lanes.next(501), None);
+        assert_eq!(lanes.next_wake(), Some(900));
     }
 
     #[test]
