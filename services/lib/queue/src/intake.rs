@@ -13,6 +13,7 @@ use crate::delivery::{Flight, Retry, State, seed};
 use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
 use crate::live::{Finished, Live};
 use crate::recovery::Recovery;
+use crate::report::EarlyReport;
 use crate::snapshot::SnapshotRun;
 use crate::{Key, trim::Trim};
 
@@ -40,10 +41,11 @@ pub trait Policies {
 pub struct Settings {
     /// Live recipients at which no more blocks are read.
     pub recipients: usize,
-    /// Life of a permit from its receipt, milliseconds.
-    pub permit_ms: u64,
-    /// How long after its begin an attempt without outcome is in doubt for good: at least the life of a permit
-    /// plus the final-dot time-out, milliseconds.
+    /// A begin that took longer to be stored gets no permit any more, milliseconds: those who replay the journal
+    /// only know when it was written.
+    pub permit_within_ms: u64,
+    /// How long after its begin an attempt without outcome is in doubt for good: at least the time within which
+    /// its permit is sent, plus the permit's life, plus the final-dot time-out, milliseconds.
     pub in_doubt_after_ms: u64,
     /// Least time between two journal records, milliseconds: under load each carries more entries then.
     pub journal_linger_ms: u64,
@@ -55,13 +57,16 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             recipients: 4_000_000,
-            permit_ms: 60_000,
-            in_doubt_after_ms: 60_000 + 600_000 + 5_000,
+            permit_within_ms: 10_000,
+            in_doubt_after_ms: 10_000 + 60_000 + 600_000 + 10_000,
             journal_linger_ms: 8,
             snapshot_entries: 100_000,
         }
     }
 }
+
+/// Entries that wait for the journal from which nothing new is begun.
+const CLOGGED: usize = 8192;
 
 /// What waits for an entry to be stored.
 #[derive(Debug)]
@@ -115,6 +120,10 @@ pub struct Intake {
     /// Begun attempts by the time at which they are in doubt for good.
     doubts: std::collections::BTreeMap<(u64, u32), u32>,
     lost: Option<Lost>,
+    /// Where replay would begin by what is stored.
+    pub(crate) recoverable_from: u64,
+    /// Reports on messages whose block is not read yet, see [`Intake::take_early_reports`].
+    pub(crate) early_reports: Vec<EarlyReport>,
 }
 
 impl Intake {
@@ -125,6 +134,8 @@ impl Intake {
         Self {
             partition,
             settings,
+            recoverable_from: writer.replay_from(),
+            early_reports: Vec::new(),
             writer,
             live: Live::default(),
             cursor: 0,
@@ -223,7 +234,7 @@ impl Intake {
             Some(WriterEffect::Stored { sequence, entries }) => {
                 for _ in 0..entries {
                     let gate = self.gates.pop_front().expect("every entry has a gate");
-                    self.open_gate(sequence, gate);
+                    self.open_gate(now_ms, sequence, gate);
                 }
                 self.stored += entries as u64;
                 while self
@@ -245,10 +256,10 @@ impl Intake {
         }
     }
 
-    fn open_gate(&mut self, sequence: u64, gate: Gate) {
+    fn open_gate(&mut self, now_ms: u64, sequence: u64, gate: Gate) {
         match gate {
             Gate::Nothing => {}
-            Gate::Permit(session, delivery) => self.effects.push(Effect::Permit(session, delivery)),
+            Gate::Permit(session, delivery) => self.permit(now_ms, session, delivery),
             Gate::Outcome { report, finished } => {
                 if let Some((session, delivery)) = report {
                     self.effects.push(Effect::ReportStored(session, delivery));
@@ -268,6 +279,37 @@ impl Intake {
         }
     }
 
+    /// The begin is stored: the permit follows, unless storing took so long that the attempt would still be under
+    /// permit when a later owner thinks it is in doubt for good. Then it is broken off and made again.
+    fn permit(&mut self, now_ms: u64, session: SessionId, reference: DeliveryRef) {
+        // Over already (reported, or settled): nobody waits for the permit.
+        let Some((slot, flight)) = self.flight_of(&reference) else {
+            return;
+        };
+        let begun_ms = flight.begun_ms.unwrap_or(0);
+        if now_ms <= begun_ms + self.settings.permit_within_ms {
+            self.effects.push(Effect::Permit(session, reference));
+            return;
+        }
+        self.effects.push(Effect::Refused(session, reference, "storing the begin took too long"));
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
+        let returned = |&ordinal: &u16| RecipientOutcome {
+            ordinal: ordinal.into(),
+            disposition: Disposition::Returned.into(),
+            next_attempt_ms: now_ms + 1_000,
+            ..Default::default()
+        };
+        let outcome = Outcome {
+            attempt: delivery.attempts.into(),
+            recipients: delivery.ordinals.as_slice().iter().map(returned).collect(),
+            finished_at_ms: now_ms,
+            ..self.outcome_of(delivery.message)
+        };
+        self.record_outcome(outcome, None);
+    }
+
     /// Time goes on: makes due deliveries ready (at most `limit`), settles what is in doubt, writes snapshots and
     /// sends the journal what waits.
     pub fn tick(&mut self, now_ms: u64, limit: usize, policies: &dyn Policies) {
@@ -283,8 +325,15 @@ impl Intake {
             }
         }
         self.settle_doubts(now_ms, policies);
+        self.take_early_reports(now_ms, policies);
         self.continue_snapshot();
+        self.trim_head(now_ms);
         self.flush(now_ms);
+    }
+
+    /// The journal has not taken anything for long: what is begun now would only wait.
+    pub fn is_clogged(&self) -> bool {
+        self.writer.pending() >= CLOGGED
     }
 
     /// When [`Intake::tick`] has something to do next, Unix milliseconds.
@@ -298,15 +347,21 @@ impl Intake {
             .min()
     }
 
-    /// A delivery whose message is too old is not tried once more.
-    fn expire(&mut self, now_ms: u64, key: Key, policies: &dyn Policies) -> bool {
-        let Some(delivery) = self.live.deliveries.get(key.slot) else {
+    /// A ready delivery whose message is too old is not tried once more. True when it was ended.
+    pub fn expire(&mut self, now_ms: u64, key: Key, policies: &dyn Policies) -> bool {
+        let Some(slot) = self.live.resolve(key) else {
+            return false;
+        };
+        let Some(delivery) = self.live.deliveries.get(slot) else {
             return false;
         };
         let Some(message) = self.live.messages.get(delivery.message) else {
             return false;
         };
-        let expires_ms = self.expires_ms(key.slot, policies);
+        if delivery.state != State::Ready {
+            return false;
+        }
+        let expires_ms = self.expires_ms(slot, policies);
         if now_ms < expires_ms || (delivery.attempts == 0 && message.expires_ms == 0) {
             return false;
         }
@@ -456,8 +511,12 @@ impl Intake {
     /// The delivery that a reference names and its flight, if that is the present one.
     pub(crate) fn flight_of(&self, reference: &DeliveryRef) -> Option<(u32, &Flight)> {
         let id = MessageId::try_from(&reference.message_id[..]).ok()?;
-        let ordinal = u16::try_from(*reference.ordinals.first()?).ok()?;
-        let slot = self.live.delivery_with(self.live.find(&id)?, ordinal)?;
+        let message = self.live.find(&id)?;
+        // Some of its recipients may be final by a late report on an earlier attempt.
+        let slot = reference.ordinals.iter().find_map(|ordinal| {
+            self.live
+                .delivery_with(message, u16::try_from(*ordinal).ok()?)
+        })?;
         let flight = self.live.flights.get(&slot)?;
         (flight.epoch == reference.epoch && flight.attempt == reference.attempt)
             .then_some((slot, flight))
@@ -492,6 +551,17 @@ impl Intake {
         let Some((slot, _)) = self.flight_of(reference) else {
             return;
         };
+        if !self.is_whole(slot, reference) {
+            // A late report on an earlier attempt made some of its recipients final: they must not get it again.
+            self.effects.push(Effect::Refused(
+                session,
+                reference.clone(),
+                "some of the recipients are final",
+            ));
+            self.live.flights.remove(&slot);
+            self.live.wait_until(slot, now_ms);
+            return;
+        }
         self.note_begun(slot, now_ms);
         let begin = Begin {
             message_id: reference.message_id.clone(),
@@ -503,6 +573,14 @@ impl Intake {
         };
         self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
         self.flush(now_ms);
+    }
+
+    /// Whether a delivery still has just the recipients that a reference names.
+    fn is_whole(&self, slot: u32, reference: &DeliveryRef) -> bool {
+        self.live.deliveries.get(slot).is_some_and(|delivery| {
+            let ordinals = delivery.ordinals.as_slice().iter().copied().map(u32::from);
+            ordinals.eq(reference.ordinals.iter().copied())
+        })
     }
 
     /// Marks a flight as begun and sets the time at which it is in doubt for good.

@@ -143,6 +143,35 @@ impl Live {
         slot
     }
 
+    /// Recipients that leave a delivery for one of their own, which waits for its first state.
+    pub(crate) fn part(&mut self, slot: u32, leaving: &[u16]) {
+        let Some(delivery) = self.deliveries.get_mut(slot) else {
+            return;
+        };
+        let (left, rest): (Vec<u16>, Vec<u16>) = delivery
+            .ordinals
+            .as_slice()
+            .iter()
+            .partition(|ordinal| leaving.contains(ordinal));
+        if left.is_empty() || rest.is_empty() {
+            return;
+        }
+        delivery.ordinals = Ordinals::new(&rest);
+        self.recipients -= left.len();
+        let (message, name) = (delivery.message, delivery.domain);
+        let (attempts, due_ms, wants_dsn) = (delivery.attempts, delivery.due_ms, delivery.wants_dsn);
+        let domain = self.strings.shared(name);
+        let new = NewDelivery {
+            domain: &domain,
+            ordinals: Ordinals::new(&left),
+            attempts,
+            due_ms,
+            held: true,
+            wants_dsn,
+        };
+        self.insert_delivery(message, new);
+    }
+
     /// Slots of a message's deliveries.
     pub(crate) fn deliveries_of(&self, message_slot: u32) -> Vec<u32> {
         let mut slots = Vec::new();

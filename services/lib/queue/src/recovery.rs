@@ -22,6 +22,9 @@ const COPY: u64 = 1;
 /// Retries that came due while nobody owned the partition are spread over this time, milliseconds.
 const SPREAD_MS: u64 = 5_000;
 
+/// Ordinals are 16 bits.
+const MOST_RECIPIENTS: usize = 1 << 16;
+
 /// What NOTIFY asks for (RFC 3461 section 4.1).
 const NOTIFY_FAILURE: u32 = 4;
 
@@ -168,6 +171,11 @@ impl Intake {
                 format: index.format,
             });
         }
+        if sequence <= self.cursor {
+            // Taken already: what is finished by now must not come back.
+            return Ok(());
+        }
+        self.note_gap(now_ms, first, sequence);
         let is_copy = index.flags & COPY != 0;
         let mut accepted = Accepted {
             sequence,
@@ -178,6 +186,11 @@ impl Intake {
                 self.damaged_block(sequence, "an entry has no message id");
                 continue;
             };
+            let recipients = entry.envelope.as_ref().map(|envelope| envelope.recipients.len());
+            if recipients.is_none_or(|count| count > MOST_RECIPIENTS) {
+                self.damaged_block(sequence, "an entry has no envelope, or more recipients than can be counted");
+                continue;
+            }
             let taken = if is_copy {
                 self.take_copied(id, (first, sequence), position, entry)
             } else {
@@ -348,7 +361,7 @@ impl Intake {
             return false;
         };
         let Some(slot) = self.live.find(&id) else {
-            return false;
+            return self.settle_dsn_early(id, ordinals, dsn);
         };
         let is_owed = self
             .live
@@ -371,6 +384,28 @@ impl Intake {
                 finished,
             },
         );
+        true
+    }
+
+    /// Only while recovering: the original's first block is gone, and its copy is behind the DSN.
+    fn settle_dsn_early(&mut self, original: MessageId, ordinals: &[u32], dsn: MessageId) -> bool {
+        let is_owed = |change: &Change| match change {
+            Change::Outcome(outcome) => {
+                outcome.recipients.iter().any(|recipient| recipient.dsn_owed && ordinals.contains(&recipient.ordinal))
+            }
+            _ => false,
+        };
+        let waits = self.recovery.as_ref().and_then(|recovery| recovery.pending.get(&original));
+        if !waits.is_some_and(|changes| changes.iter().any(is_owed)) {
+            return false;
+        }
+        let entry = DsnSpooled {
+            message_id: original.as_bytes().to_vec().into(),
+            ordinals: ordinals.to_vec(),
+            dsn_message_id: dsn.as_bytes().to_vec().into(),
+        };
+        self.change(original, Change::DsnSpooled(ordinals.to_vec()));
+        self.log(Kind::DsnSpooled(entry), Gate::Nothing);
         true
     }
 
@@ -610,7 +645,7 @@ fn group_recipients(
 ) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let mut positions: HashMap<(String, &str, u32, bool), usize> = HashMap::new();
-    for (recipient, ordinal) in recipients.iter().zip(0_u16..) {
+    for (recipient, ordinal) in recipients.iter().zip(0..=u16::MAX) {
         let domain = match recipient.address.rfind('@') {
             Some(at) => mail::Domain::parse(&recipient.address[at + 1..]).map_or_else(
                 |_| recipient.address[at + 1..].to_ascii_lowercase(),

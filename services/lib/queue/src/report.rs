@@ -40,6 +40,16 @@ pub struct Judged {
     pub class: Class,
 }
 
+/// A report that came before the block of its message was read.
+#[derive(Debug)]
+pub(crate) struct EarlyReport {
+    session: SessionId,
+    report: Report,
+    judged: Vec<Judged>,
+    lane: (String, String),
+    sender_id: String,
+}
+
 impl Intake {
     /// A sender reports an attempt. Accepted from any epoch, once; acknowledged when it is stored.
     pub fn report(
@@ -59,6 +69,16 @@ impl Intake {
             .ok()
             .and_then(|id| self.live.find(&id));
         let Some(message_slot) = found else {
+            if self.recovery.is_some() {
+                self.keep_early_report(EarlyReport {
+                    session,
+                    report: report.clone(),
+                    judged,
+                    lane: (lane.0.to_owned(), lane.1.to_owned()),
+                    sender_id: sender_id.to_owned(),
+                });
+                return;
+            }
             self.acknowledge_when_stored(session, reference);
             return;
         };
@@ -111,6 +131,29 @@ impl Intake {
         }
         self.record_outcome(outcome, Some((session, reference)));
         self.flush(now_ms);
+    }
+
+    /// After a take-over with a full budget the message may be in a block that is not read yet: its report waits.
+    /// One that a sender repeats takes the place of the first, so there are no more than the senders hold.
+    fn keep_early_report(&mut self, early: EarlyReport) {
+        self.early_reports.retain(|other| other.report.delivery != early.report.delivery);
+        self.early_reports.push(early);
+    }
+
+    /// Takes the reports that had to wait for their messages, as far as those are read by now.
+    pub(crate) fn take_early_reports(&mut self, now_ms: u64, policies: &dyn Policies) {
+        if self.early_reports.is_empty() {
+            return;
+        }
+        let is_read = |early: &EarlyReport| {
+            let id = early.report.delivery.as_ref().and_then(|delivery| MessageId::try_from(&delivery.message_id[..]).ok());
+            self.recovery.is_none() || id.is_none_or(|id| self.live.find(&id).is_some())
+        };
+        let (read, unread) = std::mem::take(&mut self.early_reports).into_iter().partition(is_read);
+        self.early_reports = unread;
+        for EarlyReport { session, report, judged, lane, sender_id } in read {
+            self.report(now_ms, session, &report, judged, (&lane.0, &lane.1), &sender_id, policies);
+        }
     }
 
     /// A ready delivery can't be sent for a reason of ours (no answer of the DNS): deferred like after an attempt.
@@ -237,6 +280,7 @@ impl Intake {
     pub(crate) fn apply_outcome(&mut self, outcome: &Outcome) -> Option<Finished> {
         let id = MessageId::try_from(&outcome.message_id[..]).ok()?;
         let message_slot = self.live.find(&id)?;
+        self.part_held(message_slot, outcome);
         for recipient in &outcome.recipients {
             let Ok(ordinal) = u16::try_from(recipient.ordinal) else {
                 continue;
@@ -271,6 +315,33 @@ impl Intake {
             }
         }
         self.live.finish_message(message_slot)
+    }
+}
+
+impl Intake {
+    /// When some recipients of a delivery are to be held and others to be tried again, they part.
+    fn part_held(&mut self, message_slot: u32, outcome: &Outcome) {
+        let ordinals = |is_held: bool| {
+            let of_kind = move |recipient: &&RecipientOutcome| {
+                let goes_on = matches!(
+                    recipient.disposition(),
+                    Disposition::Deferred | Disposition::Returned | Disposition::InDoubt
+                );
+                goes_on && (recipient.next_attempt_ms == u64::MAX) == is_held
+            };
+            outcome
+                .recipients
+                .iter()
+                .filter(of_kind)
+                .filter_map(|recipient| u16::try_from(recipient.ordinal).ok())
+        };
+        if ordinals(false).next().is_none() {
+            return;
+        }
+        let held: Vec<u16> = ordinals(true).collect();
+        if let Some(slot) = held.first().and_then(|first| self.live.delivery_with(message_slot, *first)) {
+            self.live.part(slot, &held);
+        }
     }
 }
 

@@ -59,6 +59,17 @@ impl Intake {
         self.log(Kind::SnapshotStart(start), Gate::SnapshotStart);
     }
 
+    /// Space is short: what the journal needs no more is to be deleted, and a snapshot begins when it would make
+    /// much more of it needless.
+    pub fn save_space(&mut self) {
+        if self.recoverable_from > 1 {
+            self.effects.push(Effect::TrimJournal { below: self.recoverable_from });
+        }
+        if self.entries_since_snapshot >= (self.live.messages.len() as u64 / 4).max(32) {
+            self.begin_snapshot();
+        }
+    }
+
     /// Adds parts as the journal takes them, then the end. Begins a snapshot when one is due: when replay would
     /// read more entries than there are live messages, and at least the configured number.
     pub(crate) fn continue_snapshot(&mut self) {
@@ -105,6 +116,7 @@ impl Intake {
 
     pub(crate) fn snapshot_ended(&mut self, start: u64) {
         self.snapshot = None;
+        self.recoverable_from = start;
         self.effects.push(Effect::TrimJournal { below: start });
     }
 

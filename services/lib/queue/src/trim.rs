@@ -3,7 +3,7 @@
 //! The spool is only ever purged from its head. When a few survivors at the head keep many finished blocks behind
 //! them, they are copied forward into a new block, which has no effect until the journal's `moved` names it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use mail::{MessageId, Place};
@@ -29,7 +29,16 @@ pub(crate) struct Trim {
     /// Messages of the older half of the span, by place, from the last scan of the index.
     candidates: VecDeque<MessageId>,
     scanned_ms: u64,
+    /// Sequences that may be parts of a block which is not stored yet, and since when they are known.
+    gaps: BTreeMap<u64, u64>,
 }
+
+/// How long a block may follow its parts, milliseconds: its publish is repeated for 5 minutes.
+const PARTS_MS: u64 = 330_000;
+/// Sequences in front of a block that are looked at: a longer gap was purged.
+const GAP: u64 = 64;
+/// Such sequences remembered in all.
+const GAPS: usize = 64 * 1024;
 
 /// Survivors at the head, to be copied into a new block in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,13 +55,32 @@ impl Intake {
         if !self.active {
             return;
         }
-        let head = self.head();
+        while let Some((&first, &since_ms)) = self.trim.gaps.first_key_value() {
+            if now_ms < since_ms + PARTS_MS {
+                break;
+            }
+            self.trim.gaps.remove(&first);
+        }
+        let head = self.head().min(self.trim.gaps.keys().next().copied().unwrap_or(u64::MAX));
         let moved = head.saturating_sub(self.trim.purged_below.max(1));
         if moved >= 128 || (moved > 0 && now_ms >= self.trim.last_ms + 5_000) {
             self.trim.purged_below = head;
             self.trim.last_ms = now_ms;
             self.effects.push(Effect::TrimSpool { below: head });
         }
+    }
+
+    /// Before a block there may be sequences of no block so far: parts of a large index go before their block, and
+    /// nothing that lives protects them until it is stored. They are kept for as long as it may come. `first` is the
+    /// first part of the block at `sequence`; most have one at most.
+    pub(crate) fn note_gap(&mut self, now_ms: u64, first: u64, sequence: u64) {
+        let unread = self.cursor + 1..sequence;
+        for part in unread.start.max(sequence.saturating_sub(GAP))..sequence {
+            if self.trim.gaps.len() < GAPS {
+                self.trim.gaps.insert(part, now_ms);
+            }
+        }
+        self.trim.gaps.remove(&first);
     }
 
     /// First sequence that must be kept: the first block with something that lives, or the first unread one.
