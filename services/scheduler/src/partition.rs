@@ -6,9 +6,9 @@ use bytes::Bytes;
 use journal::WriterEffect;
 use mail::{MessageId, PartitionId, Place};
 use prost::Message as _;
-use proto::spool::IndexEntry;
+use proto::spool::{BlockIndex, IndexEntry};
 use queue::Copy;
-use spool::{Announcement, BlockFollower, Followed, MessageReader, PartitionStatus, Stores};
+use spool::{Announcement, BlockDamage, BlockFollower, Followed, MessageReader, PartitionStatus, Stores};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -121,7 +121,11 @@ async fn read_blocks(partition: PartitionId, mut blocks: BlockFollower, mut may_
                     partition,
                     first: block.first_sequence,
                     sequence: block.sequence,
-                    index: block.result.map_err(|damage| damage.to_string()),
+                    index: match block.result {
+                        // Not damage: the intake stops before it, and an upgrade reads it.
+                        Err(BlockDamage::UnknownFormat(format)) => Ok(BlockIndex { format, ..BlockIndex::default() }),
+                        result => result.map_err(|damage| damage.to_string()),
+                    },
                 };
                 tell(&events, input).await;
             }
@@ -207,12 +211,13 @@ async fn copy_forward(stores: &Stores, reader: &MessageReader, partition: Partit
     let mut submissions = Vec::new();
     let (mut index_bytes, mut content_bytes) = (0, 0);
     for (id, place) in &copy.messages {
-        let (entry, content) = read_for_copy(reader, partition, *place, *id).await?;
-        index_bytes += entry.encoded_len();
-        content_bytes += content.len();
-        if index_bytes > COPY_INDEX || content_bytes > COPY_CONTENT {
-            break;
+        // One that can't be read, or that is too large, must not keep the others where they are.
+        let Some((entry, content)) = read_for_copy(reader, partition, *place, *id).await else { continue };
+        let (with_index, with_content) = (index_bytes + entry.encoded_len(), content_bytes + content.len());
+        if with_index > COPY_INDEX || with_content > COPY_CONTENT {
+            continue;
         }
+        (index_bytes, content_bytes) = (with_index, with_content);
         ids.push(*id);
         submissions.push((entry, content));
     }
@@ -285,10 +290,18 @@ async fn delete_abandoned_uploads(stores: Stores, partition: PartitionId, events
                 continue;
             }
         };
+        // Asked for after the uploads: when all blocks up to here are read, every block that names one of them is.
+        let spool_last = match stores.usage(partition).await {
+            Ok(usage) => usage.spool_last,
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "the streams' sizes are not known");
+                continue;
+            }
+        };
         let mut live = std::collections::HashSet::new();
         for upload in uploads {
             let (answer, is_live) = oneshot::channel();
-            let question = Event::HasUpload(partition, upload.upload_id.clone(), answer);
+            let question = Event::HasUpload { partition, upload_id: upload.upload_id.clone(), spool_last, answer };
             if events.send(question).await.is_err() {
                 return;
             }

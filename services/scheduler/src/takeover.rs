@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use journal::{Append, Claimed, Lost, Tail, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use queue::{BlockError, Intake, ReplayError, Settings};
-use spool::{BlockFollower, Followed, IndexedBlock, JournalStore, Stores};
+use spool::{BlockDamage, BlockFollower, Followed, IndexedBlock, JournalStore, Stores};
 
 use crate::clock::Clock;
 
@@ -82,6 +82,8 @@ pub(crate) async fn take_over(stores: &Stores, clock: Clock, partition: Partitio
 fn take_block(intake: &mut Intake, now_ms: u64, block: IndexedBlock) -> Result<(), BlockError> {
     match block.result {
         Ok(index) => intake.block(now_ms, block.first_sequence, block.sequence, index),
+        // Not damage: an upgrade reads it, so nothing about it goes into the journal.
+        Err(BlockDamage::UnknownFormat(format)) => Err(BlockError::UnknownFormat { sequence: block.sequence, format }),
         Err(damage) => {
             tracing::error!(sequence = block.sequence, %damage, "the block is quarantined");
             intake.damaged_block(block.sequence, &damage.to_string());

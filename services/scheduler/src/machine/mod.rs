@@ -29,6 +29,8 @@ use sessions::Session;
 
 /// Before its lease may expire the owner stops assigning, milliseconds.
 const LEASE_MARGIN_MS: u64 = 2_000;
+/// How long a partition counts as short of space after it was seen to be, milliseconds.
+const SHORT_MS: u64 = 5_000;
 /// Deliveries that one run makes ready per partition.
 const DUE_PER_RUN: usize = 512;
 /// Decisions of one run: other inputs must not wait behind a long queue.
@@ -38,6 +40,8 @@ const DECISIONS_PER_RUN: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Item {
     partition: PartitionId,
+    /// Keys are good for one ownership only.
+    epoch: u64,
     key: Key,
 }
 
@@ -105,8 +109,9 @@ struct Owned {
     intake: Box<Intake>,
     lease_until_ms: u64,
     /// Ready deliveries that were not assigned since the lease was about to expire.
-    parked: Vec<(LaneId, Item)>,
-    short_of_space: bool,
+    parked: Vec<Item>,
+    /// The head of the spool is copied forward sooner until then (Unix milliseconds).
+    short_until_ms: u64,
     draining: bool,
 }
 
@@ -176,9 +181,9 @@ impl Machine {
     /// Takes what happened.
     pub fn step(&mut self, now_ms: u64, input: Input) {
         match input {
-            Input::Config(config) => self.configure(config),
+            Input::Config(config) => self.configure(now_ms, config),
             Input::Owned { intake, lease_until_ms } => self.own(now_ms, intake, lease_until_ms),
-            Input::Renewed { partition, lease_until_ms } => self.renewed(partition, lease_until_ms),
+            Input::Renewed { partition, lease_until_ms } => self.renewed(now_ms, partition, lease_until_ms),
             Input::Drop(partition) => self.drop_partition(partition, "its lease ended"),
             Input::Block { partition, first, sequence, index } => self.block(now_ms, partition, (first, sequence), index),
             Input::CaughtUp(partition) => {
@@ -212,8 +217,8 @@ impl Machine {
             }
             Input::ShortOfSpace(partition) => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
-                    owned.short_of_space = true;
-                    owned.intake.begin_snapshot();
+                    owned.short_until_ms = now_ms + SHORT_MS;
+                    owned.intake.save_space();
                 }
             }
         }
@@ -227,7 +232,7 @@ impl Machine {
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
             owned.intake.tick(now_ms, DUE_PER_RUN, &policies);
-            if let Some(copy) = owned.intake.wants_copy(now_ms, owned.short_of_space) {
+            if let Some(copy) = owned.intake.wants_copy(now_ms, now_ms < owned.short_until_ms) {
                 self.outputs.push(Output::Copy(*partition, copy));
             }
             if let Some(lost) = owned.intake.lost() {
@@ -284,19 +289,24 @@ impl Machine {
         }
     }
 
-    fn configure(&mut self, config: Arc<Snapshot>) {
+    fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
         self.config = config;
         self.rotations.clear();
         self.reshape_lanes();
+        // What waits in lanes was put there by routes and pools that may be others now.
+        for item in self.lanes.take_all() {
+            self.place(now_ms, item);
+        }
     }
 
     fn own(&mut self, now_ms: u64, intake: Box<Intake>, lease_until_ms: u64) {
         let partition = intake.partition();
+        self.forget_partition(partition);
         let owned = Owned {
             intake,
             lease_until_ms,
             parked: Vec::new(),
-            short_of_space: false,
+            short_until_ms: 0,
             draining: false,
         };
         self.partitions.insert(partition, owned);
@@ -305,27 +315,36 @@ impl Machine {
         self.collect_effects(now_ms);
     }
 
-    fn renewed(&mut self, partition: PartitionId, lease_until_ms: u64) {
+    fn renewed(&mut self, now_ms: u64, partition: PartitionId, lease_until_ms: u64) {
         let Some(owned) = self.partitions.get_mut(&partition) else { return };
         owned.lease_until_ms = lease_until_ms;
         if owned.draining {
             return;
         }
-        for (lane, item) in std::mem::take(&mut owned.parked) {
-            self.lanes.push(lane, item, 0);
+        for item in std::mem::take(&mut owned.parked) {
+            self.place(now_ms, item);
         }
     }
 
     fn drop_partition(&mut self, partition: PartitionId, reason: &str) {
-        if self.partitions.remove(&partition).is_none() {
+        if !self.forget_partition(partition) {
             return;
         }
         self.outputs.push(Output::Dropped(partition, reason.to_owned()));
+        self.reshape_lanes();
+        self.announce_owned();
+    }
+
+    /// Forgets what is known and held of a partition. False when it was not owned.
+    fn forget_partition(&mut self, partition: PartitionId) -> bool {
+        if self.partitions.remove(&partition).is_none() {
+            return false;
+        }
         for (id, session) in &mut self.sessions {
             session.forget_partition(*id, partition, &mut self.lanes);
         }
-        self.reshape_lanes();
-        self.announce_owned();
+        self.lanes.retain(|item| item.partition != partition);
+        true
     }
 
     fn block(&mut self, now_ms: u64, partition: PartitionId, (first, sequence): (u64, u64), index: Result<BlockIndex, String>) {
@@ -358,17 +377,16 @@ impl Machine {
     fn effect(&mut self, now_ms: u64, partition: PartitionId, effect: Effect) {
         match effect {
             Effect::Journal(effect) => self.outputs.push(Output::Journal(partition, effect)),
-            Effect::Ready(key) => self.place(now_ms, Item { partition, key }),
+            Effect::Ready(key) => {
+                let Some(owned) = self.partitions.get(&partition) else { return };
+                let epoch = owned.intake.epoch();
+                self.place(now_ms, Item { partition, epoch, key });
+            }
             Effect::Permit(session, delivery) => self.permit(session, delivery),
             Effect::ReportStored(session, delivery) => self.report_stored(session, delivery),
             Effect::Refused(session, delivery, reason) => self.refuse(session, delivery, reason),
             Effect::TrimSpool { below } => self.outputs.push(Output::TrimSpool(partition, below)),
-            Effect::TrimJournal { below } => {
-                if let Some(owned) = self.partitions.get_mut(&partition) {
-                    owned.short_of_space = false;
-                }
-                self.outputs.push(Output::TrimJournal(partition, below));
-            }
+            Effect::TrimJournal { below } => self.outputs.push(Output::TrimJournal(partition, below)),
             Effect::DeleteUpload(upload_id) => self.outputs.push(Output::DeleteUpload(partition, upload_id)),
             Effect::Counted(counted) => self.counts.add(counted),
         }

@@ -67,6 +67,9 @@ impl Machine {
     /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
     pub(super) fn place(&mut self, now_ms: u64, item: Item) {
         let Some(owned) = self.partitions.get_mut(&item.partition) else { return };
+        if owned.intake.epoch() != item.epoch {
+            return;
+        }
         let Some(to) = owned.intake.route_of(item.key) else { return };
         let affinity = u64::from(item.partition.0) << 48 ^ to.sequence;
         let config = self.config.clone();
@@ -133,9 +136,12 @@ impl Machine {
 
     fn lane_of(&mut self, route: &Route, source: &EgressSource, site: &Arc<str>) -> LaneId {
         // Lanes that differ in how a site is reached are different lanes; the usual way has no suffix.
-        let key: Arc<str> = match (route.port, route.allow_private) {
-            (25, false) => site.clone(),
-            (port, allow_private) => format!("{site}:{port}{}", if allow_private { "!" } else { "" }).into(),
+        let key: Arc<str> = match (&route.smart_host, route.port, route.allow_private) {
+            (None, 25, false) => site.clone(),
+            (host, port, allow_private) => {
+                let host = if host.is_some() { "@" } else { "" };
+                format!("{host}{site}:{port}{}", if allow_private { "!" } else { "" }).into()
+            }
         };
         let mut info = LaneInfo {
             source: source.clone(),

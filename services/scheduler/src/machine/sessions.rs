@@ -135,15 +135,20 @@ impl Machine {
             }
             ReturnReason::SiteChanged => {
                 self.sites.forget(&held.domain);
-                owned.intake.returned(session, delivery, now_ms);
+                // Not at once: while the resolvers disagree it would only come back.
+                owned.intake.returned(session, delivery, now_ms + SOON_MS);
             }
-            ReturnReason::Draining | ReturnReason::StaleEpoch | ReturnReason::Connection => {
+            ReturnReason::Draining | ReturnReason::Connection => {
                 owned.intake.returned(session, delivery, now_ms);
             }
             ReturnReason::SignerUnavailable if !returned.detail.is_empty() => {
                 owned.intake.returned(session, delivery, now_ms + LATER_MS);
             }
-            ReturnReason::SignerUnavailable | ReturnReason::StorageUnavailable | ReturnReason::Unspecified => {
+            // A sender that knows a newer epoch would refuse it again until this scheduler knows, too.
+            ReturnReason::StaleEpoch
+            | ReturnReason::SignerUnavailable
+            | ReturnReason::StorageUnavailable
+            | ReturnReason::Unspecified => {
                 owned.intake.returned(session, delivery, now_ms + SOON_MS);
             }
         }
@@ -183,8 +188,18 @@ impl Machine {
             self.lanes.unassign(lane, slot, sender);
             return;
         };
-        if owned.draining || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms {
-            owned.parked.push((lane, item));
+        if owned.intake.epoch() != item.epoch {
+            self.lanes.unassign(lane, slot, sender);
+            return;
+        }
+        // What is parked goes on with the next renewal.
+        if owned.draining || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms || owned.intake.is_clogged() {
+            owned.parked.push(item);
+            self.lanes.unassign(lane, slot, sender);
+            return;
+        }
+        // It may have waited in its lane for long.
+        if owned.intake.expire(now_ms, item.key, &ByConfig(self.config.clone())) {
             self.lanes.unassign(lane, slot, sender);
             return;
         }
