@@ -148,11 +148,21 @@ impl Sender {
             newest.is_some_and(|(epoch, _)| holding.delivery.epoch < *epoch)
         };
         let waiting = |holding: &Holding| matches!(holding.stage, Holds::Assigned | Holds::Begun);
-        let stale: Vec<Key> = self.holds.iter().filter(|(_, h)| waiting(h) && is_stale(h)).map(|(key, _)| *key).collect();
+        let stale: Vec<Key> = self
+            .holds
+            .iter()
+            .filter(|(_, h)| waiting(h) && is_stale(h))
+            .map(|(key, _)| *key)
+            .collect();
         for key in stale {
-            let Some(holding) = self.holds.remove(&key) else { continue };
+            let Some(holding) = self.holds.remove(&key) else {
+                continue;
+            };
             if holding.stage == Holds::Begun {
-                self.reports.insert(key, (report(&holding.delivery, Stage::Prepare, 0, false), None));
+                self.reports.insert(
+                    key,
+                    (report(&holding.delivery, Stage::Prepare, 0, false), None),
+                );
             }
         }
     }

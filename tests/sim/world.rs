@@ -366,9 +366,22 @@ impl World {
             Event::Leases { node } => self.look_after_leases(node),
             Event::Submit => self.submit(),
             Event::Fault => self.fault(),
-            Event::Copied { node, life, partition, epoch, copy } => {
+            Event::Copied {
+                node,
+                life,
+                partition,
+                epoch,
+                copy,
+            } => {
                 if self.nodes[node].life == life {
-                    self.step(node, Some(Input::Copied { partition, epoch, copy }));
+                    self.step(
+                        node,
+                        Some(Input::Copied {
+                            partition,
+                            epoch,
+                            copy,
+                        }),
+                    );
                 }
             }
             Event::Connect { sender, node } => self.connect(sender, node),
@@ -435,7 +448,13 @@ impl World {
                     });
                     self.after(
                         10,
-                        Event::Copied { node, life, partition, epoch: copy.epoch, copy: copied },
+                        Event::Copied {
+                            node,
+                            life,
+                            partition,
+                            epoch: copy.epoch,
+                            copy: copied,
+                        },
                     );
                 }
                 Output::Dropped(partition, _) => {
