@@ -109,6 +109,8 @@ pub(crate) struct Flight {
     pub(crate) session: Option<u64>,
     /// Unix milliseconds of the begin; `None` = not begun.
     pub(crate) begun_ms: Option<u64>,
+    /// From then on it is in doubt for good, Unix milliseconds; `None` = not begun, or settled.
+    pub(crate) doubt_ms: Option<u64>,
 }
 
 /// When to try again.

@@ -117,8 +117,6 @@ pub struct Intake {
     pub(crate) effects: Vec<Effect>,
     assignments: u32,
     last_flush_ms: u64,
-    /// Begun attempts by the time at which they are in doubt for good.
-    doubts: std::collections::BTreeMap<(u64, u32), u32>,
     lost: Option<Lost>,
     /// Where replay would begin by what is stored.
     pub(crate) recoverable_from: u64,
@@ -154,7 +152,6 @@ impl Intake {
             effects: Vec::new(),
             assignments: 0,
             last_flush_ms: 0,
-            doubts: std::collections::BTreeMap::new(),
             lost: None,
         }
     }
@@ -340,8 +337,7 @@ impl Intake {
     pub fn next_wake(&self) -> Option<u64> {
         let flush = (self.writer.is_idle() && self.writer.pending() > 0)
             .then_some(self.last_flush_ms + self.settings.journal_linger_ms);
-        let doubt = self.doubts.keys().next().map(|(at, _)| *at);
-        [flush, self.live.next_due(), doubt]
+        [flush, self.live.next_due(), self.live.next_doubt()]
             .into_iter()
             .flatten()
             .min()
@@ -361,8 +357,10 @@ impl Intake {
         if delivery.state != State::Ready {
             return false;
         }
-        let expires_ms = self.expires_ms(slot, policies);
-        if now_ms < expires_ms || (delivery.attempts == 0 && message.expires_ms == 0) {
+        if delivery.attempts == 0 && message.expires_ms == 0 {
+            return false;
+        }
+        if now_ms < self.expires_ms(slot, policies) {
             return false;
         }
         let reply = Reply {
@@ -489,6 +487,7 @@ impl Intake {
             attempt: self.assignments,
             session: Some(session.0),
             begun_ms: None,
+            doubt_ms: None,
         };
         let reference = delivery_ref(
             self.partition,
@@ -497,15 +496,16 @@ impl Intake {
             delivery.ordinals.as_slice(),
             flight.attempt,
         );
-        self.live.flights.insert(slot, flight);
-        Some(Assigned {
+        let assigned = Assigned {
             delivery: reference,
             place: Place {
                 sequence: message.sequence,
                 index: message.index,
             },
             domain: self.live.strings.shared(delivery.domain),
-        })
+        };
+        self.live.begin_flight(slot, flight);
+        Some(assigned)
     }
 
     /// The delivery that a reference names and its flight, if that is the present one.
@@ -558,7 +558,7 @@ impl Intake {
                 reference.clone(),
                 "some of the recipients are final",
             ));
-            self.live.flights.remove(&slot);
+            self.live.end_flight(slot);
             self.live.wait_until(slot, now_ms);
             return;
         }
@@ -585,12 +585,8 @@ impl Intake {
 
     /// Marks a flight as begun and sets the time at which it is in doubt for good.
     pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64) {
-        let Some(flight) = self.live.flights.get_mut(&slot) else {
-            return;
-        };
-        flight.begun_ms = Some(begun_ms);
-        let deadline = begun_ms + self.settings.in_doubt_after_ms;
-        self.doubts.insert((deadline, slot), flight.attempt);
+        let doubt_ms = begun_ms.saturating_add(self.settings.in_doubt_after_ms);
+        self.live.note_begun(slot, begun_ms, doubt_ms);
     }
 
     /// Begun attempts whose sender's stream is broken.
@@ -603,19 +599,8 @@ impl Intake {
     }
 
     fn settle_doubts(&mut self, now_ms: u64, policies: &dyn Policies) {
-        while let Some((&(deadline, slot), &attempt)) = self.doubts.first_key_value() {
-            if deadline > now_ms {
-                return;
-            }
-            self.doubts.pop_first();
-            let present = self.live.flights.get(&slot);
-            let still = present.is_some_and(|flight| {
-                flight.attempt == attempt
-                    && flight.begun_ms == Some(deadline - self.settings.in_doubt_after_ms)
-            });
-            if still {
-                self.settle_doubt(now_ms, slot, policies);
-            }
+        while let Some(slot) = self.live.pop_doubt(now_ms) {
+            self.settle_doubt(now_ms, slot, policies);
         }
     }
 
@@ -689,7 +674,7 @@ impl Intake {
             return;
         };
         if flight.begun_ms.is_none() && flight.session == Some(session.0) {
-            self.live.flights.remove(&slot);
+            self.live.end_flight(slot);
             self.live.wait_until(slot, until_ms);
         }
     }
@@ -710,7 +695,7 @@ impl Intake {
         if flight.begun_ms.is_some() || flight.session != Some(session.0) {
             return;
         }
-        self.live.flights.remove(&slot);
+        self.live.end_flight(slot);
         let Some(message_slot) = self
             .live
             .deliveries
@@ -753,7 +738,7 @@ impl Intake {
             if flight.begun_ms.is_some() {
                 flight.session = None;
             } else {
-                self.live.flights.remove(&slot);
+                self.live.end_flight(slot);
                 self.live.wait_until(slot, now_ms);
             }
         }

@@ -8,6 +8,7 @@
 //! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
 
 mod arena;
+mod blocks;
 mod delivery;
 mod effect;
 mod intake;

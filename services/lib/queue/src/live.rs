@@ -1,13 +1,14 @@
 //! The index of live messages of a partition.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeSet, BinaryHeap};
 
 use hashbrown::{HashMap, HashTable};
 use mail::MessageId;
 
 use crate::Key;
 use crate::arena::Arena;
+use crate::blocks::Blocks;
 use crate::delivery::{Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
 use crate::strings::Strings;
 
@@ -47,26 +48,20 @@ pub(crate) struct Finished {
     pub(crate) upload_id: Option<Box<str>>,
 }
 
-/// A block with something that lives.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Block {
-    live: u32,
-    /// How far before its sequence it begins: parts of a large index go before a block.
-    before: u32,
-}
-
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) messages: Arena<Message>,
     pub(crate) deliveries: Arena<Delivery>,
     pub(crate) strings: Strings,
     pub(crate) flights: HashMap<u32, Flight>,
+    /// Flights that are begun, by the time at which they are in doubt for good.
+    doubts: BTreeSet<(u64, u32)>,
     /// Recipients by message slot whose failure is final and whose DSN is not yet spooled.
     pub(crate) owed: HashMap<u32, Vec<u16>>,
     /// Uploads by the slot of the message whose content they are.
     pub(crate) uploads: HashMap<u32, Box<str>>,
     /// Blocks with something that lives, by sequence.
-    pub(crate) blocks: BTreeMap<u64, Block>,
+    pub(crate) blocks: Blocks,
     /// Recipients that are not final.
     pub(crate) recipients: usize,
     by_id: HashTable<u32>,
@@ -219,6 +214,47 @@ impl Live {
         self.due.push(Reverse((due_ms, slot, delivery.generation)));
     }
 
+    /// A delivery is at a sender. Replaces an earlier flight of it.
+    pub(crate) fn begin_flight(&mut self, slot: u32, flight: Flight) {
+        self.end_flight(slot);
+        self.flights.insert(slot, flight);
+    }
+
+    /// A flight is begun; from `doubt_ms` on it is in doubt for good.
+    pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64, doubt_ms: u64) {
+        let Some(flight) = self.flights.get_mut(&slot) else {
+            return;
+        };
+        flight.begun_ms = Some(begun_ms);
+        if let Some(earlier) = flight.doubt_ms.replace(doubt_ms) {
+            self.doubts.remove(&(earlier, slot));
+        }
+        self.doubts.insert((doubt_ms, slot));
+    }
+
+    /// A delivery is no longer at a sender, as far as we are concerned.
+    pub(crate) fn end_flight(&mut self, slot: u32) {
+        let ended = self.flights.remove(&slot);
+        if let Some(doubt_ms) = ended.and_then(|flight| flight.doubt_ms) {
+            self.doubts.remove(&(doubt_ms, slot));
+        }
+    }
+
+    /// When the next flight is in doubt for good.
+    pub(crate) fn next_doubt(&self) -> Option<u64> {
+        self.doubts.first().map(|(at, _)| *at)
+    }
+
+    /// The next flight that is in doubt for good by now, once.
+    pub(crate) fn pop_doubt(&mut self, now_ms: u64) -> Option<u32> {
+        let (_, slot) = self.doubts.first().filter(|(at, _)| *at <= now_ms).copied()?;
+        self.doubts.pop_first();
+        if let Some(flight) = self.flights.get_mut(&slot) {
+            flight.doubt_ms = None;
+        }
+        Some(slot)
+    }
+
     /// When the next delivery is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
         self.due.peek().map(|Reverse((due, ..))| *due)
@@ -269,7 +305,7 @@ impl Live {
         let Some(removed) = self.deliveries.remove(slot) else {
             return;
         };
-        self.flights.remove(&slot);
+        self.end_flight(slot);
         self.strings.release(removed.domain);
         let Some(message) = self.messages.get_mut(removed.message) else {
             return;
@@ -327,29 +363,22 @@ impl Live {
 
     /// One more live message in a block.
     pub(crate) fn hold_block(&mut self, first: u64, sequence: u64) {
-        let before = u32::try_from(sequence.saturating_sub(first)).unwrap_or(u32::MAX);
-        self.blocks.entry(sequence).or_insert(Block { live: 0, before }).live += 1;
+        self.blocks.hold(first, sequence);
     }
 
     /// One live message less in a block.
     pub(crate) fn release_block(&mut self, sequence: u64) {
-        if let Some(block) = self.blocks.get_mut(&sequence) {
-            block.live -= 1;
-            if block.live == 0 {
-                self.blocks.remove(&sequence);
-            }
-        }
+        self.blocks.release(sequence);
     }
 
     /// Lowest sequence that belongs to a block with something that lives.
     pub(crate) fn block_first(&self, sequence: u64) -> u64 {
-        self.blocks.get(&sequence).map_or(sequence, |block| sequence - u64::from(block.before))
+        self.blocks.first_of(sequence)
     }
 
     /// Lowest sequence that something which lives needs.
     pub(crate) fn first_needed(&self) -> Option<u64> {
         // A later block can begin before an earlier one, when its parts were stored between those of another.
-        let firsts = self.blocks.iter().take(64).map(|(sequence, block)| sequence - u64::from(block.before));
-        firsts.min()
+        self.blocks.iter().take(64).map(|(_, first)| first).min()
     }
 }

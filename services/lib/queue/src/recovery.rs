@@ -545,8 +545,9 @@ impl Intake {
             attempt,
             session: None,
             begun_ms: None,
+            doubt_ms: None,
         };
-        self.live.flights.insert(delivery_slot, flight);
+        self.live.begin_flight(delivery_slot, flight);
         self.note_begun(delivery_slot, begun_ms);
     }
 

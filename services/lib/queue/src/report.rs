@@ -290,7 +290,7 @@ impl Intake {
             };
             match recipient.disposition() {
                 Disposition::Deferred | Disposition::Returned | Disposition::InDoubt => {
-                    self.live.flights.remove(&slot);
+                    self.live.end_flight(slot);
                     let Some(delivery) = self.live.deliveries.get_mut(slot) else {
                         continue;
                     };
