@@ -170,16 +170,17 @@ def settle(relay, senders, arrivals, wait_for_doubt):
     missing = [token for token in outcomes["accepted"] if not tokens[token]]
     duplicates = sum(times - 1 for times in tokens.values() if times > 1)
     in_doubt = queue["inDoubt"]
-    ever_in_doubt = in_doubt + sum(event.get("type") == "in_doubt" for event in events(relay))
+    ever_in_doubt = in_doubt + sum(event["type"].lower().replace("_", "") == "indoubt" for event in events(relay))
     accepted = len(outcomes["accepted"])
     text = (
         f"accepted={accepted} missing={len(missing)} in_doubt={ever_in_doubt} duplicates={duplicates} "
+        f"quarantined={queue['quarantined']} "
         f"unknown={len(outcomes['unknown'])} (delivered {sum(1 for token in outcomes['unknown'] if tokens[token])}) "
         f"refused={len(outcomes['refused'])} (delivered {sum(1 for token in outcomes['refused'] if tokens[token])})"
     )
     print(f"powercut: relay: {text}", flush=True)
     # What is in doubt waits for its time, and is not lost.
-    if len(missing) > in_doubt or duplicates > ever_in_doubt:
+    if len(missing) > in_doubt or duplicates > ever_in_doubt or queue["quarantined"]:
         raise Failed(f"relay: {text}; missing, for example: {sorted(missing)[:5]}")
     return accepted, max(0, len(missing) - in_doubt)
 
