@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 
 kinds=(kill-ingress kill-signer kill-scheduler kill-sender kill-feedback kill-all-in-one
     kill-all-services-at-once kill-nats kill-redis stop-sender-in-the-middle-of-transactions
-    stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over)
+    stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over power-cut)
 rounds=20 wanted= seed=$((RANDOM * 32768 + RANDOM)) again=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -25,7 +25,23 @@ done
 passed=target/soak
 mkdir -p "$passed"
 export SOAK_ROUNDS=$rounds SOAK_SEED=$seed STAFFETTA_BIN=$PWD/target/release/staffetta
-cargo build --quiet -p tests --tests
+cargo build --quiet -p tests --tests --examples
+
+# Runs one kind with its output in the log; its closing line, with the figures, goes to the mark.
+run_kind() {
+    local kind=$1 log=$2 mark=$3
+    case $kind in
+    power-cut)
+        tests/powercut/get.sh >"$log" 2>&1 &&
+            .servers/python/bin/python tests/powercut/run.py --mode all --rounds "$rounds" --seed "$seed" >>"$log" 2>&1 &&
+            grep -E '^powercut: ok' "$log" >"$mark"
+        ;;
+    *)
+        cargo test --quiet -p tests --test it -- --exact "kill::${kind//-/_}" --nocapture >"$log" 2>&1 &&
+            grep -E '^seed ' "$log" >"$mark"
+        ;;
+    esac
+}
 
 failed=()
 [ -z "$wanted" ] || IFS=, read -ra kinds <<<"$wanted"
@@ -36,8 +52,7 @@ for kind in "${kinds[@]}"; do
         continue
     fi
     echo "soak: $kind, $rounds rounds, seed $seed"
-    if cargo test --quiet -p tests --test it -- --exact "kill::${kind//-/_}" --nocapture >"$passed/$kind.log" 2>&1 &&
-        grep -E '^seed ' "$passed/$kind.log" >"$mark"; then
+    if run_kind "$kind" "$passed/$kind.log" "$mark"; then
         cat "$mark"
     else
         rm -f "$mark"
