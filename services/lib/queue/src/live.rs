@@ -209,6 +209,11 @@ impl Live {
         let Some(delivery) = self.deliveries.get_mut(slot) else {
             return;
         };
+        // In quarantine it was perhaps in flight when another delivery of its message found out.
+        if self.messages.get(delivery.message).is_some_and(|message| message.quarantined) {
+            delivery.state = State::Held;
+            return;
+        }
         delivery.state = State::Waiting;
         delivery.due_ms = due_ms;
         self.due.push(Reverse((due_ms, slot, delivery.generation)));

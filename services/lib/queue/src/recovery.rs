@@ -59,6 +59,9 @@ pub(crate) struct Recovery {
     pending: HashMap<MessageId, Vec<Change>>,
     /// The start of the snapshot was seen.
     started: bool,
+    /// Messages of blocks that were read after the snapshot began. What happened to any other is not all in the
+    /// replay: it lives only if a part of the snapshot says so.
+    accepted: HashSet<MessageId>,
     /// Messages that became final in the replay.
     finished: HashSet<MessageId>,
     /// DSNs that were seen: reading their blocks again must not take them for duplicates.
@@ -97,6 +100,9 @@ impl Intake {
                     let is_first = self.recovery.as_mut().is_some_and(|recovery| !std::mem::replace(&mut recovery.started, true));
                     if is_first {
                         self.cursor = start.cursor;
+                        if let Some(recovery) = &mut self.recovery {
+                            recovery.accepted.clear();
+                        }
                     }
                     for block in start.quarantined_blocks {
                         self.hold_quarantined(block);
@@ -104,7 +110,13 @@ impl Intake {
                 }
                 Some(Kind::SnapshotPart(part)) => self.apply_part(part).map_err(invalid)?,
                 Some(Kind::Accepted(accepted)) => {
-                    self.accepted_up_to = self.accepted_up_to.max(accepted.sequence)
+                    self.accepted_up_to = self.accepted_up_to.max(accepted.sequence);
+                    for message in &accepted.messages {
+                        let id = MessageId::try_from(&message.message_id[..]).map_err(invalid)?;
+                        if let Some(recovery) = &mut self.recovery {
+                            recovery.accepted.insert(id);
+                        }
+                    }
                 }
                 Some(Kind::Begin(begin)) => self
                     .replay_begin(epoch, written_ms, &begin)
@@ -253,7 +265,8 @@ impl Intake {
         true
     }
 
-    /// A copy has an effect only when the journal named it, and the message's first block is gone.
+    /// A copy has an effect only when the journal named it, the message's first block is gone, and all that ever
+    /// happened to the message is in the replay: the copy names recipients that were final before it was made, too.
     fn take_copied(&mut self, id: MessageId, block: (u64, u64),
         position: u32,
         entry: &IndexEntry,
@@ -266,7 +279,7 @@ impl Intake {
                 |change| matches!(change, Change::Moved { sequence: to, .. } if *to == block.1),
             )
         });
-        let is_new = named && !recovery.finished.contains(&id) && self.live.find(&id).is_none();
+        let is_new = named && recovery.accepted.contains(&id) && !recovery.finished.contains(&id) && self.live.find(&id).is_none();
         if is_new {
             self.insert_entry(0, id, block, position, entry);
         }

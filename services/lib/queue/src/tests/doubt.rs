@@ -1,0 +1,126 @@
+//! Attempts whose outcome is not known.
+
+use proto::journal::Disposition;
+
+use super::*;
+
+const AFTER_MS: u64 = 680_000;
+
+/// One message whose only attempt is begun and whose sender is gone.
+fn in_doubt(policy: InDoubt) -> (Desk, MessageId, DeliveryRef) {
+    let mut desk = Desk::new();
+    desk.rules.in_doubt = policy;
+    let id = desk.message(&["a@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    desk.settle();
+    desk.intake.session_gone(desk.now_ms, SESSION);
+    (desk, id, delivery)
+}
+
+#[test]
+fn waits_for_longer_than_a_permit_and_a_final_dot_can_last() {
+    let settings = Settings::default();
+    assert_eq!(settings.in_doubt_after_ms, AFTER_MS);
+    assert!(settings.in_doubt_after_ms >= settings.permit_within_ms + 60_000 + 600_000);
+    let (mut desk, ..) = in_doubt(InDoubt::Retry);
+    assert_eq!(desk.intake.next_wake(), Some(START_MS + AFTER_MS));
+    desk.pass(AFTER_MS - 1);
+    assert_eq!(desk.assign_to(SESSION), None);
+    desk.pass(1);
+    assert!(desk.assign_to(SESSION).is_some());
+}
+
+#[test]
+fn is_in_doubt_after_a_crash_for_as_long() {
+    let (mut desk, ..) = in_doubt(InDoubt::Retry);
+    desk.now_ms += 100_000;
+    desk.crash();
+    assert_eq!(desk.intake.in_doubt(), 1);
+    desk.pass(AFTER_MS - 100_001);
+    assert_eq!(desk.assign_to(SESSION), None);
+    desk.pass(1);
+    assert!(desk.assign_to(SESSION).is_some());
+    desk.settle();
+    assert_eq!(desk.outcomes()[0].recipients[0].disposition(), Disposition::InDoubt);
+}
+
+#[test]
+fn a_snapshot_keeps_what_is_in_doubt() {
+    let (mut desk, id, delivery) = in_doubt(InDoubt::Retry);
+    desk.intake.begin_snapshot();
+    desk.settle();
+    desk.crash();
+    assert_eq!(desk.intake.in_doubt(), 1);
+    assert_eq!(desk.intake.next_wake(), Some(START_MS + AFTER_MS));
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    desk.settle();
+    assert!(!desk.is_live(id));
+    assert_eq!(desk.acknowledged(&delivery), 1);
+}
+
+#[test]
+fn a_report_from_any_epoch_is_accepted_once() {
+    let (mut desk, id, delivery) = in_doubt(InDoubt::Retry);
+    desk.crash();
+    desk.crash();
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    desk.settle();
+    assert!(!desk.is_live(id));
+    assert_eq!((desk.outcomes().len(), desk.acknowledged(&delivery)), (1, 2));
+}
+
+#[test]
+fn is_held_or_given_up_as_the_stream_says() {
+    let (mut desk, id, _) = in_doubt(InDoubt::Hold);
+    desk.pass(AFTER_MS);
+    desk.settle();
+    assert_eq!(desk.states(id)[0].1, State::Held);
+    desk.crash();
+    assert_eq!(desk.states(id)[0].1, State::Held);
+
+    let (mut desk, id, _) = in_doubt(InDoubt::GiveUp);
+    desk.pass(AFTER_MS);
+    desk.settle();
+    assert_eq!(desk.states(id), []);
+    assert_eq!(desk.intake.totals().dsn_owed, 1);
+}
+
+#[test]
+fn a_held_attempt_that_succeeded_after_all_is_over() {
+    let (mut desk, id, delivery) = in_doubt(InDoubt::Hold);
+    desk.pass(AFTER_MS);
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    desk.settle();
+    assert!(!desk.is_live(id));
+}
+
+#[test]
+fn a_reported_doubt_is_retried_later_held_or_given_up() {
+    for (policy, expected) in [(InDoubt::Retry, Some(State::Waiting)), (InDoubt::Hold, Some(State::Held)), (InDoubt::GiveUp, None)] {
+        let mut desk = Desk::new();
+        desk.rules.in_doubt = policy;
+        let id = desk.message(&["a@one.example"]);
+        desk.attempt(Verdict::InDoubt);
+        desk.settle();
+        assert_eq!(desk.states(id).first().map(|state| state.1), expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn recipients_in_doubt_are_held_apart_from_those_deferred() {
+    let mut desk = Desk::new();
+    desk.rules.in_doubt = InDoubt::Hold;
+    let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    desk.report(&delivery, &[(0, Verdict::InDoubt), (1, Verdict::Transient), (2, Verdict::InDoubt)]);
+    desk.settle();
+    let states: Vec<_> = desk.states(id).into_iter().map(|(ordinals, state, _)| (ordinals, state)).collect();
+    assert_eq!(states, [(vec![0, 2], State::Held), (vec![1], State::Waiting)]);
+    assert_eq!(desk.intake.totals().waiting, 3);
+    desk.crash();
+    let states: Vec<_> = desk.states(id).into_iter().map(|(ordinals, state, _)| (ordinals, state)).collect();
+    assert_eq!(states, [(vec![0, 2], State::Held), (vec![1], State::Waiting)]);
+}
