@@ -8,6 +8,8 @@ mod outputs;
 mod placing;
 mod policies;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
