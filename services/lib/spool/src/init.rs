@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use async_nats::HeaderMap;
 use async_nats::jetstream::stream::Config;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -84,6 +85,9 @@ impl Stores {
             }
         }
         if !installation.complete {
+            for config in installation.stream_configs() {
+                touch(link, &config).await?;
+            }
             installation.complete = true;
             write(link, &installation, revision).await?;
         }
@@ -242,6 +246,23 @@ async fn write(link: &Link, installation: &Installation, expected: u64) -> Resul
             detail: "another `init` is at work; run it again when that is done".to_owned(),
         }),
     }
+}
+
+/// Stores a record and removes it again. nats-server 2.15.1 can take a stream that never held a record for an empty one
+/// after a power cut, whatever was stored since its last start. Journals get their first record from their owners' side,
+/// which must find them empty.
+async fn touch(link: &Link, config: &Config) -> Result<(), Error> {
+    let is_journal = config.name.starts_with(layout::JOURNALS);
+    let subject = config.subjects.first().filter(|_| !is_journal);
+    let Some(subject) = subject.map(|subject| subject.replace('>', "init")) else {
+        return Ok(());
+    };
+    if link.stream_state(&config.name).await?.state.last_sequence > 0 {
+        return Ok(());
+    }
+    let stored = link.publish(subject, HeaderMap::new(), Bytes::new()).await;
+    stored.map_err(|failure| failure.into_error("preparing the streams"))?;
+    link.purge(&config.name, None, None).await.map(drop)
 }
 
 async fn create(link: &Link, config: &Config) -> Result<(), Error> {

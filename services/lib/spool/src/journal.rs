@@ -1,11 +1,14 @@
 //! The journal of a partition: an ordered log that one owner at a time appends to.
 
+use std::time::{Duration, Instant};
+
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use bytes::Bytes;
 use mail::PartitionId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout_at;
 
 use crate::consume::{Consumption, Delivered, Record};
 use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_sequence};
@@ -13,6 +16,9 @@ use crate::{Error, layout};
 
 /// CRC-32C of the record, eight hexadecimal digits.
 const CRC_HEADER: &str = "Staffetta-Crc";
+
+/// How long the replica that is read may take to have what its leader has.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Records read ahead of the reader.
 const READ_AHEAD: usize = 64;
@@ -168,6 +174,7 @@ impl JournalStore {
             consumption,
             next: from,
             to,
+            short_since: None,
             sender,
         };
         JournalReader {
@@ -221,13 +228,34 @@ struct Reading {
     consumption: Consumption,
     next: u64,
     to: Option<u64>,
+    /// Since when everything that there seems to be is delivered, and a replay is not at its end.
+    short_since: Option<Instant>,
     sender: mpsc::Sender<Result<JournalRecord, JournalError>>,
 }
 
 impl Reading {
+    /// `None` when a replay is not at its end and nothing more comes: a replica that is behind gets a while.
+    async fn next_delivered(&mut self) -> Option<Delivered> {
+        match self.short_since.filter(|_| self.to.is_some()) {
+            None => Some(self.consumption.next().await),
+            Some(since) => timeout_at((since + REPLICA_PATIENCE).into(), self.consumption.next())
+                .await
+                .ok(),
+        }
+    }
+
     async fn run(mut self) {
         while self.to.is_none_or(|to| self.next <= to) {
-            let item = match self.consumption.next().await {
+            let Some(delivered) = self.next_delivered().await else {
+                let gap = JournalError::Gap {
+                    expected: self.next,
+                    found: None,
+                };
+                // Nobody waits for it any more when this fails.
+                self.sender.send(Err(gap)).await.ok();
+                return;
+            };
+            let item = match delivered {
                 Delivered::Message(record) if record.sequence < self.next => continue,
                 Delivered::Message(record) if record.sequence > self.next => {
                     Err(JournalError::Gap {
@@ -239,12 +267,11 @@ impl Reading {
                     self.next += 1;
                     checked(record)
                 }
-                // All there is was delivered, and a replay is not at its end.
-                Delivered::CaughtUp if self.to.is_some() => Err(JournalError::Gap {
-                    expected: self.next,
-                    found: None,
-                }),
-                Delivered::CaughtUp | Delivered::Restarted => continue,
+                Delivered::CaughtUp => {
+                    self.short_since.get_or_insert_with(Instant::now);
+                    continue;
+                }
+                Delivered::Restarted => continue,
                 Delivered::Failed(error) => Err(error.into()),
             };
             let ends = matches!(

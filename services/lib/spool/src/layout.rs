@@ -44,8 +44,11 @@ pub(crate) fn chunks_stream(partition: PartitionId) -> String {
     format!("CHUNKS_{partition}")
 }
 
+/// How the names of journals begin.
+pub(crate) const JOURNALS: &str = "JOURNAL_";
+
 pub(crate) fn journal_stream(partition: PartitionId) -> String {
-    format!("JOURNAL_{partition}")
+    format!("{JOURNALS}{partition}")
 }
 
 pub(crate) fn block_subject(partition: PartitionId) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SEQUENCE};
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectOptions, Event, Request, RequestErrorKind};
+use async_nats::{Client, ConnectOptions, Event, Request, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -113,6 +113,19 @@ impl PublishFailure {
     }
 }
 
+/// The servers of a cluster: URLs separated by commas.
+fn servers(url: &str) -> Result<Vec<ServerAddr>, Error> {
+    let server = |one: &str| {
+        one.trim()
+            .parse()
+            .map_err(|error: std::io::Error| Error::Unreachable {
+                url: without_credentials(one),
+                detail: error.to_string(),
+            })
+    };
+    url.split(',').map(server).collect()
+}
+
 /// An answer of the JetStream API: the value, or an error.
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -150,7 +163,7 @@ impl Link {
                 let name = name.clone();
                 async move { note_event(&changes, &name, &event) }
             })
-            .connect(url)
+            .connect(servers(url)?)
             .await
             .map_err(|error| Error::Unreachable {
                 url: without_credentials(url),

@@ -138,6 +138,15 @@ impl Opener {
         }
     }
 
+    /// What to say in EHLO: the source's name, else our own.
+    fn name<'a>(&'a self, lane: &'a Lane) -> &'a str {
+        if lane.ehlo.is_empty() {
+            &self.own_name
+        } else {
+            &lane.ehlo
+        }
+    }
+
     /// Opens a connection to the first host that takes one.
     pub async fn open(&self, lane: &Lane, way: &Way) -> Result<Connection, OpenFailure> {
         let hosts = match way {
@@ -286,7 +295,7 @@ impl Opener {
         if banner.code != 220 {
             return Err(Failure::of(Stage::Banner, &banner));
         }
-        greet(&mut connection, &lane.ehlo).await?;
+        greet(&mut connection, self.name(lane)).await?;
         if !with_tls {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
@@ -302,7 +311,7 @@ impl Opener {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
-        self.start_tls(connection, &lane.ehlo, required).await
+        self.start_tls(connection, self.name(lane), required).await
     }
 
     async fn start_tls(

@@ -60,7 +60,7 @@ pub enum TlsPolicy {
     None,
     /// When it is offered; certificates are not checked (RFC 7435).
     Opportunistic,
-    /// With a certificate that is valid for the MX host, or not at all.
+    /// Encrypted or not at all; certificates are not checked.
     Required,
 }
 

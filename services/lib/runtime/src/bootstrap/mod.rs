@@ -178,7 +178,7 @@ impl Bootstrap {
             durability: fields
                 .one_of("durability", &durability)
                 .unwrap_or(Durability::Strict),
-            partitions: fields.small_integer("partitions", 1..=1024).unwrap_or(4),
+            partitions: fields.small_integer("partitions", 1..=64).unwrap_or(4),
             storage: storage_read,
             resolvers: fields.read_list("resolvers", |text| {
                 text.parse()

@@ -103,7 +103,7 @@ sender: { signers: ["127.0.0.1:7102"], credit: many }
             r#"hostname (line 2): a domain is expected (the domain has an invalid label), found "a b""#,
             r#"nats.url (line 3): a URL nats://… or tls://… is expected, found "http://127.0.0.1""#,
             r#"durability (line 4): one of strict, relaxed is expected, found "none""#,
-            "partitions (line 5): a whole number from 1 to 1024 is expected, found the number 0",
+            "partitions (line 5): a whole number from 1 to 64 is expected, found the number 0",
             r#"resolvers[0] (line 7): an address IP:port is expected, found "127.0.0.1""#,
             "ingress.listeners[0].certificate (line 10): is missing: tls is starttls",
             r#"ingress.listeners[1].allowPlaintextAuthFrom[0] (line 11): only loopback networks are accepted, found "10.0.0.0/8""#,
