@@ -115,11 +115,11 @@ async fn a_follower_goes_on_with_what_comes() {
             other => panic!("{other:?}"),
         }
     }
-    let mut later = stores.follow_blocks(P0, 2);
-    assert!(matches!(later.next().await.unwrap(), Followed::Block(block) if block.sequence == 3));
+    let mut later = stores.follow_blocks(P0, 3);
+    assert!(matches!(later.next().await.unwrap(), Followed::Block(block) if block.sequence == 4));
     assert!(matches!(
         later.next().await.unwrap(),
-        Followed::CaughtUp { sequence: 3 }
+        Followed::CaughtUp { sequence: 4 }
     ));
 }
 
