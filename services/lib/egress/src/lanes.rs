@@ -4,9 +4,19 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{Equivalent, HashMap, HashSet};
 
 use crate::rate::{GrantNews, Rate, RateLimit, Take};
+
+/// The names of a lane, for looking it up.
+#[derive(Hash)]
+struct Names<'a>(&'a str, &'a str);
+
+impl Equivalent<(Arc<str>, Arc<str>)> for Names<'_> {
+    fn equivalent(&self, (source, site): &(Arc<str>, Arc<str>)) -> bool {
+        *self.0 == **source && *self.1 == **site
+    }
+}
 
 /// Number of a lane, for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -142,10 +152,8 @@ impl<T> Lanes<T> {
         site: &Arc<str>,
         limits: impl FnOnce() -> LaneLimits,
     ) -> LaneId {
-        // Arcs are cloned for the look-up; both are counters on memory that is at hand.
-        let key = (source.clone(), site.clone());
-        if let Some(lane) = self.numbers.get(&key) {
-            return *lane;
+        if let Some(lane) = self.find(source, site) {
+            return lane;
         }
         let lane = LaneId(self.lanes.len() as u32);
         let limits = limits();
@@ -160,8 +168,13 @@ impl<T> Lanes<T> {
             starved: false,
             timer_ms: 0,
         });
-        self.numbers.insert(key, lane);
+        self.numbers.insert((source.clone(), site.clone()), lane);
         lane
+    }
+
+    /// The lane of a source and a site, if there is one.
+    pub fn find(&self, source: &str, site: &str) -> Option<LaneId> {
+        self.numbers.get(&Names(source, site)).copied()
     }
 
     /// Source and site of a lane.

@@ -1,8 +1,9 @@
 //! Where a ready delivery goes: route, site, source, lane.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use config::{EgressSource, Route, Shaping, ShapingQuery, Snapshot};
+use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
 use egress::{LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf};
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
@@ -15,24 +16,28 @@ const WITHOUT_ROUTE_MS: u64 = 60_000;
 
 /// What a lane's number stands for.
 pub(super) struct LaneInfo {
-    pub(super) source: EgressSource,
     pub(super) site: Arc<str>,
-    pool: String,
-    smart_host: Option<String>,
-    port: u16,
-    allow_private: bool,
+    /// How its site is reached, by the route that made the lane.
+    route: Arc<Route>,
+    /// The pool with its source, and the position there.
+    pool: Arc<EgressPool>,
+    position: usize,
     pub(super) shaping: Shaping,
     /// Grows with each change, so that senders are told.
     pub(super) version: u32,
 }
 
 impl LaneInfo {
+    pub(super) fn source(&self) -> &EgressSource {
+        self.pool.sources.get(self.position).expect("the position is one of the pool's")
+    }
+
     fn shape(&mut self, config: &Snapshot) {
         let query = ShapingQuery {
             site: &self.site,
             domain: "",
-            source: &self.source.name,
-            pool: &self.pool,
+            source: &self.source().name,
+            pool: &self.route.pool,
         };
         self.shaping = config.shaping(&query);
         self.version += 1;
@@ -43,13 +48,13 @@ impl LaneInfo {
         let milliseconds = |span: mail::Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
         Lane {
             id: id.0,
-            source: self.source.name.clone(),
-            source_address: self.source.address.map(|address| address.to_string()).unwrap_or_default(),
-            ehlo: self.source.ehlo.as_ref().map(ToString::to_string).unwrap_or_default(),
+            source: self.source().name.clone(),
+            source_address: self.source().address.map(|address| address.to_string()).unwrap_or_default(),
+            ehlo: self.source().ehlo.as_ref().map(ToString::to_string).unwrap_or_default(),
             site: self.site.to_string(),
-            smart_host: self.smart_host.clone().unwrap_or_default(),
-            port: self.port.into(),
-            allow_private: self.allow_private,
+            smart_host: self.route.smart_host.as_ref().map(ToString::to_string).unwrap_or_default(),
+            port: self.route.port.into(),
+            allow_private: self.route.allow_private,
             messages_per_connection: self.shaping.messages_per_connection,
             tls: match self.shaping.tls {
                 config::TlsPolicy::Opportunistic => TlsPolicy::Opportunistic,
@@ -119,53 +124,46 @@ impl Machine {
         }
     }
 
-    fn into_lane(&mut self, now_ms: u64, item: Item, route: &Route, site: &Arc<str>, affinity: u64) {
+    fn into_lane(&mut self, now_ms: u64, item: Item, route: &Arc<Route>, site: &Arc<str>, affinity: u64) {
         let Some(pool) = self.config.pool(&route.pool).cloned() else {
             self.unroutable(now_ms, item);
             return;
         };
         let weights = || pool.sources.iter().map(|source| source.weight);
         let rotation = self.rotations.entry_ref(route.pool.as_str()).or_insert_with(|| Rotation::new(weights()));
-        let Some(source) = rotation.next(|_| true).and_then(|position| pool.sources.get(position)) else {
+        let Some(lane) = rotation.next(|_| true).and_then(|position| self.lane_of(route, &pool, position, site)) else {
             self.unroutable(now_ms, item);
             return;
         };
-        let lane = self.lane_of(route, source, site);
         self.lanes.push(lane, item, affinity);
     }
 
-    fn lane_of(&mut self, route: &Route, source: &EgressSource, site: &Arc<str>) -> LaneId {
+    fn lane_of(&mut self, route: &Arc<Route>, pool: &Arc<EgressPool>, position: usize, site: &Arc<str>) -> Option<LaneId> {
+        let source = pool.sources.get(position)?;
         // Lanes that differ in how a site is reached are different lanes; the usual way has no suffix.
-        let key: Arc<str> = match (&route.smart_host, route.port, route.allow_private) {
-            (None, 25, false) => site.clone(),
+        let key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
+            (None, 25, false) => (&**site).into(),
             (host, port, allow_private) => {
                 let host = if host.is_some() { "@" } else { "" };
                 format!("{host}{site}:{port}{}", if allow_private { "!" } else { "" }).into()
             }
         };
+        if let Some(lane) = self.lanes.find(&source.name, &key) {
+            return Some(lane);
+        }
         let mut info = LaneInfo {
-            source: source.clone(),
             site: site.clone(),
-            pool: route.pool.clone(),
-            smart_host: route.smart_host.as_ref().map(ToString::to_string),
-            port: route.port,
-            allow_private: route.allow_private,
+            route: route.clone(),
+            pool: pool.clone(),
+            position,
             shaping: Shaping::default(),
             version: 0,
         };
-        let config = self.config.clone();
-        let shares = self.shares();
-        let mut created = None;
-        let lane = self.lanes.lane(&source.name.as_str().into(), &key, || {
-            info.shape(&config);
-            let limits = limits_of(&info.shaping, shares, lane_hash(&format!("{}|{key}", source.name)));
-            created = Some(info);
-            limits
-        });
-        if let Some(info) = created {
-            self.lane_infos.push(info);
-        }
-        lane
+        info.shape(&self.config);
+        let limits = limits_of(&info.shaping, self.shares(), lane_hash(&format!("{}|{key}", source.name)));
+        let key = if *key == **site { site.clone() } else { key.into() };
+        self.lane_infos.push(info);
+        Some(self.lanes.lane(&source.name.as_str().into(), &key, || limits))
     }
 
     /// After a change of the configuration or of the owned partitions.
@@ -173,9 +171,10 @@ impl Machine {
         let mut shapings = hashbrown::HashMap::new();
         for info in &mut self.lane_infos {
             info.shape(&self.config);
-            let present = self.config.pool(&info.pool).and_then(|pool| pool.sources.iter().find(|source| source.name == info.source.name));
-            if let Some(source) = present {
-                info.source = source.clone();
+            let Some(pool) = self.config.pool(&info.route.pool) else { continue };
+            let present = pool.sources.iter().position(|source| source.name == info.source().name);
+            if let Some(position) = present {
+                (info.pool, info.position) = (pool.clone(), position);
             }
         }
         for (number, info) in (0_u32..).zip(&self.lane_infos) {

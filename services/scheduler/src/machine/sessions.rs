@@ -106,7 +106,7 @@ impl Machine {
         let Some(state) = self.sessions.get(&session) else { return };
         let lane = state.held.get(&key_of(&delivery)).map(|held| held.lane);
         let info = lane.and_then(|lane| self.lane_infos.get(lane.0 as usize));
-        let (source, site) = info.map_or(("", ""), |info| (info.source.name.as_str(), &*info.site));
+        let (source, site) = info.map_or(("", ""), |info| (info.source().name.as_str(), &*info.site));
         owned.intake.begin(now_ms, session, &state.sender_id, source, site, &delivery);
     }
 
@@ -116,7 +116,7 @@ impl Machine {
         let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else { return };
         let Some(state) = self.sessions.get(&session) else { return };
         let info = held.and_then(|held| self.lane_infos.get(held.lane.0 as usize));
-        let lane = info.map_or(("", ""), |info| (info.source.name.as_str(), &*info.site));
+        let lane = info.map_or(("", ""), |info| (info.source().name.as_str(), &*info.site));
         let dot_sent = report.dot_sent;
         let judged = std::mem::take(&mut report.recipients).into_iter().map(|recipient| judge(recipient, dot_sent));
         let policies = ByConfig(self.config.clone());
