@@ -19,6 +19,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         None => 0..number("SIM_SEEDS").unwrap_or(60),
     };
     let (mut duplicates, mut in_doubt, mut crashes, mut copies) = (0, 0, 0, 0);
+    let (mut dsns, mut expired, mut not_found) = (0, 0, 0);
     for seed in seeds.clone() {
         let mut world = World::new(seed);
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -30,14 +31,18 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         in_doubt += world.in_doubt;
         crashes += world.crashes;
         copies += world.copies;
+        dsns += world.dsns;
+        expired += world.expired;
+        not_found += world.not_found;
     }
     if seeds.end - seeds.start >= 20 {
         assert!(
-            crashes > 0 && copies > 0 && in_doubt > 0 && duplicates > 0,
+            crashes > 0 && copies > 0 && in_doubt > 0 && duplicates > 0 && dsns > 0 && expired > 0,
             "the faults do not happen: the simulation proves nothing"
         );
     }
     println!(
-        "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice"
+        "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice, \
+         {dsns} DSNs, {expired} expired, {not_found} assignments whose message had moved"
     );
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use mail::Place;
 use proto::dispatch::scheduler_item::Kind as FromScheduler;
 use proto::dispatch::sender_item::Kind as ToScheduler;
 use proto::dispatch::{
-    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, Returned,
+    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, ReturnReason, Returned,
     SchedulerItem,
 };
 use proto::journal::{Reply, Stage};
@@ -14,6 +15,7 @@ use proto::journal::{Reply, Stage};
 #[derive(Debug, Clone)]
 pub struct Holding {
     pub delivery: DeliveryRef,
+    pub place: Place,
     pub stream: usize,
     pub stage: Holds,
 }
@@ -190,6 +192,10 @@ impl Sender {
             key,
             Holding {
                 delivery,
+                place: Place {
+                    sequence: assignment.sequence,
+                    index: assignment.index,
+                },
                 stream,
                 stage: Holds::Assigned,
             },
@@ -208,6 +214,19 @@ impl Sender {
                 delivery: Some(holding.delivery.clone()),
             }),
         )]
+    }
+
+    /// The assignment goes back unbegun.
+    pub fn give_back(&mut self, key: Key, reason: ReturnReason) -> Vec<Act> {
+        let Some(holding) = self.holds.remove(&key) else {
+            return Vec::new();
+        };
+        let returned = Returned {
+            delivery: Some(holding.delivery),
+            reason: reason.into(),
+            detail: String::new(),
+        };
+        vec![Act::Send(holding.stream, ToScheduler::Returned(returned))]
     }
 
     /// The attempt is over.

@@ -9,6 +9,8 @@ use proto::spool::BlockIndex;
 #[derive(Default)]
 pub struct Log {
     pub records: BTreeMap<u64, (String, Bytes)>,
+    /// All that was ever stored, for readers that the owner's trimming does not concern.
+    pub written: Vec<Bytes>,
     pub last: u64,
 }
 
@@ -32,6 +34,7 @@ impl Log {
             return Appended::WrongLast;
         }
         self.last += 1;
+        self.written.push(record.clone());
         self.records.insert(self.last, (id.to_owned(), record));
         Appended::Stored(self.last)
     }
@@ -46,6 +49,8 @@ impl Log {
 pub struct Spool {
     pub blocks: BTreeMap<u64, BlockIndex>,
     pub last: u64,
+    /// The last purge that was checked.
+    pub checked_below: u64,
 }
 
 impl Spool {

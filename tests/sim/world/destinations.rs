@@ -1,0 +1,132 @@
+//! What senders do with their deliveries, and what the destinations say.
+
+use mail::Place;
+use proto::dispatch::{DeliveryRef, ReturnReason};
+
+use super::*;
+
+impl World {
+    /// The sender goes on with a delivery: MAIL FROM, or the dot.
+    pub(super) fn work(&mut self, sender: usize, incarnation: u64, key: Key) {
+        if self.senders[sender].incarnation != incarnation {
+            return;
+        }
+        let Some(holding) = self.senders[sender].holds.get(&key) else {
+            return;
+        };
+        let (delivery, holding_place) = (holding.delivery.clone(), holding.place);
+        let stage = holding.stage;
+        match stage {
+            Holds::Assigned if !self.is_at(&holding_place, &delivery) => {
+                self.not_found += 1;
+                let acts = self.senders[sender].give_back(key, ReturnReason::NotFound);
+                self.act(sender, acts);
+            }
+            Holds::Assigned if self.rng.random_range(0..100) < 5 => {
+                let acts = self.senders[sender].finish(key, Stage::Connect, 0, false);
+                self.act(sender, acts);
+            }
+            Holds::Assigned => {
+                let acts = self.senders[sender].begin(key);
+                self.act(sender, acts);
+            }
+            Holds::Permitted(until) if self.now < until => {
+                let code = match self.rng.random_range(0..100) {
+                    0..10 => 451,
+                    10..15 => 550,
+                    15..18 if self.faulty() => 0,
+                    _ => 250,
+                };
+                // The destination decides at the dot; whether the sender hears of it is another matter.
+                let id = MessageId::try_from(&delivery.message_id[..]).expect("ids are valid");
+                let is_accepted = code == 250 || (code == 0 && self.chance(50));
+                for ordinal in &delivery.ordinals {
+                    let account = self
+                        .ledger
+                        .get_mut(&(id, *ordinal))
+                        .expect("only what was submitted is delivered");
+                    if is_accepted {
+                        account.accepted_by_destination += 1;
+                        if account.accepted_by_destination > 1 {
+                            self.duplicates += 1;
+                        }
+                    }
+                    account.refused_by_destination |= code == 550;
+                }
+                if let Some(holding) = self.senders[sender].holds.get_mut(&key) {
+                    holding.stage = Holds::DotSent;
+                }
+                let delay = self.rng.random_range(1..200);
+                self.after(
+                    delay,
+                    Event::Reply {
+                        sender,
+                        incarnation,
+                        key,
+                        code,
+                    },
+                );
+            }
+            Holds::Permitted(_) => {
+                let acts = self.senders[sender].finish(key, Stage::Prepare, 0, false);
+                self.act(sender, acts);
+            }
+            Holds::Begun | Holds::DotSent => {}
+        }
+    }
+
+    /// Whether a message is where the assignment says.
+    fn is_at(&self, place: &Place, delivery: &DeliveryRef) -> bool {
+        let block = self.spools[delivery.partition as usize].blocks.get(&place.sequence);
+        let entry = block.and_then(|block| block.entries.get(place.index as usize));
+        entry.is_some_and(|entry| entry.message_id == delivery.message_id)
+    }
+
+    pub(super) fn destination_replied(&mut self, sender: usize, incarnation: u64, key: Key, code: u32) {
+        if self.senders[sender].incarnation != incarnation {
+            return;
+        }
+        self.end_permit(sender, key);
+        if code == 0 {
+            self.in_doubt += self.senders[sender]
+                .holds
+                .get(&key)
+                .map_or(0, |holding| holding.delivery.ordinals.len() as u32);
+        }
+        let acts = self.senders[sender].finish(key, Stage::FinalDot, code, true);
+        self.act(sender, acts);
+    }
+
+    /// Invariant 3: at most one attempt of a recipient is under permit in the whole installation.
+    pub(super) fn note_permit(&mut self, sender: usize, item: &SchedulerItem) {
+        let Some(proto::dispatch::scheduler_item::Kind::Permit(permit)) = &item.kind else {
+            return;
+        };
+        let Some(delivery) = &permit.delivery else {
+            return;
+        };
+        let holds = self.senders[sender]
+            .holds
+            .get(&key(delivery))
+            .is_some_and(|holding| holding.stage == Holds::Begun);
+        if !holds {
+            return;
+        }
+        let id = MessageId::try_from(&delivery.message_id[..]).expect("ids are valid");
+        for ordinal in &delivery.ordinals {
+            let other = self
+                .under_permit
+                .insert((id, *ordinal), (sender, key(delivery)));
+            assert!(
+                other.is_none(),
+                "two attempts of one recipient are under permit: {other:?} and {:?}",
+                key(delivery)
+            );
+        }
+    }
+
+    pub(super) fn end_permit(&mut self, sender: usize, key: Key) {
+        self.under_permit
+            .retain(|_, holder| *holder != (sender, key));
+    }
+}

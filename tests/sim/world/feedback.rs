@@ -1,0 +1,131 @@
+//! The simulated feedback service, which reads the journals and spools DSNs; and what must hold at the end.
+
+use bytes::Bytes;
+use proto::journal::Outcome;
+use proto::spool::ReportsOn;
+
+use super::*;
+
+/// Marks the ids of DSNs.
+const DSN: u8 = 0xd5;
+
+impl World {
+    /// Reads on in every journal and spools a DSN for each outcome that owes one.
+    pub(super) fn feed_back(&mut self) {
+        for partition in 0..PARTITIONS as usize {
+            let records = &self.logs[partition].written;
+            let new: Vec<_> = records.iter().skip(self.fed_back[partition] as usize).cloned().collect();
+            self.fed_back[partition] = records.len() as u64;
+            for record in new {
+                for entry in journal::decode(&record).expect("records are readable").entries {
+                    if let Some(Kind::Outcome(outcome)) = entry.kind {
+                        self.notify(partition, &outcome);
+                    }
+                }
+            }
+        }
+        let delay = self.rng.random_range(500..3_000);
+        self.after(delay, Event::Feedback);
+    }
+
+    /// A record is stored: what it says to have expired will not be delivered.
+    pub(super) fn note_expired(&mut self, record: &Bytes) {
+        for entry in journal::decode(record).expect("records are readable").entries {
+            let Some(Kind::Outcome(outcome)) = entry.kind else {
+                continue;
+            };
+            let id = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+            for recipient in outcome.recipients.iter().filter(|r| r.disposition() == Disposition::Expired) {
+                let account = self.ledger.get_mut(&(id, recipient.ordinal)).expect("outcomes are of submitted mail");
+                self.expired += u32::from(!account.expired);
+                account.expired = true;
+            }
+        }
+    }
+
+    fn notify(&mut self, partition: usize, outcome: &Outcome) {
+        let original = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+        let mut ordinals = Vec::new();
+        for recipient in &outcome.recipients {
+            if recipient.dsn_owed {
+                ordinals.push(recipient.ordinal);
+            }
+        }
+        let Some(first) = ordinals.first() else { return };
+        let mut id: [u8; 16] = *original.as_bytes();
+        (id[6], id[7]) = (DSN, *first as u8);
+        let id = MessageId::from_bytes(id);
+        for ordinal in &ordinals {
+            if let Some(account) = self.ledger.get_mut(&(original, *ordinal)) {
+                account.dsns.insert(id);
+            }
+        }
+        // Perhaps it was spooled already, by an earlier life of the service.
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.ledger.entry((id, 0)) {
+            vacant.insert(Account::default());
+            self.dsns += 1;
+        }
+        let entry = IndexEntry {
+            message_id: id.as_bytes().to_vec().into(),
+            length: 100,
+            envelope: Some(Envelope {
+                tenant: "acme".into(),
+                stream: "mail".into(),
+                recipients: vec![Recipient {
+                    address: "s@d0.example".into(),
+                    ..Recipient::default()
+                }],
+                ..Envelope::default()
+            }),
+            reports_on: Some(ReportsOn {
+                message_id: outcome.message_id.clone(),
+                ordinals,
+            }),
+            ..IndexEntry::default()
+        };
+        self.spools[partition].store(BlockIndex {
+            format: 1,
+            entries: vec![entry],
+            ..BlockIndex::default()
+        });
+    }
+
+    /// What must hold at the end, besides that everything became final.
+    pub fn check(&self) {
+        assert!(
+            self.duplicates <= self.in_doubt,
+            "{} duplicates, but only {} in doubt",
+            self.duplicates,
+            self.in_doubt
+        );
+        let (mut owed, mut settled) = (BTreeSet::new(), BTreeMap::new());
+        let records = self.logs.iter().flat_map(|log| &log.written);
+        for entry in records.flat_map(|record| journal::decode(record).expect("records are readable").entries) {
+            match entry.kind {
+                Some(Kind::Outcome(outcome)) => {
+                    let id = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+                    for recipient in &outcome.recipients {
+                        let account = &self.ledger[&(id, recipient.ordinal)];
+                        let is_expired = recipient.disposition() == Disposition::Expired;
+                        assert!(!is_expired || account.expires_ms != 0, "nothing else is old enough to expire");
+                        let failed = is_expired || recipient.disposition() == Disposition::Bounced;
+                        assert_eq!(recipient.dsn_owed, failed && account.wants_dsn);
+                        if recipient.dsn_owed {
+                            assert!(owed.insert((id, recipient.ordinal)), "a recipient failed twice");
+                        }
+                    }
+                }
+                Some(Kind::DsnSpooled(spooled)) => {
+                    let id = MessageId::try_from(&spooled.message_id[..]).expect("ids are valid");
+                    for ordinal in spooled.ordinals {
+                        *settled.entry((id, ordinal)).or_insert(0) += 1;
+                    }
+                }
+                Some(Kind::Quarantined(_)) => panic!("nothing was damaged"),
+                _ => {}
+            }
+        }
+        assert!(owed.iter().eq(settled.keys()), "not every DSN that was owed was spooled, or others were");
+        assert!(settled.values().all(|count| *count == 1), "a DSN was spooled twice");
+    }
+}
