@@ -47,7 +47,7 @@ fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
-	$(CARGO) build --release -p staffetta -p tests --bin staffetta --bin paced-load
+	$(CARGO) build --release -p staffetta -p tests --bin staffetta --bin paced-load --example bench-scheduler
 	.servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
 clean: ## remove what was built and the servers that were fetched

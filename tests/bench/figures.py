@@ -18,11 +18,14 @@ UNITS = {
 class Figures:
     """Collects the figures of one benchmark; each is written as soon as it is known."""
 
-    def __init__(self, bench):
+    def __init__(self, bench, only_case=None):
+        """Replaces the figures of an earlier run: all of them, or those of one case."""
         self.bench = bench
         self.path = ROOT / "target" / "bench" / f"{bench}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("")
+        earlier = self.path.read_text().splitlines() if only_case and self.path.exists() else []
+        kept = [line for line in earlier if json.loads(line)["case"] != only_case]
+        self.path.write_text("".join(f"{line}\n" for line in kept))
         self.values = {}
 
     def add(self, case, metric, value, unit=None, **more):

@@ -9,11 +9,12 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench import relay, waiting  # noqa: E402
+from bench import relay, scheduler, waiting  # noqa: E402
 from rig.processes import Failed  # noqa: E402
 
 BENCHES = {
     "relay": lambda arguments: relay.run(arguments.case or relay.CASES, arguments.messages),
+    "scheduler": lambda arguments: scheduler.run(),
     "waiting": lambda arguments: waiting.run(arguments.messages or waiting.WAITING),
 }
 

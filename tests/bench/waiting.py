@@ -88,7 +88,7 @@ def cpu_per_message(relay, sink):
 
 def run(waiting=WAITING):
     """Runs it and prints the table."""
-    figures = Figures("waiting")
+    figures = Figures("relay", only_case=CASE)
     with Rig("bench") as rig:
         sink = Sink(rig)
         key = rig.directory / "s1.pem"

@@ -1,5 +1,5 @@
-//! The figures. Each is the median of several rounds; what is compared takes turns, so that a disturbance of the
-//! machine meets all alike.
+//! The figures. What is compared takes turns, so that a disturbance of the machine meets all alike. Costs are
+//! means, so that what comes seldom (snapshots) is in them.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use crate::rig::{PARTITIONS, Rig, cpu_time, recover};
 use crate::traffic::Destination::{Fast, Waiting};
 
 /// Rounds of a comparison.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 15;
 /// Messages in a block under load.
 const PER_BLOCK: u64 = 10;
 
@@ -25,25 +25,18 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Microseconds of CPU per message of each rig, round by round in turns: the medians, and those of the ratios to the
-/// first rig in the same round.
+/// Microseconds of CPU per message of each rig, and the ratios to the first of them. `messages` are sent in each round.
 fn compare(rigs: &mut [Rig], messages: u64) -> (Vec<f64>, Vec<f64>) {
-    let mut costs = vec![Vec::new(); rigs.len()];
-    let mut ratios = vec![Vec::new(); rigs.len()];
+    let mut costs = vec![0.0; rigs.len()];
     for _ in 0..ROUNDS {
-        let round: Vec<f64> = rigs
-            .iter_mut()
-            .map(|rig| rig.send(messages, Fast).as_secs_f64() * 1e6 / messages as f64)
-            .collect();
-        for (number, cost) in round.iter().enumerate() {
-            costs[number].push(*cost);
-            ratios[number].push(cost / round[0]);
+        for (rig, cost) in rigs.iter_mut().zip(&mut costs) {
+            let spent = rig.send(messages, Fast).as_secs_f64();
+            *cost += spent * 1e6 / messages as f64 / ROUNDS as f64;
         }
     }
-    (
-        costs.into_iter().map(median).collect(),
-        ratios.into_iter().map(median).collect(),
-    )
+    let first = costs.first().copied().unwrap_or(f64::NAN);
+    let ratios = costs.iter().map(|cost| cost / first).collect();
+    (costs, ratios)
 }
 
 /// The full cycle of a message: block, ready, assigned, begin, permit, report, stored.
