@@ -147,11 +147,11 @@ impl Rate {
             self.grant_used -= 1;
             self.grant += 1;
         }
-        if let Some((_, count)) = self.used.back_mut() {
-            if *count > 0 {
-                *count -= 1;
-                self.in_window -= 1;
-            }
+        if let Some((_, count)) = self.used.back_mut()
+            && *count > 0
+        {
+            *count -= 1;
+            self.in_window -= 1;
         }
     }
 
@@ -179,9 +179,11 @@ impl Rate {
         }
     }
 
-    /// How much to ask for: enough for a moment, never all at once.
+    /// How much to ask for: enough for a moment, never all at once. A busy lane asks for as much as it used in an eighth
+    /// of a window, else it would ask anew for every message that comes alone; a thousandth is of no use to others.
     pub fn want(&self, waiting: u64) -> u64 {
-        waiting.clamp(1, (self.limit.count / 4).max(1))
+        let moment = (self.in_window / 8).max(self.limit.count / 1000);
+        waiting.max(moment).clamp(1, (self.limit.count / 4).max(1))
     }
 
     /// Past uses are kept in buckets of a 50th of the window; a bucket counts until it has left the window whole.
@@ -219,6 +221,17 @@ mod tests {
         count: 100,
         per_ms: 1000,
     };
+
+    #[test]
+    fn asks_for_a_moment_of_its_use_and_never_for_more_than_a_quarter() {
+        let mut rate = Rate::new(LIMIT);
+        assert_eq!((rate.want(0), rate.want(7), rate.want(1000)), (1, 7, 25));
+        rate.take(0);
+        rate.news(0, GrantNews::Granted { amount: 40, until_ms: 500 });
+        while rate.take(1) == Take::Yes {}
+        assert_eq!(rate.want(1), 5);
+        assert_eq!(Rate::new(RateLimit { count: 1_000_000, per_ms: 1000 }).want(1), 1000);
+    }
 
     #[test]
     fn draws_on_a_grant_until_it_is_used_or_over() {
