@@ -6,8 +6,8 @@ use mail::Place;
 use proto::dispatch::scheduler_item::Kind as FromScheduler;
 use proto::dispatch::sender_item::Kind as ToScheduler;
 use proto::dispatch::{
-    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, ReturnReason, Returned,
-    SchedulerItem,
+    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, ReturnReason,
+    Returned, SchedulerItem,
 };
 use proto::journal::{Reply, Stage};
 

@@ -129,6 +129,8 @@ struct Stream {
 #[derive(Default)]
 struct Account {
     accepted_by_destination: u32,
+    /// Attempts whose final reply got lost.
+    in_doubt: u32,
     refused_by_destination: bool,
     /// The sender wants to know of a failure.
     wants_dsn: bool,
@@ -148,7 +150,8 @@ impl Account {
 
     /// Its message must still be in the spool.
     fn needs_spool(&self) -> bool {
-        !self.is_settled() || (self.wants_dsn && self.accepted_by_destination == 0 && self.dsns.is_empty())
+        !self.is_settled()
+            || (self.wants_dsn && self.accepted_by_destination == 0 && self.dsns.is_empty())
     }
 }
 

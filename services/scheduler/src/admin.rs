@@ -6,8 +6,8 @@ use config::Snapshot;
 use mail::PartitionId;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, JournalRecord, JournalRequest, Partition, PartitionsRequest, PartitionsResponse,
-    QueueRequest, QueueResponse,
+    ApplyRequest, ApplyResponse, JournalRecord, JournalRequest, Partition, PartitionsRequest,
+    PartitionsResponse, QueueRequest, QueueResponse,
 };
 use spool::{ConfigConflict, JournalError, JournalReader, Stores};
 use tokio::sync::{mpsc, oneshot};
@@ -33,27 +33,40 @@ pub(crate) struct Admin {
 impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
 
-    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+    async fn apply(
+        &self,
+        request: Request<ApplyRequest>,
+    ) -> Result<Response<ApplyResponse>, Status> {
         let request = request.into_inner();
         for _ in 0..APPLY_TRIES {
             if let Some(response) = self.try_apply(&request).await? {
                 return Ok(Response::new(response));
             }
         }
-        Err(Status::aborted("others keep changing the configuration; try again"))
+        Err(Status::aborted(
+            "others keep changing the configuration; try again",
+        ))
     }
 
-    async fn queue(&self, request: Request<QueueRequest>) -> Result<Response<QueueResponse>, Status> {
+    async fn queue(
+        &self,
+        request: Request<QueueRequest>,
+    ) -> Result<Response<QueueResponse>, Status> {
         let (answer, view) = oneshot::channel();
         let stopping = |_| Status::unavailable("the scheduler is stopping");
-        self.events.send(Event::Queue(answer)).await.map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        self.events
+            .send(Event::Queue(answer))
+            .await
+            .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
         let view = view.await.map_err(stopping)?;
         let limit = match request.into_inner().limit as usize {
             0 => ROWS.0,
             limit => limit.min(ROWS.1),
         };
         let mut rows = view.rows;
-        rows.sort_by_key(|row| std::cmp::Reverse(row.ready + row.deferred + row.in_flight + row.in_doubt + row.held));
+        rows.sort_by_key(|row| {
+            std::cmp::Reverse(row.ready + row.deferred + row.in_flight + row.in_doubt + row.held)
+        });
         rows.truncate(limit);
         Ok(Response::new(QueueResponse {
             rows,
@@ -66,10 +79,16 @@ impl AdminService for Admin {
         }))
     }
 
-    async fn journal(&self, request: Request<JournalRequest>) -> Result<Response<Self::JournalStream>, Status> {
+    async fn journal(
+        &self,
+        request: Request<JournalRequest>,
+    ) -> Result<Response<Self::JournalStream>, Status> {
         let request = request.into_inner();
         if request.partition >= self.partitions {
-            return Err(Status::invalid_argument(format!("there are {} partitions, from 0", self.partitions)));
+            return Err(Status::invalid_argument(format!(
+                "there are {} partitions, from 0",
+                self.partitions
+            )));
         }
         let store = self.stores.journal(PartitionId(request.partition));
         let info = store.info().await.map_err(unavailable)?;
@@ -86,15 +105,22 @@ impl AdminService for Admin {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
-    async fn partitions(&self, _: Request<PartitionsRequest>) -> Result<Response<PartitionsResponse>, Status> {
+    async fn partitions(
+        &self,
+        _: Request<PartitionsRequest>,
+    ) -> Result<Response<PartitionsResponse>, Status> {
         let holders = self.stores.leases().holders().await.map_err(unavailable)?;
         let partition = |id: u32| {
             let holder = holders.iter().find(|holder| holder.partition.0 == id);
             Partition {
                 id,
-                owner: holder.map(|holder| holder.holder.id.clone()).unwrap_or_default(),
+                owner: holder
+                    .map(|holder| holder.holder.id.clone())
+                    .unwrap_or_default(),
                 epoch: holder.map_or(0, |holder| holder.epoch),
-                address: holder.map(|holder| holder.holder.address.clone()).unwrap_or_default(),
+                address: holder
+                    .map(|holder| holder.holder.address.clone())
+                    .unwrap_or_default(),
             }
         };
         let partitions = (0..self.partitions).map(partition).collect();
@@ -112,7 +138,10 @@ impl Admin {
             Some(stored) => {
                 let snapshot = Snapshot::from_json(&stored.body);
                 let refused = |problems: Vec<config::Problem>| {
-                    Status::failed_precondition(format!("the stored configuration can't be read: {}", texts(&problems).join("; ")))
+                    Status::failed_precondition(format!(
+                        "the stored configuration can't be read: {}",
+                        texts(&problems).join("; ")
+                    ))
                 };
                 (stored.version, snapshot.map_err(refused)?)
             }
@@ -121,19 +150,35 @@ impl Admin {
             Ok(merged) => merged,
             Err(problems) => {
                 let problems = texts(&problems);
-                return Ok(Some(ApplyResponse { problems, ..ApplyResponse::default() }));
+                return Ok(Some(ApplyResponse {
+                    problems,
+                    ..ApplyResponse::default()
+                }));
             }
         };
         let changes = changes.iter().map(ToString::to_string).collect();
         let hash = merged.hash().to_owned();
         let is_same = stored.as_ref().is_some_and(|stored| stored.hash == hash);
         if request.dry_run || is_same {
-            return Ok(Some(ApplyResponse { problems: Vec::new(), version, hash, changes }));
+            return Ok(Some(ApplyResponse {
+                problems: Vec::new(),
+                version,
+                hash,
+                changes,
+            }));
         }
-        match store.put(merged.to_json().into_bytes().into(), &hash, version).await {
+        match store
+            .put(merged.to_json().into_bytes().into(), &hash, version)
+            .await
+        {
             Ok(version) => {
                 tracing::info!(version, hash, "the configuration was changed");
-                Ok(Some(ApplyResponse { problems: Vec::new(), version, hash, changes }))
+                Ok(Some(ApplyResponse {
+                    problems: Vec::new(),
+                    version,
+                    hash,
+                    changes,
+                }))
             }
             Err(ConfigConflict::Changed { .. }) => Ok(None),
             Err(error) => Err(Status::unavailable(error.to_string())),
@@ -150,15 +195,24 @@ fn unavailable(error: spool::Error) -> Status {
 }
 
 /// Sends records until the client goes or the end is reached.
-async fn send_records(mut reader: JournalReader, since_ms: u64, records: mpsc::Sender<Result<JournalRecord, Status>>) {
+async fn send_records(
+    mut reader: JournalReader,
+    since_ms: u64,
+    records: mpsc::Sender<Result<JournalRecord, Status>>,
+) {
     while let Some(record) = reader.next().await {
         let item = match record {
             Ok(record) => {
-                let too_old = since_ms > 0 && journal::decode(&record.bytes).is_ok_and(|decoded| decoded.written_at_ms < since_ms);
+                let too_old = since_ms > 0
+                    && journal::decode(&record.bytes)
+                        .is_ok_and(|decoded| decoded.written_at_ms < since_ms);
                 if too_old {
                     continue;
                 }
-                Ok(JournalRecord { sequence: record.sequence, record: record.bytes })
+                Ok(JournalRecord {
+                    sequence: record.sequence,
+                    record: record.bytes,
+                })
             }
             Err(JournalError::Unavailable(_)) => {
                 tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -137,11 +137,10 @@ impl Core {
                 metrics_due = Instant::now() + METRICS_EVERY;
             }
             let settled = |until: Instant| self.machine.is_settled() || Instant::now() >= until;
-            if stopping.as_ref().is_some_and(|(_, until)| settled(*until)) {
-                if let Some((done, _)) = stopping.take() {
-                    // Nobody waits any more: then nobody needs the answer.
-                    done.send(()).ok();
-                }
+            let is_done = stopping.as_ref().is_some_and(|(_, until)| settled(*until));
+            if is_done && let Some((done, _)) = stopping.take() {
+                // Nobody waits any more: then nobody needs the answer.
+                done.send(()).ok();
             }
         }
     }
@@ -151,18 +150,36 @@ impl Core {
             return Duration::ZERO;
         }
         let longest = Duration::from_millis(LONGEST_SLEEP_MS);
-        self.machine.next_wake().map_or(longest, |at_ms| self.clock.until(at_ms).min(longest))
+        self.machine
+            .next_wake()
+            .map_or(longest, |at_ms| self.clock.until(at_ms).min(longest))
     }
 
     fn take(&mut self, now_ms: u64, event: Event) {
         match event {
             Event::Machine(input) => self.machine.step(now_ms, input),
-            Event::Owned { intake, lease_until_ms, partition } => {
+            Event::Owned {
+                intake,
+                lease_until_ms,
+                partition,
+            } => {
                 self.partitions.insert(intake.partition(), partition);
-                self.machine.step(now_ms, Input::Owned { intake, lease_until_ms });
+                self.machine.step(
+                    now_ms,
+                    Input::Owned {
+                        intake,
+                        lease_until_ms,
+                    },
+                );
             }
             Event::Attach(session, frames) => {
-                self.sessions.insert(session, Outgoing { frames, items: Vec::new() });
+                self.sessions.insert(
+                    session,
+                    Outgoing {
+                        frames,
+                        items: Vec::new(),
+                    },
+                );
                 self.machine.step(now_ms, Input::Attached(session));
             }
             Event::Frame(session, frame) => {
@@ -178,9 +195,19 @@ impl Core {
             Event::Queue(answer) => {
                 answer.send(self.view()).ok();
             }
-            Event::HasUpload { partition, upload_id, spool_last, answer } => {
-                let intake = self.machine.intakes().find(|intake| intake.partition() == partition);
-                let may_live = |intake: &queue::Intake| intake.cursor() < spool_last || intake.has_upload(&upload_id);
+            Event::HasUpload {
+                partition,
+                upload_id,
+                spool_last,
+                answer,
+            } => {
+                let intake = self
+                    .machine
+                    .intakes()
+                    .find(|intake| intake.partition() == partition);
+                let may_live = |intake: &queue::Intake| {
+                    intake.cursor() < spool_last || intake.has_upload(&upload_id)
+                };
                 answer.send(intake.is_none_or(may_live)).ok();
             }
             Event::Stop(_) => {}
@@ -193,7 +220,10 @@ impl Core {
             self.pass_on_one(output);
         }
         for (partition, tasks) in &self.partitions {
-            let intake = self.machine.intakes().find(|intake| intake.partition() == *partition);
+            let intake = self
+                .machine
+                .intakes()
+                .find(|intake| intake.partition() == *partition);
             if let Some(intake) = intake {
                 tasks.set_state(intake.wants_blocks(), intake.fullness());
             }
@@ -210,18 +240,42 @@ impl Core {
                     outgoing.items.push(item);
                 }
             }
-            Output::Journal(partition, effect) => self.with(partition, |tasks| tasks.journal(effect)),
-            Output::Resolve(domain) => self.errands.resolve(domain),
-            Output::AskGrant { lane, key, limit, want, used, outside } => {
-                let owned = self.partitions.keys().map(|partition| partition.0).collect();
-                self.errands.ask_grant(lane, key, limit, want, used, outside, owned);
+            Output::Journal(partition, effect) => {
+                self.with(partition, |tasks| tasks.journal(effect))
             }
-            Output::TrimSpool(partition, below) => self.with(partition, |tasks| tasks.trim_spool(below)),
-            Output::TrimJournal(partition, below) => self.with(partition, |tasks| tasks.trim_journal(below)),
-            Output::DeleteUpload(partition, id) => self.with(partition, |tasks| tasks.delete_upload(id)),
+            Output::Resolve(domain) => self.errands.resolve(domain),
+            Output::AskGrant {
+                lane,
+                key,
+                limit,
+                want,
+                used,
+                outside,
+            } => {
+                let owned = self
+                    .partitions
+                    .keys()
+                    .map(|partition| partition.0)
+                    .collect();
+                self.errands
+                    .ask_grant(lane, key, limit, want, used, outside, owned);
+            }
+            Output::TrimSpool(partition, below) => {
+                self.with(partition, |tasks| tasks.trim_spool(below))
+            }
+            Output::TrimJournal(partition, below) => {
+                self.with(partition, |tasks| tasks.trim_journal(below))
+            }
+            Output::DeleteUpload(partition, id) => {
+                self.with(partition, |tasks| tasks.delete_upload(id))
+            }
             Output::Copy(partition, copy) => self.with(partition, |tasks| tasks.copy(copy)),
             Output::Dropped(partition, reason) => {
-                tracing::warn!(partition = partition.0, reason, "the partition is not owned any more");
+                tracing::warn!(
+                    partition = partition.0,
+                    reason,
+                    "the partition is not owned any more"
+                );
                 self.partitions.remove(&partition);
                 // The ownership ends before the core only when the process stops.
                 self.dropped.send((partition, reason)).ok();
@@ -247,20 +301,29 @@ impl Core {
             totals.dsn_owed += of_partition.dsn_owed;
             totals.quarantined += of_partition.quarantined;
             totals.messages += of_partition.messages;
-            rows.extend(intake.rows().into_iter().map(|row| QueueRow {
-                site: self.machine.site_of(&row.domain).unwrap_or_default().to_owned(),
-                domain: row.domain,
-                tenant: row.tenant,
-                stream: row.stream,
-                ready: row.ready,
-                deferred: row.deferred,
-                in_flight: row.in_flight,
-                in_doubt: row.in_doubt,
-                held: row.held,
-                next_due_ms: row.next_due_ms.unwrap_or(0),
+            rows.extend(intake.rows().into_iter().map(|row| {
+                QueueRow {
+                    site: self
+                        .machine
+                        .site_of(&row.domain)
+                        .unwrap_or_default()
+                        .to_owned(),
+                    domain: row.domain,
+                    tenant: row.tenant,
+                    stream: row.stream,
+                    ready: row.ready,
+                    deferred: row.deferred,
+                    in_flight: row.in_flight,
+                    in_doubt: row.in_doubt,
+                    held: row.held,
+                    next_due_ms: row.next_due_ms.unwrap_or(0),
+                }
             }));
         }
-        QueueView { rows: merge(rows), totals }
+        QueueView {
+            rows: merge(rows),
+            totals,
+        }
     }
 }
 
@@ -293,7 +356,9 @@ impl Outgoing {
         while !self.items.is_empty() {
             let rest = self.items.split_off(self.items.len().min(FRAME));
             let items = std::mem::replace(&mut self.items, rest);
-            if let Err(mpsc::error::TrySendError::Full(frame)) = self.frames.try_send(SchedulerFrame { items }) {
+            if let Err(mpsc::error::TrySendError::Full(frame)) =
+                self.frames.try_send(SchedulerFrame { items })
+            {
                 let rest = std::mem::replace(&mut self.items, frame.items);
                 self.items.extend(rest);
                 return;

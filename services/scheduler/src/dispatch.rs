@@ -33,7 +33,10 @@ impl Streams {
     }
 
     /// A new session; what it sends is read from `frames` until that ends.
-    async fn open(&self, mut frames: impl Stream<Item = SenderFrame> + Send + Unpin + 'static) -> mpsc::Receiver<SchedulerFrame> {
+    async fn open(
+        &self,
+        mut frames: impl Stream<Item = SenderFrame> + Send + Unpin + 'static,
+    ) -> mpsc::Receiver<SchedulerFrame> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let (outgoing, incoming) = mpsc::channel(FRAMES);
         let events = self.events.clone();
@@ -71,7 +74,10 @@ impl Dispatch for Streams {
 impl DispatchService for Streams {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<SchedulerFrame, Status>> + Send>>;
 
-    async fn attach(&self, request: Request<Streaming<SenderFrame>>) -> Result<Response<Self::AttachStream>, Status> {
+    async fn attach(
+        &self,
+        request: Request<Streaming<SenderFrame>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
         let frames = request.into_inner().map_while(|frame| match frame {
             Ok(frame) => Some(frame),
             Err(status) => {
@@ -80,6 +86,8 @@ impl DispatchService for Streams {
             }
         });
         let outgoing = self.open(Box::pin(frames)).await;
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(outgoing).map(Ok),
+        )))
     }
 }

@@ -35,7 +35,13 @@ struct Book {
 }
 
 impl Errands {
-    pub(crate) fn new(resolver: Resolver, grants: Grants, clock: Clock, events: Events, partitions: u32) -> Self {
+    pub(crate) fn new(
+        resolver: Resolver,
+        grants: Grants,
+        clock: Clock,
+        events: Events,
+        partitions: u32,
+    ) -> Self {
         Self {
             resolver,
             grants,
@@ -55,10 +61,24 @@ impl Errands {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
-    pub(crate) fn ask_grant(&self, lane: LaneId, key: String, limit: RateLimit, want: u64, used: u64, outside: u64, owned: Vec<u32>) {
+    pub(crate) fn ask_grant(
+        &self,
+        lane: LaneId,
+        key: String,
+        limit: RateLimit,
+        want: u64,
+        used: u64,
+        outside: u64,
+        owned: Vec<u32>,
+    ) {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
         let books = self.books.clone();
-        let share = limits::safe_share(limit.count, self.partitions, &owned, crate::machine::lane_hash(&key));
+        let share = limits::safe_share(
+            limit.count,
+            self.partitions,
+            &owned,
+            crate::machine::lane_hash(&key),
+        );
         tokio::spawn(async move {
             let book = note_use(&books, lane, used, outside);
             let window = Duration::from_millis(limit.per_ms);
@@ -68,7 +88,11 @@ impl Errands {
                 window,
                 want,
                 ttl: GrantRequest::good_ttl(window),
-                previous: book.slice.map(|slice_id| SliceUse { slice_id, used: book.used, last_use_ago: Duration::ZERO }),
+                previous: book.slice.map(|slice_id| SliceUse {
+                    slice_id,
+                    used: book.used,
+                    last_use_ago: Duration::ZERO,
+                }),
                 outside: book.outside,
             };
             let asked_ms = clock.now_ms();
@@ -102,18 +126,33 @@ fn take_answer(
     let book = books.entry(lane).or_default();
     let Ok(reply) = answer else {
         // Reported again with the next question.
-        return GrantNews::Share { share, until_ms: now_ms + milliseconds(ASK_AGAIN) };
+        return GrantNews::Share {
+            share,
+            until_ms: now_ms + milliseconds(ASK_AGAIN),
+        };
     };
     book.used -= reported.used;
     book.outside -= reported.outside;
     book.slice = None;
     match reply {
-        GrantReply::Granted { slice_id, amount, expires } => {
+        GrantReply::Granted {
+            slice_id,
+            amount,
+            expires,
+        } => {
             book.slice = Some(slice_id);
-            GrantNews::Granted { amount, until_ms: asked_ms + milliseconds(expires) }
+            GrantNews::Granted {
+                amount,
+                until_ms: asked_ms + milliseconds(expires),
+            }
         }
-        GrantReply::Nothing { retry_after } => GrantNews::Nothing { retry_ms: now_ms + milliseconds(retry_after) },
-        GrantReply::Unknown { safe_for } => GrantNews::Share { share, until_ms: now_ms + milliseconds(safe_for) },
+        GrantReply::Nothing { retry_after } => GrantNews::Nothing {
+            retry_ms: now_ms + milliseconds(retry_after),
+        },
+        GrantReply::Unknown { safe_for } => GrantNews::Share {
+            share,
+            until_ms: now_ms + milliseconds(safe_for),
+        },
     }
 }
 
@@ -123,7 +162,9 @@ async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
     };
     match resolver.mail_hosts(&name).await {
         Ok(hosts) => SiteNews::Site(hosts.site().into()),
-        Err(error) if error.is_permanent() => SiteNews::Permanent(error.enhanced(), error.to_string()),
+        Err(error) if error.is_permanent() => {
+            SiteNews::Permanent(error.enhanced(), error.to_string())
+        }
         Err(error) => SiteNews::Temporary(error.to_string()),
     }
 }

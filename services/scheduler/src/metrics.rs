@@ -43,24 +43,66 @@ impl Metrics {
             &["disposition"],
         );
         let child = |disposition: Disposition| {
-            let name = disposition.as_str_name().trim_start_matches("DISPOSITION_").to_ascii_lowercase();
+            let name = disposition
+                .as_str_name()
+                .trim_start_matches("DISPOSITION_")
+                .to_ascii_lowercase();
             (disposition, recipients.with_label_values(&[name.as_str()]))
         };
         Self {
             dispositions: DISPOSITIONS.into_iter().map(child).collect(),
-            assigned: telemetry::counter("staffetta_scheduler_assignments_total", "Deliveries given to senders."),
-            returned: telemetry::counter("staffetta_scheduler_returned_total", "Assignments that came back unbegun."),
-            refused: telemetry::counter("staffetta_scheduler_refused_total", "Begins that were refused."),
-            unroutable: telemetry::counter("staffetta_scheduler_unroutable_total", "Times that a ready delivery found no route or pool."),
-            quarantined: telemetry::counter("staffetta_scheduler_quarantined_total", "Blocks and messages put into quarantine."),
-            waiting: telemetry::gauge("staffetta_scheduler_waiting_recipients", "Recipients that wait in owned partitions."),
-            in_flight: telemetry::gauge("staffetta_scheduler_in_flight_deliveries", "Deliveries at senders."),
-            in_doubt: telemetry::gauge("staffetta_scheduler_in_doubt_deliveries", "Begun deliveries whose sender is gone."),
-            dsn_owed: telemetry::gauge("staffetta_scheduler_dsn_owed_recipients", "Recipients whose DSN is not yet spooled."),
-            messages: telemetry::gauge("staffetta_scheduler_live_messages", "Messages with a recipient that is not final."),
-            partitions: telemetry::gauge("staffetta_scheduler_owned_partitions", "Partitions owned."),
-            ready: telemetry::gauge("staffetta_scheduler_ready_deliveries", "Deliveries that wait in lanes for a slot, a grant or credit."),
-            slots: telemetry::gauge("staffetta_scheduler_connection_slots", "Connection slots in use or idle at senders."),
+            assigned: telemetry::counter(
+                "staffetta_scheduler_assignments_total",
+                "Deliveries given to senders.",
+            ),
+            returned: telemetry::counter(
+                "staffetta_scheduler_returned_total",
+                "Assignments that came back unbegun.",
+            ),
+            refused: telemetry::counter(
+                "staffetta_scheduler_refused_total",
+                "Begins that were refused.",
+            ),
+            unroutable: telemetry::counter(
+                "staffetta_scheduler_unroutable_total",
+                "Times that a ready delivery found no route or pool.",
+            ),
+            quarantined: telemetry::counter(
+                "staffetta_scheduler_quarantined_total",
+                "Blocks and messages put into quarantine.",
+            ),
+            waiting: telemetry::gauge(
+                "staffetta_scheduler_waiting_recipients",
+                "Recipients that wait in owned partitions.",
+            ),
+            in_flight: telemetry::gauge(
+                "staffetta_scheduler_in_flight_deliveries",
+                "Deliveries at senders.",
+            ),
+            in_doubt: telemetry::gauge(
+                "staffetta_scheduler_in_doubt_deliveries",
+                "Begun deliveries whose sender is gone.",
+            ),
+            dsn_owed: telemetry::gauge(
+                "staffetta_scheduler_dsn_owed_recipients",
+                "Recipients whose DSN is not yet spooled.",
+            ),
+            messages: telemetry::gauge(
+                "staffetta_scheduler_live_messages",
+                "Messages with a recipient that is not final.",
+            ),
+            partitions: telemetry::gauge(
+                "staffetta_scheduler_owned_partitions",
+                "Partitions owned.",
+            ),
+            ready: telemetry::gauge(
+                "staffetta_scheduler_ready_deliveries",
+                "Deliveries that wait in lanes for a slot, a grant or credit.",
+            ),
+            slots: telemetry::gauge(
+                "staffetta_scheduler_connection_slots",
+                "Connection slots in use or idle at senders.",
+            ),
             queue_seconds: telemetry::histogram(
                 "staffetta_scheduler_queue_seconds",
                 "Time from acceptance to delivery.",
@@ -83,16 +125,32 @@ impl Metrics {
         self.assigned.inc_by(counts.assigned - self.seen.assigned);
         self.returned.inc_by(counts.returned - self.seen.returned);
         self.refused.inc_by(counts.refused - self.seen.refused);
-        self.unroutable.inc_by(counts.unroutable - self.seen.unroutable);
-        self.quarantined.inc_by(counts.quarantined - self.seen.quarantined);
+        self.unroutable
+            .inc_by(counts.unroutable - self.seen.unroutable);
+        self.quarantined
+            .inc_by(counts.quarantined - self.seen.quarantined);
         self.seen = counts.clone();
         let mut sums = [0_u64; 5];
         for intake in machine.intakes() {
             let totals = intake.totals();
-            let of_partition = [totals.waiting, totals.in_flight, totals.in_doubt, totals.dsn_owed, totals.messages];
-            sums.iter_mut().zip(of_partition).for_each(|(sum, value)| *sum += value);
+            let of_partition = [
+                totals.waiting,
+                totals.in_flight,
+                totals.in_doubt,
+                totals.dsn_owed,
+                totals.messages,
+            ];
+            sums.iter_mut()
+                .zip(of_partition)
+                .for_each(|(sum, value)| *sum += value);
         }
-        let gauges = [&self.waiting, &self.in_flight, &self.in_doubt, &self.dsn_owed, &self.messages];
+        let gauges = [
+            &self.waiting,
+            &self.in_flight,
+            &self.in_doubt,
+            &self.dsn_owed,
+            &self.messages,
+        ];
         for (gauge, sum) in gauges.into_iter().zip(sums) {
             set(gauge, sum);
         }

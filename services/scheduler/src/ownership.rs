@@ -57,7 +57,12 @@ impl Ownership {
         while !shutdown.is_requested() {
             if announcement.is_none() {
                 let address = self.holder.address.clone().into();
-                announcement = self.stores.members().announce(MEMBER, &self.holder.id, address, MEMBER_TTL).await.ok();
+                announcement = self
+                    .stores
+                    .members()
+                    .announce(MEMBER, &self.holder.id, address, MEMBER_TTL)
+                    .await
+                    .ok();
             }
             while let Ok((partition, _)) = self.dropped.try_recv() {
                 resting.insert(partition, Instant::now() + Duration::from_secs(1));
@@ -66,9 +71,15 @@ impl Ownership {
             self.renew(&mut held).await;
             self.finish_takeovers(&mut held, &mut resting).await;
             resting.retain(|_, until| *until > Instant::now());
-            let schedulers = members.borrow_and_update().as_ref().map_or(1, |present| present.len().max(1));
+            let schedulers = members
+                .borrow_and_update()
+                .as_ref()
+                .map_or(1, |present| present.len().max(1));
             match self.stores.leases().holders().await {
-                Ok(holders) => self.balance(&mut held, &resting, &mut free_since, &holders, schedulers).await,
+                Ok(holders) => {
+                    self.balance(&mut held, &resting, &mut free_since, &holders, schedulers)
+                        .await
+                }
                 Err(error) => tracing::warn!(%error, "the leases can't be read"),
             }
             tokio::select! {
@@ -96,7 +107,14 @@ impl Ownership {
                     held.renewed = held.lease.asked_at();
                     if held.takeover.is_none() {
                         let lease_until_ms = self.clock.at(held.lease.valid_until());
-                        tell(&self.events, Input::Renewed { partition: *partition, lease_until_ms }).await;
+                        tell(
+                            &self.events,
+                            Input::Renewed {
+                                partition: *partition,
+                                lease_until_ms,
+                            },
+                        )
+                        .await;
                     }
                 }
                 Err(error) => {
@@ -110,27 +128,42 @@ impl Ownership {
         for partition in lost {
             tracing::warn!(partition = partition.0, "the lease is lost");
             tell(&self.events, Input::Drop(partition)).await;
-            if let Some(held) = held.remove(&partition) {
-                if let Some(takeover) = held.takeover {
-                    takeover.abort();
-                }
+            let takeover = held.remove(&partition).and_then(|held| held.takeover);
+            if let Some(takeover) = takeover {
+                takeover.abort();
             }
         }
     }
 
     /// Gives partitions whose journal is replayed to the core.
-    async fn finish_takeovers(&self, held: &mut BTreeMap<PartitionId, Held>, resting: &mut HashMap<PartitionId, Instant>) {
-        let ready: Vec<PartitionId> =
-            held.iter().filter(|(_, held)| held.takeover.as_ref().is_some_and(JoinHandle::is_finished)).map(|(id, _)| *id).collect();
+    async fn finish_takeovers(
+        &self,
+        held: &mut BTreeMap<PartitionId, Held>,
+        resting: &mut HashMap<PartitionId, Instant>,
+    ) {
+        let ready: Vec<PartitionId> = held
+            .iter()
+            .filter(|(_, held)| held.takeover.as_ref().is_some_and(JoinHandle::is_finished))
+            .map(|(id, _)| *id)
+            .collect();
         for partition in ready {
-            let Some(state) = held.get_mut(&partition) else { continue };
-            let Some(takeover) = state.takeover.take() else { continue };
+            let Some(state) = held.get_mut(&partition) else {
+                continue;
+            };
+            let Some(takeover) = state.takeover.take() else {
+                continue;
+            };
             match takeover.await {
                 Ok(Ok(taken)) => {
                     state.lease.set_epoch(taken.intake.epoch());
                     let event = Event::Owned {
                         lease_until_ms: self.clock.at(state.lease.valid_until()),
-                        partition: Partition::start(&self.stores, partition, taken.blocks, &self.events),
+                        partition: Partition::start(
+                            &self.stores,
+                            partition,
+                            taken.blocks,
+                            &self.events,
+                        ),
                         intake: Box::new(taken.intake),
                     };
                     // The core ends before the ownership only when the process stops.
@@ -161,7 +194,9 @@ impl Ownership {
     ) {
         let fair = (self.partitions as usize).div_ceil(schedulers);
         for partition in (0..self.partitions).map(PartitionId) {
-            if held.contains_key(&partition) || holders.iter().any(|holder| holder.partition == partition) {
+            if held.contains_key(&partition)
+                || holders.iter().any(|holder| holder.partition == partition)
+            {
                 free_since.remove(&partition);
                 continue;
             }
@@ -172,9 +207,17 @@ impl Ownership {
             }
         }
         if held.len() > fair {
-            let surplus = held.iter().rev().find(|(_, held)| held.takeover.is_none()).map(|(id, _)| *id);
+            let surplus = held
+                .iter()
+                .rev()
+                .find(|(_, held)| held.takeover.is_none())
+                .map(|(id, _)| *id);
             if let Some(partition) = surplus {
-                tracing::info!(partition = partition.0, schedulers, "handing the partition over to balance");
+                tracing::info!(
+                    partition = partition.0,
+                    schedulers,
+                    "handing the partition over to balance"
+                );
                 tell(&self.events, Input::Drop(partition)).await;
                 self.give_back(held, partition).await;
             }
@@ -182,10 +225,22 @@ impl Ownership {
     }
 
     async fn take(&self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
-        match self.stores.leases().acquire(partition, &self.holder, TTL).await {
+        match self
+            .stores
+            .leases()
+            .acquire(partition, &self.holder, TTL)
+            .await
+        {
             Ok(Some(lease)) => {
-                let (stores, clock, id, settings) = (self.stores.clone(), self.clock, self.holder.id.clone(), self.settings);
-                let takeover = async move { takeover::take_over(&stores, clock, partition, &id, settings).await };
+                let (stores, clock, id, settings) = (
+                    self.stores.clone(),
+                    self.clock,
+                    self.holder.id.clone(),
+                    self.settings,
+                );
+                let takeover = async move {
+                    takeover::take_over(&stores, clock, partition, &id, settings).await
+                };
                 let state = Held {
                     renewed: lease.asked_at(),
                     lease,
@@ -194,12 +249,16 @@ impl Ownership {
                 held.insert(partition, state);
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(partition = partition.0, %error, "the lease was not taken"),
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "the lease was not taken")
+            }
         }
     }
 
     async fn give_back(&self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
-        let Some(held) = held.remove(&partition) else { return };
+        let Some(held) = held.remove(&partition) else {
+            return;
+        };
         if let Some(takeover) = held.takeover {
             takeover.abort();
         }

@@ -8,7 +8,9 @@ use mail::{MessageId, PartitionId, Place};
 use prost::Message as _;
 use proto::spool::{BlockIndex, IndexEntry};
 use queue::Copy;
-use spool::{Announcement, BlockDamage, BlockFollower, Followed, MessageReader, PartitionStatus, Stores};
+use spool::{
+    Announcement, BlockDamage, BlockFollower, Followed, MessageReader, PartitionStatus, Stores,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -52,7 +54,12 @@ enum Chore {
 
 impl Partition {
     /// Starts the tasks.
-    pub(crate) fn start(stores: &Stores, partition: PartitionId, blocks: BlockFollower, events: &Events) -> Self {
+    pub(crate) fn start(
+        stores: &Stores,
+        partition: PartitionId,
+        blocks: BlockFollower,
+        events: &Events,
+    ) -> Self {
         let (journal, effects) = mpsc::unbounded_channel();
         let (chores, todo) = mpsc::unbounded_channel();
         // Not before the core has the intake: it drops blocks of partitions that it does not know, and those
@@ -60,12 +67,27 @@ impl Partition {
         let (reading, may_read) = watch::channel(false);
         let (fullness, fill) = watch::channel(0);
         let mut tasks = JoinSet::new();
-        tasks.spawn(write_journal(stores.clone(), partition, effects, events.clone()));
+        tasks.spawn(write_journal(
+            stores.clone(),
+            partition,
+            effects,
+            events.clone(),
+        ));
         tasks.spawn(read_blocks(partition, blocks, may_read, events.clone()));
         tasks.spawn(do_chores(stores.clone(), partition, todo, events.clone()));
         tasks.spawn(watch_usage(stores.clone(), partition, fill, events.clone()));
-        tasks.spawn(delete_abandoned_uploads(stores.clone(), partition, events.clone()));
-        Self { journal, chores, reading, fullness, _tasks: tasks }
+        tasks.spawn(delete_abandoned_uploads(
+            stores.clone(),
+            partition,
+            events.clone(),
+        ));
+        Self {
+            journal,
+            chores,
+            reading,
+            fullness,
+            _tasks: tasks,
+        }
     }
 
     /// For the journal.
@@ -96,13 +118,20 @@ impl Partition {
 
     /// Whether more blocks are wanted, and how full the intake is (0 to 1).
     pub(crate) fn set_state(&self, wants_blocks: bool, fullness: f64) {
-        self.reading.send_if_modified(|reading| std::mem::replace(reading, wants_blocks) != wants_blocks);
+        self.reading
+            .send_if_modified(|reading| std::mem::replace(reading, wants_blocks) != wants_blocks);
         let percent = (fullness * 100.0).clamp(0.0, 100.0) as u32;
-        self.fullness.send_if_modified(|fill| std::mem::replace(fill, percent) != percent);
+        self.fullness
+            .send_if_modified(|fill| std::mem::replace(fill, percent) != percent);
     }
 }
 
-async fn write_journal(stores: Stores, partition: PartitionId, mut effects: mpsc::UnboundedReceiver<WriterEffect>, events: Events) {
+async fn write_journal(
+    stores: Stores,
+    partition: PartitionId,
+    mut effects: mpsc::UnboundedReceiver<WriterEffect>,
+    events: Events,
+) {
     let store = stores.journal(partition);
     while let Some(effect) = effects.recv().await {
         let event = carry_out(&store, effect).await;
@@ -110,7 +139,12 @@ async fn write_journal(stores: Stores, partition: PartitionId, mut effects: mpsc
     }
 }
 
-async fn read_blocks(partition: PartitionId, mut blocks: BlockFollower, mut may_read: watch::Receiver<bool>, events: Events) {
+async fn read_blocks(
+    partition: PartitionId,
+    mut blocks: BlockFollower,
+    mut may_read: watch::Receiver<bool>,
+    events: Events,
+) {
     loop {
         if may_read.wait_for(|may| *may).await.is_err() {
             return;
@@ -123,7 +157,10 @@ async fn read_blocks(partition: PartitionId, mut blocks: BlockFollower, mut may_
                     sequence: block.sequence,
                     index: match block.result {
                         // Not damage: the intake stops before it, and an upgrade reads it.
-                        Err(BlockDamage::UnknownFormat(format)) => Ok(BlockIndex { format, ..BlockIndex::default() }),
+                        Err(BlockDamage::UnknownFormat(format)) => Ok(BlockIndex {
+                            format,
+                            ..BlockIndex::default()
+                        }),
                         result => result.map_err(|damage| damage.to_string()),
                     },
                 };
@@ -138,7 +175,12 @@ async fn read_blocks(partition: PartitionId, mut blocks: BlockFollower, mut may_
     }
 }
 
-async fn do_chores(stores: Stores, partition: PartitionId, mut chores: mpsc::UnboundedReceiver<Chore>, events: Events) {
+async fn do_chores(
+    stores: Stores,
+    partition: PartitionId,
+    mut chores: mpsc::UnboundedReceiver<Chore>,
+    events: Events,
+) {
     let reader = stores.message_reader(COPY_CACHE);
     while let Some(chore) = chores.recv().await {
         // What fails is asked for again with the next trim; space is all that is lost meanwhile.
@@ -173,8 +215,13 @@ async fn trim_journal(stores: &Stores, partition: PartitionId, below: u64) {
     let store = stores.journal(partition);
     let trimmed = async {
         let info = store.info().await?;
-        let short = info.bytes.saturating_mul(100) >= info.max_bytes.saturating_mul(SHORT_OF_SPACE.into());
-        let below = if short { below } else { first_young(&store, info.first, below).await };
+        let short =
+            info.bytes.saturating_mul(100) >= info.max_bytes.saturating_mul(SHORT_OF_SPACE.into());
+        let below = if short {
+            below
+        } else {
+            first_young(&store, info.first, below).await
+        };
         if below > info.first {
             store.purge_below(below).await?;
         }
@@ -187,13 +234,16 @@ async fn trim_journal(stores: &Stores, partition: PartitionId, below: u64) {
 
 /// The first record in `first..below` that is younger than the time for which records are kept, by bisection.
 async fn first_young(store: &spool::JournalStore, first: u64, below: u64) -> u64 {
-    let horizon = runtime::now_ms().saturating_sub(u64::try_from(KEEP_JOURNAL.as_millis()).unwrap_or(u64::MAX));
+    let horizon = runtime::now_ms()
+        .saturating_sub(u64::try_from(KEEP_JOURNAL.as_millis()).unwrap_or(u64::MAX));
     let (mut old, mut young) = (first, below);
     while old < young {
         let middle = old + (young - old) / 2;
         let record = store.replay(middle, middle).next().await;
         let written_ms = match record {
-            Some(Ok(record)) => journal::decode(&record.bytes).map_or(u64::MAX, |record| record.written_at_ms),
+            Some(Ok(record)) => {
+                journal::decode(&record.bytes).map_or(u64::MAX, |record| record.written_at_ms)
+            }
             _ => return first,
         };
         if written_ms < horizon {
@@ -206,14 +256,24 @@ async fn first_young(store: &spool::JournalStore, first: u64, below: u64) -> u64
 }
 
 /// Copies messages into a new block; gives its sequence and the messages in it.
-async fn copy_forward(stores: &Stores, reader: &MessageReader, partition: PartitionId, copy: &Copy) -> Option<(u64, Vec<MessageId>)> {
+async fn copy_forward(
+    stores: &Stores,
+    reader: &MessageReader,
+    partition: PartitionId,
+    copy: &Copy,
+) -> Option<(u64, Vec<MessageId>)> {
     let mut ids = Vec::new();
     let mut submissions = Vec::new();
     let (mut index_bytes, mut content_bytes) = (0, 0);
     for (id, place) in &copy.messages {
         // One that can't be read, or that is too large, must not keep the others where they are.
-        let Some((entry, content)) = read_for_copy(reader, partition, *place, *id).await else { continue };
-        let (with_index, with_content) = (index_bytes + entry.encoded_len(), content_bytes + content.len());
+        let Some((entry, content)) = read_for_copy(reader, partition, *place, *id).await else {
+            continue;
+        };
+        let (with_index, with_content) = (
+            index_bytes + entry.encoded_len(),
+            content_bytes + content.len(),
+        );
         if with_index > COPY_INDEX || with_content > COPY_CONTENT {
             continue;
         }
@@ -225,7 +285,10 @@ async fn copy_forward(stores: &Stores, reader: &MessageReader, partition: Partit
         return None;
     }
     let block_id = uuid::Uuid::now_v7().into_bytes();
-    match stores.publish_block(partition, block_id, submissions, spool::BLOCK_COPY).await {
+    match stores
+        .publish_block(partition, block_id, submissions, spool::BLOCK_COPY)
+        .await
+    {
         Ok(sequence) => Some((sequence, ids)),
         Err(error) => {
             tracing::warn!(partition = partition.0, %error, "messages were not copied forward");
@@ -235,7 +298,12 @@ async fn copy_forward(stores: &Stores, reader: &MessageReader, partition: Partit
 }
 
 /// A message whose content is in chunks is copied without it: the chunks stay where they are.
-async fn read_for_copy(reader: &MessageReader, partition: PartitionId, place: Place, id: MessageId) -> Option<(IndexEntry, Bytes)> {
+async fn read_for_copy(
+    reader: &MessageReader,
+    partition: PartitionId,
+    place: Place,
+    id: MessageId,
+) -> Option<(IndexEntry, Bytes)> {
     match reader.open(partition, place, id).await {
         Ok(message) => {
             let content = match message.content {
@@ -252,25 +320,45 @@ async fn read_for_copy(reader: &MessageReader, partition: PartitionId, place: Pl
 }
 
 /// Looks at the streams' sizes, and tells the ingresses whether the partition takes more.
-async fn watch_usage(stores: Stores, partition: PartitionId, mut fill: watch::Receiver<u32>, events: Events) {
+async fn watch_usage(
+    stores: Stores,
+    partition: PartitionId,
+    mut fill: watch::Receiver<u32>,
+    events: Events,
+) {
     let mut announcement: Option<Announcement> = None;
     loop {
         let fill_percent = *fill.borrow_and_update();
-        let status = PartitionStatus { accepting: fill_percent < 100, fill_percent };
+        let status = PartitionStatus {
+            accepting: fill_percent < 100,
+            fill_percent,
+        };
         match &announcement {
             Some(announcement) => announcement.update_partition(status),
-            None => match stores.members().announce_partition(partition, status, STATUS_TTL).await {
+            None => match stores
+                .members()
+                .announce_partition(partition, status, STATUS_TTL)
+                .await
+            {
                 Ok(announced) => announcement = Some(announced),
-                Err(error) => tracing::warn!(partition = partition.0, %error, "the partition's state was not told"),
+                Err(error) => {
+                    tracing::warn!(partition = partition.0, %error, "the partition's state was not told")
+                }
             },
         }
         match stores.usage(partition).await {
             Ok(usage) if usage.percent() >= SHORT_OF_SPACE => {
-                tracing::error!(partition = partition.0, percent = usage.percent(), "the partition is short of space");
+                tracing::error!(
+                    partition = partition.0,
+                    percent = usage.percent(),
+                    "the partition is short of space"
+                );
                 tell(&events, Input::ShortOfSpace(partition)).await;
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(partition = partition.0, %error, "the streams' sizes are not known"),
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "the streams' sizes are not known")
+            }
         }
         // Woken by a change or by time.
         tokio::select! {
@@ -301,7 +389,12 @@ async fn delete_abandoned_uploads(stores: Stores, partition: PartitionId, events
         let mut live = std::collections::HashSet::new();
         for upload in uploads {
             let (answer, is_live) = oneshot::channel();
-            let question = Event::HasUpload { partition, upload_id: upload.upload_id.clone(), spool_last, answer };
+            let question = Event::HasUpload {
+                partition,
+                upload_id: upload.upload_id.clone(),
+                spool_last,
+                answer,
+            };
             if events.send(question).await.is_err() {
                 return;
             }
@@ -309,10 +402,17 @@ async fn delete_abandoned_uploads(stores: Stores, partition: PartitionId, events
                 live.insert(upload.upload_id);
             }
         }
-        match stores.purge_stale_chunks(partition, |upload| live.contains(upload)).await {
+        match stores
+            .purge_stale_chunks(partition, |upload| live.contains(upload))
+            .await
+        {
             Ok(0) => {}
-            Ok(count) => tracing::info!(partition = partition.0, count, "deleted abandoned uploads"),
-            Err(error) => tracing::warn!(partition = partition.0, %error, "abandoned uploads were not deleted"),
+            Ok(count) => {
+                tracing::info!(partition = partition.0, count, "deleted abandoned uploads")
+            }
+            Err(error) => {
+                tracing::warn!(partition = partition.0, %error, "abandoned uploads were not deleted")
+            }
         }
     }
 }

@@ -109,14 +109,23 @@ impl Scheduler {
 async fn follow_config(mut snapshots: watch::Receiver<Arc<Snapshot>>, events: Events) {
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
-        if events.send(Event::Machine(Input::Config(snapshot))).await.is_err() || snapshots.changed().await.is_err() {
+        if events
+            .send(Event::Machine(Input::Config(snapshot)))
+            .await
+            .is_err()
+            || snapshots.changed().await.is_err()
+        {
             return;
         }
     }
 }
 
 /// Serves the gRPC services of a scheduler until shutdown.
-pub async fn serve(bootstrap: &Bootstrap, scheduler: &Scheduler, shutdown: Shutdown) -> Result<(), Error> {
+pub async fn serve(
+    bootstrap: &Bootstrap,
+    scheduler: &Scheduler,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
     let address = bootstrap.scheduler.listen;
     let admin = Admin {
         stores: scheduler.stores.clone(),

@@ -39,7 +39,13 @@ pub(crate) struct TakenOver {
 }
 
 /// Takes a partition over. Waits for the stores as long as it takes: the lease is what ends it.
-pub(crate) async fn take_over(stores: &Stores, clock: Clock, partition: PartitionId, scheduler_id: &str, settings: Settings) -> Result<TakenOver, Error> {
+pub(crate) async fn take_over(
+    stores: &Stores,
+    clock: Clock,
+    partition: PartitionId,
+    scheduler_id: &str,
+    settings: Settings,
+) -> Result<TakenOver, Error> {
     let began = Instant::now();
     let store = stores.journal(partition);
     let (writer, claimed) = claim(&store, clock, scheduler_id).await?;
@@ -83,7 +89,10 @@ fn take_block(intake: &mut Intake, now_ms: u64, block: IndexedBlock) -> Result<(
     match block.result {
         Ok(index) => intake.block(now_ms, block.first_sequence, block.sequence, index),
         // Not damage: an upgrade reads it, so nothing about it goes into the journal.
-        Err(BlockDamage::UnknownFormat(format)) => Err(BlockError::UnknownFormat { sequence: block.sequence, format }),
+        Err(BlockDamage::UnknownFormat(format)) => Err(BlockError::UnknownFormat {
+            sequence: block.sequence,
+            format,
+        }),
         Err(damage) => {
             tracing::error!(sequence = block.sequence, %damage, "the block is quarantined");
             intake.damaged_block(block.sequence, &damage.to_string());
@@ -92,7 +101,11 @@ fn take_block(intake: &mut Intake, now_ms: u64, block: IndexedBlock) -> Result<(
     }
 }
 
-async fn claim(store: &JournalStore, clock: Clock, scheduler_id: &str) -> Result<(Writer, Claimed), Lost> {
+async fn claim(
+    store: &JournalStore,
+    clock: Clock,
+    scheduler_id: &str,
+) -> Result<(Writer, Claimed), Lost> {
     let mut writer = Writer::new(scheduler_id, uuid::Uuid::now_v7().to_string());
     let mut effect = writer.claim();
     loop {
@@ -129,12 +142,17 @@ pub(crate) async fn carry_out(store: &JournalStore, effect: WriterEffect) -> Wri
                 WriterEvent::Unknown
             }
         },
-        WriterEffect::Claimed(_) | WriterEffect::Stored { .. } | WriterEffect::Lost(_) => WriterEvent::Unknown,
+        WriterEffect::Claimed(_) | WriterEffect::Stored { .. } | WriterEffect::Lost(_) => {
+            WriterEvent::Unknown
+        }
     }
 }
 
 async fn append_to(store: &JournalStore, append: Append) -> WriterEvent {
-    match store.append(append.record, &append.id, append.expected_last).await {
+    match store
+        .append(append.record, &append.id, append.expected_last)
+        .await
+    {
         spool::Append::Stored(sequence) => WriterEvent::Stored(sequence),
         spool::Append::WrongLastSequence { .. } => WriterEvent::WrongLastSequence,
         spool::Append::Full => {

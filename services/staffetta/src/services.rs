@@ -307,7 +307,8 @@ impl Running {
             ended,
         });
         // Ingress says itself when it listens and when storage is there.
-        self.readiness.set(service.as_str(), service != Service::Ingress);
+        self.readiness
+            .set(service.as_str(), service != Service::Ingress);
     }
 
     /// Until shutdown.

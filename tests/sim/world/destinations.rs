@@ -75,23 +75,41 @@ impl World {
         }
     }
 
+    /// The final reply to this attempt is lost.
+    pub(super) fn note_doubt(&mut self, delivery: Option<&DeliveryRef>) {
+        let Some(delivery) = delivery else { return };
+        let id = MessageId::try_from(&delivery.message_id[..]).expect("ids are valid");
+        for ordinal in &delivery.ordinals {
+            let account = self.ledger.get_mut(&(id, *ordinal));
+            account.expect("only submitted mail is tried").in_doubt += 1;
+            self.in_doubt += 1;
+        }
+    }
+
     /// Whether a message is where the assignment says.
     fn is_at(&self, place: &Place, delivery: &DeliveryRef) -> bool {
-        let block = self.spools[delivery.partition as usize].blocks.get(&place.sequence);
+        let block = self.spools[delivery.partition as usize]
+            .blocks
+            .get(&place.sequence);
         let entry = block.and_then(|block| block.entries.get(place.index as usize));
         entry.is_some_and(|entry| entry.message_id == delivery.message_id)
     }
 
-    pub(super) fn destination_replied(&mut self, sender: usize, incarnation: u64, key: Key, code: u32) {
+    pub(super) fn destination_replied(
+        &mut self,
+        sender: usize,
+        incarnation: u64,
+        key: Key,
+        code: u32,
+    ) {
         if self.senders[sender].incarnation != incarnation {
             return;
         }
         self.end_permit(sender, key);
         if code == 0 {
-            self.in_doubt += self.senders[sender]
-                .holds
-                .get(&key)
-                .map_or(0, |holding| holding.delivery.ordinals.len() as u32);
+            let holding = self.senders[sender].holds.get(&key);
+            let delivery = holding.map(|holding| holding.delivery.clone());
+            self.note_doubt(delivery.as_ref());
         }
         let acts = self.senders[sender].finish(key, Stage::FinalDot, code, true);
         self.act(sender, acts);

@@ -23,7 +23,7 @@ impl World {
                 let node = self.rng.random_range(0..self.nodes.len());
                 self.nodes[node].paused_until = self.now + self.rng.random_range(100..20_000);
             }
-            60..70 => self.journal_full_until = self.now + self.rng.random_range(10..2_000),
+            60..70 => self.journal_full_until = self.now + self.rng.random_range(10..15_000),
             70..75 => {
                 // Everything at once.
                 self.crash_scheduler();
@@ -97,16 +97,11 @@ impl World {
             .chain(self.senders[sender].reports.keys().copied())
             .collect();
         for key in &lost {
-            let of_holds = self.senders[sender]
-                .holds
-                .get(key)
-                .map(|holding| holding.delivery.ordinals.len());
-            let of_reports = self.senders[sender]
-                .reports
-                .get(key)
-                .and_then(|(report, _)| report.delivery.as_ref())
-                .map(|d| d.ordinals.len());
-            self.in_doubt += of_holds.or(of_reports).unwrap_or(0) as u32;
+            let holds = &self.senders[sender].holds;
+            let reports = &self.senders[sender].reports;
+            let of_reports = || reports.get(key).and_then(|(report, _)| report.delivery.clone());
+            let of_holds = holds.get(key).map(|holding| holding.delivery.clone());
+            self.note_doubt(of_holds.or_else(of_reports).as_ref());
             self.end_permit(sender, *key);
         }
         let incarnation = self.senders[sender].incarnation + 1;

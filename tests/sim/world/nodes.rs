@@ -177,7 +177,8 @@ impl World {
         };
         let spool = &self.spools[partition.0 as usize];
         let next = spool.blocks.range(read + 1..).next();
-        let Some((sequence, index)) = next.map(|(sequence, index)| (*sequence, index.clone())) else {
+        let Some((sequence, index)) = next.map(|(sequence, index)| (*sequence, index.clone()))
+        else {
             return;
         };
         self.nodes[node].read.insert(partition, sequence);

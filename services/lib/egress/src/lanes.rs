@@ -466,7 +466,12 @@ impl<T> Lanes<T> {
                 }
                 Take::Ask { used, outside } => {
                     let want = rate.want(state.queue.len() as u64);
-                    return Some(Decision::AskGrant { lane, want, used, outside });
+                    return Some(Decision::AskGrant {
+                        lane,
+                        want,
+                        used,
+                        outside,
+                    });
                 }
             }
         }
@@ -601,9 +606,18 @@ mod tests {
         let mut at = busy;
         for turn in 0..1000 {
             let (decision, runnable) = (lanes.next(0), lanes.runnable.len());
-            let Some(Decision::Assign { lane, slot, item, .. }) = decision else { panic!("{decision:?}") };
+            let Some(Decision::Assign {
+                lane, slot, item, ..
+            }) = decision
+            else {
+                panic!("{decision:?}")
+            };
             assert!(turn == 0 || runnable <= 3, "{runnable} lanes were woken");
-            assert_eq!(item >= 1000, turn > 0, "the busy lane took a turn of another");
+            assert_eq!(
+                item >= 1000,
+                turn > 0,
+                "the busy lane took a turn of another"
+            );
             assert_eq!(lanes.next(0), None);
             at = lane;
             lanes.released(lane, slot, SenderId(1));
@@ -630,7 +644,10 @@ mod tests {
     #[test]
     fn closes_connections_when_fewer_are_allowed_than_are_open() {
         let mut lanes: Lanes<u32> = Lanes::default();
-        let limits = |connections| LaneLimits { connections, rate: None };
+        let limits = |connections| LaneLimits {
+            connections,
+            rate: None,
+        };
         let lane = lanes.lane(&"source".into(), &"site".into(), || limits(3));
         lanes.sender_up(SenderId(1), 10, []);
         (0..9).for_each(|item| lanes.push(lane, item, 0));
@@ -638,7 +655,14 @@ mod tests {
         lanes.set_limits(|_, _| limits(1));
         for slot in [SlotId(0), SlotId(1)] {
             lanes.released(lane, slot, SenderId(1));
-            assert_eq!(lanes.next(0), Some(Decision::CloseSlot { lane, slot, sender: SenderId(1) }));
+            assert_eq!(
+                lanes.next(0),
+                Some(Decision::CloseSlot {
+                    lane,
+                    slot,
+                    sender: SenderId(1)
+                })
+            );
             lanes.slot_closed(lane, slot, SenderId(1));
             assert_eq!(lanes.next(0), None);
         }
@@ -649,8 +673,14 @@ mod tests {
     #[test]
     fn a_lane_that_waits_for_time_sets_one_timer() {
         let mut lanes: Lanes<u32> = Lanes::default();
-        let rate = Some(RateLimit { count: 1, per_ms: 1000 });
-        let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits { connections: 1, rate });
+        let rate = Some(RateLimit {
+            count: 1,
+            per_ms: 1000,
+        });
+        let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits {
+            connections: 1,
+            rate,
+        });
         lanes.sender_up(SenderId(1), 10, []);
         lanes.push(lane, 0, 0);
         assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
@@ -750,7 +780,10 @@ mod tests {
             lanes.next(0),
             Some(Decision::AskGrant {
                 lane: slow,
-                want: 2, used: 0, outside: 0 })
+                want: 2,
+                used: 0,
+                outside: 0
+            })
         );
         assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
         lanes.grant(

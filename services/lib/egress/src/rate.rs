@@ -227,16 +227,35 @@ mod tests {
         let mut rate = Rate::new(LIMIT);
         assert_eq!((rate.want(0), rate.want(7), rate.want(1000)), (1, 7, 25));
         rate.take(0);
-        rate.news(0, GrantNews::Granted { amount: 40, until_ms: 500 });
+        rate.news(
+            0,
+            GrantNews::Granted {
+                amount: 40,
+                until_ms: 500,
+            },
+        );
         while rate.take(1) == Take::Yes {}
         assert_eq!(rate.want(1), 5);
-        assert_eq!(Rate::new(RateLimit { count: 1_000_000, per_ms: 1000 }).want(1), 1000);
+        assert_eq!(
+            Rate::new(RateLimit {
+                count: 1_000_000,
+                per_ms: 1000
+            })
+            .want(1),
+            1000
+        );
     }
 
     #[test]
     fn draws_on_a_grant_until_it_is_used_or_over() {
         let mut rate = Rate::new(LIMIT);
-        assert_eq!(rate.take(0), Take::Ask { used: 0, outside: 0 });
+        assert_eq!(
+            rate.take(0),
+            Take::Ask {
+                used: 0,
+                outside: 0
+            }
+        );
         assert_eq!(rate.take(0), Take::Asked);
         rate.news(
             0,
@@ -246,7 +265,13 @@ mod tests {
             },
         );
         assert_eq!((rate.take(1), rate.take(1)), (Take::Yes, Take::Yes));
-        assert_eq!(rate.take(1), Take::Ask { used: 2, outside: 0 });
+        assert_eq!(
+            rate.take(1),
+            Take::Ask {
+                used: 2,
+                outside: 0
+            }
+        );
         rate.news(
             1,
             GrantNews::Granted {
@@ -254,10 +279,22 @@ mod tests {
                 until_ms: 500,
             },
         );
-        assert_eq!(rate.take(600), Take::Ask { used: 0, outside: 0 });
+        assert_eq!(
+            rate.take(600),
+            Take::Ask {
+                used: 0,
+                outside: 0
+            }
+        );
         rate.news(600, GrantNews::Nothing { retry_ms: 900 });
         assert_eq!(rate.take(601), Take::Wait(900));
-        assert_eq!(rate.take(900), Take::Ask { used: 0, outside: 0 });
+        assert_eq!(
+            rate.take(900),
+            Take::Ask {
+                used: 0,
+                outside: 0
+            }
+        );
     }
 
     #[test]

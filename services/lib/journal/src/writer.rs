@@ -495,9 +495,14 @@ mod tests {
     #[test]
     fn the_record_that_ends_a_snapshot_says_where_replay_begins() {
         let mut writer = claimed();
-        let end = SnapshotEnd { start: 2, ..SnapshotEnd::default() };
+        let end = SnapshotEnd {
+            start: 2,
+            ..SnapshotEnd::default()
+        };
         writer.push(Kind::SnapshotEnd(end));
-        let Some(WriterEffect::Append { append, .. }) = writer.flush(0) else { panic!() };
+        let Some(WriterEffect::Append { append, .. }) = writer.flush(0) else {
+            panic!()
+        };
         assert_eq!(decode(&append.record).unwrap().replay_from, 2);
     }
 

@@ -48,7 +48,9 @@ impl Blocks {
     /// One live message less in a block.
     pub(crate) fn release(&mut self, sequence: u64) {
         let (group, position) = place(sequence);
-        let Some(blocks) = self.groups.get_mut(&group) else { return };
+        let Some(blocks) = self.groups.get_mut(&group) else {
+            return;
+        };
         let block = &mut blocks[position];
         if block.live == 0 {
             return;
@@ -76,7 +78,9 @@ impl Blocks {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
         self.groups.iter().flat_map(|(group, blocks)| {
             let sequences = group * GROUP..;
-            let live = sequences.zip(blocks.iter()).filter(|(_, block)| block.live > 0);
+            let live = sequences
+                .zip(blocks.iter())
+                .filter(|(_, block)| block.live > 0);
             live.map(|(sequence, block)| (sequence, sequence.saturating_sub(block.before.into())))
         })
     }
@@ -93,7 +97,10 @@ mod tests {
         blocks.hold(7, 7);
         blocks.hold(900, 900);
         assert_eq!(blocks.iter().collect::<Vec<_>>(), [(7, 5), (900, 900)]);
-        assert_eq!((blocks.len(), blocks.first_of(7), blocks.first_of(8)), (2, 5, 8));
+        assert_eq!(
+            (blocks.len(), blocks.first_of(7), blocks.first_of(8)),
+            (2, 5, 8)
+        );
         blocks.release(7);
         assert_eq!(blocks.len(), 2);
         blocks.release(7);

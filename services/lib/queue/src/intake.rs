@@ -14,6 +14,7 @@ use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
 use crate::live::{Finished, Live};
 use crate::recovery::Recovery;
 use crate::report::EarlyReport;
+use crate::report::Via;
 use crate::snapshot::SnapshotRun;
 use crate::{Key, trim::Trim};
 
@@ -263,7 +264,8 @@ impl Intake {
                 }
                 if let Some(finished) = finished {
                     self.live.release_block(finished.sequence);
-                    self.effects.extend(finished.upload_id.map(Effect::DeleteUpload));
+                    self.effects
+                        .extend(finished.upload_id.map(Effect::DeleteUpload));
                 }
             }
             Gate::SnapshotStart => self.snapshot_started(sequence),
@@ -288,7 +290,11 @@ impl Intake {
             self.effects.push(Effect::Permit(session, reference));
             return;
         }
-        self.effects.push(Effect::Refused(session, reference, "storing the begin took too long"));
+        self.effects.push(Effect::Refused(
+            session,
+            reference,
+            "storing the begin took too long",
+        ));
         let Some(delivery) = self.live.deliveries.get(slot) else {
             return;
         };
@@ -527,9 +533,7 @@ impl Intake {
         &mut self,
         now_ms: u64,
         session: SessionId,
-        sender_id: &str,
-        source: &str,
-        site: &str,
+        via: Via<'_>,
         reference: &DeliveryRef,
     ) {
         let refusal = match self.flight_of(reference) {
@@ -567,9 +571,9 @@ impl Intake {
             message_id: reference.message_id.clone(),
             ordinals: reference.ordinals.clone(),
             attempt: reference.attempt,
-            sender_id: sender_id.to_owned(),
-            source: source.to_owned(),
-            site: site.to_owned(),
+            sender_id: via.sender_id.to_owned(),
+            source: via.source.to_owned(),
+            site: via.site.to_owned(),
         };
         self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
         self.flush(now_ms);
@@ -757,10 +761,10 @@ impl Intake {
             let Some((slot, _)) = self.flight_of(reference) else {
                 continue;
             };
-            if let Some(flight) = self.live.flights.get_mut(&slot) {
-                if flight.begun_ms.is_some() {
-                    flight.session = Some(session.0);
-                }
+            if let Some(flight) = self.live.flights.get_mut(&slot)
+                && flight.begun_ms.is_some()
+            {
+                flight.session = Some(session.0);
             }
         }
     }

@@ -27,6 +27,6 @@ pub use delivery::{Key, Retry};
 pub use effect::{Assigned, Counted, Effect, SessionId};
 pub use intake::{InDoubt, Intake, Policies, Settings};
 pub use recovery::{BlockError, ReplayError};
-pub use report::{Judged, Verdict};
+pub use report::{Judged, Verdict, Via};
 pub use rows::{Row, Totals};
 pub use trim::Copy;

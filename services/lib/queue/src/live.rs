@@ -154,7 +154,8 @@ impl Live {
         delivery.ordinals = Ordinals::new(&rest);
         self.recipients -= left.len();
         let (message, name) = (delivery.message, delivery.domain);
-        let (attempts, due_ms, wants_dsn) = (delivery.attempts, delivery.due_ms, delivery.wants_dsn);
+        let (attempts, due_ms, wants_dsn) =
+            (delivery.attempts, delivery.due_ms, delivery.wants_dsn);
         let domain = self.strings.shared(name);
         let new = NewDelivery {
             domain: &domain,
@@ -210,7 +211,11 @@ impl Live {
             return;
         };
         // In quarantine it was perhaps in flight when another delivery of its message found out.
-        if self.messages.get(delivery.message).is_some_and(|message| message.quarantined) {
+        if self
+            .messages
+            .get(delivery.message)
+            .is_some_and(|message| message.quarantined)
+        {
             delivery.state = State::Held;
             return;
         }
@@ -252,7 +257,11 @@ impl Live {
 
     /// The next flight that is in doubt for good by now, once.
     pub(crate) fn pop_doubt(&mut self, now_ms: u64) -> Option<u32> {
-        let (_, slot) = self.doubts.first().filter(|(at, _)| *at <= now_ms).copied()?;
+        let (_, slot) = self
+            .doubts
+            .first()
+            .filter(|(at, _)| *at <= now_ms)
+            .copied()?;
         self.doubts.pop_first();
         if let Some(flight) = self.flights.get_mut(&slot) {
             flight.doubt_ms = None;

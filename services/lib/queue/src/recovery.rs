@@ -77,7 +77,7 @@ enum Change {
         attempt: u32,
         ordinal: u16,
     },
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     Moved {
         sequence: u64,
         index: u32,
@@ -97,7 +97,10 @@ impl Intake {
                 Some(Kind::SnapshotStart(start)) => {
                     // Only the snapshot that replay begins with is known to be complete: the blocks below the
                     // cursor of a later one may be in no part.
-                    let is_first = self.recovery.as_mut().is_some_and(|recovery| !std::mem::replace(&mut recovery.started, true));
+                    let is_first = self
+                        .recovery
+                        .as_mut()
+                        .is_some_and(|recovery| !std::mem::replace(&mut recovery.started, true));
                     if is_first {
                         self.cursor = start.cursor;
                         if let Some(recovery) = &mut self.recovery {
@@ -123,7 +126,7 @@ impl Intake {
                     .map_err(invalid)?,
                 Some(Kind::Outcome(outcome)) => {
                     let id = MessageId::try_from(&outcome.message_id[..]).map_err(invalid)?;
-                    self.change(id, Change::Outcome(without_texts(outcome)));
+                    self.change(id, Change::Outcome(Box::new(without_texts(outcome))));
                 }
                 Some(Kind::Moved(moved)) => self.replay_moved(&moved).map_err(invalid)?,
                 Some(Kind::Quarantined(entry)) if entry.message_ids.is_empty() => {
@@ -174,7 +177,11 @@ impl Intake {
 
     /// Takes the index of a block. Blocks come in the order of their sequences; `first` is the lowest sequence that
     /// belongs to the block.
-    pub fn block(&mut self, now_ms: u64, first: u64, sequence: u64,
+    pub fn block(
+        &mut self,
+        now_ms: u64,
+        first: u64,
+        sequence: u64,
         index: BlockIndex,
     ) -> Result<(), BlockError> {
         if index.format != BLOCK_FORMAT {
@@ -198,9 +205,15 @@ impl Intake {
                 self.damaged_block(sequence, "an entry has no message id");
                 continue;
             };
-            let recipients = entry.envelope.as_ref().map(|envelope| envelope.recipients.len());
+            let recipients = entry
+                .envelope
+                .as_ref()
+                .map(|envelope| envelope.recipients.len());
             if recipients.is_none_or(|count| count > MOST_RECIPIENTS) {
-                self.damaged_block(sequence, "an entry has no envelope, or more recipients than can be counted");
+                self.damaged_block(
+                    sequence,
+                    "an entry has no envelope, or more recipients than can be counted",
+                );
                 continue;
             }
             let taken = if is_copy {
@@ -244,11 +257,18 @@ impl Intake {
     }
 
     /// Inserts a message of a block, unless it is known or is a DSN nobody waits for. True when it was accepted here.
-    fn take(&mut self, now_ms: u64, id: MessageId, block: (u64, u64),
+    fn take(
+        &mut self,
+        now_ms: u64,
+        id: MessageId,
+        block: (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) -> bool {
-        let is_finished = self.recovery.as_ref().is_some_and(|recovery| recovery.finished.contains(&id));
+        let is_finished = self
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.finished.contains(&id));
         if is_finished || self.live.find(&id).is_some() {
             return false;
         }
@@ -267,7 +287,10 @@ impl Intake {
 
     /// A copy has an effect only when the journal named it, the message's first block is gone, and all that ever
     /// happened to the message is in the replay: the copy names recipients that were final before it was made, too.
-    fn take_copied(&mut self, id: MessageId, block: (u64, u64),
+    fn take_copied(
+        &mut self,
+        id: MessageId,
+        block: (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) -> bool {
@@ -279,14 +302,21 @@ impl Intake {
                 |change| matches!(change, Change::Moved { sequence: to, .. } if *to == block.1),
             )
         });
-        let is_new = named && recovery.accepted.contains(&id) && !recovery.finished.contains(&id) && self.live.find(&id).is_none();
+        let is_new = named
+            && recovery.accepted.contains(&id)
+            && !recovery.finished.contains(&id)
+            && self.live.find(&id).is_none();
         if is_new {
             self.insert_entry(0, id, block, position, entry);
         }
         is_new
     }
 
-    fn insert_entry(&mut self, now_ms: u64, id: MessageId, (block_first, sequence): (u64, u64),
+    fn insert_entry(
+        &mut self,
+        now_ms: u64,
+        id: MessageId,
+        (block_first, sequence): (u64, u64),
         position: u32,
         entry: &IndexEntry,
     ) {
@@ -403,12 +433,16 @@ impl Intake {
     /// Only while recovering: the original's first block is gone, and its copy is behind the DSN.
     fn settle_dsn_early(&mut self, original: MessageId, ordinals: &[u32], dsn: MessageId) -> bool {
         let is_owed = |change: &Change| match change {
-            Change::Outcome(outcome) => {
-                outcome.recipients.iter().any(|recipient| recipient.dsn_owed && ordinals.contains(&recipient.ordinal))
-            }
+            Change::Outcome(outcome) => outcome
+                .recipients
+                .iter()
+                .any(|recipient| recipient.dsn_owed && ordinals.contains(&recipient.ordinal)),
             _ => false,
         };
-        let waits = self.recovery.as_ref().and_then(|recovery| recovery.pending.get(&original));
+        let waits = self
+            .recovery
+            .as_ref()
+            .and_then(|recovery| recovery.pending.get(&original));
         if !waits.is_some_and(|changes| changes.iter().any(is_owed)) {
             return false;
         }
@@ -598,7 +632,11 @@ impl Intake {
         let message_slot = self.live.insert_message(&NewMessage {
             id,
             sequence: message.sequence,
-            block_first: if message.block_first == 0 { message.sequence } else { message.block_first },
+            block_first: if message.block_first == 0 {
+                message.sequence
+            } else {
+                message.block_first
+            },
             index: message.index,
             tenant: text(message.tenant),
             stream: text(message.stream),

@@ -4,10 +4,10 @@ use mail::MessageId;
 use proto::dispatch::Report;
 use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
+use crate::Key;
 use crate::delivery::{State, seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
-use crate::Key;
 use crate::live::Finished;
 
 /// What a reply means for a recipient.
@@ -46,8 +46,20 @@ pub(crate) struct EarlyReport {
     session: SessionId,
     report: Report,
     judged: Vec<Judged>,
-    lane: (String, String),
+    source: String,
+    site: String,
     sender_id: String,
+}
+
+/// By which way an attempt went, for the journal.
+#[derive(Debug, Clone, Copy)]
+pub struct Via<'a> {
+    /// The sender.
+    pub sender_id: &'a str,
+    /// The egress source.
+    pub source: &'a str,
+    /// The site.
+    pub site: &'a str,
 }
 
 impl Intake {
@@ -58,8 +70,7 @@ impl Intake {
         session: SessionId,
         report: &Report,
         judged: Vec<Judged>,
-        lane: (&str, &str),
-        sender_id: &str,
+        via: Via<'_>,
         policies: &dyn Policies,
     ) {
         let Some(reference) = report.delivery.clone() else {
@@ -74,8 +85,9 @@ impl Intake {
                     session,
                     report: report.clone(),
                     judged,
-                    lane: (lane.0.to_owned(), lane.1.to_owned()),
-                    sender_id: sender_id.to_owned(),
+                    source: via.source.to_owned(),
+                    site: via.site.to_owned(),
+                    sender_id: via.sender_id.to_owned(),
                 });
                 return;
             }
@@ -101,18 +113,17 @@ impl Intake {
         let counts = recipients
             .iter()
             .any(|recipient| recipient.disposition() != Disposition::Returned);
-        let (source, site) = lane;
         let outcome = Outcome {
             attempt: attempts + u32::from(counts),
             recipients,
-            source: source.to_owned(),
-            site: site.to_owned(),
+            source: via.source.to_owned(),
+            site: via.site.to_owned(),
             mx_host: report.mx_host.clone(),
             mx_address: report.mx_address.clone(),
             tls: report.tls,
             started_at_ms: report.started_at_ms,
             finished_at_ms: report.finished_at_ms,
-            sender_id: sender_id.to_owned(),
+            sender_id: via.sender_id.to_owned(),
             ..self.outcome_of(message_slot)
         };
         if outcome
@@ -136,7 +147,8 @@ impl Intake {
     /// After a take-over with a full budget the message may be in a block that is not read yet: its report waits.
     /// One that a sender repeats takes the place of the first, so there are no more than the senders hold.
     fn keep_early_report(&mut self, early: EarlyReport) {
-        self.early_reports.retain(|other| other.report.delivery != early.report.delivery);
+        self.early_reports
+            .retain(|other| other.report.delivery != early.report.delivery);
         self.early_reports.push(early);
     }
 
@@ -146,20 +158,49 @@ impl Intake {
             return;
         }
         let is_read = |early: &EarlyReport| {
-            let id = early.report.delivery.as_ref().and_then(|delivery| MessageId::try_from(&delivery.message_id[..]).ok());
+            let id = early
+                .report
+                .delivery
+                .as_ref()
+                .and_then(|delivery| MessageId::try_from(&delivery.message_id[..]).ok());
             self.recovery.is_none() || id.is_none_or(|id| self.live.find(&id).is_some())
         };
-        let (read, unread) = std::mem::take(&mut self.early_reports).into_iter().partition(is_read);
+        let (read, unread) = std::mem::take(&mut self.early_reports)
+            .into_iter()
+            .partition(is_read);
         self.early_reports = unread;
-        for EarlyReport { session, report, judged, lane, sender_id } in read {
-            self.report(now_ms, session, &report, judged, (&lane.0, &lane.1), &sender_id, policies);
+        for early in read {
+            let via = Via {
+                sender_id: &early.sender_id,
+                source: &early.source,
+                site: &early.site,
+            };
+            self.report(
+                now_ms,
+                early.session,
+                &early.report,
+                early.judged,
+                via,
+                policies,
+            );
         }
     }
 
     /// A ready delivery can't be sent for a reason of ours (no answer of the DNS): deferred like after an attempt.
-    pub fn defer(&mut self, now_ms: u64, key: Key, reply: &Reply, class: Class, policies: &dyn Policies) {
-        let Some(slot) = self.live.resolve(key) else { return };
-        let Some(delivery) = self.live.deliveries.get(slot) else { return };
+    pub fn defer(
+        &mut self,
+        now_ms: u64,
+        key: Key,
+        reply: &Reply,
+        class: Class,
+        policies: &dyn Policies,
+    ) {
+        let Some(slot) = self.live.resolve(key) else {
+            return;
+        };
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
         if delivery.state != State::Ready {
             return;
         }
@@ -339,7 +380,10 @@ impl Intake {
             return;
         }
         let held: Vec<u16> = ordinals(true).collect();
-        if let Some(slot) = held.first().and_then(|first| self.live.delivery_with(message_slot, *first)) {
+        if let Some(slot) = held
+            .first()
+            .and_then(|first| self.live.delivery_with(message_slot, *first))
+        {
             self.live.part(slot, &held);
         }
     }

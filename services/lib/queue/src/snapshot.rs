@@ -63,7 +63,9 @@ impl Intake {
     /// much more of it needless.
     pub fn save_space(&mut self) {
         if self.recoverable_from > 1 {
-            self.effects.push(Effect::TrimJournal { below: self.recoverable_from });
+            self.effects.push(Effect::TrimJournal {
+                below: self.recoverable_from,
+            });
         }
         if self.entries_since_snapshot >= (self.live.messages.len() as u64 / 4).max(32) {
             self.begin_snapshot();
@@ -132,8 +134,19 @@ impl Intake {
             }
             next += 1;
         }
-        let strings = table.names.iter().map(|name| self.live.strings.get(*name).to_owned()).collect();
-        (SnapshotPart { snapshot_id, strings, messages }, next)
+        let strings = table
+            .names
+            .iter()
+            .map(|name| self.live.strings.get(*name).to_owned())
+            .collect();
+        (
+            SnapshotPart {
+                snapshot_id,
+                strings,
+                messages,
+            },
+            next,
+        )
     }
 
     fn live_message(&self, slot: u32, table: &mut Table) -> Option<LiveMessage> {
@@ -157,7 +170,12 @@ impl Intake {
                 .collect(),
             dsn_owed: owed.into_iter().flatten().copied().map(u32::from).collect(),
             size: message.size,
-            upload_id: self.live.uploads.get(&slot).map(|id| id.to_string()).unwrap_or_default(),
+            upload_id: self
+                .live
+                .uploads
+                .get(&slot)
+                .map(|id| id.to_string())
+                .unwrap_or_default(),
         })
     }
 

@@ -61,7 +61,9 @@ impl Intake {
             }
             self.trim.gaps.remove(&first);
         }
-        let head = self.head().min(self.trim.gaps.keys().next().copied().unwrap_or(u64::MAX));
+        let head = self
+            .head()
+            .min(self.trim.gaps.keys().next().copied().unwrap_or(u64::MAX));
         let moved = head.saturating_sub(self.trim.purged_below.max(1));
         if moved >= 128 || (moved > 0 && now_ms >= self.trim.last_ms + 5_000) {
             self.trim.purged_below = head;
@@ -85,7 +87,10 @@ impl Intake {
 
     /// First sequence that must be kept: the first block with something that lives, or the first unread one.
     fn head(&self) -> u64 {
-        self.live.first_needed().unwrap_or(u64::MAX).min(self.cursor + 1)
+        self.live
+            .first_needed()
+            .unwrap_or(u64::MAX)
+            .min(self.cursor + 1)
     }
 
     /// What should be copied forward now, if anything. `urgent` is set when the spool is short of space. At most one

@@ -50,7 +50,11 @@ fn stage_of(stage: Stage) -> classify::Stage {
 
 fn parse_enhanced(text: &str) -> Option<(u8, u16, u16)> {
     let mut parts = text.split('.');
-    let code = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    let code = (
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+        parts.next()?.parse().ok()?,
+    );
     parts.next().is_none().then_some(code)
 }
 
@@ -60,18 +64,40 @@ mod tests {
     use proto::journal::Reply;
 
     fn verdict(stage: Stage, code: u32, enhanced: &str, dot_sent: bool) -> Verdict {
-        let reply = Reply { stage: stage.into(), code, enhanced: enhanced.into(), text: String::new() };
-        judge(RecipientReport { ordinal: 0, address: String::new(), reply: Some(reply) }, dot_sent).verdict
+        let reply = Reply {
+            stage: stage.into(),
+            code,
+            enhanced: enhanced.into(),
+            text: String::new(),
+        };
+        judge(
+            RecipientReport {
+                ordinal: 0,
+                address: String::new(),
+                reply: Some(reply),
+            },
+            dot_sent,
+        )
+        .verdict
     }
 
     #[test]
     fn judges_by_stage() {
-        assert_eq!(verdict(Stage::FinalDot, 250, "2.0.0", true), Verdict::Delivered);
+        assert_eq!(
+            verdict(Stage::FinalDot, 250, "2.0.0", true),
+            Verdict::Delivered
+        );
         assert_eq!(verdict(Stage::FinalDot, 0, "", true), Verdict::InDoubt);
         assert_eq!(verdict(Stage::Prepare, 0, "", false), Verdict::Returned);
         assert_eq!(verdict(Stage::Banner, 554, "", false), Verdict::Transient);
-        assert_eq!(verdict(Stage::Rcpt, 550, "5.1.1", false), Verdict::Permanent);
-        assert_eq!(verdict(Stage::Rcpt, 451, "4.7.1", false), Verdict::Transient);
+        assert_eq!(
+            verdict(Stage::Rcpt, 550, "5.1.1", false),
+            Verdict::Permanent
+        );
+        assert_eq!(
+            verdict(Stage::Rcpt, 451, "4.7.1", false),
+            Verdict::Transient
+        );
     }
 
     #[test]

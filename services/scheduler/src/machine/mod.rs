@@ -24,8 +24,8 @@ use proto::spool::BlockIndex;
 use queue::{Effect, Intake, Key, SessionId};
 
 pub use outputs::{Counts, Output};
-pub(crate) use placing::lane_hash;
 use placing::LaneInfo;
+pub(crate) use placing::lane_hash;
 use policies::ByConfig;
 use sessions::Session;
 
@@ -184,10 +184,21 @@ impl Machine {
     pub fn step(&mut self, now_ms: u64, input: Input) {
         match input {
             Input::Config(config) => self.configure(now_ms, config),
-            Input::Owned { intake, lease_until_ms } => self.own(now_ms, intake, lease_until_ms),
-            Input::Renewed { partition, lease_until_ms } => self.renewed(now_ms, partition, lease_until_ms),
+            Input::Owned {
+                intake,
+                lease_until_ms,
+            } => self.own(now_ms, intake, lease_until_ms),
+            Input::Renewed {
+                partition,
+                lease_until_ms,
+            } => self.renewed(now_ms, partition, lease_until_ms),
             Input::Drop(partition) => self.drop_partition(partition, "its lease ended"),
-            Input::Block { partition, first, sequence, index } => self.block(now_ms, partition, (first, sequence), index),
+            Input::Block {
+                partition,
+                first,
+                sequence,
+                index,
+            } => self.block(now_ms, partition, (first, sequence), index),
             Input::CaughtUp(partition) => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     owned.intake.caught_up();
@@ -209,7 +220,11 @@ impl Machine {
                 }
             }
             Input::Grant(lane, news) => self.lanes.grant(now_ms, lane, news),
-            Input::Copied { partition, epoch, copy } => {
+            Input::Copied {
+                partition,
+                epoch,
+                copy,
+            } => {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     match copy {
                         Some((sequence, ids)) => owned.intake.copied(epoch, sequence, &ids),
@@ -234,7 +249,10 @@ impl Machine {
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
             owned.intake.tick(now_ms, DUE_PER_RUN, &policies);
-            if let Some(copy) = owned.intake.wants_copy(now_ms, now_ms < owned.short_until_ms) {
+            if let Some(copy) = owned
+                .intake
+                .wants_copy(now_ms, now_ms < owned.short_until_ms)
+            {
                 self.outputs.push(Output::Copy(*partition, copy));
             }
             if let Some(lost) = owned.intake.lost() {
@@ -248,7 +266,9 @@ impl Machine {
         }
         self.collect_effects(now_ms);
         for _ in 0..DECISIONS_PER_RUN {
-            let Some(decision) = self.lanes.next(now_ms) else { return false };
+            let Some(decision) = self.lanes.next(now_ms) else {
+                return false;
+            };
             self.carry_out(now_ms, decision);
         }
         true
@@ -263,22 +283,41 @@ impl Machine {
 
     /// Whether everything that is logged is stored.
     pub fn is_settled(&self) -> bool {
-        self.partitions.values().all(|owned| owned.intake.is_settled())
+        self.partitions
+            .values()
+            .all(|owned| owned.intake.is_settled())
     }
 
     /// When [`Machine::run`] has something to do next; `now_ms` when it has at once.
     pub fn next_wake(&self) -> Option<u64> {
-        let intakes = self.partitions.values().filter_map(|owned| owned.intake.next_wake());
+        let intakes = self
+            .partitions
+            .values()
+            .filter_map(|owned| owned.intake.next_wake());
         intakes.chain(self.lanes.next_wake()).min()
     }
 
     fn carry_out(&mut self, now_ms: u64, decision: Decision<Item>) {
         match decision {
-            Decision::Assign { lane, slot, sender, item } => self.assign(now_ms, lane, slot, sender, item),
+            Decision::Assign {
+                lane,
+                slot,
+                sender,
+                item,
+            } => self.assign(now_ms, lane, slot, sender, item),
             Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
-            Decision::AskGrant { lane, want, used, outside } => {
-                let Some(limit) = self.lanes.rate_limit(lane) else { return };
-                let Some((source, site)) = self.lanes.names(lane) else { return };
+            Decision::AskGrant {
+                lane,
+                want,
+                used,
+                outside,
+            } => {
+                let Some(limit) = self.lanes.rate_limit(lane) else {
+                    return;
+                };
+                let Some((source, site)) = self.lanes.names(lane) else {
+                    return;
+                };
                 self.outputs.push(Output::AskGrant {
                     lane,
                     key: format!("{source}|{site}"),
@@ -318,7 +357,9 @@ impl Machine {
     }
 
     fn renewed(&mut self, now_ms: u64, partition: PartitionId, lease_until_ms: u64) {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&partition) else {
+            return;
+        };
         owned.lease_until_ms = lease_until_ms;
         if owned.draining {
             return;
@@ -332,7 +373,8 @@ impl Machine {
         if !self.forget_partition(partition) {
             return;
         }
-        self.outputs.push(Output::Dropped(partition, reason.to_owned()));
+        self.outputs
+            .push(Output::Dropped(partition, reason.to_owned()));
         self.reshape_lanes();
         self.announce_owned();
     }
@@ -349,18 +391,30 @@ impl Machine {
         true
     }
 
-    fn block(&mut self, now_ms: u64, partition: PartitionId, (first, sequence): (u64, u64), index: Result<BlockIndex, String>) {
-        let Some(owned) = self.partitions.get_mut(&partition) else { return };
+    fn block(
+        &mut self,
+        now_ms: u64,
+        partition: PartitionId,
+        (first, sequence): (u64, u64),
+        index: Result<BlockIndex, String>,
+    ) {
+        let Some(owned) = self.partitions.get_mut(&partition) else {
+            return;
+        };
         match index {
             Ok(index) => {
                 if let Err(error) = owned.intake.block(now_ms, first, sequence, index) {
-                    self.outputs.push(Output::Alarm(partition, error.to_string()));
+                    self.outputs
+                        .push(Output::Alarm(partition, error.to_string()));
                     self.drop_partition(partition, "a block is of an unknown format");
                 }
             }
             Err(reason) => {
                 owned.intake.damaged_block(sequence, &reason);
-                self.outputs.push(Output::Alarm(partition, format!("block {sequence} is quarantined: {reason}")));
+                self.outputs.push(Output::Alarm(
+                    partition,
+                    format!("block {sequence} is quarantined: {reason}"),
+                ));
             }
         }
     }
@@ -380,16 +434,29 @@ impl Machine {
         match effect {
             Effect::Journal(effect) => self.outputs.push(Output::Journal(partition, effect)),
             Effect::Ready(key) => {
-                let Some(owned) = self.partitions.get(&partition) else { return };
+                let Some(owned) = self.partitions.get(&partition) else {
+                    return;
+                };
                 let epoch = owned.intake.epoch();
-                self.place(now_ms, Item { partition, epoch, key });
+                self.place(
+                    now_ms,
+                    Item {
+                        partition,
+                        epoch,
+                        key,
+                    },
+                );
             }
             Effect::Permit(session, delivery) => self.permit(session, delivery),
             Effect::ReportStored(session, delivery) => self.report_stored(session, delivery),
             Effect::Refused(session, delivery, reason) => self.refuse(session, delivery, reason),
             Effect::TrimSpool { below } => self.outputs.push(Output::TrimSpool(partition, below)),
-            Effect::TrimJournal { below } => self.outputs.push(Output::TrimJournal(partition, below)),
-            Effect::DeleteUpload(upload_id) => self.outputs.push(Output::DeleteUpload(partition, upload_id)),
+            Effect::TrimJournal { below } => {
+                self.outputs.push(Output::TrimJournal(partition, below))
+            }
+            Effect::DeleteUpload(upload_id) => self
+                .outputs
+                .push(Output::DeleteUpload(partition, upload_id)),
             Effect::Counted(counted) => self.counts.add(counted),
         }
     }

@@ -73,18 +73,27 @@ impl Counts {
     pub(super) fn add(&mut self, counted: Counted) {
         match counted {
             Counted::Recipient(disposition) => {
-                if let Some(count) = usize::try_from(i32::from(disposition)).ok().and_then(|n| self.dispositions.get_mut(n)) {
+                if let Some(count) = usize::try_from(i32::from(disposition))
+                    .ok()
+                    .and_then(|n| self.dispositions.get_mut(n))
+                {
                     *count += 1;
                 }
             }
             Counted::Quarantined => self.quarantined += 1,
-            Counted::QueueTime(ms) if self.queue_times.len() < QUEUE_TIMES => self.queue_times.push(ms),
+            Counted::QueueTime(ms) if self.queue_times.len() < QUEUE_TIMES => {
+                self.queue_times.push(ms)
+            }
             Counted::QueueTime(_) => {}
         }
     }
 
     /// Recipients with a disposition.
     pub fn with(&self, disposition: Disposition) -> u64 {
-        usize::try_from(i32::from(disposition)).ok().and_then(|n| self.dispositions.get(n)).copied().unwrap_or(0)
+        usize::try_from(i32::from(disposition))
+            .ok()
+            .and_then(|n| self.dispositions.get(n))
+            .copied()
+            .unwrap_or(0)
     }
 }

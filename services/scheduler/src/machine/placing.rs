@@ -29,7 +29,10 @@ pub(super) struct LaneInfo {
 
 impl LaneInfo {
     pub(super) fn source(&self) -> &EgressSource {
-        self.pool.sources.get(self.position).expect("the position is one of the pool's")
+        self.pool
+            .sources
+            .get(self.position)
+            .expect("the position is one of the pool's")
     }
 
     fn shape(&mut self, config: &Snapshot) {
@@ -49,10 +52,24 @@ impl LaneInfo {
         Lane {
             id: id.0,
             source: self.source().name.clone(),
-            source_address: self.source().address.map(|address| address.to_string()).unwrap_or_default(),
-            ehlo: self.source().ehlo.as_ref().map(ToString::to_string).unwrap_or_default(),
+            source_address: self
+                .source()
+                .address
+                .map(|address| address.to_string())
+                .unwrap_or_default(),
+            ehlo: self
+                .source()
+                .ehlo
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             site: self.site.to_string(),
-            smart_host: self.route.smart_host.as_ref().map(ToString::to_string).unwrap_or_default(),
+            smart_host: self
+                .route
+                .smart_host
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             port: self.route.port.into(),
             allow_private: self.route.allow_private,
             messages_per_connection: self.shaping.messages_per_connection,
@@ -71,11 +88,15 @@ impl LaneInfo {
 impl Machine {
     /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
     pub(super) fn place(&mut self, now_ms: u64, item: Item) {
-        let Some(owned) = self.partitions.get_mut(&item.partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&item.partition) else {
+            return;
+        };
         if owned.intake.epoch() != item.epoch {
             return;
         }
-        let Some(to) = owned.intake.route_of(item.key) else { return };
+        let Some(to) = owned.intake.route_of(item.key) else {
+            return;
+        };
         let affinity = u64::from(item.partition.0) << 48 ^ to.sequence;
         let config = self.config.clone();
         let Some(route) = config.route(to.tenant, to.stream, to.domain) else {
@@ -87,7 +108,7 @@ impl Machine {
             None => self.sites.site_of(now_ms, to.domain, || item),
         };
         match site {
-            SiteOf::Known(site) => self.into_lane(now_ms, item, route, &site, affinity),
+            SiteOf::Known(site) => self.enqueue(now_ms, item, route, &site, affinity),
             SiteOf::Unknown { ask: true } => {
                 let domain = to.domain.into();
                 self.outputs.push(Output::Resolve(domain));
@@ -105,7 +126,9 @@ impl Machine {
     }
 
     fn without_site(&mut self, now_ms: u64, item: Item, news: SiteNews) {
-        let Some(owned) = self.partitions.get_mut(&item.partition) else { return };
+        let Some(owned) = self.partitions.get_mut(&item.partition) else {
+            return;
+        };
         let reply = |enhanced: &str, text: String| Reply {
             stage: Stage::Dns.into(),
             code: 0,
@@ -116,36 +139,70 @@ impl Machine {
             SiteNews::Site(_) => {}
             SiteNews::Temporary(text) => {
                 let policies = ByConfig(self.config.clone());
-                owned.intake.defer(now_ms, item.key, &reply("4.4.3", text), Class::Dns, &policies);
+                owned.intake.defer(
+                    now_ms,
+                    item.key,
+                    &reply("4.4.3", text),
+                    Class::Dns,
+                    &policies,
+                );
             }
             SiteNews::Permanent(enhanced, text) => {
-                owned.intake.conclude(now_ms, item.key, Disposition::Bounced, reply(enhanced, text));
+                owned.intake.conclude(
+                    now_ms,
+                    item.key,
+                    Disposition::Bounced,
+                    reply(enhanced, text),
+                );
             }
         }
     }
 
-    fn into_lane(&mut self, now_ms: u64, item: Item, route: &Arc<Route>, site: &Arc<str>, affinity: u64) {
+    fn enqueue(
+        &mut self,
+        now_ms: u64,
+        item: Item,
+        route: &Arc<Route>,
+        site: &Arc<str>,
+        affinity: u64,
+    ) {
         let Some(pool) = self.config.pool(&route.pool).cloned() else {
             self.unroutable(now_ms, item);
             return;
         };
         let weights = || pool.sources.iter().map(|source| source.weight);
-        let rotation = self.rotations.entry_ref(route.pool.as_str()).or_insert_with(|| Rotation::new(weights()));
-        let Some(lane) = rotation.next(|_| true).and_then(|position| self.lane_of(route, &pool, position, site)) else {
+        let rotation = self
+            .rotations
+            .entry_ref(route.pool.as_str())
+            .or_insert_with(|| Rotation::new(weights()));
+        let Some(lane) = rotation
+            .next(|_| true)
+            .and_then(|position| self.lane_of(route, &pool, position, site))
+        else {
             self.unroutable(now_ms, item);
             return;
         };
         self.lanes.push(lane, item, affinity);
     }
 
-    fn lane_of(&mut self, route: &Arc<Route>, pool: &Arc<EgressPool>, position: usize, site: &Arc<str>) -> Option<LaneId> {
+    fn lane_of(
+        &mut self,
+        route: &Arc<Route>,
+        pool: &Arc<EgressPool>,
+        position: usize,
+        site: &Arc<str>,
+    ) -> Option<LaneId> {
         let source = pool.sources.get(position)?;
         // Lanes that differ in how a site is reached are different lanes; the usual way has no suffix.
         let key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
             (None, 25, false) => (&**site).into(),
             (host, port, allow_private) => {
                 let host = if host.is_some() { "@" } else { "" };
-                format!("{host}{site}:{port}{}", if allow_private { "!" } else { "" }).into()
+                format!(
+                    "{host}{site}:{port}{}",
+                    if allow_private { "!" } else { "" }
+                )
+                .into()
             }
         };
         if let Some(lane) = self.lanes.find(&source.name, &key) {
@@ -160,10 +217,21 @@ impl Machine {
             version: 0,
         };
         info.shape(&self.config);
-        let limits = limits_of(&info.shaping, self.shares(), lane_hash(&format!("{}|{key}", source.name)));
-        let key = if *key == **site { site.clone() } else { key.into() };
+        let limits = limits_of(
+            &info.shaping,
+            self.shares(),
+            lane_hash(&format!("{}|{key}", source.name)),
+        );
+        let key = if *key == **site {
+            site.clone()
+        } else {
+            key.into()
+        };
         self.lane_infos.push(info);
-        Some(self.lanes.lane(&source.name.as_str().into(), &key, || limits))
+        Some(
+            self.lanes
+                .lane(&source.name.as_str().into(), &key, || limits),
+        )
     }
 
     /// After a change of the configuration or of the owned partitions.
@@ -171,28 +239,42 @@ impl Machine {
         let mut shapings = hashbrown::HashMap::new();
         for info in &mut self.lane_infos {
             info.shape(&self.config);
-            let Some(pool) = self.config.pool(&info.route.pool) else { continue };
-            let present = pool.sources.iter().position(|source| source.name == info.source().name);
+            let Some(pool) = self.config.pool(&info.route.pool) else {
+                continue;
+            };
+            let present = pool
+                .sources
+                .iter()
+                .position(|source| source.name == info.source().name);
             if let Some(position) = present {
                 (info.pool, info.position) = (pool.clone(), position);
             }
         }
         for (number, info) in (0_u32..).zip(&self.lane_infos) {
             if let Some((source, key)) = self.lanes.names(LaneId(number)) {
-                shapings.insert((source.clone(), key.clone()), info.shaping.clone());
+                shapings.insert((source.clone(), key.clone()), info.shaping);
             }
         }
         let shares = self.shares();
         self.lanes.set_limits(|source, key| {
-            let shaping = shapings.get(&(source.into(), key.into())).cloned().unwrap_or_default();
+            let shaping = shapings
+                .get(&(source.into(), key.into()))
+                .cloned()
+                .unwrap_or_default();
             limits_of(&shaping, shares, lane_hash(&format!("{source}|{key}")))
         });
     }
 
     /// Which partitions are ours, for the shares of limits that are not leased yet.
     fn shares(&self) -> Shares {
-        let owned = self.partitions.keys().fold(0_u64, |bits, partition| bits | 1 << (partition.0 % 64));
-        Shares { partitions: self.partition_count, owned }
+        let owned = self
+            .partitions
+            .keys()
+            .fold(0_u64, |bits, partition| bits | 1 << (partition.0 % 64));
+        Shares {
+            partitions: self.partition_count,
+            owned,
+        }
     }
 }
 
@@ -205,8 +287,11 @@ struct Shares {
 /// Connections are shared by partition: each has limit / P, the remainder is with the partition that the lane's hash
 /// names. With all partitions at one scheduler that is the whole limit.
 fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
-    let owned: Vec<u32> = (0..shares.partitions.min(64)).filter(|partition| shares.owned >> partition & 1 == 1).collect();
-    let connections = limits::safe_share(shaping.connections.into(), shares.partitions, &owned, hash);
+    let owned: Vec<u32> = (0..shares.partitions.min(64))
+        .filter(|partition| shares.owned >> partition & 1 == 1)
+        .collect();
+    let connections =
+        limits::safe_share(shaping.connections.into(), shares.partitions, &owned, hash);
     LaneLimits {
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
         rate: shaping.rate.as_ref().map(|rate| RateLimit {

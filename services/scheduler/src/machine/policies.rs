@@ -18,17 +18,22 @@ pub(super) struct ByConfig(pub(super) Arc<Snapshot>);
 
 impl Policies for ByConfig {
     fn retry(&self, tenant: &str, stream: &str, domain: &str) -> Retry {
-        self.0.route(tenant, stream, domain).map_or(WITHOUT_ROUTE, |route| Retry {
-            initial_ms: route.retry.initial.as_millis(),
-            factor_percent: route.retry.factor.saturating_mul(100),
-            max_ms: route.retry.max.as_millis(),
-            jitter_percent: route.retry.jitter_percent,
-            max_age_ms: route.max_age.as_millis(),
-        })
+        self.0
+            .route(tenant, stream, domain)
+            .map_or(WITHOUT_ROUTE, |route| Retry {
+                initial_ms: route.retry.initial.as_millis(),
+                factor_percent: route.retry.factor.saturating_mul(100),
+                max_ms: route.retry.max.as_millis(),
+                jitter_percent: route.retry.jitter_percent,
+                max_age_ms: route.max_age.as_millis(),
+            })
     }
 
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt {
-        let stream = self.0.tenant(tenant).and_then(|tenant| tenant.stream(stream));
+        let stream = self
+            .0
+            .tenant(tenant)
+            .and_then(|tenant| tenant.stream(stream));
         match stream.map(|stream| stream.in_doubt) {
             Some(config::InDoubt::Hold) => InDoubt::Hold,
             Some(config::InDoubt::GiveUp) => InDoubt::GiveUp,

@@ -6,12 +6,13 @@ use mail::{PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
 use proto::dispatch::{
-    Assignment, Begin, CloseSlot, DeliveryRef, Hello, Owns, PartitionEpoch, Permit, Refused, Report, ReportStored,
-    ReturnReason, Returned, SchedulerItem, SenderItem, Welcome,
+    Assignment, Begin, CloseSlot, DeliveryRef, Hello, Owns, PartitionEpoch, Permit, Refused,
+    Report, ReportStored, ReturnReason, Returned, SchedulerItem, SenderItem, Welcome,
 };
-use queue::SessionId;
+use queue::{SessionId, Via};
 
 use super::judge::judge;
+use super::placing::LaneInfo;
 use super::policies::ByConfig;
 use super::{Item, LEASE_MARGIN_MS, Machine, Output};
 
@@ -43,7 +44,12 @@ struct Held {
 impl Session {
     /// The partition is not ours any more. What the sender holds of it will be reported to the next owner, so slots
     /// and credit are freed now.
-    pub(super) fn forget_partition(&mut self, session: SessionId, partition: PartitionId, lanes: &mut Lanes<Item>) {
+    pub(super) fn forget_partition(
+        &mut self,
+        session: SessionId,
+        partition: PartitionId,
+        lanes: &mut Lanes<Item>,
+    ) {
         self.held.retain(|(of, _, _), held| {
             let keep = *of != partition.0;
             if !keep {
@@ -51,6 +57,14 @@ impl Session {
             }
             keep
         });
+    }
+}
+
+fn via<'a>(session: &'a Session, lane: Option<&'a LaneInfo>) -> Via<'a> {
+    Via {
+        sender_id: &session.sender_id,
+        source: lane.map_or("", |lane| lane.source().name.as_str()),
+        site: lane.map_or("", |lane| &*lane.site),
     }
 }
 
@@ -66,7 +80,11 @@ impl Machine {
             Some(FromSender::Report(report)) => self.report(now_ms, session, report),
             Some(FromSender::Returned(returned)) => self.returned(now_ms, session, returned),
             Some(FromSender::SlotClosed(closed)) => {
-                self.lanes.slot_closed(LaneId(closed.lane), SlotId(closed.slot), SenderId(session.0));
+                self.lanes.slot_closed(
+                    LaneId(closed.lane),
+                    SlotId(closed.slot),
+                    SenderId(session.0),
+                );
             }
             Some(FromSender::Draining(_)) => self.lanes.sender_drains(SenderId(session.0)),
             None => {}
@@ -74,19 +92,24 @@ impl Machine {
     }
 
     fn hello(&mut self, session: SessionId, hello: Hello) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
         if std::mem::replace(&mut state.welcomed, true) {
             return;
         }
         state.sender_id = hello.sender_id;
-        let welcome = Welcome { scheduler_id: self.scheduler_id.clone() };
+        let welcome = Welcome {
+            scheduler_id: self.scheduler_id.clone(),
+        };
         self.send(session, ToSender::Welcome(welcome));
         self.send(session, ToSender::Owns(self.owns()));
         for owned in self.partitions.values_mut() {
             owned.intake.session_inventory(session, &hello.inventory);
         }
         let sources = hello.sources.iter().map(|source| source.as_str().into());
-        self.lanes.sender_up(SenderId(session.0), hello.credit, sources);
+        self.lanes
+            .sender_up(SenderId(session.0), hello.credit, sources);
     }
 
     pub(super) fn detached(&mut self, now_ms: u64, session: SessionId) {
@@ -98,40 +121,71 @@ impl Machine {
     }
 
     fn begin(&mut self, now_ms: u64, session: SessionId, begin: Begin) {
-        let Some(delivery) = begin.delivery else { return };
+        let Some(delivery) = begin.delivery else {
+            return;
+        };
         let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
             self.refuse(session, delivery, "the partition is not owned here");
             return;
         };
-        let Some(state) = self.sessions.get(&session) else { return };
+        let Some(state) = self.sessions.get(&session) else {
+            return;
+        };
         let lane = state.held.get(&key_of(&delivery)).map(|held| held.lane);
         let info = lane.and_then(|lane| self.lane_infos.get(lane.0 as usize));
-        let (source, site) = info.map_or(("", ""), |info| (info.source().name.as_str(), &*info.site));
-        owned.intake.begin(now_ms, session, &state.sender_id, source, site, &delivery);
+        owned
+            .intake
+            .begin(now_ms, session, via(state, info), &delivery);
     }
 
     fn report(&mut self, now_ms: u64, session: SessionId, mut report: Report) {
-        let Some(delivery) = report.delivery.clone() else { return };
+        let Some(delivery) = report.delivery.clone() else {
+            return;
+        };
         let held = self.release(session, &delivery);
-        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else { return };
-        let Some(state) = self.sessions.get(&session) else { return };
+        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
+            return;
+        };
+        let Some(state) = self.sessions.get(&session) else {
+            return;
+        };
         let info = held.and_then(|held| self.lane_infos.get(held.lane.0 as usize));
-        let lane = info.map_or(("", ""), |info| (info.source().name.as_str(), &*info.site));
         let dot_sent = report.dot_sent;
-        let judged = std::mem::take(&mut report.recipients).into_iter().map(|recipient| judge(recipient, dot_sent));
+        let judged = std::mem::take(&mut report.recipients)
+            .into_iter()
+            .map(|recipient| judge(recipient, dot_sent));
         let policies = ByConfig(self.config.clone());
-        owned.intake.report(now_ms, session, &report, judged.collect(), lane, &state.sender_id, &policies);
+        owned.intake.report(
+            now_ms,
+            session,
+            &report,
+            judged.collect(),
+            via(state, info),
+            &policies,
+        );
     }
 
     fn returned(&mut self, now_ms: u64, session: SessionId, returned: Returned) {
-        let Some(delivery) = &returned.delivery else { return };
+        let Some(delivery) = &returned.delivery else {
+            return;
+        };
         self.counts.returned += 1;
-        let Some(held) = self.release(session, delivery) else { return };
-        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else { return };
+        let Some(held) = self.release(session, delivery) else {
+            return;
+        };
+        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
+            return;
+        };
         match returned.reason() {
             ReturnReason::NotFound | ReturnReason::Damaged => {
-                let detail = if returned.detail.is_empty() { returned.reason().as_str_name().to_owned() } else { returned.detail };
-                owned.intake.unreadable(now_ms, session, delivery, held.place, &detail);
+                let detail = if returned.detail.is_empty() {
+                    returned.reason().as_str_name().to_owned()
+                } else {
+                    returned.detail
+                };
+                owned
+                    .intake
+                    .unreadable(now_ms, session, delivery, held.place, &detail);
             }
             ReturnReason::SiteChanged => {
                 self.sites.forget(&held.domain);
@@ -156,33 +210,59 @@ impl Machine {
 
     /// An assignment is over: its slot is idle and its credit back.
     fn release(&mut self, session: SessionId, delivery: &DeliveryRef) -> Option<Held> {
-        let held = self.sessions.get_mut(&session)?.held.remove(&key_of(delivery))?;
-        self.lanes.released(held.lane, held.slot, SenderId(session.0));
+        let held = self
+            .sessions
+            .get_mut(&session)?
+            .held
+            .remove(&key_of(delivery))?;
+        self.lanes
+            .released(held.lane, held.slot, SenderId(session.0));
         Some(held)
     }
 
     pub(super) fn permit(&mut self, session: SessionId, delivery: DeliveryRef) {
-        let permit = Permit { delivery: Some(delivery), valid_ms: PERMIT_MS };
+        let permit = Permit {
+            delivery: Some(delivery),
+            valid_ms: PERMIT_MS,
+        };
         self.send(session, ToSender::Permit(permit));
     }
 
     pub(super) fn report_stored(&mut self, session: SessionId, delivery: DeliveryRef) {
-        self.send(session, ToSender::ReportStored(ReportStored { delivery: Some(delivery) }));
+        self.send(
+            session,
+            ToSender::ReportStored(ReportStored {
+                delivery: Some(delivery),
+            }),
+        );
     }
 
     pub(super) fn refuse(&mut self, session: SessionId, delivery: DeliveryRef, reason: &str) {
         self.counts.refused += 1;
         self.release(session, &delivery);
-        let refused = Refused { delivery: Some(delivery), reason: reason.to_owned() };
+        let refused = Refused {
+            delivery: Some(delivery),
+            reason: reason.to_owned(),
+        };
         self.send(session, ToSender::Refused(refused));
     }
 
     pub(super) fn close_slot(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
-        let close = CloseSlot { lane: lane.0, slot: slot.0 };
+        let close = CloseSlot {
+            lane: lane.0,
+            slot: slot.0,
+        };
         self.send(SessionId(sender.0), ToSender::CloseSlot(close));
     }
 
-    pub(super) fn assign(&mut self, now_ms: u64, lane: LaneId, slot: SlotId, sender: SenderId, item: Item) {
+    pub(super) fn assign(
+        &mut self,
+        now_ms: u64,
+        lane: LaneId,
+        slot: SlotId,
+        sender: SenderId,
+        item: Item,
+    ) {
         let session = SessionId(sender.0);
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
             self.lanes.unassign(lane, slot, sender);
@@ -193,13 +273,19 @@ impl Machine {
             return;
         }
         // What is parked goes on with the next renewal.
-        if owned.draining || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms || owned.intake.is_clogged() {
+        if owned.draining
+            || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms
+            || owned.intake.is_clogged()
+        {
             owned.parked.push(item);
             self.lanes.unassign(lane, slot, sender);
             return;
         }
         // It may have waited in its lane for long.
-        if owned.intake.expire(now_ms, item.key, &ByConfig(self.config.clone())) {
+        if owned
+            .intake
+            .expire(now_ms, item.key, &ByConfig(self.config.clone()))
+        {
             self.lanes.unassign(lane, slot, sender);
             return;
         }
@@ -208,15 +294,23 @@ impl Machine {
             return;
         };
         self.counts.assigned += 1;
-        let Some(info) = self.lane_infos.get(lane.0 as usize) else { return };
-        let Some(state) = self.sessions.get_mut(&session) else { return };
-        let news = (state.lanes.insert(lane, info.version) != Some(info.version)).then(|| info.to_proto(lane));
-        state.held.insert(key_of(&assigned.delivery), Held {
-            lane,
-            slot,
-            place: assigned.place,
-            domain: assigned.domain.clone(),
-        });
+        let Some(info) = self.lane_infos.get(lane.0 as usize) else {
+            return;
+        };
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let news = (state.lanes.insert(lane, info.version) != Some(info.version))
+            .then(|| info.to_proto(lane));
+        state.held.insert(
+            key_of(&assigned.delivery),
+            Held {
+                lane,
+                slot,
+                place: assigned.place,
+                domain: assigned.domain.clone(),
+            },
+        );
         let assignment = Assignment {
             delivery: Some(assigned.delivery),
             lane: lane.0,
@@ -233,21 +327,34 @@ impl Machine {
 
     /// Tells every sender what is owned here.
     pub(super) fn announce_owned(&mut self) {
-        let sessions: HashSet<SessionId> = self.sessions.iter().filter(|(_, s)| s.welcomed).map(|(id, _)| *id).collect();
+        let sessions: HashSet<SessionId> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.welcomed)
+            .map(|(id, _)| *id)
+            .collect();
         for session in sessions {
             self.send(session, ToSender::Owns(self.owns()));
         }
     }
 
     fn owns(&self) -> Owns {
-        let partitions = self.partitions.iter().map(|(partition, owned)| PartitionEpoch {
-            partition: partition.0,
-            epoch: owned.intake.epoch(),
-        });
-        Owns { partitions: partitions.collect() }
+        let partitions = self
+            .partitions
+            .iter()
+            .map(|(partition, owned)| PartitionEpoch {
+                partition: partition.0,
+                epoch: owned.intake.epoch(),
+            });
+        Owns {
+            partitions: partitions.collect(),
+        }
     }
 
     fn send(&mut self, session: SessionId, kind: ToSender) {
-        self.outputs.push(Output::ToSender(session, SchedulerItem { kind: Some(kind) }));
+        self.outputs.push(Output::ToSender(
+            session,
+            SchedulerItem { kind: Some(kind) },
+        ));
     }
 }

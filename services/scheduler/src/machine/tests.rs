@@ -3,7 +3,9 @@
 use journal::{Tail, Writer, WriterEffect};
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
-use proto::dispatch::{Assignment, Begin, DeliveryRef, Hello, Lane, RecipientReport, Report, ReturnReason, Returned};
+use proto::dispatch::{
+    Assignment, Begin, DeliveryRef, Hello, Lane, RecipientReport, Report, ReturnReason, Returned,
+};
 use proto::envelope::{Envelope, Recipient};
 use proto::journal::{Disposition, Reply, Stage};
 use proto::spool::IndexEntry;
@@ -39,7 +41,9 @@ spec: {{ rules: [ {{ match: {{}}, connections: 2 }} ] }}
 }
 
 fn route(spec: &str) -> String {
-    format!("---\napiVersion: staffetta.dev/v1alpha1\nkind: Route\nmetadata: {{ name: default }}\nspec: {{ pool: default, {spec} }}\n")
+    format!(
+        "---\napiVersion: staffetta.dev/v1alpha1\nkind: Route\nmetadata: {{ name: default }}\nspec: {{ pool: default, {spec} }}\n"
+    )
 }
 
 struct Desk {
@@ -53,7 +57,13 @@ struct Desk {
 impl Desk {
     /// A machine that owns the partition, with a sender of this credit.
     fn new(credit: u32) -> Self {
-        let mut desk = Self { machine: Machine::new("scheduler", 1), now_ms: START_MS, last_record: 1, blocks: 0, seen: Vec::new() };
+        let mut desk = Self {
+            machine: Machine::new("scheduler", 1),
+            now_ms: START_MS,
+            last_record: 1,
+            blocks: 0,
+            seen: Vec::new(),
+        };
         desk.step(Input::Config(documents(&route("port: 25"))));
         desk.own();
         desk.attach(SESSION, credit);
@@ -63,21 +73,40 @@ impl Desk {
     fn own(&mut self) {
         let mut writer = Writer::new("scheduler", format!("claim-{}", self.last_record));
         writer.claim();
-        let tail = Tail { sequence: self.last_record, id: String::new(), record: journal::genesis(START_MS) };
+        let tail = Tail {
+            sequence: self.last_record,
+            id: String::new(),
+            record: journal::genesis(START_MS),
+        };
         writer.step(self.now_ms, WriterEvent::Tail(Some(tail)));
         self.last_record += 1;
         writer.step(self.now_ms, WriterEvent::Stored(self.last_record));
-        let settings = Settings { journal_linger_ms: 0, ..Settings::default() };
+        let settings = Settings {
+            journal_linger_ms: 0,
+            ..Settings::default()
+        };
         let mut intake = Intake::new(P0, settings, writer);
-        intake.replay(1, journal::decode(&journal::genesis(START_MS)).unwrap()).unwrap();
+        intake
+            .replay(1, journal::decode(&journal::genesis(START_MS)).unwrap())
+            .unwrap();
         intake.caught_up();
         intake.activate(self.now_ms);
-        self.step(Input::Owned { intake: Box::new(intake), lease_until_ms: self.now_ms + 7_000 });
+        self.step(Input::Owned {
+            intake: Box::new(intake),
+            lease_until_ms: self.now_ms + 7_000,
+        });
     }
 
     fn attach(&mut self, session: SessionId, credit: u32) {
         self.step(Input::Attached(session));
-        self.say(session, FromSender::Hello(Hello { sender_id: "sender".into(), credit, ..Hello::default() }));
+        self.say(
+            session,
+            FromSender::Hello(Hello {
+                sender_id: "sender".into(),
+                credit,
+                ..Hello::default()
+            }),
+        );
     }
 
     fn step(&mut self, input: Input) {
@@ -93,13 +122,18 @@ impl Desk {
             let mut stored = None;
             for output in outputs {
                 match output {
-                    Output::Journal(partition, WriterEffect::Append { .. }) => stored = Some(partition),
+                    Output::Journal(partition, WriterEffect::Append { .. }) => {
+                        stored = Some(partition)
+                    }
                     other => self.seen.push(other),
                 }
             }
             let Some(partition) = stored else { return };
             self.last_record += 1;
-            self.machine.step(self.now_ms, Input::Journal(partition, WriterEvent::Stored(self.last_record)));
+            self.machine.step(
+                self.now_ms,
+                Input::Journal(partition, WriterEvent::Stored(self.last_record)),
+            );
         }
     }
 
@@ -110,7 +144,10 @@ impl Desk {
     }
 
     fn renew(&mut self) {
-        self.step(Input::Renewed { partition: P0, lease_until_ms: self.now_ms + 7_000 });
+        self.step(Input::Renewed {
+            partition: P0,
+            lease_until_ms: self.now_ms + 7_000,
+        });
     }
 
     fn say(&mut self, session: SessionId, kind: FromSender) {
@@ -122,7 +159,10 @@ impl Desk {
         let mut id = [0; 16];
         id[..6].copy_from_slice(&self.now_ms.to_be_bytes()[2..]);
         id[8..].copy_from_slice(&self.blocks.to_be_bytes());
-        let recipient = Recipient { address: format!("user@{domain}"), ..Recipient::default() };
+        let recipient = Recipient {
+            address: format!("user@{domain}"),
+            ..Recipient::default()
+        };
         let envelope = Envelope {
             tenant: "acme".into(),
             stream: "mail".into(),
@@ -130,9 +170,22 @@ impl Desk {
             recipients: vec![recipient],
             ..Envelope::default()
         };
-        let entry = IndexEntry { message_id: id.to_vec().into(), envelope: Some(envelope), ..IndexEntry::default() };
-        let index = BlockIndex { format: 1, entries: vec![entry], ..BlockIndex::default() };
-        self.step(Input::Block { partition: P0, first: self.blocks, sequence: self.blocks, index: Ok(index) });
+        let entry = IndexEntry {
+            message_id: id.to_vec().into(),
+            envelope: Some(envelope),
+            ..IndexEntry::default()
+        };
+        let index = BlockIndex {
+            format: 1,
+            entries: vec![entry],
+            ..BlockIndex::default()
+        };
+        self.step(Input::Block {
+            partition: P0,
+            first: self.blocks,
+            sequence: self.blocks,
+            index: Ok(index),
+        });
     }
 
     fn resolve(&mut self, domain: &str, news: SiteNews) {
@@ -147,7 +200,9 @@ impl Desk {
     }
 
     fn items(&mut self) -> Vec<(SessionId, ToSender)> {
-        let (items, rest) = std::mem::take(&mut self.seen).into_iter().partition(|output| matches!(output, Output::ToSender(..)));
+        let (items, rest) = std::mem::take(&mut self.seen)
+            .into_iter()
+            .partition(|output| matches!(output, Output::ToSender(..)));
         self.seen = rest;
         let item = |output| match output {
             Output::ToSender(session, item) => Some((session, item.kind?)),
@@ -173,19 +228,38 @@ impl Desk {
     }
 
     fn report(&mut self, delivery: &DeliveryRef, stage: Stage, code: u32) {
-        let reply = Reply { stage: stage.into(), code, ..Reply::default() };
-        let recipients = delivery.ordinals.iter().map(|ordinal| RecipientReport { ordinal: *ordinal, address: String::new(), reply: Some(reply.clone()) });
-        let report = Report { delivery: Some(delivery.clone()), recipients: recipients.collect(), ..Report::default() };
+        let reply = Reply {
+            stage: stage.into(),
+            code,
+            ..Reply::default()
+        };
+        let recipients = delivery.ordinals.iter().map(|ordinal| RecipientReport {
+            ordinal: *ordinal,
+            address: String::new(),
+            reply: Some(reply.clone()),
+        });
+        let report = Report {
+            delivery: Some(delivery.clone()),
+            recipients: recipients.collect(),
+            ..Report::default()
+        };
         self.say(SESSION, FromSender::Report(report));
     }
 
     fn give_back(&mut self, delivery: &DeliveryRef, reason: ReturnReason) {
-        let returned = Returned { delivery: Some(delivery.clone()), reason: reason.into(), detail: String::new() };
+        let returned = Returned {
+            delivery: Some(delivery.clone()),
+            reason: reason.into(),
+            detail: String::new(),
+        };
         self.say(SESSION, FromSender::Returned(returned));
     }
 
     fn asked_sites(&mut self) -> usize {
-        self.seen.iter().filter(|output| matches!(output, Output::Resolve(_))).count()
+        self.seen
+            .iter()
+            .filter(|output| matches!(output, Output::Resolve(_)))
+            .count()
     }
 }
 
@@ -221,7 +295,11 @@ fn drops_the_partition_when_the_lease_ends() {
     assert_eq!(desk.machine.intakes().count(), 1);
     desk.pass(1);
     assert_eq!(desk.machine.intakes().count(), 0);
-    assert!(desk.seen.iter().any(|output| matches!(output, Output::Dropped(P0, _))));
+    assert!(
+        desk.seen
+            .iter()
+            .any(|output| matches!(output, Output::Dropped(P0, _)))
+    );
     let owns = |(_, kind)| match kind {
         ToSender::Owns(owns) => Some(owns.partitions.len()),
         _ => None,
@@ -234,14 +312,32 @@ fn drops_the_partition_when_the_lease_ends() {
 fn slots_and_credit_come_back_on_every_way_out_of_an_assignment() {
     type WayOut = fn(&mut Desk, &DeliveryRef);
     let ways: [(&str, WayOut); 8] = [
-        ("reported", |desk, delivery| desk.report(delivery, Stage::FinalDot, 250)),
-        ("deferred", |desk, delivery| desk.report(delivery, Stage::Rcpt, 451)),
-        ("not found", |desk, delivery| desk.give_back(delivery, ReturnReason::NotFound)),
-        ("stale epoch", |desk, delivery| desk.give_back(delivery, ReturnReason::StaleEpoch)),
-        ("site changed", |desk, delivery| desk.give_back(delivery, ReturnReason::SiteChanged)),
+        ("reported", |desk, delivery| {
+            desk.report(delivery, Stage::FinalDot, 250)
+        }),
+        ("deferred", |desk, delivery| {
+            desk.report(delivery, Stage::Rcpt, 451)
+        }),
+        ("not found", |desk, delivery| {
+            desk.give_back(delivery, ReturnReason::NotFound)
+        }),
+        ("stale epoch", |desk, delivery| {
+            desk.give_back(delivery, ReturnReason::StaleEpoch)
+        }),
+        ("site changed", |desk, delivery| {
+            desk.give_back(delivery, ReturnReason::SiteChanged)
+        }),
         ("refused", |desk, delivery| {
-            let other = DeliveryRef { message_id: vec![9; 16].into(), ..delivery.clone() };
-            desk.say(SESSION, FromSender::Begin(Begin { delivery: Some(other) }));
+            let other = DeliveryRef {
+                message_id: vec![9; 16].into(),
+                ..delivery.clone()
+            };
+            desk.say(
+                SESSION,
+                FromSender::Begin(Begin {
+                    delivery: Some(other),
+                }),
+            );
         }),
         ("dropped and taken again", |desk, _| {
             desk.step(Input::Drop(P0));
@@ -263,14 +359,37 @@ fn slots_and_credit_come_back_on_every_way_out_of_an_assignment() {
 fn a_permit_follows_a_begin_and_a_begin_of_a_partition_of_others_is_refused() {
     let mut desk = Desk::new(10);
     let delivery = desk.assigned().delivery.unwrap();
-    desk.say(SESSION, FromSender::Begin(Begin { delivery: Some(delivery.clone()) }));
-    assert!(desk.items().iter().any(|(_, kind)| matches!(kind, ToSender::Permit(permit) if permit.valid_ms == 60_000)));
+    desk.say(
+        SESSION,
+        FromSender::Begin(Begin {
+            delivery: Some(delivery.clone()),
+        }),
+    );
+    assert!(
+        desk.items()
+            .iter()
+            .any(|(_, kind)| matches!(kind, ToSender::Permit(permit) if permit.valid_ms == 60_000))
+    );
     desk.step(Input::Drop(P0));
-    desk.say(SESSION, FromSender::Begin(Begin { delivery: Some(delivery.clone()) }));
-    assert!(desk.items().iter().any(|(_, kind)| matches!(kind, ToSender::Refused(_))));
+    desk.say(
+        SESSION,
+        FromSender::Begin(Begin {
+            delivery: Some(delivery.clone()),
+        }),
+    );
+    assert!(
+        desk.items()
+            .iter()
+            .any(|(_, kind)| matches!(kind, ToSender::Refused(_)))
+    );
     // Its report is for the next owner: nobody acknowledges it here.
     desk.report(&delivery, Stage::FinalDot, 250);
-    assert!(!desk.items().iter().any(|(_, kind)| matches!(kind, ToSender::ReportStored(_))));
+    assert!(
+        !desk
+            .items()
+            .iter()
+            .any(|(_, kind)| matches!(kind, ToSender::ReportStored(_)))
+    );
 }
 
 #[test]
@@ -300,7 +419,10 @@ fn a_domain_that_does_not_exist_bounces_one_that_has_no_answer_is_deferred() {
     desk.message("none.example");
     desk.message("none.example");
     assert_eq!(desk.asked_sites(), 1);
-    desk.resolve("none.example", SiteNews::Permanent("5.1.2", "no such domain".into()));
+    desk.resolve(
+        "none.example",
+        SiteNews::Permanent("5.1.2", "no such domain".into()),
+    );
     assert_eq!(desk.machine.counts().with(Disposition::Bounced), 2);
     desk.message("slow.example");
     desk.resolve("slow.example", SiteNews::Temporary("SERVFAIL".into()));
@@ -333,7 +455,10 @@ fn what_waits_in_lanes_follows_a_change_of_the_route() {
     assert_eq!(desk.machine.lane_totals().0, 1);
     desk.attach(SessionId(2), 1);
     let lane = desk.lanes_told().pop().unwrap();
-    assert_eq!((lane.smart_host.as_str(), lane.port, lane.allow_private), ("smart.example", 2525, true));
+    assert_eq!(
+        (lane.smart_host.as_str(), lane.port, lane.allow_private),
+        ("smart.example", 2525, true)
+    );
 }
 
 #[test]
@@ -361,8 +486,15 @@ fn lanes_forget_a_dropped_partition() {
     desk.own();
     desk.blocks = 0;
     desk.message("waiting.example");
-    desk.resolve("waiting.example", SiteNews::Site("mx.waiting.example".into()));
-    let domains: Vec<String> = desk.assignments().into_iter().map(|assignment| assignment.domain).collect();
+    desk.resolve(
+        "waiting.example",
+        SiteNews::Site("mx.waiting.example".into()),
+    );
+    let domains: Vec<String> = desk
+        .assignments()
+        .into_iter()
+        .map(|assignment| assignment.domain)
+        .collect();
     assert_eq!(domains, ["waiting.example"]);
 }
 
@@ -376,7 +508,11 @@ fn a_draining_machine_assigns_nothing_and_settles() {
     assert_eq!(desk.assignments().len(), 0);
     desk.report(&delivery, Stage::FinalDot, 250);
     assert!(desk.machine.is_settled());
-    assert!(desk.items().iter().any(|(_, kind)| matches!(kind, ToSender::ReportStored(_))));
+    assert!(
+        desk.items()
+            .iter()
+            .any(|(_, kind)| matches!(kind, ToSender::ReportStored(_)))
+    );
 }
 
 #[test]
@@ -388,10 +524,18 @@ fn a_sender_that_drains_gets_no_more_and_its_connections_go_to_others() {
     assert_eq!(desk.assignments().len(), 0);
     desk.give_back(&delivery, ReturnReason::Draining);
     desk.attach(SessionId(2), 10);
-    let to: Vec<SessionId> = desk.items().into_iter().filter(|(_, kind)| matches!(kind, ToSender::Assignment(_))).map(|(session, _)| session).collect();
+    let to: Vec<SessionId> = desk
+        .items()
+        .into_iter()
+        .filter(|(_, kind)| matches!(kind, ToSender::Assignment(_)))
+        .map(|(session, _)| session)
+        .collect();
     // The second connection of the site is free; the first is still open at the sender that drains.
     assert_eq!(to, [SessionId(2)]);
-    desk.say(SESSION, FromSender::SlotClosed(proto::dispatch::SlotClosed { lane: 0, slot: 0 }));
+    desk.say(
+        SESSION,
+        FromSender::SlotClosed(proto::dispatch::SlotClosed { lane: 0, slot: 0 }),
+    );
     assert_eq!(desk.assignments().len(), 1);
 }
 

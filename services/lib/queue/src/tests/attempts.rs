@@ -39,7 +39,10 @@ fn a_begin_that_took_long_to_be_stored_gets_no_permit_and_is_made_again() {
     assert!(!desk.permitted(&delivery));
     assert_eq!(desk.refused(), ["storing the begin took too long"]);
     desk.settle();
-    assert_eq!(desk.outcomes()[0].recipients[0].disposition(), Disposition::Returned);
+    assert_eq!(
+        desk.outcomes()[0].recipients[0].disposition(),
+        Disposition::Returned
+    );
     desk.pass(1_000);
     assert_eq!(desk.assign().message_id, id.as_bytes().to_vec());
 }
@@ -49,12 +52,23 @@ fn refuses_begins_of_other_sessions_other_epochs_and_begun_attempts() {
     let mut desk = Desk::new();
     desk.message(&["a@one.example"]);
     let delivery = desk.assign();
-    desk.intake.begin(START_MS, SessionId(2), "other", "", "", &delivery);
-    let older = DeliveryRef { epoch: delivery.epoch - 1, ..delivery.clone() };
+    desk.intake
+        .begin(START_MS, SessionId(2), super::VIA, &delivery);
+    let older = DeliveryRef {
+        epoch: delivery.epoch - 1,
+        ..delivery.clone()
+    };
     desk.begin(&older);
-    let unknown = DeliveryRef { message_id: vec![7; 16].into(), ..delivery.clone() };
+    let unknown = DeliveryRef {
+        message_id: vec![7; 16].into(),
+        ..delivery.clone()
+    };
     desk.begin(&unknown);
-    desk.begin(&DeliveryRef { message_id: vec![7; 3].into(), ordinals: vec![70_000], ..delivery.clone() });
+    desk.begin(&DeliveryRef {
+        message_id: vec![7; 3].into(),
+        ordinals: vec![70_000],
+        ..delivery.clone()
+    });
     desk.begin(&delivery);
     desk.begin(&delivery);
     desk.settle();
@@ -75,9 +89,15 @@ fn a_deferral_waits_as_the_retry_rule_says_and_survives_the_owner() {
     let id = desk.message(&["a@one.example"]);
     desk.attempt(Verdict::Transient);
     desk.settle();
-    assert_eq!(desk.states(id), [(vec![0], State::Waiting, START_MS + 60_000)]);
+    assert_eq!(
+        desk.states(id),
+        [(vec![0], State::Waiting, START_MS + 60_000)]
+    );
     desk.crash();
-    assert_eq!(desk.states(id), [(vec![0], State::Waiting, START_MS + 60_000)]);
+    assert_eq!(
+        desk.states(id),
+        [(vec![0], State::Waiting, START_MS + 60_000)]
+    );
     desk.pass(59_999);
     assert_eq!(desk.assign_to(SESSION), None);
     desk.pass(1);
@@ -85,7 +105,10 @@ fn a_deferral_waits_as_the_retry_rule_says_and_survives_the_owner() {
     desk.settle();
     assert_eq!(desk.states(id)[0].2, desk.now_ms + 120_000);
     let last = desk.outcomes().pop().unwrap();
-    assert_eq!((last.attempt, last.tenant.as_str(), last.sequence), (2, "acme", 1));
+    assert_eq!(
+        (last.attempt, last.tenant.as_str(), last.sequence),
+        (2, "acme", 1)
+    );
 }
 
 #[test]
@@ -138,12 +161,20 @@ fn a_message_that_is_not_where_it_was_is_tried_again_when_moved_else_quarantined
     let old = desk.place_of(id);
     let delivery = desk.assign();
     desk.intake.copied(desk.intake.epoch(), 7, &[id]);
-    desk.intake.unreadable(desk.now_ms, SESSION, &delivery, old, "not found");
+    desk.intake
+        .unreadable(desk.now_ms, SESSION, &delivery, old, "not found");
     desk.tick();
     let second = desk.assign();
     let place = desk.place_of(id);
-    assert_eq!(place, Place { sequence: 7, index: 0 });
-    desk.intake.unreadable(desk.now_ms, SESSION, &second, place, "not found");
+    assert_eq!(
+        place,
+        Place {
+            sequence: 7,
+            index: 0
+        }
+    );
+    desk.intake
+        .unreadable(desk.now_ms, SESSION, &second, place, "not found");
     desk.settle();
     assert_eq!(desk.states(id)[0].1, State::Held);
     desk.pass(30 * 86_400_000);
@@ -160,7 +191,15 @@ fn recipients_that_a_report_leaves_out_are_deferred_and_strangers_ignored() {
     let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
     let delivery = desk.assign();
     desk.begin(&delivery);
-    desk.report(&delivery, &[(0, Verdict::Delivered), (2, Verdict::Permanent), (9, Verdict::Delivered), (70_000, Verdict::Delivered)]);
+    desk.report(
+        &delivery,
+        &[
+            (0, Verdict::Delivered),
+            (2, Verdict::Permanent),
+            (9, Verdict::Delivered),
+            (70_000, Verdict::Delivered),
+        ],
+    );
     desk.settle();
     assert_eq!(desk.states(id).len(), 1);
     assert_eq!(desk.states(id)[0].0, [1]);
@@ -227,7 +266,10 @@ fn what_a_gone_sender_had_not_begun_is_ready_at_once() {
     assert_eq!(desk.assign_to(SESSION), None);
     assert_eq!(desk.intake.in_doubt(), 1);
     // It is back on another stream and still holds it.
-    let inventory = [InFlight { delivery: Some(begun.clone()), begun: true }];
+    let inventory = [InFlight {
+        delivery: Some(begun.clone()),
+        begun: true,
+    }];
     desk.intake.session_inventory(SessionId(2), &inventory);
     assert_eq!(desk.intake.in_doubt(), 0);
     // The old stream's end comes late.
@@ -249,7 +291,14 @@ fn expires_by_the_explicit_time_and_by_the_age_of_the_route() {
     // The next attempt would come too late: it expires with this one.
     desk.attempt(Verdict::Transient);
     desk.settle();
-    assert!(desk.outcomes().iter().any(|outcome| outcome.recipients[0].disposition() == Disposition::Expired && outcome.recipients[0].dsn_owed));
+    assert!(
+        desk.outcomes()
+            .iter()
+            .any(
+                |outcome| outcome.recipients[0].disposition() == Disposition::Expired
+                    && outcome.recipients[0].dsn_owed
+            )
+    );
     assert_eq!(desk.intake.totals().dsn_owed, 1);
     assert_eq!(desk.states(explicit), []);
     while !desk.states(aged).is_empty() {
@@ -273,10 +322,17 @@ fn a_ready_delivery_expires_before_it_is_assigned_but_a_first_attempt_is_never_t
     desk.message(&["b@one.example"]);
     let keys = desk.ready.clone();
     desk.now_ms += 7 * 86_400_000;
-    let expired: Vec<bool> = keys.iter().map(|key| desk.intake.expire(desk.now_ms, *key, &desk.rules)).collect();
+    let expired: Vec<bool> = keys
+        .iter()
+        .map(|key| desk.intake.expire(desk.now_ms, *key, &desk.rules))
+        .collect();
     assert_eq!(expired, [true, false]);
     desk.settle();
-    assert_eq!(desk.assign_to(SESSION).map(|delivery| delivery.message_id == explicit.as_bytes().to_vec()), Some(false));
+    assert_eq!(
+        desk.assign_to(SESSION)
+            .map(|delivery| delivery.message_id == explicit.as_bytes().to_vec()),
+        Some(false)
+    );
 }
 
 #[test]
@@ -286,9 +342,15 @@ fn nothing_is_permitted_after_another_owner_wrote() {
     desk.settle();
     let delivery = desk.assign();
     desk.begin(&delivery);
-    desk.intake.journal(desk.now_ms, WriterEvent::WrongLastSequence);
-    let foreign = Tail { sequence: 99, id: "other".into(), record: journal::genesis(0) };
-    desk.intake.journal(desk.now_ms, WriterEvent::Tail(Some(foreign)));
+    desk.intake
+        .journal(desk.now_ms, WriterEvent::WrongLastSequence);
+    let foreign = Tail {
+        sequence: 99,
+        id: "other".into(),
+        record: journal::genesis(0),
+    };
+    desk.intake
+        .journal(desk.now_ms, WriterEvent::Tail(Some(foreign)));
     desk.tick();
     assert!(desk.intake.lost().is_some());
     assert!(!desk.permitted(&delivery));

@@ -42,7 +42,10 @@ fn is_in_doubt_after_a_crash_for_as_long() {
     desk.pass(1);
     assert!(desk.assign_to(SESSION).is_some());
     desk.settle();
-    assert_eq!(desk.outcomes()[0].recipients[0].disposition(), Disposition::InDoubt);
+    assert_eq!(
+        desk.outcomes()[0].recipients[0].disposition(),
+        Disposition::InDoubt
+    );
 }
 
 #[test]
@@ -68,7 +71,10 @@ fn a_report_from_any_epoch_is_accepted_once() {
     desk.report(&delivery, &[(0, Verdict::Delivered)]);
     desk.settle();
     assert!(!desk.is_live(id));
-    assert_eq!((desk.outcomes().len(), desk.acknowledged(&delivery)), (1, 2));
+    assert_eq!(
+        (desk.outcomes().len(), desk.acknowledged(&delivery)),
+        (1, 2)
+    );
 }
 
 #[test]
@@ -98,13 +104,21 @@ fn a_held_attempt_that_succeeded_after_all_is_over() {
 
 #[test]
 fn a_reported_doubt_is_retried_later_held_or_given_up() {
-    for (policy, expected) in [(InDoubt::Retry, Some(State::Waiting)), (InDoubt::Hold, Some(State::Held)), (InDoubt::GiveUp, None)] {
+    for (policy, expected) in [
+        (InDoubt::Retry, Some(State::Waiting)),
+        (InDoubt::Hold, Some(State::Held)),
+        (InDoubt::GiveUp, None),
+    ] {
         let mut desk = Desk::new();
         desk.rules.in_doubt = policy;
         let id = desk.message(&["a@one.example"]);
         desk.attempt(Verdict::InDoubt);
         desk.settle();
-        assert_eq!(desk.states(id).first().map(|state| state.1), expected, "{policy:?}");
+        assert_eq!(
+            desk.states(id).first().map(|state| state.1),
+            expected,
+            "{policy:?}"
+        );
     }
 }
 
@@ -115,12 +129,33 @@ fn recipients_in_doubt_are_held_apart_from_those_deferred() {
     let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
     let delivery = desk.assign();
     desk.begin(&delivery);
-    desk.report(&delivery, &[(0, Verdict::InDoubt), (1, Verdict::Transient), (2, Verdict::InDoubt)]);
+    desk.report(
+        &delivery,
+        &[
+            (0, Verdict::InDoubt),
+            (1, Verdict::Transient),
+            (2, Verdict::InDoubt),
+        ],
+    );
     desk.settle();
-    let states: Vec<_> = desk.states(id).into_iter().map(|(ordinals, state, _)| (ordinals, state)).collect();
-    assert_eq!(states, [(vec![0, 2], State::Held), (vec![1], State::Waiting)]);
+    let states: Vec<_> = desk
+        .states(id)
+        .into_iter()
+        .map(|(ordinals, state, _)| (ordinals, state))
+        .collect();
+    assert_eq!(
+        states,
+        [(vec![0, 2], State::Held), (vec![1], State::Waiting)]
+    );
     assert_eq!(desk.intake.totals().waiting, 3);
     desk.crash();
-    let states: Vec<_> = desk.states(id).into_iter().map(|(ordinals, state, _)| (ordinals, state)).collect();
-    assert_eq!(states, [(vec![0, 2], State::Held), (vec![1], State::Waiting)]);
+    let states: Vec<_> = desk
+        .states(id)
+        .into_iter()
+        .map(|(ordinals, state, _)| (ordinals, state))
+        .collect();
+    assert_eq!(
+        states,
+        [(vec![0, 2], State::Held), (vec![1], State::Waiting)]
+    );
 }

@@ -22,6 +22,11 @@ use crate::delivery::State;
 use crate::*;
 
 const START_MS: u64 = 1_800_000_000_000;
+const VIA: crate::Via<'static> = crate::Via {
+    sender_id: "sender",
+    source: "source",
+    site: "site",
+};
 const SESSION: SessionId = SessionId(1);
 
 pub(crate) struct Rules {
@@ -32,7 +37,13 @@ pub(crate) struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         Self {
-            retry: Retry { initial_ms: 60_000, factor_percent: 200, max_ms: 3_600_000, jitter_percent: 0, max_age_ms: 86_400_000 },
+            retry: Retry {
+                initial_ms: 60_000,
+                factor_percent: 200,
+                max_ms: 3_600_000,
+                jitter_percent: 0,
+                max_age_ms: 86_400_000,
+            },
             in_doubt: InDoubt::Retry,
         }
     }
@@ -61,14 +72,19 @@ pub(crate) struct Stores {
 impl Stores {
     fn new() -> Self {
         let mut stores = Self::default();
-        stores.append(&Append { record: journal::genesis(START_MS), id: "genesis".into(), expected_last: 0 });
+        stores.append(&Append {
+            record: journal::genesis(START_MS),
+            id: "genesis".into(),
+            expected_last: 0,
+        });
         stores
     }
 
     fn append(&mut self, append: &Append) -> u64 {
         assert_eq!(append.expected_last, self.last_record);
         self.last_record += 1;
-        self.records.insert(self.last_record, (append.id.clone(), append.record.clone()));
+        self.records
+            .insert(self.last_record, (append.id.clone(), append.record.clone()));
         self.last_record
     }
 
@@ -89,19 +105,30 @@ impl Stores {
                 WriterEffect::Append { append, .. } => WriterEvent::Stored(self.append(&append)),
                 _ => {
                     let (sequence, (id, record)) = self.records.last_key_value().unwrap();
-                    WriterEvent::Tail(Some(Tail { sequence: *sequence, id: id.clone(), record: record.clone() }))
+                    WriterEvent::Tail(Some(Tail {
+                        sequence: *sequence,
+                        id: id.clone(),
+                        record: record.clone(),
+                    }))
                 }
             };
             effect = writer.step(now_ms, event).unwrap();
         };
-        assert!(*self.records.keys().next().unwrap() <= claimed.replay_from, "the journal was trimmed too far");
+        assert!(
+            *self.records.keys().next().unwrap() <= claimed.replay_from,
+            "the journal was trimmed too far"
+        );
         let mut intake = Intake::new(PartitionId(0), settings, writer);
         for (sequence, (_, record)) in self.records.range(claimed.replay_from..=claimed.epoch) {
-            intake.replay(*sequence, journal::decode(record).unwrap()).unwrap();
+            intake
+                .replay(*sequence, journal::decode(record).unwrap())
+                .unwrap();
         }
         for (sequence, index) in self.blocks.range(intake.cursor() + 1..) {
             if intake.wants_blocks() {
-                intake.block(now_ms, *sequence, *sequence, index.clone()).unwrap();
+                intake
+                    .block(now_ms, *sequence, *sequence, index.clone())
+                    .unwrap();
             }
         }
         if intake.wants_blocks() {
@@ -128,7 +155,10 @@ pub(crate) struct Desk {
 
 impl Desk {
     fn new() -> Self {
-        Self::with(Settings { journal_linger_ms: 0, ..Settings::default() })
+        Self::with(Settings {
+            journal_linger_ms: 0,
+            ..Settings::default()
+        })
     }
 
     fn with(settings: Settings) -> Self {
@@ -157,7 +187,9 @@ impl Desk {
     fn drain(&mut self) {
         for effect in self.intake.effects().collect::<Vec<_>>() {
             match effect {
-                Effect::Journal(WriterEffect::Append { append, .. }) => self.in_flight = Some(append),
+                Effect::Journal(WriterEffect::Append { append, .. }) => {
+                    self.in_flight = Some(append)
+                }
                 Effect::Ready(key) => self.ready.push(key),
                 other => self.seen.push(other),
             }
@@ -178,9 +210,12 @@ impl Desk {
 
     /// The record in flight is stored.
     fn store(&mut self) -> bool {
-        let Some(append) = self.in_flight.take() else { return false };
+        let Some(append) = self.in_flight.take() else {
+            return false;
+        };
         let sequence = self.stores.append(&append);
-        self.intake.journal(self.now_ms, WriterEvent::Stored(sequence));
+        self.intake
+            .journal(self.now_ms, WriterEvent::Stored(sequence));
         self.drain();
         true
     }
@@ -203,7 +238,9 @@ impl Desk {
 
     fn read(&mut self, sequence: u64) {
         let index = self.stores.blocks[&sequence].clone();
-        self.intake.block(self.now_ms, sequence, sequence, index).unwrap();
+        self.intake
+            .block(self.now_ms, sequence, sequence, index)
+            .unwrap();
         self.tick();
     }
 
@@ -229,14 +266,21 @@ impl Desk {
     }
 
     fn begin(&mut self, delivery: &DeliveryRef) {
-        self.intake.begin(self.now_ms, SESSION, "sender", "source", "site", delivery);
+        self.intake.begin(self.now_ms, SESSION, VIA, delivery);
         self.drain();
     }
 
     fn report(&mut self, delivery: &DeliveryRef, verdicts: &[(u32, Verdict)]) {
-        let report = Report { delivery: Some(delivery.clone()), ..Report::default() };
-        let judged = verdicts.iter().map(|(ordinal, verdict)| judged(*ordinal, *verdict)).collect();
-        self.intake.report(self.now_ms, SESSION, &report, judged, ("source", "site"), "sender", &self.rules);
+        let report = Report {
+            delivery: Some(delivery.clone()),
+            ..Report::default()
+        };
+        let judged = verdicts
+            .iter()
+            .map(|(ordinal, verdict)| judged(*ordinal, *verdict))
+            .collect();
+        self.intake
+            .report(self.now_ms, SESSION, &report, judged, VIA, &self.rules);
         self.drain();
     }
 
@@ -244,14 +288,26 @@ impl Desk {
     fn attempt(&mut self, verdict: Verdict) -> DeliveryRef {
         let delivery = self.assign();
         self.begin(&delivery);
-        let verdicts: Vec<_> = delivery.ordinals.iter().map(|ordinal| (*ordinal, verdict)).collect();
+        let verdicts: Vec<_> = delivery
+            .ordinals
+            .iter()
+            .map(|ordinal| (*ordinal, verdict))
+            .collect();
         self.report(&delivery, &verdicts);
         delivery
     }
 
     fn place_of(&self, id: MessageId) -> Place {
-        let message = self.intake.live.messages.get(self.intake.live.find(&id).unwrap()).unwrap();
-        Place { sequence: message.sequence, index: message.index }
+        let message = self
+            .intake
+            .live
+            .messages
+            .get(self.intake.live.find(&id).unwrap())
+            .unwrap();
+        Place {
+            sequence: message.sequence,
+            index: message.index,
+        }
     }
 
     fn is_live(&self, id: MessageId) -> bool {
@@ -259,11 +315,16 @@ impl Desk {
     }
 
     fn permitted(&self, delivery: &DeliveryRef) -> bool {
-        self.seen.iter().any(|effect| matches!(effect, Effect::Permit(_, of) if of == delivery))
+        self.seen
+            .iter()
+            .any(|effect| matches!(effect, Effect::Permit(_, of) if of == delivery))
     }
 
     fn acknowledged(&self, delivery: &DeliveryRef) -> usize {
-        self.seen.iter().filter(|effect| matches!(effect, Effect::ReportStored(_, of) if of == delivery)).count()
+        self.seen
+            .iter()
+            .filter(|effect| matches!(effect, Effect::ReportStored(_, of) if of == delivery))
+            .count()
     }
 
     fn refused(&self) -> Vec<&str> {
@@ -285,7 +346,10 @@ impl Desk {
     /// The entries that are stored.
     fn entries(&self) -> Vec<Kind> {
         let records = self.stores.records.values();
-        records.flat_map(|(_, record)| journal::decode(record).unwrap().entries).filter_map(|entry| entry.kind).collect()
+        records
+            .flat_map(|(_, record)| journal::decode(record).unwrap().entries)
+            .filter_map(|entry| entry.kind)
+            .collect()
     }
 
     fn outcomes(&self) -> Vec<proto::journal::Outcome> {
@@ -311,7 +375,11 @@ impl Desk {
             .into_iter()
             .map(|slot| {
                 let delivery = live.deliveries.get(slot).unwrap();
-                (delivery.ordinals.as_slice().to_vec(), delivery.state, delivery.due_ms)
+                (
+                    delivery.ordinals.as_slice().to_vec(),
+                    delivery.state,
+                    delivery.due_ms,
+                )
             })
             .collect();
         states.sort_by(|a, b| a.0.cmp(&b.0));
@@ -320,11 +388,18 @@ impl Desk {
 }
 
 pub(crate) fn block(entries: Vec<IndexEntry>) -> BlockIndex {
-    BlockIndex { format: 1, entries, ..BlockIndex::default() }
+    BlockIndex {
+        format: 1,
+        entries,
+        ..BlockIndex::default()
+    }
 }
 
 pub(crate) fn entry(id: MessageId, recipients: &[&str]) -> IndexEntry {
-    let recipient = |address: &&str| Recipient { address: (*address).to_owned(), ..Recipient::default() };
+    let recipient = |address: &&str| Recipient {
+        address: (*address).to_owned(),
+        ..Recipient::default()
+    };
     let envelope = Envelope {
         tenant: "acme".into(),
         stream: "mail".into(),
@@ -332,7 +407,12 @@ pub(crate) fn entry(id: MessageId, recipients: &[&str]) -> IndexEntry {
         recipients: recipients.iter().map(recipient).collect(),
         ..Envelope::default()
     };
-    IndexEntry { message_id: id.as_bytes().to_vec().into(), length: 100, envelope: Some(envelope), ..IndexEntry::default() }
+    IndexEntry {
+        message_id: id.as_bytes().to_vec().into(),
+        length: 100,
+        envelope: Some(envelope),
+        ..IndexEntry::default()
+    }
 }
 
 pub(crate) fn notification(id: MessageId, original: MessageId, ordinals: &[u32]) -> IndexEntry {
@@ -340,10 +420,19 @@ pub(crate) fn notification(id: MessageId, original: MessageId, ordinals: &[u32])
     if let Some(envelope) = &mut entry.envelope {
         envelope.return_path.clear();
     }
-    entry.reports_on = Some(ReportsOn { message_id: original.as_bytes().to_vec().into(), ordinals: ordinals.to_vec() });
+    entry.reports_on = Some(ReportsOn {
+        message_id: original.as_bytes().to_vec().into(),
+        ordinals: ordinals.to_vec(),
+    });
     entry
 }
 
 pub(crate) fn judged(ordinal: u32, verdict: Verdict) -> Judged {
-    Judged { ordinal, address: String::new(), reply: Reply::default(), verdict, class: Class::Unspecified }
+    Judged {
+        ordinal,
+        address: String::new(),
+        reply: Reply::default(),
+        verdict,
+        class: Class::Unspecified,
+    }
 }

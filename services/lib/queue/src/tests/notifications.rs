@@ -17,14 +17,21 @@ fn a_message_stays_live_until_its_dsn_is_spooled() {
     let (id, dsn) = bounced(&mut desk);
     desk.pass(10_000);
     assert!(desk.is_live(id));
-    assert_eq!((desk.intake.totals().dsn_owed, desk.trimmed_below()), (2, 0));
+    assert_eq!(
+        (desk.intake.totals().dsn_owed, desk.trimmed_below()),
+        (2, 0)
+    );
     let sequence = desk.accept(vec![notification(dsn, id, &[0, 1])]);
     assert!(!desk.is_live(id));
     assert!(desk.is_live(dsn));
     desk.settle();
     desk.pass(10_000);
     assert_eq!(desk.trimmed_below(), sequence);
-    assert!(desk.entries().iter().any(|kind| matches!(kind, Kind::DsnSpooled(_))));
+    assert!(
+        desk.entries()
+            .iter()
+            .any(|kind| matches!(kind, Kind::DsnSpooled(_)))
+    );
     desk.attempt(Verdict::Permanent);
     desk.settle();
     assert!(!desk.is_live(dsn), "no DSN about a DSN");
@@ -74,7 +81,10 @@ fn a_dsn_nobody_waits_for_has_no_effect() {
     let mut desk = Desk::new();
     let id = desk.message(&["a@one.example"]);
     let (early, stranger, unknown) = (desk.id(), desk.id(), desk.id());
-    desk.accept(vec![notification(early, id, &[0]), notification(stranger, unknown, &[0])]);
+    desk.accept(vec![
+        notification(early, id, &[0]),
+        notification(stranger, unknown, &[0]),
+    ]);
     assert!(!desk.is_live(early));
     assert!(!desk.is_live(stranger));
 }
@@ -114,7 +124,10 @@ fn a_dsn_finds_its_original_whose_copy_comes_after_it() {
     let original = desk.stores.blocks.remove(&1).unwrap();
     // Not read by this owner any more.
     desk.stores.put(block(vec![notification(dsn, id, &[0, 1])]));
-    let copy = desk.stores.put(BlockIndex { flags: 1, ..original });
+    let copy = desk.stores.put(BlockIndex {
+        flags: 1,
+        ..original
+    });
     desk.intake.copied(desk.intake.epoch(), copy, &[id]);
     desk.settle();
     desk.crash();

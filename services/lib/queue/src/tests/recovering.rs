@@ -19,7 +19,10 @@ fn live_set(intake: &Intake) -> Vec<String> {
                 .into_iter()
                 .map(|slot| {
                     let delivery = live.deliveries.get(slot).unwrap();
-                    let begun = live.flights.get(&slot).filter(|flight| flight.begun_ms.is_some());
+                    let begun = live
+                        .flights
+                        .get(&slot)
+                        .filter(|flight| flight.begun_ms.is_some());
                     let state = match (begun, delivery.state) {
                         (Some(flight), _) => format!("begun {}.{}", flight.epoch, flight.attempt),
                         (None, State::Held) => "held".to_owned(),
@@ -27,7 +30,12 @@ fn live_set(intake: &Intake) -> Vec<String> {
                         (None, _) => "free".to_owned(),
                     };
                     let domain = live.strings.get(delivery.domain);
-                    format!("{:?} {domain} {} {} {state}", delivery.ordinals.as_slice(), delivery.attempts, delivery.wants_dsn)
+                    format!(
+                        "{:?} {domain} {} {} {state}",
+                        delivery.ordinals.as_slice(),
+                        delivery.attempts,
+                        delivery.wants_dsn
+                    )
                 })
                 .collect();
             deliveries.sort();
@@ -75,15 +83,24 @@ impl Walk {
     fn entry(&mut self) -> IndexEntry {
         let id = self.desk.id();
         let count = self.rng.random_range(1..5);
-        let addresses: Vec<String> = (0..count).map(|n| format!("r{n}@d{}.example", self.rng.random_range(0..3))).collect();
+        let addresses: Vec<String> = (0..count)
+            .map(|n| format!("r{n}@d{}.example", self.rng.random_range(0..3)))
+            .collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let mut entry = entry(id, &addresses);
         if let Some(envelope) = entry.envelope.as_mut() {
             envelope.hold = self.rng.random_range(0..20) == 0;
-            envelope.expires_at_ms = if self.rng.random_range(0..10) == 0 { self.desk.now_ms + 200_000 } else { 0 };
+            envelope.expires_at_ms = if self.rng.random_range(0..10) == 0 {
+                self.desk.now_ms + 200_000
+            } else {
+                0
+            };
         }
         if self.rng.random_range(0..10) == 0 {
-            entry.chunks = Some(proto::spool::Chunks { upload_id: format!("upload-{id}"), ..Default::default() });
+            entry.chunks = Some(proto::spool::Chunks {
+                upload_id: format!("upload-{id}"),
+                ..Default::default()
+            });
         }
         entry
     }
@@ -91,7 +108,9 @@ impl Walk {
     fn step(&mut self) {
         match self.rng.random_range(0..100) {
             0..20 => {
-                let entries = (0..self.rng.random_range(1..4)).map(|_| self.entry()).collect();
+                let entries = (0..self.rng.random_range(1..4))
+                    .map(|_| self.entry())
+                    .collect();
                 self.desk.accept(entries);
             }
             20..45 => {
@@ -109,19 +128,30 @@ impl Walk {
             55..75 => {
                 if let Some(at) = self.flying.iter().position(|(_, begun)| *begun) {
                     let (delivery, _) = self.flying.remove(at);
-                    let verdicts: Vec<_> = delivery.ordinals.iter().map(|ordinal| (*ordinal, self.verdict())).collect();
+                    let verdicts: Vec<_> = delivery
+                        .ordinals
+                        .iter()
+                        .map(|ordinal| (*ordinal, self.verdict()))
+                        .collect();
                     self.desk.report(&delivery, &verdicts);
-                    let failed = verdicts.iter().filter(|(_, verdict)| *verdict == Verdict::Permanent).map(|(ordinal, _)| *ordinal);
+                    let failed = verdicts
+                        .iter()
+                        .filter(|(_, verdict)| *verdict == Verdict::Permanent)
+                        .map(|(ordinal, _)| *ordinal);
                     let failed: Vec<u32> = failed.collect();
                     if !failed.is_empty() {
-                        self.bounced.push((MessageId::try_from(&delivery.message_id[..]).unwrap(), failed));
+                        self.bounced.push((
+                            MessageId::try_from(&delivery.message_id[..]).unwrap(),
+                            failed,
+                        ));
                     }
                 }
             }
             75..80 => {
                 if let Some((original, ordinals)) = self.bounced.pop() {
                     let id = self.desk.id();
-                    self.desk.accept(vec![notification(id, original, &ordinals)]);
+                    self.desk
+                        .accept(vec![notification(id, original, &ordinals)]);
                 }
             }
             80..83 => {
@@ -131,11 +161,22 @@ impl Walk {
             83..85 => self.desk.intake.begin_snapshot(),
             85..88 => self.copy(),
             88..90 => {
-                if let Some(delivery) = self.flying.iter().find(|(_, begun)| !begun).map(|(delivery, _)| delivery.clone()) {
+                if let Some(delivery) = self
+                    .flying
+                    .iter()
+                    .find(|(_, begun)| !begun)
+                    .map(|(delivery, _)| delivery.clone())
+                {
                     let id = MessageId::try_from(&delivery.message_id[..]).unwrap();
                     if self.rng.random_range(0..4) == 0 && self.desk.is_live(id) {
                         let place = self.desk.place_of(id);
-                        self.desk.intake.unreadable(self.desk.now_ms, SESSION, &delivery, place, "damaged");
+                        self.desk.intake.unreadable(
+                            self.desk.now_ms,
+                            SESSION,
+                            &delivery,
+                            place,
+                            "damaged",
+                        );
                         self.flying.retain(|(other, _)| *other != delivery);
                     }
                 }
@@ -150,9 +191,16 @@ impl Walk {
 
     fn copy(&mut self) {
         self.desk.now_ms += 5_000;
-        let Some(copy) = self.desk.intake.wants_copy(self.desk.now_ms, true) else { return };
-        let entries = copy.messages.iter().map(|(_, place)| self.desk.stores.blocks[&place.sequence].entries[place.index as usize].clone());
-        let index = BlockIndex { flags: 1, ..block(entries.collect()) };
+        let Some(copy) = self.desk.intake.wants_copy(self.desk.now_ms, true) else {
+            return;
+        };
+        let entries = copy.messages.iter().map(|(_, place)| {
+            self.desk.stores.blocks[&place.sequence].entries[place.index as usize].clone()
+        });
+        let index = BlockIndex {
+            flags: 1,
+            ..block(entries.collect())
+        };
         let sequence = self.desk.stores.put(index);
         self.desk.read(sequence);
         let ids: Vec<MessageId> = copy.messages.iter().map(|(id, _)| *id).collect();
@@ -163,10 +211,20 @@ impl Walk {
     fn deliver_most(&mut self) {
         for _ in 0..200 {
             self.desk.tick();
-            let Some(delivery) = self.desk.assign_to(SESSION) else { return };
+            let Some(delivery) = self.desk.assign_to(SESSION) else {
+                return;
+            };
             self.desk.begin(&delivery);
-            let verdict = if self.rng.random_range(0..20) == 0 { Verdict::Transient } else { Verdict::Delivered };
-            let verdicts: Vec<_> = delivery.ordinals.iter().map(|ordinal| (*ordinal, verdict)).collect();
+            let verdict = if self.rng.random_range(0..20) == 0 {
+                Verdict::Transient
+            } else {
+                Verdict::Delivered
+            };
+            let verdicts: Vec<_> = delivery
+                .ordinals
+                .iter()
+                .map(|ordinal| (*ordinal, verdict))
+                .collect();
             self.desk.report(&delivery, &verdicts);
         }
     }
@@ -175,8 +233,12 @@ impl Walk {
     fn trim(&mut self) {
         for effect in std::mem::take(&mut self.desk.seen) {
             match effect {
-                Effect::TrimSpool { below } => self.desk.stores.blocks = self.desk.stores.blocks.split_off(&below),
-                Effect::TrimJournal { below } => self.desk.stores.records = self.desk.stores.records.split_off(&below),
+                Effect::TrimSpool { below } => {
+                    self.desk.stores.blocks = self.desk.stores.blocks.split_off(&below)
+                }
+                Effect::TrimJournal { below } => {
+                    self.desk.stores.records = self.desk.stores.records.split_off(&below)
+                }
                 _ => {}
             }
         }
@@ -187,9 +249,22 @@ impl Walk {
 fn replay_gives_the_live_set_that_was_there() {
     let (mut live, mut trimmed, mut moved) = (0, 0, 0);
     for seed in 0..60 {
-        let settings = Settings { journal_linger_ms: 0, snapshot_entries: 60, ..Settings::default() };
-        let mut walk = Walk { rng: StdRng::seed_from_u64(seed), desk: Desk::with(settings), flying: Vec::new(), bounced: Vec::new() };
-        walk.desk.rules.in_doubt = if seed % 2 == 0 { InDoubt::Retry } else { InDoubt::Hold };
+        let settings = Settings {
+            journal_linger_ms: 0,
+            snapshot_entries: 60,
+            ..Settings::default()
+        };
+        let mut walk = Walk {
+            rng: StdRng::seed_from_u64(seed),
+            desk: Desk::with(settings),
+            flying: Vec::new(),
+            bounced: Vec::new(),
+        };
+        walk.desk.rules.in_doubt = if seed % 2 == 0 {
+            InDoubt::Retry
+        } else {
+            InDoubt::Hold
+        };
         for round in 0..6 {
             (0..60).for_each(|_| walk.step());
             walk.deliver_most();
@@ -199,22 +274,38 @@ fn replay_gives_the_live_set_that_was_there() {
             let before = live_set(&walk.desk.intake);
             walk.desk.crash();
             let after = live_set(&walk.desk.intake);
-            let (before, after): (BTreeSet<_>, BTreeSet<_>) = (before.into_iter().collect(), after.into_iter().collect());
+            let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+                (before.into_iter().collect(), after.into_iter().collect());
             let difference: Vec<_> = before.symmetric_difference(&after).collect();
-            assert!(difference.is_empty(), "seed {seed}, round {round}: {difference:#?}");
+            assert!(
+                difference.is_empty(),
+                "seed {seed}, round {round}: {difference:#?}"
+            );
             live += walk.desk.intake.totals().messages;
             // What was not begun is lost with its owner; begun attempts may still be reported.
             walk.flying.retain(|(_, begun)| *begun);
         }
         trimmed += u64::from(walk.desk.stores.blocks.keys().next().copied().unwrap_or(0) > 1);
-        moved += walk.desk.entries().iter().filter(|kind| matches!(kind, Kind::Moved(_))).count();
+        moved += walk
+            .desk
+            .entries()
+            .iter()
+            .filter(|kind| matches!(kind, Kind::Moved(_)))
+            .count();
     }
-    assert!(live > 500 && trimmed > 10 && moved > 10, "{live} live, {trimmed} trimmed, {moved} moved: the walks show nothing");
+    assert!(
+        live > 500 && trimmed > 10 && moved > 10,
+        "{live} live, {trimmed} trimmed, {moved} moved: the walks show nothing"
+    );
 }
 
 #[test]
 fn a_report_on_a_message_that_is_not_read_yet_waits_for_it() {
-    let settings = Settings { recipients: 1, journal_linger_ms: 0, ..Settings::default() };
+    let settings = Settings {
+        recipients: 1,
+        journal_linger_ms: 0,
+        ..Settings::default()
+    };
     let mut desk = Desk::with(settings);
     let first = desk.message(&["a@one.example"]);
     let second = desk.message(&["b@one.example"]);
@@ -230,7 +321,10 @@ fn a_report_on_a_message_that_is_not_read_yet_waits_for_it() {
     desk.report(&delivery, &[(0, Verdict::Delivered)]);
     desk.settle();
     assert_eq!(desk.acknowledged(&delivery), 0);
-    assert_eq!(desk.attempt(Verdict::Delivered).message_id, first.as_bytes().to_vec());
+    assert_eq!(
+        desk.attempt(Verdict::Delivered).message_id,
+        first.as_bytes().to_vec()
+    );
     assert!(desk.intake.wants_blocks());
     desk.read(2);
     desk.intake.caught_up();

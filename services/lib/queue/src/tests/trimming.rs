@@ -8,7 +8,10 @@ use super::*;
 fn a_block_leaves_after_the_last_disposition_in_it_is_stored() {
     let mut desk = Desk::new();
     let (one, other) = (desk.id(), desk.id());
-    desk.accept(vec![entry(one, &["a@one.example"]), entry(other, &["b@two.example"])]);
+    desk.accept(vec![
+        entry(one, &["a@one.example"]),
+        entry(other, &["b@two.example"]),
+    ]);
     desk.attempt(Verdict::Delivered);
     desk.settle();
     desk.pass(10_000);
@@ -55,8 +58,17 @@ fn the_parts_of_an_index_stay_with_their_block() {
     let id = desk.id();
     // Parts 2 and 3 go before block 4.
     desk.stores.last_block = 4;
-    desk.intake.block(desk.now_ms, 2, 4, block(vec![entry(id, &["a@one.example"])])).unwrap();
-    desk.stores.blocks.insert(4, block(vec![entry(id, &["a@one.example"])]));
+    desk.intake
+        .block(
+            desk.now_ms,
+            2,
+            4,
+            block(vec![entry(id, &["a@one.example"])]),
+        )
+        .unwrap();
+    desk.stores
+        .blocks
+        .insert(4, block(vec![entry(id, &["a@one.example"])]));
     desk.tick();
     desk.message(&["a@one.example"]);
     desk.settle();
@@ -67,7 +79,11 @@ fn the_parts_of_an_index_stay_with_their_block() {
     desk.crash();
     desk.settle();
     desk.pass(400_000);
-    assert_eq!(desk.trimmed_below(), 2, "a snapshot knows where the block begins");
+    assert_eq!(
+        desk.trimmed_below(),
+        2,
+        "a snapshot knows where the block begins"
+    );
 }
 
 #[test]
@@ -84,7 +100,14 @@ fn parts_whose_block_is_still_to_come_are_kept_for_as_long_as_it_may() {
     assert_eq!(desk.trimmed_below(), 2);
     let id = desk.id();
     desk.stores.last_block = 4;
-    desk.intake.block(desk.now_ms, 2, 4, block(vec![entry(id, &["a@one.example"])])).unwrap();
+    desk.intake
+        .block(
+            desk.now_ms,
+            2,
+            4,
+            block(vec![entry(id, &["a@one.example"])]),
+        )
+        .unwrap();
     desk.settle();
     desk.pass(400_000);
     assert_eq!(desk.trimmed_below(), 2);
@@ -112,9 +135,16 @@ fn chunks_are_deleted_when_the_last_disposition_is_stored() {
     let mut desk = Desk::new();
     let id = desk.id();
     let mut large = entry(id, &["a@one.example", "b@two.example"]);
-    large.chunks = Some(Chunks { upload_id: "upload".into(), ..Chunks::default() });
+    large.chunks = Some(Chunks {
+        upload_id: "upload".into(),
+        ..Chunks::default()
+    });
     desk.accept(vec![large]);
-    let deleted = |desk: &Desk| desk.seen.iter().any(|effect| matches!(effect, Effect::DeleteUpload(id) if &**id == "upload"));
+    let deleted = |desk: &Desk| {
+        desk.seen
+            .iter()
+            .any(|effect| matches!(effect, Effect::DeleteUpload(id) if &**id == "upload"))
+    };
     desk.attempt(Verdict::Delivered);
     desk.settle();
     assert!(desk.intake.has_upload("upload") && !deleted(&desk));
@@ -139,16 +169,43 @@ fn survivors_at_the_head_are_copied_forward_and_their_blocks_leave_when_that_is_
         desk.attempt(Verdict::Delivered);
     }
     desk.settle();
-    assert_eq!(desk.intake.wants_copy(desk.now_ms, false), None, "not worth it unless space is short");
+    assert_eq!(
+        desk.intake.wants_copy(desk.now_ms, false),
+        None,
+        "not worth it unless space is short"
+    );
     desk.now_ms += 5_000;
     let copy = desk.intake.wants_copy(desk.now_ms, true).unwrap();
-    assert_eq!(copy.messages, [(survivor, Place { sequence: 1, index: 0 })], "not what is in flight");
-    assert_eq!(desk.intake.wants_copy(desk.now_ms, true), None, "one copy at a time");
+    assert_eq!(
+        copy.messages,
+        [(
+            survivor,
+            Place {
+                sequence: 1,
+                index: 0
+            }
+        )],
+        "not what is in flight"
+    );
+    assert_eq!(
+        desk.intake.wants_copy(desk.now_ms, true),
+        None,
+        "one copy at a time"
+    );
     let original = desk.stores.blocks[&1].entries.clone();
-    let place = desk.stores.put(BlockIndex { flags: 1, ..block(original) });
+    let place = desk.stores.put(BlockIndex {
+        flags: 1,
+        ..block(original)
+    });
     desk.read(place);
     desk.intake.copied(copy.epoch, place, &[survivor]);
-    assert_eq!(desk.place_of(survivor), Place { sequence: place, index: 0 });
+    assert_eq!(
+        desk.place_of(survivor),
+        Place {
+            sequence: place,
+            index: 0
+        }
+    );
     desk.begin(&delivery);
     desk.report(&delivery, &[(0, Verdict::Delivered)]);
     desk.settle();
@@ -157,7 +214,13 @@ fn survivors_at_the_head_are_copied_forward_and_their_blocks_leave_when_that_is_
     assert_eq!(desk.trimmed_below(), place);
     desk.stores.blocks = desk.stores.blocks.split_off(&place);
     desk.crash();
-    assert_eq!(desk.place_of(survivor), Place { sequence: place, index: 0 });
+    assert_eq!(
+        desk.place_of(survivor),
+        Place {
+            sequence: place,
+            index: 0
+        }
+    );
     assert_eq!(desk.intake.totals().messages, 1);
 }
 
@@ -166,7 +229,10 @@ fn a_copy_that_the_journal_does_not_name_has_no_effect() {
     let mut desk = Desk::new();
     let id = desk.message(&["a@one.example"]);
     let original = desk.stores.blocks[&1].entries.clone();
-    let place = desk.stores.put(BlockIndex { flags: 1, ..block(original) });
+    let place = desk.stores.put(BlockIndex {
+        flags: 1,
+        ..block(original)
+    });
     desk.read(place);
     desk.intake.copied(desk.intake.epoch() + 1, place, &[id]);
     desk.settle();
@@ -179,18 +245,33 @@ fn a_copy_that_the_journal_does_not_name_has_no_effect() {
 #[test]
 fn a_message_that_was_finished_while_it_was_copied_does_not_come_back() {
     let mut desk = Desk::new();
-    let (finished, survivor) = (desk.message(&["a@one.example"]), desk.message(&["b@one.example"]));
-    let entries = [1, 2].map(|sequence| desk.stores.blocks[&sequence].entries[0].clone()).to_vec();
+    let (finished, survivor) = (
+        desk.message(&["a@one.example"]),
+        desk.message(&["b@one.example"]),
+    );
+    let entries = [1, 2]
+        .map(|sequence| desk.stores.blocks[&sequence].entries[0].clone())
+        .to_vec();
     desk.attempt(Verdict::Delivered);
     desk.settle();
     desk.intake.begin_snapshot();
     desk.settle();
-    let place = desk.stores.put(BlockIndex { flags: 1, ..block(entries) });
-    desk.intake.copied(desk.intake.epoch(), place, &[finished, survivor]);
+    let place = desk.stores.put(BlockIndex {
+        flags: 1,
+        ..block(entries)
+    });
+    desk.intake
+        .copied(desk.intake.epoch(), place, &[finished, survivor]);
     desk.settle();
     desk.crash();
     assert!(!desk.is_live(finished), "it would be delivered twice");
-    assert_eq!(desk.place_of(survivor), Place { sequence: place, index: 1 });
+    assert_eq!(
+        desk.place_of(survivor),
+        Place {
+            sequence: place,
+            index: 1
+        }
+    );
 }
 
 #[test]
@@ -203,7 +284,10 @@ fn a_copy_does_not_bring_back_recipients_that_were_final_before_it_was_made() {
     desk.intake.begin_snapshot();
     desk.tick();
     let entries = desk.stores.blocks[&1].entries.clone();
-    let place = desk.stores.put(BlockIndex { flags: 1, ..block(entries) });
+    let place = desk.stores.put(BlockIndex {
+        flags: 1,
+        ..block(entries)
+    });
     desk.intake.copied(desk.intake.epoch(), place, &[id]);
     desk.attempt(Verdict::Delivered);
     desk.settle();
@@ -246,7 +330,9 @@ fn the_journal_is_trimmed_to_the_start_of_a_complete_snapshot_only() {
 #[test]
 fn a_part_of_a_snapshot_stays_small_whatever_the_messages() {
     let mut desk = Desk::new();
-    let domains: Vec<String> = (0..500).map(|n| format!("user@domain-number-{n}.example")).collect();
+    let domains: Vec<String> = (0..500)
+        .map(|n| format!("user@domain-number-{n}.example"))
+        .collect();
     let recipients: Vec<&str> = domains.iter().map(String::as_str).collect();
     for _ in 0..40 {
         desk.message(&recipients);
@@ -254,9 +340,19 @@ fn a_part_of_a_snapshot_stays_small_whatever_the_messages() {
     desk.settle();
     desk.intake.begin_snapshot();
     desk.settle();
-    let largest = desk.stores.records.values().map(|(_, record)| record.len()).max().unwrap();
+    let largest = desk
+        .stores
+        .records
+        .values()
+        .map(|(_, record)| record.len())
+        .max()
+        .unwrap();
     assert!(largest < 2 * 1024 * 1024, "{largest} bytes");
-    let parts = desk.entries().into_iter().filter(|kind| matches!(kind, Kind::SnapshotPart(_))).count();
+    let parts = desk
+        .entries()
+        .into_iter()
+        .filter(|kind| matches!(kind, Kind::SnapshotPart(_)))
+        .count();
     assert!(parts >= 3, "{parts} parts");
     desk.crash();
     assert_eq!(desk.intake.totals().waiting, 40 * 500);
