@@ -99,7 +99,11 @@ impl World {
         for key in &lost {
             let holds = &self.senders[sender].holds;
             let reports = &self.senders[sender].reports;
-            let of_reports = || reports.get(key).and_then(|(report, _)| report.delivery.clone());
+            let of_reports = || {
+                reports
+                    .get(key)
+                    .and_then(|(report, _)| report.delivery.clone())
+            };
             let of_holds = holds.get(key).map(|holding| holding.delivery.clone());
             self.note_doubt(of_holds.or_else(of_reports).as_ref());
             self.end_permit(sender, *key);
