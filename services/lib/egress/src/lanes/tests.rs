@@ -1,0 +1,259 @@
+use super::*;
+
+const LIMITS: LaneLimits = LaneLimits {
+    connections: 2,
+    rate: None,
+};
+
+fn lanes() -> (Lanes<u32>, LaneId) {
+    let mut lanes = Lanes::default();
+    let lane = lanes.lane(&"source".into(), &"site".into(), || LIMITS);
+    (lanes, lane)
+}
+
+fn assigned(lanes: &mut Lanes<u32>) -> Vec<(u32, u32, u64)> {
+    let mut all = Vec::new();
+    while let Some(Decision::Assign {
+        slot, sender, item, ..
+    }) = lanes.next(0)
+    {
+        all.push((item, slot.0, sender.0));
+    }
+    all
+}
+
+#[test]
+fn never_opens_more_connections_than_allowed_and_reuses_idle_ones() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..5).for_each(|item| lanes.push(lane, item, 0));
+    assert_eq!(assigned(&mut lanes), [(0, 0, 1), (1, 1, 1)]);
+    lanes.released(lane, SlotId(1), SenderId(1));
+    assert_eq!(assigned(&mut lanes), [(2, 1, 1)]);
+}
+
+#[test]
+fn stops_at_the_credit_and_goes_on_when_it_comes_back() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 1, []);
+    (0..3).for_each(|item| lanes.push(lane, item, 0));
+    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+    lanes.released(lane, SlotId(0), SenderId(1));
+    assert_eq!(assigned(&mut lanes), [(1, 0, 1)]);
+}
+
+#[test]
+fn lanes_without_credit_take_turns_and_are_not_all_looked_at_for_each_credit() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let busy = lanes.lane(&"source".into(), &"busy".into(), || LIMITS);
+    let others: Vec<LaneId> = (0..1000)
+        .map(|n| lanes.lane(&"source".into(), &format!("site{n}").into(), || LIMITS))
+        .collect();
+    lanes.sender_up(SenderId(1), 1, []);
+    (0..100).for_each(|item| lanes.push(busy, item, 0));
+    for (lane, item) in others.iter().zip(1000..) {
+        lanes.push(*lane, item, 0);
+    }
+    let mut at = busy;
+    for turn in 0..1000 {
+        let (decision, runnable) = (lanes.next(0), lanes.runnable.len());
+        let Some(Decision::Assign {
+            lane, slot, item, ..
+        }) = decision
+        else {
+            panic!("{decision:?}")
+        };
+        assert!(turn == 0 || runnable <= 3, "{runnable} lanes were woken");
+        assert_eq!(
+            item >= 1000,
+            turn > 0,
+            "the busy lane took a turn of another"
+        );
+        assert_eq!(lanes.next(0), None);
+        at = lane;
+        lanes.released(lane, slot, SenderId(1));
+    }
+    assert_ne!(at, busy);
+}
+
+#[test]
+fn a_credit_that_one_lane_cannot_use_goes_to_another() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let other = lanes.lane(&"other".into(), &"site".into(), || LIMITS);
+    let lane = lanes.lane(&"source".into(), &"site".into(), || LIMITS);
+    let own = lanes.lane(&"source".into(), &"own".into(), || LIMITS);
+    lanes.sender_up(SenderId(1), 1, ["source".into()]);
+    lanes.push(own, 0, 0);
+    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+    lanes.push(other, 1, 0);
+    lanes.push(lane, 2, 0);
+    assert_eq!(assigned(&mut lanes), []);
+    lanes.released(own, SlotId(0), SenderId(1));
+    assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
+}
+
+#[test]
+fn closes_connections_when_fewer_are_allowed_than_are_open() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limits = |connections| LaneLimits {
+        connections,
+        rate: None,
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), || limits(3));
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    assert_eq!(assigned(&mut lanes).len(), 3);
+    lanes.set_limits(|_, _| limits(1));
+    for slot in [SlotId(0), SlotId(1)] {
+        lanes.released(lane, slot, SenderId(1));
+        assert_eq!(
+            lanes.next(0),
+            Some(Decision::CloseSlot {
+                lane,
+                slot,
+                sender: SenderId(1)
+            })
+        );
+        lanes.slot_closed(lane, slot, SenderId(1));
+        assert_eq!(lanes.next(0), None);
+    }
+    lanes.released(lane, SlotId(2), SenderId(1));
+    assert_eq!(assigned(&mut lanes), [(3, 2, 1)]);
+}
+
+#[test]
+fn a_lane_that_waits_for_time_sets_one_timer() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = Some(RateLimit {
+        count: 1,
+        per_ms: 1000,
+    });
+    let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits {
+        connections: 1,
+        rate,
+    });
+    lanes.sender_up(SenderId(1), 10, []);
+    lanes.push(lane, 0, 0);
+    assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
+    lanes.grant(0, lane, GrantNews::Nothing { retry_ms: 500 });
+    for item in 1..100 {
+        lanes.push(lane, item, 0);
+        assert_eq!(lanes.next(1), None);
+    }
+    assert_eq!(lanes.timers.len(), 1);
+    assert!(matches!(lanes.next(500), Some(Decision::AskGrant { .. })));
+    lanes.grant(500, lane, GrantNews::Nothing { retry_ms: 900 });
+    assert_eq!(lanes.next(501), None);
+    assert_eq!(lanes.next_wake(), Some(900));
+}
+
+#[test]
+fn gives_deliveries_of_one_block_to_one_sender() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limits = || LaneLimits {
+        connections: 100,
+        rate: None,
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    lanes.sender_up(SenderId(1), 50, []);
+    lanes.sender_up(SenderId(2), 50, []);
+    (0..20).for_each(|item| lanes.push(lane, item, u64::from(item / 10)));
+    let senders: Vec<u64> = assigned(&mut lanes)
+        .iter()
+        .map(|(_, _, sender)| *sender)
+        .collect();
+    assert!(senders[..10].iter().all(|sender| *sender == senders[0]));
+    assert!(senders[10..].iter().all(|sender| *sender != senders[0]));
+}
+
+#[test]
+fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 2, []);
+    lanes.push(lane, 0, 0);
+    lanes.push(lane, 1, 0);
+    assert_eq!(assigned(&mut lanes).len(), 2);
+    lanes.released(lane, SlotId(0), SenderId(1));
+    lanes.sender_drains(SenderId(1));
+    lanes.sender_up(SenderId(2), 2, []);
+    lanes.push(lane, 2, 0);
+    assert_eq!(
+        lanes.next(0),
+        Some(Decision::CloseSlot {
+            lane,
+            slot: SlotId(0),
+            sender: SenderId(1)
+        })
+    );
+    assert_eq!(lanes.next(0), None);
+    lanes.slot_closed(lane, SlotId(0), SenderId(1));
+    assert_eq!(assigned(&mut lanes), [(2, 0, 2)]);
+}
+
+#[test]
+fn frees_the_slots_of_a_sender_that_is_gone() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 5, []);
+    (0..3).for_each(|item| lanes.push(lane, item, 0));
+    assert_eq!(assigned(&mut lanes).len(), 2);
+    lanes.sender_gone(SenderId(1));
+    assert_eq!(assigned(&mut lanes), []);
+    lanes.sender_up(SenderId(2), 5, []);
+    assert_eq!(assigned(&mut lanes), [(2, 0, 2)]);
+}
+
+#[test]
+fn uses_only_senders_that_have_the_source() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 5, ["other".into()]);
+    lanes.push(lane, 0, 0);
+    assert_eq!(lanes.next(0), None);
+    lanes.sender_up(SenderId(2), 5, ["source".into()]);
+    assert_eq!(assigned(&mut lanes), [(0, 0, 2)]);
+}
+
+#[test]
+fn holds_a_lane_to_its_rate_without_holding_up_others() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limited = LaneLimits {
+        connections: 9,
+        rate: Some(RateLimit {
+            count: 10,
+            per_ms: 1000,
+        }),
+    };
+    let slow = lanes.lane(&"source".into(), &"slow".into(), || limited);
+    let free = lanes.lane(&"source".into(), &"free".into(), || LIMITS);
+    lanes.sender_up(SenderId(1), 50, []);
+    (0..3).for_each(|item| lanes.push(slow, item, 0));
+    lanes.push(free, 9, 0);
+    assert_eq!(
+        lanes.next(0),
+        Some(Decision::AskGrant {
+            lane: slow,
+            want: 2,
+            used: 0,
+            outside: 0
+        })
+    );
+    assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
+    lanes.grant(
+        0,
+        slow,
+        GrantNews::Granted {
+            amount: 1,
+            until_ms: 100,
+        },
+    );
+    assert!(matches!(
+        lanes.next(0),
+        Some(Decision::Assign { item: 0, .. })
+    ));
+    assert!(matches!(
+        lanes.next(0),
+        Some(Decision::AskGrant { used: 1, .. })
+    ));
+    lanes.grant(0, slow, GrantNews::Nothing { retry_ms: 70 });
+    assert_eq!(lanes.next(0), None);
+    assert_eq!(lanes.next_wake(), Some(70));
+}
