@@ -147,7 +147,7 @@ impl Events {
             .begin("Attempt", 0)
             .id("message_id", &begin.message_id)
             .put("ordinals", json!(begin.ordinals))
-            .number("attempt", u64::from(begin.attempt))
+            .number("attempt", u64::from(begin.number))
             .text("source", &begin.source)
             .text("site", &begin.site)
             .text("sender", &begin.sender_id);
@@ -425,7 +425,8 @@ mod tests {
             Kind::Begin(Begin {
                 message_id: id(),
                 ordinals: vec![0, 1],
-                attempt: 1,
+                attempt: 53,
+                number: 1,
                 ..Begin::default()
             }),
             Kind::Moved(Moved {

@@ -567,6 +567,7 @@ impl Intake {
             return;
         }
         self.note_begun(slot, now_ms);
+        let attempts = self.live.deliveries.get(slot).map_or(0, |d| d.attempts);
         let begin = Begin {
             message_id: reference.message_id.clone(),
             ordinals: reference.ordinals.clone(),
@@ -574,6 +575,7 @@ impl Intake {
             sender_id: via.sender_id.to_owned(),
             source: via.source.to_owned(),
             site: via.site.to_owned(),
+            number: u32::from(attempts) + 1,
         };
         self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
         self.flush(now_ms);

@@ -72,13 +72,14 @@ impl Intake {
         }
     }
 
-    /// Adds parts as the journal takes them, then the end. Begins a snapshot when one is due: when replay would
-    /// read more entries than there are live messages, and at least the configured number.
+    /// Adds parts as the journal takes them, then the end. Begins a snapshot when one is due: when replay would read
+    /// four entries for each live message (an index of a million then costs a message half of its share of a
+    /// snapshot), and at least the configured number.
     pub(crate) fn continue_snapshot(&mut self) {
         let due = self
             .settings
             .snapshot_entries
-            .max(2 * self.live.messages.len() as u64);
+            .max(4 * self.live.messages.len() as u64);
         if self.snapshot.is_none() && self.entries_since_snapshot >= due {
             self.begin_snapshot();
         }

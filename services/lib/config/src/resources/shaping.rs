@@ -30,12 +30,6 @@ pub struct ShapingRule {
     pub tls: Option<TlsPolicy>,
     /// Until the connection is there.
     pub connect_timeout: Option<Span>,
-    /// From one command to its reply.
-    pub command_timeout: Option<Span>,
-    /// Without progress while the message text is sent.
-    pub data_timeout: Option<Span>,
-    /// From the final dot to its reply.
-    pub final_dot_timeout: Option<Span>,
     /// An unused connection is closed after it.
     pub idle_timeout: Option<Span>,
 }
@@ -83,12 +77,6 @@ pub struct Shaping {
     pub tls: TlsPolicy,
     /// Until the connection is there.
     pub connect_timeout: Span,
-    /// From one command to its reply (banner, EHLO, MAIL, RCPT, DATA).
-    pub command_timeout: Span,
-    /// Without progress while the message text is sent.
-    pub data_timeout: Span,
-    /// From the final dot to its reply.
-    pub final_dot_timeout: Span,
     /// An unused connection is closed after it.
     pub idle_timeout: Span,
 }
@@ -102,9 +90,6 @@ impl Default for Shaping {
             rate: None,
             tls: TlsPolicy::Opportunistic,
             connect_timeout: Span::from_secs(30),
-            command_timeout: Span::from_secs(300),
-            data_timeout: Span::from_secs(180),
-            final_dot_timeout: Span::from_secs(600),
             idle_timeout: Span::from_secs(5),
         }
     }
@@ -126,9 +111,6 @@ impl Shaping {
         set(&mut self.rate, rule.rate);
         set(&mut self.tls, rule.tls);
         set(&mut self.connect_timeout, rule.connect_timeout);
-        set(&mut self.command_timeout, rule.command_timeout);
-        set(&mut self.data_timeout, rule.data_timeout);
-        set(&mut self.final_dot_timeout, rule.final_dot_timeout);
         set(&mut self.idle_timeout, rule.idle_timeout);
     }
 }
@@ -160,7 +142,7 @@ impl ShapingMatch {
             && self
                 .site
                 .as_ref()
-                .is_none_or(|site| site.matches(lane.site))
+                .is_none_or(|site| lane.site.split(',').any(|host| site.matches(host)))
     }
 
     /// Compares as "source before domain before site before pool", longer suffixes before shorter.
@@ -187,9 +169,6 @@ impl ShapingRule {
             ("rate", self.rate.is_some()),
             ("tls", self.tls.is_some()),
             ("connectTimeout", self.connect_timeout.is_some()),
-            ("commandTimeout", self.command_timeout.is_some()),
-            ("dataTimeout", self.data_timeout.is_some()),
-            ("finalDotTimeout", self.final_dot_timeout.is_some()),
             ("idleTimeout", self.idle_timeout.is_some()),
         ];
         set.iter()
@@ -222,9 +201,6 @@ impl ShapingRule {
             }),
             tls: fields.one_of("tls", &TLS),
             connect_timeout: positive(fields, "connectTimeout"),
-            command_timeout: positive(fields, "commandTimeout"),
-            data_timeout: positive(fields, "dataTimeout"),
-            final_dot_timeout: positive(fields, "finalDotTimeout"),
             idle_timeout: fields.parsed("idleTimeout"),
         };
         if rule.fields().is_empty() {
@@ -267,9 +243,6 @@ impl ShapingRule {
             ),
             ("tls", self.tls.map(|tls| json!(super::word(&TLS, tls)))),
             ("connectTimeout", span(self.connect_timeout)),
-            ("commandTimeout", span(self.command_timeout)),
-            ("dataTimeout", span(self.data_timeout)),
-            ("finalDotTimeout", span(self.final_dot_timeout)),
             ("idleTimeout", span(self.idle_timeout)),
         ];
         let fields = entries
