@@ -100,8 +100,10 @@ pub fn cost_with_domains(messages: u64) -> anyhow::Result<()> {
 pub fn memory(waiting: u64, per_block: u64) -> anyhow::Result<()> {
     let mut rig = Rig::new(1, 10_000, per_block, false)?;
     rig.send(2_000, Fast);
+    rig.rest();
     let before = resident()?;
     rig.send(waiting, Waiting);
+    rig.rest();
     anyhow::ensure!(rig.live() == waiting, "{} of {waiting} wait", rig.live());
     let grown = resident()? - before;
     let case = format!("memory-{waiting}-of-{per_block}");

@@ -144,6 +144,14 @@ impl Rig {
         (0..5_000).for_each(|_| self.tick());
     }
 
+    /// Lets a while pass in which nothing happens, so that the allocator gives back what was used for a moment.
+    pub fn rest(&mut self) {
+        for _ in 0..3 {
+            std::thread::sleep(Duration::from_millis(1_100));
+            (0..1_000).for_each(|_| self.tick());
+        }
+    }
+
     /// Messages that live.
     pub fn live(&self) -> u64 {
         self.machine
@@ -198,7 +206,10 @@ impl Rig {
         while self.machine.run(self.now_ms) {}
         self.outputs.extend(self.machine.outputs());
         self.cpu += cpu_time() - began;
-        self.spare.push(inputs);
+        // More would only be memory that is counted as the machine's.
+        if self.spare.len() < 8 {
+            self.spare.push(inputs);
+        }
         for output in std::mem::take(&mut self.outputs) {
             self.answer(output);
         }
