@@ -154,5 +154,5 @@ spec: {{ pool: default, port: {mx_port}, allowPrivate: true, retry: {{ initial: 
 apiVersion: staffetta.dev/v1alpha1
 kind: Shaping
 metadata: {{ name: default }}
-spec: {{ rules: [ {{ connections: 20, messagesPerConnection: 10000, rate: "100000/s", idleTimeout: 5s }} ] }}
+spec: {{ rules: [ {{ connections: 200, messagesPerConnection: 10000, rate: "100000/s", idleTimeout: 5s }} ] }}
 """

@@ -60,7 +60,7 @@ impl Default for Settings {
             recipients: 4_000_000,
             permit_within_ms: 10_000,
             in_doubt_after_ms: 10_000 + 60_000 + 600_000 + 10_000,
-            journal_linger_ms: 8,
+            journal_linger_ms: 16,
             snapshot_entries: 100_000,
         }
     }
