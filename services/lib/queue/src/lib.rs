@@ -8,6 +8,7 @@
 //! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
 
 mod arena;
+mod attempts;
 mod blocks;
 mod delivery;
 mod effect;
@@ -23,6 +24,7 @@ mod trim;
 #[cfg(test)]
 mod tests;
 
+pub use attempts::RouteOf;
 pub use delivery::{Key, Retry};
 pub use effect::{Assigned, Counted, Effect, SessionId};
 pub use intake::{InDoubt, Intake, Policies, Settings};

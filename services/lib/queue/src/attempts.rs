@@ -1,0 +1,338 @@
+//! Attempts: where a ready delivery goes, its assignment, its begin, and what becomes of it when its sender is gone.
+use mail::{MessageId, Place};
+use proto::dispatch::{DeliveryRef, InFlight};
+use proto::journal::entry::Kind;
+use proto::journal::{Begin, Disposition, Outcome, Quarantined, RecipientOutcome, Reply, Stage};
+
+use crate::Key;
+use crate::delivery::{Flight, State, seed};
+use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
+use crate::intake::{Gate, InDoubt, Intake, Policies};
+use crate::report::Via;
+
+impl Intake {
+    /// Tenant, stream and domain of a delivery that is ready; `None` when it is not any more.
+    pub fn route_of(&self, key: Key) -> Option<RouteOf<'_>> {
+        let slot = self.live.resolve(key)?;
+        let delivery = self.live.deliveries.get(slot)?;
+        let message = self.live.messages.get(delivery.message)?;
+        (delivery.state == State::Ready).then(|| RouteOf {
+            tenant: self.live.strings.get(message.tenant),
+            stream: self.live.strings.get(message.stream),
+            domain: self.live.strings.get(delivery.domain),
+            attempts: delivery.attempts.into(),
+            sequence: message.sequence,
+            seed: seed(&message.id, u64::from(delivery.attempts)),
+        })
+    }
+
+    /// Gives a ready delivery to a sender. `None` when it is not ready (any more).
+    pub fn assign(&mut self, key: Key, session: SessionId) -> Option<Assigned> {
+        let slot = self.live.resolve(key)?;
+        let delivery = self.live.deliveries.get_mut(slot)?;
+        if delivery.state != State::Ready {
+            return None;
+        }
+        let message = self.live.messages.get(delivery.message)?;
+        delivery.state = State::InFlight;
+        self.assignments = self.assignments.wrapping_add(1);
+        let flight = Flight {
+            epoch: self.writer.epoch(),
+            attempt: self.assignments,
+            session: Some(session.0),
+            begun_ms: None,
+            doubt_ms: None,
+        };
+        let reference = delivery_ref(
+            self.partition,
+            flight.epoch,
+            &message.id,
+            delivery.ordinals.as_slice(),
+            flight.attempt,
+        );
+        let assigned = Assigned {
+            delivery: reference,
+            place: Place {
+                sequence: message.sequence,
+                index: message.index,
+            },
+            domain: self.live.strings.shared(delivery.domain),
+        };
+        self.live.begin_flight(slot, flight);
+        Some(assigned)
+    }
+
+    /// The delivery that a reference names and its flight, if that is the present one.
+    pub(crate) fn flight_of(&self, reference: &DeliveryRef) -> Option<(u32, &Flight)> {
+        let id = MessageId::try_from(&reference.message_id[..]).ok()?;
+        let message = self.live.find(&id)?;
+        // Some of its recipients may be final by a late report on an earlier attempt.
+        let slot = reference.ordinals.iter().find_map(|ordinal| {
+            self.live
+                .delivery_with(message, u16::try_from(*ordinal).ok()?)
+        })?;
+        let flight = self.live.flights.get(&slot)?;
+        (flight.epoch == reference.epoch && flight.attempt == reference.attempt)
+            .then_some((slot, flight))
+    }
+
+    /// A sender has sent MAIL FROM. The permit follows when the begin is stored.
+    pub fn begin(
+        &mut self,
+        now_ms: u64,
+        session: SessionId,
+        via: Via<'_>,
+        reference: &DeliveryRef,
+    ) {
+        let refusal = match self.flight_of(reference) {
+            None => Some("no such attempt"),
+            Some((_, flight)) if flight.session != Some(session.0) => {
+                Some("the attempt is another sender's")
+            }
+            Some((_, flight)) if flight.begun_ms.is_some() => Some("the attempt is already begun"),
+            Some(_) if reference.epoch != self.writer.epoch() => {
+                Some("the attempt is of another epoch")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = refusal {
+            self.effects
+                .push(Effect::Refused(session, reference.clone(), reason));
+            return;
+        }
+        let Some((slot, _)) = self.flight_of(reference) else {
+            return;
+        };
+        if !self.is_whole(slot, reference) {
+            // A late report on an earlier attempt made some of its recipients final: they must not get it again.
+            self.effects.push(Effect::Refused(
+                session,
+                reference.clone(),
+                "some of the recipients are final",
+            ));
+            self.live.end_flight(slot);
+            self.live.wait_until(slot, now_ms);
+            return;
+        }
+        self.note_begun(slot, now_ms);
+        let attempts = self.live.deliveries.get(slot).map_or(0, |d| d.attempts);
+        let begin = Begin {
+            message_id: reference.message_id.clone(),
+            ordinals: reference.ordinals.clone(),
+            attempt: reference.attempt,
+            sender_id: via.sender_id.to_owned(),
+            source: via.source.to_owned(),
+            site: via.site.to_owned(),
+            number: u32::from(attempts) + 1,
+        };
+        self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
+        self.flush(now_ms);
+    }
+
+    /// Whether a delivery still has just the recipients that a reference names.
+    fn is_whole(&self, slot: u32, reference: &DeliveryRef) -> bool {
+        self.live.deliveries.get(slot).is_some_and(|delivery| {
+            let ordinals = delivery.ordinals.as_slice().iter().copied().map(u32::from);
+            ordinals.eq(reference.ordinals.iter().copied())
+        })
+    }
+
+    /// Marks a flight as begun and sets the time at which it is in doubt for good.
+    pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64) {
+        let doubt_ms = begun_ms.saturating_add(self.settings.in_doubt_after_ms);
+        self.live.note_begun(slot, begun_ms, doubt_ms);
+    }
+
+    /// Begun attempts whose sender's stream is broken.
+    pub fn in_doubt(&self) -> usize {
+        self.live
+            .flights
+            .values()
+            .filter(|flight| flight.session.is_none())
+            .count()
+    }
+
+    pub(crate) fn settle_doubts(&mut self, now_ms: u64, policies: &dyn Policies) {
+        while let Some(slot) = self.live.pop_doubt(now_ms) {
+            self.settle_doubt(now_ms, slot, policies);
+        }
+    }
+
+    /// The attempt can have no outcome any more that would still come: the policy of the stream decides.
+    fn settle_doubt(&mut self, now_ms: u64, slot: u32, policies: &dyn Policies) {
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return;
+        };
+        let policy = policies.in_doubt(
+            self.live.strings.get(message.tenant),
+            self.live.strings.get(message.stream),
+        );
+        let gives_up = policy == InDoubt::GiveUp;
+        let next_attempt_ms = if policy == InDoubt::Hold {
+            u64::MAX
+        } else {
+            now_ms
+        };
+        let recipients = delivery
+            .ordinals
+            .as_slice()
+            .iter()
+            .map(|&ordinal| RecipientOutcome {
+                ordinal: ordinal.into(),
+                disposition: if gives_up {
+                    Disposition::Bounced
+                } else {
+                    Disposition::InDoubt
+                }
+                .into(),
+                reply: Some(Reply {
+                    stage: Stage::FinalDot.into(),
+                    code: 0,
+                    enhanced: "4.4.2".into(),
+                    text: "the outcome of the attempt is not known".into(),
+                }),
+                next_attempt_ms: if gives_up { 0 } else { next_attempt_ms },
+                dsn_owed: gives_up && delivery.wants_dsn,
+                ..Default::default()
+            });
+        let outcome = Outcome {
+            attempt: u32::from(delivery.attempts) + 1,
+            recipients: recipients.collect(),
+            finished_at_ms: now_ms,
+            ..self.outcome_of(delivery.message)
+        };
+        self.record_outcome(outcome, None);
+    }
+
+    /// A ready delivery is to wait (no sender, no site, …); no attempt is counted and nothing logged.
+    pub fn postpone(&mut self, key: Key, until_ms: u64) {
+        let Some(slot) = self.live.resolve(key) else {
+            return;
+        };
+        if self
+            .live
+            .deliveries
+            .get(slot)
+            .is_some_and(|delivery| delivery.state == State::Ready)
+        {
+            self.live.wait_until(slot, until_ms);
+        }
+    }
+
+    /// A sender gives an assignment back that it has not begun. Ready again at `until_ms`.
+    pub fn returned(&mut self, session: SessionId, reference: &DeliveryRef, until_ms: u64) {
+        let Some((slot, flight)) = self.flight_of(reference) else {
+            return;
+        };
+        if flight.begun_ms.is_none() && flight.session == Some(session.0) {
+            self.live.end_flight(slot);
+            self.live.wait_until(slot, until_ms);
+        }
+    }
+
+    /// A sender found nothing, or damage, at the place it was given. When the message was moved meanwhile it is
+    /// ready again, else it is quarantined: kept, alarmed, never bounced.
+    pub fn unreadable(
+        &mut self,
+        now_ms: u64,
+        session: SessionId,
+        reference: &DeliveryRef,
+        place: Place,
+        reason: &str,
+    ) {
+        let Some((slot, flight)) = self.flight_of(reference) else {
+            return;
+        };
+        if flight.begun_ms.is_some() || flight.session != Some(session.0) {
+            return;
+        }
+        self.live.end_flight(slot);
+        let Some(message_slot) = self
+            .live
+            .deliveries
+            .get(slot)
+            .map(|delivery| delivery.message)
+        else {
+            return;
+        };
+        let Some(message) = self.live.messages.get(message_slot) else {
+            return;
+        };
+        if (message.sequence, message.index) != (place.sequence, place.index) {
+            self.live.wait_until(slot, now_ms);
+            return;
+        }
+        let entry = Quarantined {
+            sequence: message.sequence,
+            message_ids: vec![message.id.as_bytes().to_vec().into()],
+            reason: reason.to_owned(),
+        };
+        self.apply_quarantined(&entry);
+        self.log(Kind::Quarantined(entry), Gate::Nothing);
+        self.effects.push(Effect::Counted(Counted::Quarantined));
+    }
+
+    /// A sender's stream is broken: what it had not begun is ready at once, what it had begun is in doubt.
+    pub fn session_gone(&mut self, now_ms: u64, session: SessionId) {
+        let of_session = |flight: &Flight| flight.session == Some(session.0);
+        let slots: Vec<u32> = self
+            .live
+            .flights
+            .iter()
+            .filter(|(_, f)| of_session(f))
+            .map(|(slot, _)| *slot)
+            .collect();
+        for slot in slots {
+            let Some(flight) = self.live.flights.get_mut(&slot) else {
+                continue;
+            };
+            if flight.begun_ms.is_some() {
+                flight.session = None;
+            } else {
+                self.live.end_flight(slot);
+                self.live.wait_until(slot, now_ms);
+            }
+        }
+    }
+
+    /// A sender is (back) on a stream and says what it holds of this partition: its begun attempts are no longer
+    /// without a sender. What it holds and has not begun is assigned anew, so it must drop that.
+    pub fn session_inventory(&mut self, session: SessionId, inventory: &[InFlight]) {
+        for held in inventory {
+            let Some(reference) = held.delivery.as_ref() else {
+                continue;
+            };
+            if reference.partition != self.partition.0 || !held.begun {
+                continue;
+            }
+            let Some((slot, _)) = self.flight_of(reference) else {
+                continue;
+            };
+            if let Some(flight) = self.live.flights.get_mut(&slot)
+                && flight.begun_ms.is_some()
+            {
+                flight.session = Some(session.0);
+            }
+        }
+    }
+}
+
+/// What decides where a delivery goes.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteOf<'a> {
+    /// Its tenant.
+    pub tenant: &'a str,
+    /// Its stream.
+    pub stream: &'a str,
+    /// Its recipient domain.
+    pub domain: &'a str,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Its block.
+    pub sequence: u64,
+    /// Differs between deliveries and attempts.
+    pub seed: u64,
+}
