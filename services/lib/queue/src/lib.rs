@@ -7,6 +7,7 @@
 //!
 //! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
 
+mod accepting;
 mod arena;
 mod attempts;
 mod blocks;
@@ -24,11 +25,12 @@ mod trim;
 #[cfg(test)]
 mod tests;
 
+pub use accepting::BlockError;
 pub use attempts::RouteOf;
 pub use delivery::{Key, Retry};
 pub use effect::{Assigned, Counted, Effect, SessionId};
 pub use intake::{InDoubt, Intake, Policies, Settings};
-pub use recovery::{BlockError, ReplayError};
+pub use recovery::ReplayError;
 pub use report::{Judged, Verdict, Via};
 pub use rows::{Row, Totals};
 pub use trim::Copy;

@@ -1,45 +1,16 @@
-//! How an intake comes to know what lives: blocks, and the replay of the journal.
+//! Recovery: the replay of the journal.
 
-use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 use mail::MessageId;
-use proto::envelope::Recipient;
 use proto::journal::entry::Kind;
-use proto::journal::{
-    Accepted, AcceptedMessage, Begin, DsnSpooled, LiveMessage, Moved, Outcome, Quarantined, Record,
-    SnapshotPart,
-};
-use proto::spool::{BlockIndex, IndexEntry};
+use proto::journal::{Begin, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart};
 
 use crate::delivery::{Flight, Ordinals, State, mix};
-use crate::intake::{Gate, Intake};
+use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
 
-/// The format version of blocks that this release reads.
-const BLOCK_FORMAT: u32 = 1;
-/// Bit of `BlockIndex.flags`: a copy made by repacking.
-const COPY: u64 = 1;
 /// Retries that came due while nobody owned the partition are spread over this time, milliseconds.
 const SPREAD_MS: u64 = 5_000;
-
-/// Ordinals are 16 bits.
-const MOST_RECIPIENTS: usize = 1 << 16;
-
-/// What NOTIFY asks for (RFC 3461 section 4.1).
-const NOTIFY_FAILURE: u32 = 4;
-
-/// A block that can't be taken; reading stops before it, since nothing is ever skipped.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BlockError {
-    /// Written by a newer release.
-    #[error("block {sequence} has format {format}, this release reads {BLOCK_FORMAT}")]
-    UnknownFormat {
-        /// Its sequence.
-        sequence: u64,
-        /// Its format.
-        format: u32,
-    },
-}
 
 /// A journal that can't be replayed; the partition stays untouched.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,21 +27,21 @@ pub enum ReplayError {
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     /// Entries about messages whose block or snapshot part comes later.
-    pending: HashMap<MessageId, Vec<Change>>,
+    pub(crate) pending: HashMap<MessageId, Vec<Change>>,
     /// The start of the snapshot was seen.
-    started: bool,
+    pub(crate) started: bool,
     /// Messages of blocks that were read after the snapshot began. What happened to any other is not all in the
     /// replay: it lives only if a part of the snapshot says so.
-    accepted: HashSet<MessageId>,
+    pub(crate) accepted: HashSet<MessageId>,
     /// Messages that became final in the replay.
-    finished: HashSet<MessageId>,
+    pub(crate) finished: HashSet<MessageId>,
     /// DSNs that were seen: reading their blocks again must not take them for duplicates.
-    spooled_dsns: HashSet<MessageId>,
+    pub(crate) spooled_dsns: HashSet<MessageId>,
 }
 
 /// An entry about one message, without what only events need.
 #[derive(Debug, Clone)]
-enum Change {
+pub(crate) enum Change {
     Begun {
         epoch: u64,
         at_ms: u64,
@@ -175,288 +146,11 @@ impl Intake {
         }
     }
 
-    /// Takes the index of a block. Blocks come in the order of their sequences; `first` is the lowest sequence that
-    /// belongs to the block.
-    pub fn block(
-        &mut self,
-        now_ms: u64,
-        first: u64,
-        sequence: u64,
-        index: BlockIndex,
-    ) -> Result<(), BlockError> {
-        if index.format != BLOCK_FORMAT {
-            return Err(BlockError::UnknownFormat {
-                sequence,
-                format: index.format,
-            });
-        }
-        if sequence <= self.cursor {
-            // Taken already: what is finished by now must not come back.
-            return Ok(());
-        }
-        self.note_gap(now_ms, first, sequence);
-        let is_copy = index.flags & COPY != 0;
-        let mut accepted = Accepted {
-            sequence,
-            messages: Vec::new(),
-        };
-        for (entry, position) in index.entries.iter().zip(0_u32..) {
-            let Ok(id) = MessageId::try_from(&entry.message_id[..]) else {
-                self.damaged_block(sequence, "an entry has no message id");
-                continue;
-            };
-            let recipients = entry
-                .envelope
-                .as_ref()
-                .map(|envelope| envelope.recipients.len());
-            if recipients.is_none_or(|count| count > MOST_RECIPIENTS) {
-                self.damaged_block(
-                    sequence,
-                    "an entry has no envelope, or more recipients than can be counted",
-                );
-                continue;
-            }
-            let taken = if is_copy {
-                self.take_copied(id, (first, sequence), position, entry)
-            } else {
-                self.take(now_ms, id, (first, sequence), position, entry)
-            };
-            if taken && !is_copy {
-                accepted.messages.push(accepted_message(entry));
-            }
-        }
-        self.cursor = self.cursor.max(sequence);
-        if !accepted.messages.is_empty() && sequence > self.accepted_up_to {
-            self.accepted_up_to = sequence;
-            self.log(Kind::Accepted(accepted), Gate::Nothing);
-        }
-        Ok(())
-    }
-
-    /// A block whose index can't be read: kept for ever, alarmed, and the next ones go on.
-    pub fn damaged_block(&mut self, sequence: u64, reason: &str) {
-        self.cursor = self.cursor.max(sequence);
-        if self.hold_quarantined(sequence) {
-            let entry = Quarantined {
-                sequence,
-                message_ids: Vec::new(),
-                reason: reason.to_owned(),
-            };
-            self.log(Kind::Quarantined(entry), Gate::Nothing);
-            self.effects
-                .push(crate::Effect::Counted(crate::Counted::Quarantined));
-        }
-    }
-
-    fn hold_quarantined(&mut self, sequence: u64) -> bool {
-        let is_new = self.quarantined_blocks.insert(sequence);
-        if is_new {
-            self.live.hold_block(sequence, sequence);
-        }
-        is_new
-    }
-
-    /// Inserts a message of a block, unless it is known or is a DSN nobody waits for. True when it was accepted here.
-    fn take(
-        &mut self,
-        now_ms: u64,
-        id: MessageId,
-        block: (u64, u64),
-        position: u32,
-        entry: &IndexEntry,
-    ) -> bool {
-        let is_finished = self
-            .recovery
-            .as_ref()
-            .is_some_and(|recovery| recovery.finished.contains(&id));
-        if is_finished || self.live.find(&id).is_some() {
-            return false;
-        }
-        if let Some(reports_on) = &entry.reports_on {
-            let known = self
-                .recovery
-                .as_mut()
-                .is_some_and(|recovery| recovery.spooled_dsns.remove(&id));
-            if !known && !self.settle_dsn(&reports_on.message_id, &reports_on.ordinals, id) {
-                return false;
-            }
-        }
-        self.insert_entry(now_ms, id, block, position, entry);
-        true
-    }
-
-    /// A copy has an effect only when the journal named it, the message's first block is gone, and all that ever
-    /// happened to the message is in the replay: the copy names recipients that were final before it was made, too.
-    fn take_copied(
+    pub(crate) fn apply_dsn_spooled(
         &mut self,
         id: MessageId,
-        block: (u64, u64),
-        position: u32,
-        entry: &IndexEntry,
-    ) -> bool {
-        let Some(recovery) = &self.recovery else {
-            return false;
-        };
-        let named = recovery.pending.get(&id).is_some_and(|changes| {
-            changes.iter().any(
-                |change| matches!(change, Change::Moved { sequence: to, .. } if *to == block.1),
-            )
-        });
-        let is_new = named
-            && recovery.accepted.contains(&id)
-            && !recovery.finished.contains(&id)
-            && self.live.find(&id).is_none();
-        if is_new {
-            self.insert_entry(0, id, block, position, entry);
-        }
-        is_new
-    }
-
-    fn insert_entry(
-        &mut self,
-        now_ms: u64,
-        id: MessageId,
-        (block_first, sequence): (u64, u64),
-        position: u32,
-        entry: &IndexEntry,
-    ) {
-        let envelope = entry.envelope.clone().unwrap_or_default();
-        let size = if let Some(chunks) = &entry.chunks {
-            chunks.length
-        } else {
-            u64::from(entry.length)
-        };
-        // A flag that this release does not know: the message waits, and somebody is told.
-        let quarantined = entry.flags != 0;
-        let message_slot = self.live.insert_message(&NewMessage {
-            id,
-            sequence,
-            block_first,
-            index: position,
-            tenant: &envelope.tenant,
-            stream: &envelope.stream,
-            campaign: &envelope.campaign,
-            size: u32::try_from(size).unwrap_or(u32::MAX),
-            expires_ms: envelope.expires_at_ms,
-            quarantined,
-            upload_id: entry.chunks.as_ref().map_or("", |chunks| &chunks.upload_id),
-        });
-        if quarantined {
-            self.effects
-                .push(crate::Effect::Counted(crate::Counted::Quarantined));
-        }
-        let due_ms = envelope.not_before_ms.max(now_ms);
-        let held = envelope.hold || quarantined;
-        for group in group_recipients(
-            &envelope.recipients,
-            &envelope.return_path,
-            &envelope.stream,
-        ) {
-            let slot = self.live.insert_delivery(
-                message_slot,
-                NewDelivery {
-                    domain: &group.domain,
-                    ordinals: Ordinals::new(&group.ordinals),
-                    attempts: 0,
-                    due_ms,
-                    held,
-                    wants_dsn: group.wants_dsn,
-                },
-            );
-            if held {
-                continue;
-            }
-            if self.active && due_ms <= now_ms {
-                self.make_ready(slot);
-            } else {
-                self.live.wait_until(slot, due_ms);
-            }
-        }
-        let pending = self
-            .recovery
-            .as_mut()
-            .and_then(|recovery| recovery.pending.remove(&id));
-        for change in pending.into_iter().flatten() {
-            self.change(id, change);
-        }
-        // A message without recipients can't be delivered and must not stay.
-        if let Some(finished) = self
-            .live
-            .find(&id)
-            .and_then(|slot| self.live.finish_message(slot))
-        {
-            self.live.release_block(finished.sequence);
-        }
-    }
-
-    fn make_ready(&mut self, slot: u32) {
-        if let Some(delivery) = self.live.deliveries.get_mut(slot) {
-            delivery.state = State::Ready;
-        }
-        if let Some(key) = self.live.key(slot) {
-            self.effects.push(crate::Effect::Ready(key));
-        }
-    }
-
-    /// A DSN is in the spool: its recipients are no longer owed one. False when none of them was.
-    fn settle_dsn(&mut self, original: &Bytes, ordinals: &[u32], dsn: MessageId) -> bool {
-        let Ok(id) = MessageId::try_from(&original[..]) else {
-            return false;
-        };
-        let Some(slot) = self.live.find(&id) else {
-            return self.settle_dsn_early(id, ordinals, dsn);
-        };
-        let is_owed = self
-            .live
-            .owed
-            .get(&slot)
-            .is_some_and(|owed| owed.iter().any(|o| ordinals.contains(&u32::from(*o))));
-        if !is_owed {
-            return false;
-        }
-        let finished = self.apply_dsn_spooled(id, ordinals);
-        let entry = DsnSpooled {
-            message_id: original.clone(),
-            ordinals: ordinals.to_vec(),
-            dsn_message_id: dsn.as_bytes().to_vec().into(),
-        };
-        self.log(
-            Kind::DsnSpooled(entry),
-            Gate::Outcome {
-                report: None,
-                finished,
-            },
-        );
-        true
-    }
-
-    /// Only while recovering: the original's first block is gone, and its copy is behind the DSN.
-    fn settle_dsn_early(&mut self, original: MessageId, ordinals: &[u32], dsn: MessageId) -> bool {
-        let is_owed = |change: &Change| match change {
-            Change::Outcome(outcome) => outcome
-                .recipients
-                .iter()
-                .any(|recipient| recipient.dsn_owed && ordinals.contains(&recipient.ordinal)),
-            _ => false,
-        };
-        let waits = self
-            .recovery
-            .as_ref()
-            .and_then(|recovery| recovery.pending.get(&original));
-        if !waits.is_some_and(|changes| changes.iter().any(is_owed)) {
-            return false;
-        }
-        let entry = DsnSpooled {
-            message_id: original.as_bytes().to_vec().into(),
-            ordinals: ordinals.to_vec(),
-            dsn_message_id: dsn.as_bytes().to_vec().into(),
-        };
-        self.change(original, Change::DsnSpooled(ordinals.to_vec()));
-        self.log(Kind::DsnSpooled(entry), Gate::Nothing);
-        true
-    }
-
-    fn apply_dsn_spooled(&mut self, id: MessageId, ordinals: &[u32]) -> Option<Finished> {
+        ordinals: &[u32],
+    ) -> Option<Finished> {
         let slot = self.live.find(&id)?;
         let owed = self.live.owed.get_mut(&slot)?;
         owed.retain(|ordinal| !ordinals.contains(&u32::from(*ordinal)));
@@ -534,7 +228,7 @@ impl Intake {
     }
 
     /// Applies a change to a message, or keeps it until the message appears.
-    fn change(&mut self, id: MessageId, change: Change) {
+    pub(crate) fn change(&mut self, id: MessageId, change: Change) {
         let Some(slot) = self.live.find(&id) else {
             if let Some(recovery) = &mut self.recovery {
                 recovery.pending.entry(id).or_default().push(change);
@@ -679,82 +373,6 @@ impl Intake {
                 self.live.wait_until(slot, delivery.due_ms);
             }
         }
-    }
-}
-
-/// Recipients that one SMTP transaction can carry.
-struct Group {
-    domain: String,
-    wants_dsn: bool,
-    ordinals: Vec<u16>,
-}
-
-/// Groups recipients into deliveries: by domain, return path, header variant, and whether a failure is reported.
-fn group_recipients(
-    recipients: &[Recipient],
-    envelope_return_path: &str,
-    stream: &str,
-) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
-    let mut positions: HashMap<(String, &str, u32, bool), usize> = HashMap::new();
-    for (recipient, ordinal) in recipients.iter().zip(0..=u16::MAX) {
-        let domain = match recipient.address.rfind('@') {
-            Some(at) => mail::Domain::parse(&recipient.address[at + 1..]).map_or_else(
-                |_| recipient.address[at + 1..].to_ascii_lowercase(),
-                |domain| domain.as_str().to_owned(),
-            ),
-            None => String::new(),
-        };
-        let own = recipient.return_path.as_str();
-        let return_path = if own.is_empty() {
-            envelope_return_path
-        } else {
-            own
-        };
-        // Without a word from the client, failures of bulk mail are events only; a null return path gets no mail.
-        let asks = if recipient.notify == 0 {
-            stream != "bulk"
-        } else {
-            recipient.notify & NOTIFY_FAILURE != 0
-        };
-        let wants_dsn = asks && !envelope_return_path.is_empty();
-        let position = *positions
-            .entry((
-                domain.clone(),
-                return_path,
-                recipient.header_variant,
-                wants_dsn,
-            ))
-            .or_insert_with(|| {
-                groups.push(Group {
-                    domain,
-                    wants_dsn,
-                    ordinals: Vec::new(),
-                });
-                groups.len() - 1
-            });
-        groups[position].ordinals.push(ordinal);
-    }
-    groups
-}
-
-fn accepted_message(entry: &IndexEntry) -> AcceptedMessage {
-    let envelope = entry.envelope.clone().unwrap_or_default();
-    AcceptedMessage {
-        message_id: entry.message_id.clone(),
-        tenant: envelope.tenant,
-        stream: envelope.stream,
-        campaign: envelope.campaign,
-        recipients: u32::try_from(envelope.recipients.len()).unwrap_or(u32::MAX),
-        size: entry
-            .chunks
-            .as_ref()
-            .map_or(u64::from(entry.length), |chunks| chunks.length),
-        reports_on: entry
-            .reports_on
-            .as_ref()
-            .map(|on| on.message_id.clone())
-            .unwrap_or_default(),
     }
 }
 
