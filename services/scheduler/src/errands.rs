@@ -131,8 +131,9 @@ fn take_answer(
             until_ms: now_ms + milliseconds(ASK_AGAIN),
         };
     };
-    book.used -= reported.used;
-    book.outside -= reported.outside;
+    // A rate that was changed asks anew while its last question is on the way: both may have reported the same.
+    book.used = book.used.saturating_sub(reported.used);
+    book.outside = book.outside.saturating_sub(reported.outside);
     book.slice = None;
     match reply {
         GrantReply::Granted {
@@ -166,5 +167,39 @@ async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
             SiteNews::Permanent(error.enhanced(), error.to_string())
         }
         Err(error) => SiteNews::Temporary(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_answers_that_settle_the_same_use_leave_nothing_to_report() {
+        let books = Mutex::default();
+        let lane = LaneId(1);
+        let first = note_use(&books, lane, 5, 2);
+        let second = note_use(&books, lane, 0, 0);
+        for reported in [first, second] {
+            let nothing = GrantReply::Nothing {
+                retry_after: Duration::from_millis(7),
+            };
+            let news = take_answer(&books, lane, reported, Ok(nothing), 100, 110, 0);
+            assert_eq!(news, GrantNews::Nothing { retry_ms: 117 });
+        }
+        let next = note_use(&books, lane, 1, 0);
+        assert_eq!((next.used, next.outside), (1, 0));
+    }
+
+    #[test]
+    fn what_nobody_answered_is_reported_again() {
+        let books = Mutex::default();
+        let lane = LaneId(1);
+        let reported = note_use(&books, lane, 5, 2);
+        let away = Err(limits::Unavailable("away".to_owned()));
+        let news = take_answer(&books, lane, reported, away, 100, 110, 3);
+        assert!(matches!(news, GrantNews::Share { share: 3, .. }));
+        let next = note_use(&books, lane, 1, 0);
+        assert_eq!((next.used, next.outside), (6, 2));
     }
 }
