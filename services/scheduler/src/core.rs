@@ -247,7 +247,7 @@ impl Core {
             Output::AskGrant {
                 lane,
                 key,
-                limit,
+                window,
                 want,
                 used,
                 outside,
@@ -258,7 +258,7 @@ impl Core {
                     .map(|partition| partition.0)
                     .collect();
                 self.errands
-                    .ask_grant(lane, key, limit, want, used, outside, owned);
+                    .ask_grant(lane, key, window, want, used, outside, owned);
             }
             Output::TrimSpool(partition, below) => {
                 self.with(partition, |tasks| tasks.trim_spool(below))

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns::Resolver;
-use egress::{GrantNews, LaneId, RateLimit, SiteNews};
+use egress::{GrantNews, LaneId, SiteNews, Window};
 use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
 use mail::Domain;
 
@@ -23,9 +23,11 @@ pub(crate) struct Errands {
     clock: Clock,
     events: Events,
     partitions: u32,
-    /// By lane: the slice that is drawn on, and what no answered request has reported yet.
-    books: Arc<Mutex<HashMap<LaneId, Book>>>,
+    /// By lane and window: the slice that is drawn on, and what no answered request has reported yet.
+    books: Arc<Mutex<Books>>,
 }
+
+type Books = HashMap<(LaneId, Window), Book>;
 
 #[derive(Default, Clone, Copy)]
 struct Book {
@@ -65,7 +67,7 @@ impl Errands {
         &self,
         lane: LaneId,
         key: String,
-        limit: RateLimit,
+        window: Window,
         want: u64,
         used: u64,
         outside: u64,
@@ -74,20 +76,21 @@ impl Errands {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
         let books = self.books.clone();
         let share = limits::safe_share(
-            limit.count,
+            window.limit.count,
             self.partitions,
             &owned,
             crate::machine::lane_hash(&key),
         );
         tokio::spawn(async move {
-            let book = note_use(&books, lane, used, outside);
-            let window = Duration::from_millis(limit.per_ms);
+            let of = (lane, window);
+            let book = note_use(&books, of, used, outside);
+            let length = Duration::from_millis(window.limit.per_ms);
             let request = GrantRequest {
                 key,
-                limit: limit.count,
-                window,
+                limit: window.limit.count,
+                window: length,
                 want,
-                ttl: GrantRequest::good_ttl(window),
+                ttl: GrantRequest::good_ttl(length),
                 previous: book.slice.map(|slice_id| SliceUse {
                     slice_id,
                     used: book.used,
@@ -97,24 +100,24 @@ impl Errands {
             };
             let asked_ms = clock.now_ms();
             let answer = grants.ask(&request).await;
-            let news = take_answer(&books, lane, book, answer, asked_ms, clock.now_ms(), share);
-            tell(&events, Input::Grant(lane, news)).await;
+            let news = take_answer(&books, of, book, answer, asked_ms, clock.now_ms(), share);
+            tell(&events, Input::Grant(lane, window, news)).await;
         });
     }
 }
 
-/// Adds to what is to be reported for a lane.
-fn note_use(books: &Mutex<HashMap<LaneId, Book>>, lane: LaneId, used: u64, outside: u64) -> Book {
+/// Adds to what is to be reported for a window of a lane.
+fn note_use(books: &Mutex<Books>, of: (LaneId, Window), used: u64, outside: u64) -> Book {
     let mut books = books.lock().expect("nobody panics while holding the books");
-    let book = books.entry(lane).or_default();
+    let book = books.entry(of).or_default();
     book.used += used;
     book.outside += outside;
     *book
 }
 
 fn take_answer(
-    books: &Mutex<HashMap<LaneId, Book>>,
-    lane: LaneId,
+    books: &Mutex<Books>,
+    of: (LaneId, Window),
     reported: Book,
     answer: Result<GrantReply, limits::Unavailable>,
     asked_ms: u64,
@@ -123,7 +126,7 @@ fn take_answer(
 ) -> GrantNews {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let mut books = books.lock().expect("nobody panics while holding the books");
-    let book = books.entry(lane).or_default();
+    let book = books.entry(of).or_default();
     let Ok(reply) = answer else {
         // Reported again with the next question.
         return GrantNews::Share {
@@ -173,33 +176,42 @@ async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use egress::{RateLimit, Unit};
+
+    const WINDOW: Window = Window {
+        unit: Unit::Messages,
+        limit: RateLimit {
+            count: 100,
+            per_ms: 1000,
+        },
+    };
 
     #[test]
     fn two_answers_that_settle_the_same_use_leave_nothing_to_report() {
         let books = Mutex::default();
-        let lane = LaneId(1);
-        let first = note_use(&books, lane, 5, 2);
-        let second = note_use(&books, lane, 0, 0);
+        let of = (LaneId(1), WINDOW);
+        let first = note_use(&books, of, 5, 2);
+        let second = note_use(&books, of, 0, 0);
         for reported in [first, second] {
             let nothing = GrantReply::Nothing {
                 retry_after: Duration::from_millis(7),
             };
-            let news = take_answer(&books, lane, reported, Ok(nothing), 100, 110, 0);
+            let news = take_answer(&books, of, reported, Ok(nothing), 100, 110, 0);
             assert_eq!(news, GrantNews::Nothing { retry_ms: 117 });
         }
-        let next = note_use(&books, lane, 1, 0);
+        let next = note_use(&books, of, 1, 0);
         assert_eq!((next.used, next.outside), (1, 0));
     }
 
     #[test]
     fn what_nobody_answered_is_reported_again() {
         let books = Mutex::default();
-        let lane = LaneId(1);
-        let reported = note_use(&books, lane, 5, 2);
+        let of = (LaneId(1), WINDOW);
+        let reported = note_use(&books, of, 5, 2);
         let away = Err(limits::Unavailable("away".to_owned()));
-        let news = take_answer(&books, lane, reported, away, 100, 110, 3);
+        let news = take_answer(&books, of, reported, away, 100, 110, 3);
         assert!(matches!(news, GrantNews::Share { share: 3, .. }));
-        let next = note_use(&books, lane, 1, 0);
+        let next = note_use(&books, of, 1, 0);
         assert_eq!((next.used, next.outside), (6, 2));
     }
 }

@@ -236,12 +236,15 @@ impl Rig {
                 let site = format!("mx.{domain}").into();
                 self.after(ANSWER_MS, Input::Resolved(domain, SiteNews::Site(site)));
             }
-            Output::AskGrant { lane, want, .. } => {
+            Output::AskGrant {
+                lane, window, want, ..
+            } => {
                 let until_ms = self.now_ms + 1_000;
                 self.after(
                     ANSWER_MS,
                     Input::Grant(
                         lane,
+                        window,
                         GrantNews::Granted {
                             amount: want,
                             until_ms,

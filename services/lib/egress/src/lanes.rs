@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::{Equivalent, HashMap, HashSet};
 
-use crate::rate::{GrantNews, Rate, RateLimit, Take};
+use crate::rate::{GrantNews, Rates, TakeAll, Window};
 
 /// The names of a lane, for looking it up.
 #[derive(Hash)]
@@ -31,12 +31,17 @@ pub struct SenderId(pub u64);
 pub struct SlotId(pub u32);
 
 /// What limits a lane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneLimits {
     /// Connections at a time over all senders, at least 1.
     pub connections: u32,
-    /// Messages per time; `None` = no limit.
-    pub rate: Option<RateLimit>,
+    /// After so many messages a sender opens a new connection; 0 = it does not.
+    pub messages_per_connection: u32,
+    /// Messages and connections per time; all hold. No two with the same unit and length.
+    pub windows: Vec<Window>,
+    /// A lane without a connection begins with one, and may have one more each time that so many milliseconds have
+    /// passed; 0 = all at once.
+    pub ramp_ms: u64,
 }
 
 /// What to do next.
@@ -62,15 +67,17 @@ pub enum Decision<T> {
         /// Who holds it.
         sender: SenderId,
     },
-    /// Ask for a grant of the lane's rate.
+    /// Ask for a grant of one of the lane's windows.
     AskGrant {
         /// The lane.
         lane: LaneId,
-        /// Messages wanted.
+        /// Which window.
+        window: Window,
+        /// How many are wanted.
         want: u64,
-        /// Messages of the last grant that were used.
+        /// How many of the last grant were used.
         used: u64,
-        /// Messages sent outside any grant since the last question.
+        /// How many were used outside any grant since the last question.
         outside: u64,
     },
 }
@@ -89,16 +96,45 @@ enum Slot {
 struct Lane<T> {
     source: Arc<str>,
     site: Arc<str>,
-    limits: LaneLimits,
-    rate: Option<Rate>,
+    connections: u32,
+    messages_per_connection: u32,
+    rates: Rates,
+    ramp: Ramp,
     queue: VecDeque<(T, u64)>,
     slots: Vec<Slot>,
+    /// Messages over the present connection of each slot.
+    uses: Vec<u32>,
     /// In the list of runnable lanes.
     runnable: bool,
     /// In the list of starved lanes.
     starved: bool,
     /// The last timer that was set for it, Unix milliseconds.
     timer_ms: u64,
+}
+
+/// How many connections a lane may have by now.
+#[derive(Debug, Default)]
+struct Ramp {
+    /// 0 = no ramp.
+    every_ms: u64,
+    /// When the lane had its first connection.
+    since_ms: u64,
+}
+
+impl Ramp {
+    fn allows(&self, now_ms: u64) -> u32 {
+        let steps = now_ms
+            .saturating_sub(self.since_ms)
+            .checked_div(self.every_ms);
+        steps.map_or(u32::MAX, |steps| {
+            u32::try_from(steps).unwrap_or(u32::MAX).saturating_add(1)
+        })
+    }
+
+    /// When it allows one more.
+    fn next_ms(&self, now_ms: u64) -> u64 {
+        self.since_ms + u64::from(self.allows(now_ms)) * self.every_ms
+    }
 }
 
 #[derive(Debug)]
@@ -160,10 +196,16 @@ impl<T> Lanes<T> {
         self.lanes.push(Lane {
             source: source.clone(),
             site: site.clone(),
-            limits,
-            rate: limits.rate.map(Rate::new),
+            connections: limits.connections,
+            messages_per_connection: limits.messages_per_connection,
+            rates: Rates::new(limits.windows),
+            ramp: Ramp {
+                every_ms: limits.ramp_ms,
+                since_ms: 0,
+            },
             queue: VecDeque::new(),
             slots: Vec::new(),
+            uses: Vec::new(),
             runnable: false,
             starved: false,
             timer_ms: 0,
@@ -184,23 +226,15 @@ impl<T> Lanes<T> {
             .map(|lane| (&lane.source, &lane.site))
     }
 
-    /// The limit of a lane's rate.
-    pub fn rate_limit(&self, lane: LaneId) -> Option<RateLimit> {
-        self.lanes
-            .get(lane.0 as usize)?
-            .rate
-            .as_ref()
-            .map(Rate::limit)
-    }
-
-    /// New limits for every lane. A rate that stays the same keeps its count.
+    /// New limits for every lane. A window that stays the same keeps its count.
     pub fn set_limits(&mut self, limits: impl Fn(&str, &str) -> LaneLimits) {
         for number in 0..self.lanes.len() {
             let lane = &mut self.lanes[number];
-            lane.limits = limits(&lane.source, &lane.site);
-            if lane.rate.as_ref().map(Rate::limit) != lane.limits.rate {
-                lane.rate = lane.limits.rate.map(Rate::new);
-            }
+            let limits = limits(&lane.source, &lane.site);
+            lane.connections = limits.connections;
+            lane.messages_per_connection = limits.messages_per_connection;
+            lane.rates.set(&limits.windows);
+            lane.ramp.every_ms = limits.ramp_ms;
             self.wake(LaneId(number as u32));
         }
     }
@@ -345,25 +379,17 @@ impl<T> Lanes<T> {
     }
 
     /// An answer to a question for a grant.
-    pub fn grant(&mut self, now_ms: u64, lane: LaneId, news: GrantNews) {
-        if let Some(rate) = self
-            .lanes
-            .get_mut(lane.0 as usize)
-            .and_then(|lane| lane.rate.as_mut())
-        {
-            rate.news(now_ms, news);
+    pub fn grant(&mut self, now_ms: u64, lane: LaneId, window: Window, news: GrantNews) {
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+            state.rates.news(now_ms, window, news);
         }
         self.wake(lane);
     }
 
     /// An assignment was not made after all (the delivery was not there any more).
     pub fn unassign(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
-        if let Some(rate) = self
-            .lanes
-            .get_mut(lane.0 as usize)
-            .and_then(|lane| lane.rate.as_mut())
-        {
-            rate.refund();
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+            state.rates.refund();
         }
         self.released(lane, slot, sender);
     }
@@ -442,43 +468,62 @@ impl<T> Lanes<T> {
             }
             return None;
         };
-        let (slot, sender) = match choose_slot(&state.slots, state.limits.connections, sender, able)
-        {
+        if state.ramp.every_ms > 0 && state.slots.iter().all(|slot| *slot == Slot::Free) {
+            state.ramp.since_ms = now_ms;
+        }
+        let allowed = state.connections.min(state.ramp.allows(now_ms));
+        let (slot, sender) = match choose_slot(&state.slots, allowed, sender, able) {
             Choice::Slot(slot, sender) => (slot, sender),
             Choice::Close(slot, holder) => {
                 state.slots[slot] = Slot::Closing(holder);
                 self.closing.push_back((lane, SlotId(slot as u32), holder));
                 return None;
             }
-            Choice::Full => return None,
+            Choice::Full => {
+                if allowed < state.connections {
+                    let until_ms = state.ramp.next_ms(now_ms);
+                    set_timer(&mut self.timers, state, lane, now_ms, until_ms);
+                }
+                return None;
+            }
         };
-        if let Some(rate) = &mut state.rate {
-            match rate.take(now_ms) {
-                Take::Yes => {}
-                Take::Asked => return None,
-                Take::Wait(until_ms) => {
-                    // One timer is enough, however often the lane is looked at meanwhile.
-                    if state.timer_ms <= now_ms || until_ms < state.timer_ms {
-                        state.timer_ms = until_ms;
-                        self.timers.push(Reverse((until_ms, lane)));
-                    }
-                    return None;
-                }
-                Take::Ask { used, outside } => {
-                    let want = rate.want(state.queue.len() as u64);
-                    return Some(Decision::AskGrant {
-                        lane,
-                        want,
-                        used,
-                        outside,
-                    });
-                }
+        let worn_out = |uses: &u32| {
+            state.messages_per_connection > 0 && *uses >= state.messages_per_connection
+        };
+        let opens = state
+            .slots
+            .get(slot)
+            .is_none_or(|state| *state == Slot::Free)
+            || state.uses.get(slot).is_some_and(worn_out);
+        let waiting = state.queue.len() as u64;
+        match state.rates.take(now_ms, opens, waiting) {
+            TakeAll::Yes => {}
+            TakeAll::Asked => return None,
+            TakeAll::Wait(until_ms) => {
+                set_timer(&mut self.timers, state, lane, now_ms, until_ms);
+                return None;
+            }
+            TakeAll::Ask {
+                window,
+                want,
+                used,
+                outside,
+            } => {
+                return Some(Decision::AskGrant {
+                    lane,
+                    window,
+                    want,
+                    used,
+                    outside,
+                });
             }
         }
         if slot == state.slots.len() {
             state.slots.push(Slot::Free);
+            state.uses.push(0);
         }
         state.slots[slot] = Slot::Busy(sender);
+        state.uses[slot] = if opens { 1 } else { state.uses[slot] + 1 };
         if let Some(sender) = self.senders.get_mut(&sender) {
             sender.credit -= 1;
         }
@@ -490,6 +535,20 @@ impl<T> Lanes<T> {
             sender,
             item,
         })
+    }
+}
+
+/// One timer of a lane is enough, however often it is looked at meanwhile.
+fn set_timer<T>(
+    timers: &mut BinaryHeap<Reverse<(u64, LaneId)>>,
+    state: &mut Lane<T>,
+    lane: LaneId,
+    now_ms: u64,
+    until_ms: u64,
+) {
+    if state.timer_ms <= now_ms || until_ms < state.timer_ms {
+        state.timer_ms = until_ms;
+        timers.push(Reverse((until_ms, lane)));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Egress: which delivery leaves next, from which source, over which connection slot of which sender.
 //!
 //! - [`Lanes`]: ready deliveries by egress source × site, the connection slots of each lane, and the senders' credit.
-//! - [`Rate`]: a lane's rate, drawn from grants that replicas share, with a safe share when there are none.
+//! - [`Rates`]: a lane's windows, drawn from grants that replicas share, with a safe share when there are none.
 //! - [`Sites`]: which site a domain belongs to, and who waits to know.
 //! - [`Rotation`]: weighted choice of the sources of a pool.
 
@@ -11,6 +11,6 @@ mod rotation;
 mod sites;
 
 pub use lanes::{Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId};
-pub use rate::{GrantNews, Rate, RateLimit, Take};
+pub use rate::{GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Unit, Window};
 pub use rotation::Rotation;
 pub use sites::{SiteNews, SiteOf, Sites};

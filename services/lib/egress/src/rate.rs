@@ -1,6 +1,7 @@
-//! The rate of a lane.
+//! The rates of a lane.
 //!
-//! A limit holds over any window of its length for the sum of all replicas. Each replica draws on grants, slices of
+//! A lane has several windows at once, say 100 messages a second and 20,000 a day: what leaves needs all of them. A
+//! limit holds over any window of its length for the sum of all replicas. Each replica draws on grants, slices of
 //! the limit that it was leased. Without grants (Redis away, or its memory of past use gone) a replica keeps to a
 //! safe share of its own, and begins with it only one whole window after the last grant that any replica can have
 //! got, since what others used of theirs is not known.
@@ -8,18 +9,36 @@
 use std::collections::VecDeque;
 
 /// So many per so long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RateLimit {
-    /// Messages.
+    /// How many, at least 1.
     pub count: u64,
     /// Window, milliseconds.
     pub per_ms: u64,
 }
 
+/// What a window counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// Messages.
+    Messages,
+    /// Connections that are opened.
+    Connections,
+}
+
+/// One of the windows of a lane, by what makes it different from its others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// What it counts.
+    pub unit: Unit,
+    /// How many of it.
+    pub limit: RateLimit,
+}
+
 /// Whether a message may go now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Take {
-    /// Yes, and it is counted.
+    /// Yes.
     Yes,
     /// Not before this time (Unix milliseconds).
     Wait(u64),
@@ -58,7 +77,147 @@ pub enum GrantNews {
     },
 }
 
-/// See the module.
+/// The windows of a lane: what leaves needs all of them.
+#[derive(Debug, Default)]
+pub struct Rates {
+    windows: Vec<(Window, Rate)>,
+}
+
+/// What all windows of a lane say together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeAll {
+    /// It is counted in all.
+    Yes,
+    /// Not before this time (Unix milliseconds).
+    Wait(u64),
+    /// A grant must be asked for; others may have to be asked for too: look again.
+    Ask {
+        /// For which window.
+        window: Window,
+        /// How many are wanted.
+        want: u64,
+        /// As in [`Take::Ask`].
+        used: u64,
+        /// As in [`Take::Ask`].
+        outside: u64,
+    },
+    /// Grants are asked for already.
+    Asked,
+}
+
+impl Rates {
+    /// Windows of which nothing is used.
+    pub fn new(windows: impl IntoIterator<Item = Window>) -> Self {
+        let fresh = |window: Window| (window, Rate::new(window.limit));
+        Self {
+            windows: windows.into_iter().map(fresh).collect(),
+        }
+    }
+
+    /// Other windows from now on. Those that stay the same keep their counts.
+    pub fn set(&mut self, windows: &[Window]) {
+        if self.windows.iter().map(|(window, _)| window).eq(windows) {
+            return;
+        }
+        let mut before = std::mem::take(&mut self.windows);
+        self.windows.reserve_exact(windows.len());
+        for window in windows {
+            let kept = before.iter().position(|(present, _)| present == window);
+            let entry = match kept {
+                Some(position) => before.swap_remove(position),
+                None => (*window, Rate::new(window.limit)),
+            };
+            self.windows.push(entry);
+        }
+    }
+
+    /// Counts one message, and a connection when `opens` says so, in all windows, or in none and says why. `waiting`
+    /// messages would like to follow.
+    pub fn take(&mut self, now_ms: u64, opens: bool, waiting: u64) -> TakeAll {
+        if self.windows.is_empty() {
+            return TakeAll::Yes;
+        }
+        let concerned = |window: &Window| opens || window.unit == Unit::Messages;
+        // Nothing is asked of others as long as one window says no by itself: the grant would only run out.
+        let (mut wait_until_ms, mut asked) = (None, false);
+        for (window, rate) in &mut self.windows {
+            if concerned(window)
+                && let Some(until_ms) = rate.must_wait(now_ms)
+            {
+                wait_until_ms = wait_until_ms.max(Some(until_ms));
+            }
+        }
+        if let Some(until_ms) = wait_until_ms {
+            return TakeAll::Wait(until_ms);
+        }
+        for (window, rate) in &mut self.windows {
+            if !concerned(window) {
+                continue;
+            }
+            match rate.check(now_ms) {
+                Take::Yes => {}
+                Take::Wait(until_ms) => return TakeAll::Wait(until_ms),
+                Take::Asked => asked = true,
+                Take::Ask { used, outside } => {
+                    let waiting = match window.unit {
+                        Unit::Messages => waiting,
+                        Unit::Connections => 1,
+                    };
+                    return TakeAll::Ask {
+                        window: *window,
+                        want: rate.want(waiting),
+                        used,
+                        outside,
+                    };
+                }
+            }
+        }
+        if asked {
+            return TakeAll::Asked;
+        }
+        for (window, rate) in &mut self.windows {
+            rate.taken = None;
+            if concerned(window) {
+                rate.commit(now_ms);
+            }
+        }
+        TakeAll::Yes
+    }
+
+    /// Gives back what was taken last and not used.
+    pub fn refund(&mut self) {
+        self.windows.iter_mut().for_each(|(_, rate)| rate.refund());
+    }
+
+    /// Takes an answer. One for a window that is not there any more has no effect.
+    pub fn news(&mut self, now_ms: u64, window: Window, news: GrantNews) {
+        let asked = self
+            .windows
+            .iter_mut()
+            .find(|(present, _)| *present == window);
+        if let Some((_, rate)) = asked {
+            rate.news(now_ms, news);
+        }
+    }
+
+    /// The windows, each with how much of it this replica used within its length.
+    pub fn windows(&self) -> impl Iterator<Item = (Window, u64)> {
+        self.windows
+            .iter()
+            .map(|(window, rate)| (*window, rate.in_window))
+    }
+
+    /// Until when the windows let nothing pass, and the one that is last; `None` when they would, or nobody knows
+    /// before asking.
+    pub fn blocked(&self, now_ms: u64) -> Option<(Window, u64)> {
+        self.windows
+            .iter()
+            .filter_map(|(window, rate)| Some((*window, rate.must_wait(now_ms)?)))
+            .max_by_key(|(_, until_ms)| *until_ms)
+    }
+}
+
+/// One window. See the module.
 #[derive(Debug)]
 pub struct Rate {
     limit: RateLimit,
@@ -72,6 +231,14 @@ pub struct Rate {
     wait_until_ms: u64,
     share: Option<(u64, u64)>,
     share_from_ms: u64,
+    /// From what the last one was taken.
+    taken: Option<Taken>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    Grant,
+    Share,
 }
 
 impl Rate {
@@ -89,6 +256,7 @@ impl Rate {
             wait_until_ms: 0,
             share: None,
             share_from_ms: 0,
+            taken: None,
         }
     }
 
@@ -97,22 +265,19 @@ impl Rate {
         self.limit
     }
 
-    /// Counts one message, or says why not.
-    pub fn take(&mut self, now_ms: u64) -> Take {
-        if self.grant > 0 && now_ms < self.grant_until_ms {
-            self.grant -= 1;
-            self.grant_used += 1;
-            self.count(now_ms);
+    /// Whether one message may go; [`Rate::commit`] counts it.
+    pub fn check(&mut self, now_ms: u64) -> Take {
+        if self.has_grant(now_ms) {
             return Take::Yes;
         }
         if self.asking {
             return Take::Asked;
         }
-        if let Some((share, until_ms)) = self.share.filter(|(_, until_ms)| now_ms < *until_ms) {
-            return self.take_of_share(now_ms, share, until_ms);
+        if let Some(until_ms) = self.must_wait(now_ms) {
+            return Take::Wait(until_ms);
         }
-        if now_ms < self.wait_until_ms {
-            return Take::Wait(self.wait_until_ms);
+        if self.has_share(now_ms).is_some() {
+            return Take::Yes;
         }
         self.asking = true;
         Take::Ask {
@@ -121,31 +286,66 @@ impl Rate {
         }
     }
 
-    fn take_of_share(&mut self, now_ms: u64, share: u64, until_ms: u64) -> Take {
-        if now_ms < self.share_from_ms {
-            return Take::Wait(self.share_from_ms.min(until_ms));
-        }
-        self.forget_old(now_ms);
-        if self.in_window < share {
-            self.outside += 1;
-            self.count(now_ms);
-            return Take::Yes;
-        }
-        let oldest = self.used.front().map_or(now_ms, |(at, _)| *at);
-        let free_ms = oldest + self.limit.per_ms + self.bucket_ms();
-        // With a share of nothing the next question is all there is to wait for.
-        Take::Wait(if share == 0 {
-            until_ms
+    /// Counts one message that [`Rate::check`] let pass at the same time.
+    pub fn commit(&mut self, now_ms: u64) {
+        if self.has_grant(now_ms) {
+            self.grant -= 1;
+            self.grant_used += 1;
+            self.taken = Some(Taken::Grant);
         } else {
-            free_ms.max(now_ms + 1).min(until_ms)
-        })
+            self.outside += 1;
+            self.taken = Some(Taken::Share);
+        }
+        self.count(now_ms);
     }
 
-    /// Gives back what was taken and not used.
+    fn has_grant(&self, now_ms: u64) -> bool {
+        self.grant > 0 && now_ms < self.grant_until_ms
+    }
+
+    fn has_share(&self, now_ms: u64) -> Option<(u64, u64)> {
+        self.share.filter(|(_, until_ms)| now_ms < *until_ms)
+    }
+
+    /// Until when nothing can pass; `None` when something can, or only an answer will tell.
+    fn must_wait(&self, now_ms: u64) -> Option<u64> {
+        if self.has_grant(now_ms) || self.asking {
+            return None;
+        }
+        let Some((share, until_ms)) = self.has_share(now_ms) else {
+            return Some(self.wait_until_ms).filter(|until_ms| now_ms < *until_ms);
+        };
+        if now_ms < self.share_from_ms {
+            return Some(self.share_from_ms.min(until_ms));
+        }
+        let horizon = self.limit.per_ms + self.bucket_ms();
+        let old = self
+            .used
+            .iter()
+            .take_while(|(at, _)| at + horizon <= now_ms);
+        let (entries, gone) = old.fold((0, 0), |(entries, sum), (_, count)| {
+            (entries + 1, sum + count)
+        });
+        if self.in_window - gone < share {
+            return None;
+        }
+        // With a share of nothing the next question is all there is to wait for.
+        if share == 0 {
+            return Some(until_ms);
+        }
+        let oldest = self.used.get(entries).map_or(now_ms, |(at, _)| *at);
+        Some((oldest + horizon).max(now_ms + 1).min(until_ms))
+    }
+
+    /// Gives back what was taken last and not used.
     pub fn refund(&mut self) {
-        if self.grant_used > 0 {
-            self.grant_used -= 1;
-            self.grant += 1;
+        match self.taken.take() {
+            None => return,
+            Some(Taken::Grant) => {
+                self.grant_used = self.grant_used.saturating_sub(1);
+                self.grant += 1;
+            }
+            Some(Taken::Share) => self.outside = self.outside.saturating_sub(1),
         }
         if let Some((_, count)) = self.used.back_mut()
             && *count > 0
@@ -222,11 +422,19 @@ mod tests {
         per_ms: 1000,
     };
 
+    fn take(rate: &mut Rate, now_ms: u64) -> Take {
+        let take = rate.check(now_ms);
+        if take == Take::Yes {
+            rate.commit(now_ms);
+        }
+        take
+    }
+
     #[test]
     fn asks_for_a_moment_of_its_use_and_never_for_more_than_a_quarter() {
         let mut rate = Rate::new(LIMIT);
         assert_eq!((rate.want(0), rate.want(7), rate.want(1000)), (1, 7, 25));
-        rate.take(0);
+        take(&mut rate, 0);
         rate.news(
             0,
             GrantNews::Granted {
@@ -234,7 +442,7 @@ mod tests {
                 until_ms: 500,
             },
         );
-        while rate.take(1) == Take::Yes {}
+        while take(&mut rate, 1) == Take::Yes {}
         assert_eq!(rate.want(1), 5);
         assert_eq!(
             Rate::new(RateLimit {
@@ -250,13 +458,13 @@ mod tests {
     fn draws_on_a_grant_until_it_is_used_or_over() {
         let mut rate = Rate::new(LIMIT);
         assert_eq!(
-            rate.take(0),
+            take(&mut rate, 0),
             Take::Ask {
                 used: 0,
                 outside: 0
             }
         );
-        assert_eq!(rate.take(0), Take::Asked);
+        assert_eq!(take(&mut rate, 0), Take::Asked);
         rate.news(
             0,
             GrantNews::Granted {
@@ -264,9 +472,12 @@ mod tests {
                 until_ms: 500,
             },
         );
-        assert_eq!((rate.take(1), rate.take(1)), (Take::Yes, Take::Yes));
         assert_eq!(
-            rate.take(1),
+            (take(&mut rate, 1), take(&mut rate, 1)),
+            (Take::Yes, Take::Yes)
+        );
+        assert_eq!(
+            take(&mut rate, 1),
             Take::Ask {
                 used: 2,
                 outside: 0
@@ -280,16 +491,16 @@ mod tests {
             },
         );
         assert_eq!(
-            rate.take(600),
+            take(&mut rate, 600),
             Take::Ask {
                 used: 0,
                 outside: 0
             }
         );
         rate.news(600, GrantNews::Nothing { retry_ms: 900 });
-        assert_eq!(rate.take(601), Take::Wait(900));
+        assert_eq!(take(&mut rate, 601), Take::Wait(900));
         assert_eq!(
-            rate.take(900),
+            take(&mut rate, 900),
             Take::Ask {
                 used: 0,
                 outside: 0
@@ -300,7 +511,7 @@ mod tests {
     #[test]
     fn keeps_to_its_share_over_every_window_beginning_one_window_after_the_last_grant() {
         let mut rate = Rate::new(LIMIT);
-        rate.take(0);
+        take(&mut rate, 0);
         rate.news(
             0,
             GrantNews::Granted {
@@ -308,7 +519,7 @@ mod tests {
                 until_ms: 100,
             },
         );
-        while rate.take(50) == Take::Yes {}
+        while take(&mut rate, 50) == Take::Yes {}
         rate.news(
             50,
             GrantNews::Share {
@@ -319,7 +530,7 @@ mod tests {
         let mut sent = Vec::new();
         let mut now = 50;
         while now < 10_000 {
-            match rate.take(now) {
+            match take(&mut rate, now) {
                 Take::Yes => sent.push(now),
                 Take::Wait(until) => now = until,
                 other => panic!("{other:?}"),
@@ -334,5 +545,116 @@ mod tests {
             assert!(in_window <= 25);
         }
         assert!(sent.len() > 25 * 8, "{}", sent.len());
+    }
+
+    const DAILY: RateLimit = RateLimit {
+        count: 3,
+        per_ms: 86_400_000,
+    };
+
+    fn messages(limit: RateLimit) -> Window {
+        Window {
+            unit: Unit::Messages,
+            limit,
+        }
+    }
+
+    fn connections(limit: RateLimit) -> Window {
+        Window {
+            unit: Unit::Connections,
+            limit,
+        }
+    }
+
+    fn granted(amount: u64, until_ms: u64) -> GrantNews {
+        GrantNews::Granted { amount, until_ms }
+    }
+
+    fn asks_for(rates: &mut Rates, now_ms: u64, opens: bool) -> Window {
+        match rates.take(now_ms, opens, 1) {
+            TakeAll::Ask { window, .. } => window,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_message_needs_all_windows_and_counts_in_all_or_in_none() {
+        let (second, day) = (messages(LIMIT), messages(DAILY));
+        let mut rates = Rates::new([second, day]);
+        assert_eq!(asks_for(&mut rates, 0, false), second);
+        assert_eq!(asks_for(&mut rates, 0, false), day);
+        assert_eq!(rates.take(0, false, 1), TakeAll::Asked);
+        rates.news(0, second, granted(10, 62));
+        assert_eq!(rates.take(0, false, 1), TakeAll::Asked);
+        rates.news(0, day, granted(2, 30_000));
+        assert_eq!(rates.take(1, false, 1), TakeAll::Yes);
+        assert_eq!(rates.take(1, false, 1), TakeAll::Yes);
+        assert_eq!(asks_for(&mut rates, 2, false), day);
+        rates.news(2, day, GrantNews::Nothing { retry_ms: 5_000 });
+        // The grant of the second is not used while the day says no, and nothing more is asked for.
+        assert_eq!(rates.take(100, false, 1), TakeAll::Wait(5_000));
+        let used: Vec<u64> = rates.windows().map(|(_, used)| used).collect();
+        assert_eq!(used, [2, 2]);
+        assert_eq!(rates.blocked(100), Some((day, 5_000)));
+    }
+
+    #[test]
+    fn a_connection_counts_only_when_one_is_opened() {
+        let (second, opened) = (messages(LIMIT), connections(DAILY));
+        let mut rates = Rates::new([second, opened]);
+        assert_eq!(asks_for(&mut rates, 0, true), second);
+        rates.news(0, second, granted(10, 500));
+        assert_eq!(asks_for(&mut rates, 0, true), opened);
+        assert_eq!(rates.take(0, false, 1), TakeAll::Yes);
+        rates.news(0, opened, granted(1, 500));
+        assert_eq!(rates.take(0, true, 1), TakeAll::Yes);
+        assert_eq!(asks_for(&mut rates, 0, true), opened);
+        assert_eq!(rates.take(0, false, 1), TakeAll::Yes);
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_from_a_grant_and_from_a_share() {
+        let window = messages(DAILY);
+        let mut rates = Rates::new([window]);
+        asks_for(&mut rates, 0, false);
+        rates.news(0, window, granted(1, 500));
+        for _ in 0..3 {
+            assert_eq!(rates.take(1, false, 1), TakeAll::Yes);
+            rates.refund();
+            // Once only.
+            rates.refund();
+        }
+        let TakeAll::Ask { used: 0, .. } = rates.take(600, false, 1) else {
+            panic!("the grant was not used")
+        };
+        let share = GrantNews::Share {
+            share: 1,
+            until_ms: u64::MAX,
+        };
+        rates.news(600, window, share);
+        let later = 600 + DAILY.per_ms;
+        for _ in 0..3 {
+            assert_eq!(rates.take(later, false, 1), TakeAll::Yes);
+            rates.refund();
+        }
+        assert_eq!(rates.take(later, false, 1), TakeAll::Yes);
+        assert!(matches!(rates.take(later, false, 1), TakeAll::Wait(_)));
+    }
+
+    #[test]
+    fn windows_that_stay_keep_their_counts_and_answers_to_others_have_no_effect() {
+        let (second, day) = (messages(LIMIT), messages(DAILY));
+        let mut rates = Rates::new([second, day]);
+        asks_for(&mut rates, 0, false);
+        asks_for(&mut rates, 0, false);
+        rates.news(0, day, granted(2, 30_000));
+        rates.set(&[day]);
+        rates.news(0, second, granted(5, 30_000));
+        assert_eq!(rates.take(0, false, 1), TakeAll::Yes);
+        rates.set(&[second, day]);
+        assert_eq!(asks_for(&mut rates, 1, false), second);
+        rates.news(1, second, granted(9, 100));
+        assert_eq!(rates.take(1, false, 1), TakeAll::Yes);
+        assert_eq!(asks_for(&mut rates, 2, false), day);
     }
 }

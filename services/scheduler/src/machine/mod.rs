@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::Snapshot;
-use egress::{Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites};
+use egress::{
+    Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, Unit, Window,
+};
 use hashbrown::HashMap;
 use journal::WriterEvent;
 use mail::{MessageId, PartitionId};
@@ -93,7 +95,7 @@ pub enum Input {
     /// A domain is resolved.
     Resolved(Arc<str>, SiteNews),
     /// An answer to a question for a grant.
-    Grant(LaneId, GrantNews),
+    Grant(LaneId, Window, GrantNews),
     /// Messages were copied forward; `None` = the copy failed.
     Copied {
         /// The partition.
@@ -219,7 +221,7 @@ impl Machine {
                     self.place(now_ms, item);
                 }
             }
-            Input::Grant(lane, news) => self.lanes.grant(now_ms, lane, news),
+            Input::Grant(lane, window, news) => self.lanes.grant(now_ms, lane, window, news),
             Input::Copied {
                 partition,
                 epoch,
@@ -308,20 +310,18 @@ impl Machine {
             Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
             Decision::AskGrant {
                 lane,
+                window,
                 want,
                 used,
                 outside,
             } => {
-                let Some(limit) = self.lanes.rate_limit(lane) else {
-                    return;
-                };
                 let Some((source, site)) = self.lanes.names(lane) else {
                     return;
                 };
                 self.outputs.push(Output::AskGrant {
                     lane,
-                    key: format!("{source}|{site}"),
-                    limit,
+                    key: limit_name(source, site, window),
+                    window,
                     want,
                     used,
                     outside,
@@ -464,4 +464,13 @@ impl Machine {
     fn sender_id_of(session: SessionId) -> SenderId {
         SenderId(session.0)
     }
+}
+
+/// The name of a window for all replicas. Its count is not part of it: what was used stays known when it changes.
+fn limit_name(source: &str, site: &str, window: Window) -> String {
+    let unit = match window.unit {
+        Unit::Messages => "m",
+        Unit::Connections => "c",
+    };
+    format!("{source}|{site}|{unit}{}", window.limit.per_ms)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use egress::{LaneId, RateLimit};
+use egress::{LaneId, Window};
 use journal::WriterEffect;
 use mail::PartitionId;
 use proto::dispatch::SchedulerItem;
@@ -24,13 +24,13 @@ pub enum Output {
         lane: LaneId,
         /// The name of the limit for all replicas.
         key: String,
-        /// The limit.
-        limit: RateLimit,
-        /// Messages wanted.
+        /// Which of its windows.
+        window: Window,
+        /// How many are wanted.
         want: u64,
-        /// Messages of the last grant that were used.
+        /// How many of the last grant were used.
         used: u64,
-        /// Messages sent outside any grant since the last question.
+        /// How many were used outside any grant since the last question.
         outside: u64,
     },
     /// Purge the spool below a sequence.

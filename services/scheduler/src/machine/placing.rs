@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
-use egress::{LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf};
+use egress::{LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf, Unit, Window};
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 
@@ -294,11 +294,22 @@ fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
         limits::safe_share(shaping.connections.into(), shares.partitions, &owned, hash);
     LaneLimits {
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
-        rate: shaping.rate.as_ref().map(|rate| RateLimit {
-            count: rate.count().into(),
-            per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
-        }),
+        messages_per_connection: shaping.messages_per_connection,
+        windows: shaping
+            .rate
+            .iter()
+            .map(|rate| window(Unit::Messages, *rate))
+            .collect(),
+        ramp_ms: 0,
     }
+}
+
+fn window(unit: Unit, rate: mail::Rate) -> Window {
+    let limit = RateLimit {
+        count: rate.count().into(),
+        per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
+    };
+    Window { unit, limit }
 }
 
 /// FNV-1a of a lane's name: the same in every process.

@@ -1,9 +1,24 @@
 use super::*;
+use crate::rate::{RateLimit, Unit};
 
 const LIMITS: LaneLimits = LaneLimits {
     connections: 2,
-    rate: None,
+    messages_per_connection: 0,
+    windows: Vec::new(),
+    ramp_ms: 0,
 };
+
+fn window(unit: Unit, count: u64) -> Window {
+    let limit = RateLimit {
+        count,
+        per_ms: 1000,
+    };
+    Window { unit, limit }
+}
+
+fn granted(amount: u64, until_ms: u64) -> GrantNews {
+    GrantNews::Granted { amount, until_ms }
+}
 
 fn lanes() -> (Lanes<u32>, LaneId) {
     let mut lanes = Lanes::default();
@@ -97,7 +112,7 @@ fn closes_connections_when_fewer_are_allowed_than_are_open() {
     let mut lanes: Lanes<u32> = Lanes::default();
     let limits = |connections| LaneLimits {
         connections,
-        rate: None,
+        ..LIMITS
     };
     let lane = lanes.lane(&"source".into(), &"site".into(), || limits(3));
     lanes.sender_up(SenderId(1), 10, []);
@@ -124,25 +139,23 @@ fn closes_connections_when_fewer_are_allowed_than_are_open() {
 #[test]
 fn a_lane_that_waits_for_time_sets_one_timer() {
     let mut lanes: Lanes<u32> = Lanes::default();
-    let rate = Some(RateLimit {
-        count: 1,
-        per_ms: 1000,
-    });
+    let rate = window(Unit::Messages, 1);
     let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits {
         connections: 1,
-        rate,
+        windows: vec![rate],
+        ..LIMITS
     });
     lanes.sender_up(SenderId(1), 10, []);
     lanes.push(lane, 0, 0);
     assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
-    lanes.grant(0, lane, GrantNews::Nothing { retry_ms: 500 });
+    lanes.grant(0, lane, rate, GrantNews::Nothing { retry_ms: 500 });
     for item in 1..100 {
         lanes.push(lane, item, 0);
         assert_eq!(lanes.next(1), None);
     }
     assert_eq!(lanes.timers.len(), 1);
     assert!(matches!(lanes.next(500), Some(Decision::AskGrant { .. })));
-    lanes.grant(500, lane, GrantNews::Nothing { retry_ms: 900 });
+    lanes.grant(500, lane, rate, GrantNews::Nothing { retry_ms: 900 });
     assert_eq!(lanes.next(501), None);
     assert_eq!(lanes.next_wake(), Some(900));
 }
@@ -152,7 +165,7 @@ fn gives_deliveries_of_one_block_to_one_sender() {
     let mut lanes: Lanes<u32> = Lanes::default();
     let limits = || LaneLimits {
         connections: 100,
-        rate: None,
+        ..LIMITS
     };
     let lane = lanes.lane(&"source".into(), &"site".into(), limits);
     lanes.sender_up(SenderId(1), 50, []);
@@ -215,14 +228,13 @@ fn uses_only_senders_that_have_the_source() {
 #[test]
 fn holds_a_lane_to_its_rate_without_holding_up_others() {
     let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = window(Unit::Messages, 10);
     let limited = LaneLimits {
         connections: 9,
-        rate: Some(RateLimit {
-            count: 10,
-            per_ms: 1000,
-        }),
+        windows: vec![rate],
+        ..LIMITS
     };
-    let slow = lanes.lane(&"source".into(), &"slow".into(), || limited);
+    let slow = lanes.lane(&"source".into(), &"slow".into(), || limited.clone());
     let free = lanes.lane(&"source".into(), &"free".into(), || LIMITS);
     lanes.sender_up(SenderId(1), 50, []);
     (0..3).for_each(|item| lanes.push(slow, item, 0));
@@ -231,20 +243,14 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
         lanes.next(0),
         Some(Decision::AskGrant {
             lane: slow,
+            window: rate,
             want: 2,
             used: 0,
             outside: 0
         })
     );
     assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
-    lanes.grant(
-        0,
-        slow,
-        GrantNews::Granted {
-            amount: 1,
-            until_ms: 100,
-        },
-    );
+    lanes.grant(0, slow, rate, granted(1, 100));
     assert!(matches!(
         lanes.next(0),
         Some(Decision::Assign { item: 0, .. })
@@ -253,7 +259,68 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
         lanes.next(0),
         Some(Decision::AskGrant { used: 1, .. })
     ));
-    lanes.grant(0, slow, GrantNews::Nothing { retry_ms: 70 });
+    lanes.grant(0, slow, rate, GrantNews::Nothing { retry_ms: 70 });
     assert_eq!(lanes.next(0), None);
     assert_eq!(lanes.next_wake(), Some(70));
+}
+
+#[test]
+fn a_lane_begins_with_one_connection_and_has_one_more_after_each_step_of_its_ramp() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limits = || LaneLimits {
+        connections: 3,
+        ramp_ms: 1000,
+        ..LIMITS
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    let assigned_at = |lanes: &mut Lanes<u32>, now_ms| {
+        let mut count = 0;
+        while let Some(Decision::Assign { .. }) = lanes.next(now_ms) {
+            count += 1;
+        }
+        count
+    };
+    assert_eq!(assigned_at(&mut lanes, 5_000), 1);
+    assert_eq!(lanes.next_wake(), Some(6_000));
+    assert_eq!(assigned_at(&mut lanes, 5_999), 0);
+    assert_eq!(assigned_at(&mut lanes, 6_000), 1);
+    assert_eq!(assigned_at(&mut lanes, 7_000), 1);
+    assert_eq!(assigned_at(&mut lanes, 60_000), 0);
+    // Without a connection it begins anew.
+    lanes.sender_gone(SenderId(1));
+    lanes.sender_up(SenderId(2), 10, []);
+    assert_eq!(assigned_at(&mut lanes, 61_000), 1);
+}
+
+#[test]
+fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let opened = window(Unit::Connections, 2);
+    let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits {
+        connections: 1,
+        messages_per_connection: 2,
+        windows: vec![opened],
+        ramp_ms: 0,
+    });
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    assert!(matches!(
+        lanes.next(0),
+        Some(Decision::AskGrant { want: 1, .. })
+    ));
+    lanes.grant(0, lane, opened, granted(2, 900));
+    // Two connections of two messages each.
+    for item in 0..4 {
+        assert_eq!(assigned(&mut lanes), [(item, 0, 1)]);
+        lanes.released(lane, SlotId(0), SenderId(1));
+    }
+    assert!(matches!(
+        lanes.next(0),
+        Some(Decision::AskGrant { used: 2, .. })
+    ));
+    lanes.grant(0, lane, opened, GrantNews::Nothing { retry_ms: 1000 });
+    assert_eq!(assigned(&mut lanes), []);
+    assert_eq!(lanes.next_wake(), Some(1000));
 }
