@@ -4,16 +4,18 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow};
 
 use crate::Process;
-use crate::place::free_port;
-use crate::servers::{LOOPBACK, listening, server};
+use crate::place::{TRIES, free_port};
+use crate::servers::{LOOPBACK, server, started};
 
 /// What the DNS server knows. All other names do not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Zones {
     lines: Vec<String>,
+    only: Option<String>,
+    time_to_live: u32,
 }
 
 impl Zones {
@@ -24,6 +26,10 @@ impl Zones {
 
     /// An MX record. `.` as host is a null MX (RFC 7505).
     pub fn mx(mut self, domain: &str, preference: u16, host: &str) -> Self {
+        if host == "." {
+            let [high, low] = preference.to_be_bytes();
+            return self.record(domain, 15, &[high, low, 0]);
+        }
         self.lines
             .push(format!("mx-host={domain},{host},{preference}"));
         self
@@ -32,6 +38,34 @@ impl Zones {
     /// An address record.
     pub fn address(mut self, host: &str, address: IpAddr) -> Self {
         self.lines.push(format!("host-record={host},{address}"));
+        self
+    }
+
+    /// A CNAME record.
+    pub fn alias(mut self, name: &str, of: &str) -> Self {
+        self.lines.push(format!("cname={name},{of}"));
+        self
+    }
+
+    /// Any record: its type and its data as on the wire, without compression.
+    pub fn record(mut self, name: &str, number: u16, data: &[u8]) -> Self {
+        let mut line = format!("dns-rr={name},{number},");
+        for octet in data {
+            write!(line, "{octet:02x}").expect("a String takes everything");
+        }
+        self.lines.push(line);
+        self
+    }
+
+    /// Refuses to answer for names outside of this domain. Otherwise they do not exist.
+    pub fn only(mut self, domain: &str) -> Self {
+        self.only = Some(domain.to_owned());
+        self
+    }
+
+    /// Seconds for which answers may be kept; 0 at first.
+    pub fn time_to_live(mut self, seconds: u32) -> Self {
+        self.time_to_live = seconds;
         self
     }
 
@@ -57,12 +91,17 @@ pub struct Dns {
 impl Dns {
     /// Starts one that answers on the loopback address.
     pub async fn start(folder: &Path, zones: &Zones) -> Result<Self> {
-        for _ in 0..4 {
+        let ours = zones.only.as_deref().unwrap_or("#");
+        let mut last = Err(anyhow!("no port was tried"));
+        for _ in 0..TRIES {
             let port = free_port(LOOPBACK)?;
+            // A process that changes its user outlives the test; so it does not.
             let mut configuration = format!(
                 "no-resolv\nno-hosts\nbind-interfaces\nlisten-address=127.0.0.1\nport={port}\n\
-                 pid-file=\ncache-size=0\nedns-packet-max=4096\n\
-                 # What is not named does not exist, and is asked nowhere.\nlocal=/#/\n"
+                 user=\ngroup=\npid-file=\nlog-facility=-\n\
+                 cache-size=0\nedns-packet-max=4096\nlocal-ttl={}\n\
+                 # What is not named does not exist, and is asked nowhere.\nlocal=/{ours}/\n",
+                zones.time_to_live
             );
             configuration.push_str(&zones.lines.join("\n"));
             configuration.push('\n');
@@ -73,20 +112,17 @@ impl Dns {
                 format!("--conf-file={}", path.display()),
             ];
             let mut process = Process::start("dnsmasq", folder, &server("dnsmasq")?, arguments)?;
-            if listening(&mut process, SocketAddr::new(LOOPBACK, port))
-                .await
-                .is_ok()
-            {
-                return Ok(Self {
-                    port,
-                    _process: process,
-                });
+            match started(&mut process, "started").await {
+                Ok(()) => {
+                    return Ok(Self {
+                        port,
+                        _process: process,
+                    });
+                }
+                Err(error) => last = Err(error),
             }
         }
-        bail!(
-            "dnsmasq does not start; its log is {:?}",
-            folder.join("dnsmasq.log")
-        )
+        last.context("dnsmasq does not start")
     }
 
     /// Where resolvers ask.

@@ -1,6 +1,6 @@
 //! Where a test keeps its files, and which ports it listens on.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,10 +61,10 @@ pub(crate) fn target_folder() -> PathBuf {
 
 /// The root of the checkout.
 pub(crate) fn repository() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests
-        .parent()
-        .expect("the package lies in the checkout")
+    let kit = Path::new(env!("CARGO_MANIFEST_DIR"));
+    kit.ancestors()
+        .nth(2)
+        .expect("the package lies in tests/kit of the checkout")
         .to_path_buf()
 }
 
@@ -72,19 +72,27 @@ pub(crate) fn repository() -> PathBuf {
 /// ours between the look and the use.
 const PORTS: std::ops::Range<u32> = 10_000..32_000;
 
-/// A port that was free a moment ago on the address. Tests of this process never get the same one
-/// twice; other processes begin elsewhere.
+/// How often a server is started on another port when the one found was taken meanwhile.
+pub(crate) const TRIES: u32 = 4;
+
+/// A port that was free a moment ago on the address, for TCP and UDP. Tests of this process never
+/// get the same one twice; other processes begin elsewhere.
 pub fn free_port(address: IpAddr) -> Result<u16> {
     static NEXT: OnceLock<AtomicU32> = OnceLock::new();
     let next = NEXT.get_or_init(|| AtomicU32::new(std::process::id().wrapping_mul(1_009)));
     for _ in PORTS {
         let number = next.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
         let port = u16::try_from(PORTS.start + number).expect("the range has 16 bits");
-        if TcpListener::bind(SocketAddr::new(address, port)).is_ok() {
+        if is_free(SocketAddr::new(address, port)) {
             return Ok(port);
         }
     }
     bail!("no port is free on {address}")
+}
+
+/// For TCP, and for UDP as well: a DNS server wants both.
+fn is_free(address: SocketAddr) -> bool {
+    TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
 }
 
 /// One port number that was free a moment ago on all the addresses.
@@ -96,7 +104,7 @@ pub fn free_port_on(addresses: &[IpAddr]) -> Result<u16> {
         let port = free_port(*first)?;
         let all = addresses
             .iter()
-            .all(|address| TcpListener::bind(SocketAddr::new(*address, port)).is_ok());
+            .all(|address| is_free(SocketAddr::new(*address, port)));
         if all {
             return Ok(port);
         }

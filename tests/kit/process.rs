@@ -26,6 +26,8 @@ pub struct Process {
     name: String,
     child: Child,
     log: PathBuf,
+    /// Length of the log when this process was started.
+    log_start: u64,
 }
 
 impl Process {
@@ -38,6 +40,7 @@ impl Process {
     ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let out = File::options().create(true).append(true).open(&log)?;
+        let log_start = out.metadata()?.len();
         // setpriv is in every Debian; the kernel kills the child when the thread of the test is gone.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
@@ -52,6 +55,7 @@ impl Process {
             name: name.to_owned(),
             child,
             log,
+            log_start,
         })
     }
 
@@ -63,6 +67,13 @@ impl Process {
     /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Whether it has printed the text since it was started.
+    pub fn has_printed(&self, text: &str) -> bool {
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let start = usize::try_from(self.log_start).unwrap_or(usize::MAX);
+        String::from_utf8_lossy(log.get(start..).unwrap_or_default()).contains(text)
     }
 
     /// Sends it a signal.

@@ -1,17 +1,17 @@
 //! nats-server and redis-server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use tokio::net::TcpStream;
+use anyhow::{Context, Result, anyhow, bail};
 
-use crate::place::{free_port, repository};
-use crate::{Process, until};
+use crate::Process;
+use crate::place::{TRIES, free_port, repository};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const READY: Duration = Duration::from_secs(30);
+/// How long a start may take on a machine that does a lot else.
+const READY: Duration = Duration::from_secs(60);
 
 /// Where `make servers` puts the programs.
 pub fn servers_folder() -> PathBuf {
@@ -27,23 +27,20 @@ pub(crate) fn server(name: &str) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Waits until the process listens on the port. Fails early when it ends.
-pub(crate) async fn listening(process: &mut Process, address: SocketAddr) -> Result<()> {
-    let connected = until("a server that listens", READY, || {
-        let running = process.is_running();
-        async move {
-            if !running {
-                return Some(false);
-            }
-            TcpStream::connect(address).await.ok().map(|_| true)
+/// Waits until the process has printed what it says when it serves. Its port alone would not tell:
+/// when that was taken meanwhile, somebody else listens on it. Fails early when the process ends.
+pub(crate) async fn started(process: &mut Process, says: &str) -> Result<()> {
+    let begun = Instant::now();
+    while !process.has_printed(says) {
+        if !process.is_running() {
+            bail!("it ended at once:\n{}", process.log_tail());
         }
-    })
-    .await;
-    match connected {
-        Ok(true) => Ok(()),
-        Ok(false) => bail!("it ended at once:\n{}", process.log_tail()),
-        Err(error) => Err(error).with_context(|| process.log_tail()),
+        if begun.elapsed() > READY {
+            bail!("it did not start within {READY:?}:\n{}", process.log_tail());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    Ok(())
 }
 
 /// A nats-server with JetStream, an fsync for every record, and a data folder of its own.
@@ -63,11 +60,12 @@ impl NatsServer {
     /// Starts one with another `sync_interval` (`always`, `2m`, `100ms`).
     pub async fn start_with_sync(folder: &Path, sync_interval: &str) -> Result<Self> {
         // A port that was free may be taken before the server binds it: then with another one.
-        for _ in 0..4 {
+        let mut last = Err(anyhow!("no port was tried"));
+        for _ in 0..TRIES {
             let (port, monitor) = (free_port(LOOPBACK)?, free_port(LOOPBACK)?);
             let configuration = format!(
                 "host: 127.0.0.1\nport: {port}\nhttp: \"127.0.0.1:{monitor}\"\n\
-                 max_payload: 8MB\nmax_pending: 256MB\n\
+                 max_payload: 8MB\nmax_pending: 256MB\nwrite_deadline: \"30s\"\n\
                  jetstream {{ store_dir: \"{}\", max_mem: 1GB, max_file: 30GB, sync_interval: {sync_interval} }}\n",
                 folder.join("nats").display()
             );
@@ -78,14 +76,12 @@ impl NatsServer {
                 monitor,
                 process: None,
             };
-            if server.restart().await.is_ok() {
-                return Ok(server);
+            match server.restart().await {
+                Ok(()) => return Ok(server),
+                Err(error) => last = Err(error),
             }
         }
-        bail!(
-            "nats-server does not start; its log is {:?}",
-            folder.join("nats-server.log")
-        )
+        last.context("nats-server does not start")
     }
 
     /// Where clients connect.
@@ -121,7 +117,7 @@ impl NatsServer {
             &server("nats-server")?,
             arguments,
         )?;
-        listening(&mut process, SocketAddr::new(LOOPBACK, self.port)).await?;
+        started(&mut process, "Server is ready").await?;
         self.process = Some(process);
         Ok(())
     }
@@ -137,25 +133,29 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts one.
     pub async fn start(folder: &Path) -> Result<Self> {
-        for _ in 0..4 {
+        let mut last = Err(anyhow!("no port was tried"));
+        for _ in 0..TRIES {
             let mut server = Self {
                 folder: folder.to_owned(),
                 port: free_port(LOOPBACK)?,
                 process: None,
             };
-            if server.restart().await.is_ok() {
-                return Ok(server);
+            match server.restart().await {
+                Ok(()) => return Ok(server),
+                Err(error) => last = Err(error),
             }
         }
-        bail!(
-            "redis-server does not start; its log is {:?}",
-            folder.join("redis-server.log")
-        )
+        last.context("redis-server does not start")
     }
 
     /// Where clients connect.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// The port of [`RedisServer::url`].
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `kill -9`.
@@ -168,24 +168,25 @@ impl RedisServer {
 
     /// Starts it again, empty, on the same port.
     pub async fn restart(&mut self) -> Result<()> {
-        let port = self.port.to_string();
+        let (port, folder) = (self.port.to_string(), self.folder.display().to_string());
         let arguments = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            &port,
-            "--save",
-            "",
-            "--appendonly",
-            "no",
+            ("--bind", "127.0.0.1"),
+            ("--port", &port),
+            ("--save", ""),
+            ("--appendonly", "no"),
+            ("--dir", &folder),
+            ("--repl-diskless-sync-delay", "0"),
         ];
+        let arguments = arguments
+            .into_iter()
+            .flat_map(|(option, value)| [option, value]);
         let mut process = Process::start(
             "redis-server",
             &self.folder,
             &server("redis-server")?,
             arguments,
         )?;
-        listening(&mut process, SocketAddr::new(LOOPBACK, self.port)).await?;
+        started(&mut process, "Ready to accept connections").await?;
         self.process = Some(process);
         Ok(())
     }

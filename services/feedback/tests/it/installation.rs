@@ -1,12 +1,10 @@
 //! A nats-server of a test's own, with a partition whose journal the test writes as its owner would.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use kit::NatsServer;
 use mail::{MessageId, PartitionId, Place};
 use proto::envelope::{Envelope, Recipient};
 use proto::journal::entry::Kind;
@@ -14,6 +12,7 @@ use proto::journal::{Disposition, Outcome, RecipientOutcome, Reply};
 use proto::spool::{BlockIndex, IndexEntry};
 use runtime::{Bootstrap, Shutdown};
 use spool::{Append, Durability, Followed, InitOptions, Options, Stores};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
 pub const P0: PartitionId = PartitionId(0);
@@ -21,43 +20,23 @@ pub const SENDER: &str = "me@sender.example";
 
 /// Stopped and removed when dropped.
 pub struct Installation {
-    process: Option<Child>,
-    directory: tempfile::TempDir,
-    port: u16,
-    stores: Option<Stores>,
+    stores: Stores,
     journal_end: u64,
+    nats: NatsServer,
+    _directory: TempDir,
 }
 
 impl Installation {
     pub async fn start() -> Self {
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
         let directory = tempfile::tempdir().unwrap();
-        let mut installation = Self {
-            process: None,
-            directory,
-            port,
-            stores: None,
-            journal_end: 0,
-        };
-        installation.start_server();
+        let nats = NatsServer::start(directory.path()).await.unwrap();
         let options = Options {
-            url: format!("nats://127.0.0.1:{port}"),
+            url: nats.url(),
             monitor: None,
             name: "test".to_owned(),
             durability: Durability::Strict,
         };
-        let begun = Instant::now();
-        let stores = loop {
-            match Stores::connect(&options).await {
-                Ok(stores) => break stores,
-                Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
+        let stores = Stores::connect(&options).await.unwrap();
         stores
             .init(&InitOptions {
                 partitions: 1,
@@ -66,48 +45,26 @@ impl Installation {
             })
             .await
             .unwrap();
-        installation.stores = Some(stores);
-        installation
-    }
-
-    fn start_server(&mut self) {
-        let directory = self.directory.path();
-        let configuration = format!(
-            "host: 127.0.0.1\nport: {}\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\", max_file: 4GB, sync_interval: always }}\n",
-            self.port,
-            directory.display(),
-        );
-        let file = directory.join("nats.conf");
-        std::fs::write(&file, configuration).unwrap();
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(directory.join("nats.log"))
-            .unwrap();
-        let process = Command::new(nats_server())
-            .arg("-c")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.process = Some(process.expect("nats-server can be started"));
-    }
-
-    /// SIGKILL, and start again with what is stored.
-    pub fn restart_server(&mut self) {
-        self.kill();
-        self.start_server();
-    }
-
-    pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
+        Self {
+            stores,
+            journal_end: 0,
+            nats,
+            _directory: directory,
         }
     }
 
+    /// SIGKILL, and start again with what is stored.
+    pub async fn restart_server(&mut self) {
+        self.kill();
+        self.nats.restart().await.unwrap();
+    }
+
+    pub fn kill(&mut self) {
+        self.nats.kill9().unwrap();
+    }
+
     pub fn stores(&self) -> &Stores {
-        self.stores.as_ref().unwrap()
+        &self.stores
     }
 
     /// The service, as a process would run it.
@@ -242,12 +199,6 @@ impl Installation {
     }
 }
 
-impl Drop for Installation {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
 /// The service at work.
 pub struct Feedback {
     shutdown: Shutdown,
@@ -323,20 +274,5 @@ pub fn bounce((id, place): (MessageId, Place), ordinals: &[u32]) -> Kind {
         sequence: place.sequence,
         index: place.index,
         ..Outcome::default()
-    })
-}
-
-fn nats_server() -> PathBuf {
-    if let Some(path) = std::env::var_os("STAFFETTA_NATS_SERVER") {
-        return path.into();
-    }
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let beside = here
-        .ancestors()
-        .map(|directory| directory.join(".servers/bin/nats-server"));
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&in_path).map(|directory| directory.join("nats-server"));
-    beside.chain(in_path).find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("no nats-server: set STAFFETTA_NATS_SERVER, or run `make servers` to get .servers/bin/nats-server")
     })
 }

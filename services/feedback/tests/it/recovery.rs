@@ -109,7 +109,7 @@ async fn goes_on_when_the_server_was_killed() {
     let message = installation.spool(&["a@receiver.example"], CONTENT).await;
     installation.write(vec![bounce(message, &[0])]).await;
     installation.dsns(1).await;
-    installation.restart_server();
+    installation.restart_server().await;
     let place: Place = message.1;
     let id = message.0;
     installation.write(vec![bounce((id, place), &[0])]).await;

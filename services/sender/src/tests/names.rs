@@ -1,70 +1,44 @@
 //! From a domain to a host, with a real DNS server.
 
-use std::net::{SocketAddr, UdpSocket};
-use std::process::Stdio;
-
+use kit::{Dns, Zones};
 use proto::dispatch::ReturnReason;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, Command};
+use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 
 use super::host::Host;
 use super::play::{CONTENT, EPOCH, Messages, Scheduler, Started, Stream, delivery, replies, start};
 
-const ZONE: &[&str] = &[
-    "--local=/example/",
-    "--mx-host=dest.example,first.dest.example,10",
-    "--mx-host=dest.example,second.dest.example,20",
-    "--host-record=first.dest.example,127.0.0.2",
-    "--host-record=second.dest.example,127.0.0.3",
-    "--host-record=bare.example,127.0.0.3",
-    "--mx-host=ours.example,relay.example,10",
-    "--host-record=relay.example,127.0.0.1",
-    "--dns-rr=null.example,15,000000",
-];
+fn zones() -> Zones {
+    Zones::new()
+        .only("example")
+        .mx("dest.example", 10, "first.dest.example")
+        .mx("dest.example", 20, "second.dest.example")
+        .address("first.dest.example", [127, 0, 0, 2].into())
+        .address("second.dest.example", [127, 0, 0, 3].into())
+        .address("bare.example", [127, 0, 0, 3].into())
+        .mx("ours.example", 10, "relay.example")
+        .address("relay.example", [127, 0, 0, 1].into())
+        .mx("null.example", 0, ".")
+}
+
 const SITE: &str = "first.dest.example,second.dest.example";
 const WELL: &str =
     "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 354 go on\n <data\n > 250 kept";
 
-async fn dns() -> (Child, dns::Resolver) {
-    let address: SocketAddr = UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let path = format!(
-        "{}:/usr/sbin:/usr/local/sbin",
-        std::env::var("PATH").unwrap_or_default()
-    );
-    let mut child = Command::new("dnsmasq")
-        .env("PATH", path)
-        .args([
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--no-resolv",
-            "--no-hosts",
-            "--bind-interfaces",
-        ])
-        .args([
-            "--listen-address=127.0.0.1",
-            "--pid-file=",
-            "--user=",
-            "--group=",
-            "--log-facility=-",
-        ])
-        .arg(format!("--port={}", address.port()))
-        .args(ZONE)
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("dnsmasq-base is installed");
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let first = lines.next_line().await.unwrap().unwrap();
-    assert!(first.contains("started"), "{first}");
-    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    (child, dns::Resolver::new(&[address]).unwrap())
+/// A DNS server of the test's own; its folder is removed after it.
+struct Server {
+    _dns: Dns,
+    _folder: TempDir,
 }
 
-async fn started() -> (Child, Started, Scheduler, Stream) {
-    let (server, resolver) = dns().await;
+async fn started() -> (Server, Started, Scheduler, Stream) {
+    let folder = tempfile::tempdir().unwrap();
+    let dns = Dns::start(folder.path(), &zones()).await.unwrap();
+    let resolver = dns::Resolver::new(&[dns.address()]).unwrap();
+    let server = Server {
+        _dns: dns,
+        _folder: folder,
+    };
     let mut messages = Messages::default();
     messages.add(1, &["b@dest.example"], CONTENT);
     let (scheduler, dispatch) = Scheduler::new();

@@ -2,36 +2,52 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod server;
+use std::net::IpAddr;
 
 use dns::{Error, Family, Resolver};
+use kit::{Dns, Zones};
 use mail::Domain;
-use server::Server;
+use tempfile::TempDir;
 
-const ZONE: &[&str] = &[
-    "--local=/example/",
-    "--mx-host=two.example,b.mx.example,20",
-    "--mx-host=two.example,A.mx.example,10",
-    "--mx-host=same.example,a.mx.example,10",
-    "--mx-host=same.example,b.mx.example,10",
-    "--host-record=a.mx.example,192.0.2.1,2001:db8::1",
-    "--host-record=b.mx.example,192.0.2.2",
-    "--host-record=only-address.example,192.0.2.3",
-    // MX 0 .
-    "--dns-rr=null.example,15,000000",
-    // MX 10 "a b".
-    "--dns-rr=invalid.example,15,000a0361206200",
-    "--txt-record=text-only.example,nothing else here",
-    "--cname=alias.mx.example,a.mx.example",
-];
+const TYPE_MX: u16 = 15;
+
+fn zones() -> Zones {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    Zones::new()
+        .only("example")
+        .time_to_live(60)
+        .mx("two.example", 20, "b.mx.example")
+        .mx("two.example", 10, "A.mx.example")
+        .mx("same.example", 10, "a.mx.example")
+        .mx("same.example", 10, "b.mx.example")
+        .address("a.mx.example", address("192.0.2.1"))
+        .address("a.mx.example", address("2001:db8::1"))
+        .address("b.mx.example", address("192.0.2.2"))
+        .address("only-address.example", address("192.0.2.3"))
+        .mx("null.example", 0, ".")
+        .record("invalid.example", TYPE_MX, b"\0\x0a\x03a b\0")
+        .text("text-only.example", "nothing else here")
+        .alias("alias.mx.example", "a.mx.example")
+}
 
 fn domain(text: &str) -> Domain {
     Domain::parse(text).unwrap()
 }
 
+/// A DNS server of the test's own; its folder is removed after it.
+struct Server {
+    dns: Dns,
+    _folder: TempDir,
+}
+
 async fn started() -> (Server, Resolver) {
-    let server = Server::start(ZONE).await;
-    let resolver = Resolver::new(&[server.address]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let dns = Dns::start(folder.path(), &zones()).await.unwrap();
+    let resolver = Resolver::new(&[dns.address()]).unwrap();
+    let server = Server {
+        dns,
+        _folder: folder,
+    };
     (server, resolver)
 }
 
@@ -130,7 +146,7 @@ async fn answers_survive_the_server_for_their_time_to_live() {
     let (server, resolver) = started().await;
     let before = resolver.mail_hosts(&domain("two.example")).await.unwrap();
     let missing = resolver.mail_hosts(&domain("nowhere.example")).await;
-    server.stop().await;
+    drop(server.dns);
     assert_eq!(
         resolver.mail_hosts(&domain("two.example")).await.unwrap(),
         before

@@ -26,7 +26,7 @@ async fn a_wrong_url_is_refused_without_showing_it() {
 
 #[tokio::test]
 async fn a_new_server_knows_nothing_for_one_window() {
-    let server = Server::start();
+    let server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 1);
     let GrantReply::Unknown { safe_for } = grants.ask(&wish).await.unwrap() else {
@@ -42,13 +42,12 @@ async fn a_new_server_knows_nothing_for_one_window() {
 
 #[tokio::test]
 async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
-    let server = Server::start();
+    let mut server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 5);
     let GrantReply::Granted { slice_id, .. } = once_known(&grants, &wish).await else {
         panic!("a slice was free");
     };
-    let port = server.port;
     server.kill();
     let before = Instant::now();
     assert!(grants.ask(&wish).await.is_err());
@@ -58,7 +57,7 @@ async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
         before.elapsed()
     );
 
-    let _server = Server::start_on(port);
+    server.restart().await;
     connected(&grants).await;
     let mut again = wish.clone();
     again.previous = Some(SliceUse {
@@ -87,7 +86,7 @@ async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
 
 #[tokio::test]
 async fn emptied_without_a_restart_is_unknown() {
-    let server = Server::start();
+    let server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 1);
     once_known(&grants, &wish).await;
@@ -104,7 +103,7 @@ async fn emptied_without_a_restart_is_unknown() {
 
 #[tokio::test]
 async fn forgotten_scripts_are_loaded_again() {
-    let server = Server::start();
+    let server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 1);
     once_known(&grants, &wish).await;
@@ -114,7 +113,7 @@ async fn forgotten_scripts_are_loaded_again() {
 
 #[tokio::test]
 async fn a_hanging_redis_is_unavailable_after_the_response_time_out() {
-    let server = Server::start();
+    let server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 1);
     once_known(&grants, &wish).await;
@@ -139,12 +138,12 @@ async fn a_hanging_redis_is_unavailable_after_the_response_time_out() {
 
 #[tokio::test]
 async fn after_a_fail_over_the_demoted_master_is_left_and_the_use_is_unknown() {
-    let (first, second) = (Server::start(), Server::start());
+    let (first, second) = (Server::start().await, Server::start().await);
     let grants = client(&first).await;
     let wish = request("lane", 10, WINDOW, 1);
     once_known(&grants, &wish).await;
     // The client stays connected to the demoted server, which refuses every write.
-    let replicaof = ["REPLICAOF", "127.0.0.1", &second.port.to_string()];
+    let replicaof = ["REPLICAOF", "127.0.0.1", &second.port().to_string()];
     assert_eq!(first.command(&replicaof).as_deref(), Some("+OK"));
     let refused: Unavailable = grants.ask(&wish).await.unwrap_err();
     assert!(refused.0.contains("ReadOnly"), "{refused}");

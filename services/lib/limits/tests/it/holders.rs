@@ -9,7 +9,7 @@ use crate::server::{Server, client, once_known, request};
 const WINDOW: Duration = Duration::from_secs(1);
 
 async fn ready(limit: u64) -> (Server, Grants, GrantRequest) {
-    let server = Server::start();
+    let server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("source|site", limit, WINDOW, limit);
     once_known(&grants, &request("source|site", limit, WINDOW, 0)).await;

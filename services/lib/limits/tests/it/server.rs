@@ -1,60 +1,42 @@
 //! A redis-server of the test's own.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use kit::RedisServer;
 use limits::{GrantReply, GrantRequest, Grants, Options};
+use tempfile::TempDir;
 
-/// `redis-server` from the PATH on a free port of the loopback, without persistence; killed when dropped.
+/// On the loopback, without persistence; killed when dropped.
 pub struct Server {
-    child: Child,
-    pub port: u16,
+    redis: RedisServer,
+    _folder: TempDir,
 }
 
 impl Server {
-    pub fn start() -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        Self::start_on(port)
-    }
-
-    pub fn start_on(port: u16) -> Self {
-        let child = Command::new("redis-server")
-            .args([
-                "--port",
-                &port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .args(["--repl-diskless-sync-delay", "0"])
-            .current_dir(std::env::temp_dir())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server is in the PATH (Debian: apt install redis-server)");
-        let server = Self { child, port };
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while server.command(&["PING"]).as_deref() != Some("+PONG") {
-            assert!(Instant::now() < deadline, "redis-server does not answer");
-            std::thread::sleep(Duration::from_millis(10));
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            redis: RedisServer::start(folder.path()).await.unwrap(),
+            _folder: folder,
         }
-        server
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        self.redis.url()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.redis.port()
     }
 
     /// The first line of the answer to a command.
     pub fn command(&self, words: &[&str]) -> Option<String> {
         use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .ok()?;
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
@@ -66,17 +48,13 @@ impl Server {
     }
 
     /// SIGKILL.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub fn kill(&mut self) {
+        self.redis.kill9().unwrap();
     }
-}
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        if self.child.kill().is_ok() {
-            self.child.wait().unwrap();
-        }
+    /// Starts it again after [`Server::kill`]: empty, on the same port.
+    pub async fn restart(&mut self) {
+        self.redis.restart().await.unwrap();
     }
 }
 
@@ -100,7 +78,7 @@ pub async fn client(server: &Server) -> Grants {
 }
 
 pub async fn connected(grants: &Grants) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !grants.is_connected() {
         assert!(Instant::now() < deadline, "no connection to Redis");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -109,7 +87,7 @@ pub async fn connected(grants: &Grants) {
 
 /// Asks until the answer is not `Unknown` any more: a new server knows nothing for one window.
 pub async fn once_known(grants: &Grants, request: &GrantRequest) -> GrantReply {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match grants.ask(request).await {
             Ok(GrantReply::Unknown { safe_for }) => tokio::time::sleep(safe_for).await,

@@ -73,7 +73,7 @@ fn measure(uses: &mut [Instant], limit: u64) -> (usize, f64) {
 }
 
 async fn two_replicas(limit: u64, pace: Duration, seconds: u64) -> (usize, f64) {
-    let server = Server::start();
+    let server = Server::start().await;
     let (one, other) = (client(&server).await, client(&server).await);
     once_known(&one, &request("lane", limit, WINDOW, 0)).await;
     let uses = Arc::new(Mutex::new(Vec::new()));

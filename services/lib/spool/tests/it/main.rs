@@ -1,5 +1,4 @@
-//! The stores against a real nats-server. The binary is found through STAFFETTA_NATS_SERVER, in
-//! `.servers/bin` of this or a directory above, or in PATH.
+//! The stores against a real nats-server.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -113,7 +113,7 @@ async fn a_stream_that_forgets_is_refused() {
 
 #[tokio::test]
 async fn weaker_durability_must_be_asked_for_by_name() {
-    let server = Server::start_with("sync_interval: \"1s\"").await;
+    let server = Server::start_with_sync("1s").await;
     let strict = server.connect().await;
     strict.init(&OPTIONS).await.unwrap();
     let error = strict.open().await.unwrap_err();

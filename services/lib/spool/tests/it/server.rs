@@ -1,19 +1,13 @@
 //! A nats-server of a test's own.
 
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
+use kit::NatsServer;
 use spool::{Durability, InitOptions, Options, Stores};
+use tempfile::TempDir;
 
 /// Stopped and removed when dropped.
 pub struct Server {
-    process: Option<Child>,
-    directory: tempfile::TempDir,
-    port: u16,
-    monitor_port: u16,
-    sync: &'static str,
+    nats: NatsServer,
+    _directory: TempDir,
 }
 
 /// Small enough for a test's volume, large enough for its mail.
@@ -22,80 +16,37 @@ pub const VOLUME: u64 = 512 << 20;
 impl Server {
     /// With `sync_interval: always`.
     pub async fn start() -> Self {
-        Self::start_with("sync_interval: always").await
+        Self::start_with_sync("always").await
     }
 
-    /// With these lines in the block `jetstream`.
-    pub async fn start_with(sync: &'static str) -> Self {
-        let (port, monitor_port) = (free_port(), free_port());
+    /// With another `sync_interval`.
+    pub async fn start_with_sync(interval: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut server = Self {
-            process: None,
-            directory,
-            port,
-            monitor_port,
-            sync,
-        };
-        server.restart().await;
-        server
+        let nats = NatsServer::start_with_sync(directory.path(), interval);
+        Self {
+            nats: nats.await.unwrap(),
+            _directory: directory,
+        }
     }
 
-    /// Starts it (again) with what it has stored.
+    /// Starts it again with what it has stored.
     pub async fn restart(&mut self) {
-        let directory = self.directory.path();
-        let configuration = format!(
-            "host: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:{}\"\nmax_payload: 8MB\nmax_pending: 256MB\nwrite_deadline: \"30s\"\n\
-             jetstream {{ store_dir: \"{}\", max_mem: 64MB, max_file: 4GB, {} }}\n",
-            self.port,
-            self.monitor_port,
-            directory.display(),
-            self.sync
-        );
-        let file = directory.join("nats.conf");
-        std::fs::write(&file, configuration).unwrap();
-        let log = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(directory.join("nats.log"))
-            .unwrap();
-        let process = Command::new(nats_server())
-            .arg("-c")
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("nats-server can be started");
-        self.process = Some(process);
-        let begun = Instant::now();
-        while tokio::net::TcpStream::connect(("127.0.0.1", self.port))
-            .await
-            .is_err()
-        {
-            assert!(
-                begun.elapsed() < Duration::from_secs(20),
-                "nats-server does not listen"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        self.nats.restart().await.unwrap();
     }
 
     /// SIGKILL: what it has not written is gone.
     pub fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().unwrap();
-            process.wait().unwrap();
-        }
+        self.nats.kill9().unwrap();
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        self.nats.url()
     }
 
     pub fn options(&self, durability: Durability) -> Options {
-        let monitor = Some(format!("http://127.0.0.1:{}", self.monitor_port));
         Options {
             url: self.url(),
-            monitor,
+            monitor: Some(self.nats.monitor_url()),
             name: "test".to_owned(),
             durability,
         }
@@ -130,33 +81,4 @@ impl Server {
     pub async fn plain(&self) -> async_nats::jetstream::Context {
         async_nats::jetstream::new(async_nats::connect(self.url()).await.unwrap())
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
-fn nats_server() -> PathBuf {
-    if let Some(path) = std::env::var_os("STAFFETTA_NATS_SERVER") {
-        return path.into();
-    }
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let beside = here
-        .ancestors()
-        .map(|directory| directory.join(".servers/bin/nats-server"));
-    let in_path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&in_path).map(|directory| directory.join("nats-server"));
-    beside.chain(in_path).find(|path| path.is_file()).unwrap_or_else(|| {
-        panic!("no nats-server: set STAFFETTA_NATS_SERVER, or run `make servers` to get .servers/bin/nats-server")
-    })
 }
