@@ -47,8 +47,9 @@ fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
-	$(CARGO) build --release -p staffetta -p tests --bin staffetta --bin paced-load --example bench-scheduler
-	.servers/python/bin/python tests/bench/run.py --bench $(BENCH)
+	$(CARGO) build --profile dist -p staffetta
+	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler
+	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean
