@@ -260,6 +260,7 @@ impl Core {
                 self.errands
                     .ask_grant(lane, key, window, want, used, outside, owned);
             }
+            Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {
                 self.with(partition, |tasks| tasks.trim_spool(below))
             }

@@ -1,6 +1,6 @@
 //! What the machine wants from the network: sites of domains, grants of rates.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -103,6 +103,18 @@ impl Errands {
             let news = take_answer(&books, of, book, answer, asked_ms, clock.now_ms(), share);
             tell(&events, Input::Grant(lane, window, news)).await;
         });
+    }
+}
+
+impl Errands {
+    /// Lanes are not used any more: what they had of grants is over, and their numbers may become others'.
+    pub(crate) fn forget_lanes(&self, lanes: &[LaneId]) {
+        let mut books = self
+            .books
+            .lock()
+            .expect("nobody panics while holding the books");
+        let lanes: HashSet<&LaneId> = lanes.iter().collect();
+        books.retain(|(of, _), _| !lanes.contains(of));
     }
 }
 

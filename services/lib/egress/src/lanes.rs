@@ -1,24 +1,27 @@
 //! Lanes: egress source × site.
 
+mod blocked;
+mod senders;
+mod slots;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashMap, HashSet};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
+use crate::fair::{Fair, Flow, Queue};
 use crate::rate::{GrantNews, Rates, TakeAll, Window};
 
-/// The names of a lane, for looking it up.
-#[derive(Hash)]
-struct Names<'a>(&'a str, &'a str);
+pub use blocked::Blocked;
+use senders::{Senders, SourceId};
+use slots::{Choice, Slots};
 
-impl Equivalent<(Arc<str>, Arc<str>)> for Names<'_> {
-    fn equivalent(&self, (source, site): &(Arc<str>, Arc<str>)) -> bool {
-        *self.0 == **source && *self.1 == **site
-    }
-}
+/// After so long with nothing that waits, no connection and no use that counts, a lane is forgotten, milliseconds.
+const IDLE_MS: u64 = 60_000;
 
-/// Number of a lane, for the life of the process.
+/// Number of a lane. When a lane was forgotten ([`Lanes::forget_idle`]) another one may get its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LaneId(pub u32);
 
@@ -82,34 +85,25 @@ pub enum Decision<T> {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Slot {
-    Free,
-    /// Open (perhaps) and idle at a sender.
-    Idle(SenderId),
-    Busy(SenderId),
-    /// The sender was asked to close it.
-    Closing(SenderId),
-}
-
 #[derive(Debug)]
-struct Lane<T> {
-    source: Arc<str>,
-    site: Arc<str>,
+struct Lane {
+    /// `None` = a number that is free.
+    site: Option<Arc<str>>,
+    source: SourceId,
     connections: u32,
     messages_per_connection: u32,
+    queue: Queue,
+    slots: Slots,
     rates: Rates,
     ramp: Ramp,
-    queue: VecDeque<(T, u64)>,
-    slots: Vec<Slot>,
-    /// Messages over the present connection of each slot.
-    uses: Vec<u32>,
+    /// The last timer that was set for it, Unix milliseconds.
+    timer_ms: u64,
     /// In the list of runnable lanes.
     runnable: bool,
     /// In the list of starved lanes.
     starved: bool,
-    /// The last timer that was set for it, Unix milliseconds.
-    timer_ms: u64,
+    /// In the list of idle lanes.
+    idle: bool,
 }
 
 /// How many connections a lane may have by now.
@@ -137,22 +131,36 @@ impl Ramp {
     }
 }
 
-#[derive(Debug)]
-struct Sender {
-    credit: u32,
-    /// `None` = every source.
-    sources: Option<HashSet<Arc<str>>>,
-    draining: bool,
+impl Lane {
+    /// Connections that it may have by now.
+    fn allowed(&self, now_ms: u64) -> u32 {
+        if self.ramp.every_ms > 0 && self.slots.used() == 0 {
+            return self.connections.min(1);
+        }
+        self.connections.min(self.ramp.allows(now_ms))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.site.is_some()
+            && self.queue.is_empty()
+            && self.slots.used() == 0
+            && !self.runnable
+            && !self.starved
+    }
 }
 
-/// Ready deliveries, in lanes. A decision costs O(number of slots of the lane) at worst and O(1) in the usual case
-/// of one sender; it does not grow with what waits.
+/// Ready deliveries, in lanes. A decision costs O(1): it grows neither with what waits nor with the number of lanes or
+/// tenants. Only when senders have no credit others are looked at, one after another. Lanes that are not used are
+/// forgotten.
 #[derive(Debug)]
 pub struct Lanes<T> {
-    lanes: Vec<Lane<T>>,
-    numbers: HashMap<(Arc<str>, Arc<str>), LaneId>,
-    senders: HashMap<SenderId, Sender>,
-    order: Vec<SenderId>,
+    lanes: Vec<Lane>,
+    vacant: Vec<LaneId>,
+    fair: Fair<T>,
+    /// Lanes by source and site.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    senders: Senders,
     runnable: VecDeque<LaneId>,
     /// Lanes that found no sender able to take more, the longest waiting first.
     starved: VecDeque<LaneId>,
@@ -160,22 +168,31 @@ pub struct Lanes<T> {
     hopeful: usize,
     timers: BinaryHeap<Reverse<(u64, LaneId)>>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
+    /// Lanes that had nothing, and since when.
+    idle: VecDeque<(u64, LaneId)>,
     waiting: usize,
+    slots_in_use: usize,
+    now_ms: u64,
 }
 
 impl<T> Default for Lanes<T> {
     fn default() -> Self {
         Self {
             lanes: Vec::new(),
-            numbers: HashMap::new(),
-            senders: HashMap::new(),
-            order: Vec::new(),
+            vacant: Vec::new(),
+            fair: Fair::default(),
+            numbers: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            senders: Senders::default(),
             runnable: VecDeque::new(),
             starved: VecDeque::new(),
             hopeful: 0,
             timers: BinaryHeap::new(),
             closing: VecDeque::new(),
+            idle: VecDeque::new(),
             waiting: 0,
+            slots_in_use: 0,
+            now_ms: 0,
         }
     }
 }
@@ -191,52 +208,74 @@ impl<T> Lanes<T> {
         if let Some(lane) = self.find(source, site) {
             return lane;
         }
-        let lane = LaneId(self.lanes.len() as u32);
         let limits = limits();
-        self.lanes.push(Lane {
-            source: source.clone(),
-            site: site.clone(),
+        let source = self.senders.source(source);
+        let state = Lane {
+            site: Some(site.clone()),
+            source,
             connections: limits.connections,
             messages_per_connection: limits.messages_per_connection,
+            queue: Queue::default(),
+            slots: Slots::default(),
             rates: Rates::new(limits.windows),
             ramp: Ramp {
                 every_ms: limits.ramp_ms,
                 since_ms: 0,
             },
-            queue: VecDeque::new(),
-            slots: Vec::new(),
-            uses: Vec::new(),
+            timer_ms: 0,
             runnable: false,
             starved: false,
-            timer_ms: 0,
-        });
-        self.numbers.insert((source.clone(), site.clone()), lane);
+            idle: false,
+        };
+        let lane = match self.vacant.pop() {
+            Some(lane) => {
+                self.lanes[lane.0 as usize] = state;
+                lane
+            }
+            None => {
+                self.lanes.push(state);
+                LaneId((self.lanes.len() - 1) as u32)
+            }
+        };
+        let (hasher, lanes) = (&self.hasher, &self.lanes);
+        let hash_of = |&number: &u32| {
+            lanes.get(number as usize).map_or(0, |lane| {
+                hash_lane(hasher, lane.source, lane.site.as_deref())
+            })
+        };
+        let hash = hash_lane(hasher, source, Some(site));
+        self.numbers.insert_unique(hash, lane.0, hash_of);
         lane
     }
 
     /// The lane of a source and a site, if there is one.
     pub fn find(&self, source: &str, site: &str) -> Option<LaneId> {
-        self.numbers.get(&Names(source, site)).copied()
+        let source = self.senders.number(source)?;
+        let is_it = |&number: &u32| {
+            self.lanes
+                .get(number as usize)
+                .is_some_and(|lane| lane.source == source && lane.site.as_deref() == Some(site))
+        };
+        let hash = hash_lane(&self.hasher, source, Some(site));
+        self.numbers.find(hash, is_it).copied().map(LaneId)
     }
 
     /// Source and site of a lane.
     pub fn names(&self, lane: LaneId) -> Option<(&Arc<str>, &Arc<str>)> {
-        self.lanes
-            .get(lane.0 as usize)
-            .map(|lane| (&lane.source, &lane.site))
+        let lane = self.lanes.get(lane.0 as usize)?;
+        Some((self.senders.name(lane.source)?, lane.site.as_ref()?))
     }
 
-    /// New limits for every lane. A window that stays the same keeps its count.
-    pub fn set_limits(&mut self, limits: impl Fn(&str, &str) -> LaneLimits) {
-        for number in 0..self.lanes.len() {
-            let lane = &mut self.lanes[number];
-            let limits = limits(&lane.source, &lane.site);
-            lane.connections = limits.connections;
-            lane.messages_per_connection = limits.messages_per_connection;
-            lane.rates.set(&limits.windows);
-            lane.ramp.every_ms = limits.ramp_ms;
-            self.wake(LaneId(number as u32));
-        }
+    /// New limits for a lane. A window that stays the same keeps its count.
+    pub fn set_limits_of(&mut self, lane: LaneId, limits: LaneLimits) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        state.connections = limits.connections;
+        state.messages_per_connection = limits.messages_per_connection;
+        state.rates.set(&limits.windows);
+        state.ramp.every_ms = limits.ramp_ms;
+        self.wake(lane);
     }
 
     /// Deliveries that wait in lanes.
@@ -246,38 +285,44 @@ impl<T> Lanes<T> {
 
     /// Connection slots in use or idle at senders.
     pub fn slots_in_use(&self) -> usize {
-        self.lanes
-            .iter()
-            .flat_map(|lane| &lane.slots)
-            .filter(|slot| **slot != Slot::Free)
-            .count()
+        self.slots_in_use
+    }
+
+    /// Lanes that there are.
+    pub fn count(&self) -> usize {
+        self.lanes.len() - self.vacant.len()
     }
 
     /// Adds a ready delivery. Deliveries of equal affinity prefer the same sender.
-    pub fn push(&mut self, lane: LaneId, item: T, affinity: u64) {
+    pub fn push(&mut self, lane: LaneId, flow: &Flow, item: T, affinity: u64) {
         if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
-            state.queue.push_back((item, affinity));
+            let affinity = (affinity ^ affinity >> 32) as u32;
+            self.fair.push(&mut state.queue, flow, item, affinity);
             self.waiting += 1;
             self.wake(lane);
         }
     }
 
-    /// Takes all that waits out of the lanes, in order.
+    /// Takes all that waits out of the lanes, each lane's in order.
     pub fn take_all(&mut self) -> Vec<T> {
+        let mut all = Vec::with_capacity(self.waiting);
         self.waiting = 0;
-        self.lanes
-            .iter_mut()
-            .flat_map(|lane| lane.queue.drain(..))
-            .map(|(item, _)| item)
-            .collect()
+        for lane in &mut self.lanes {
+            while let Some((_, item, _)) = self.fair.pop(&mut lane.queue) {
+                all.push(item);
+            }
+        }
+        self.note_idle_lanes();
+        all
     }
 
     /// Takes out of the lanes what is not to stay.
     pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
         for lane in &mut self.lanes {
-            lane.queue.retain(|(item, _)| keep(item));
+            self.fair.retain(&mut lane.queue, &keep);
         }
         self.waiting = self.lanes.iter().map(|lane| lane.queue.len()).sum();
+        self.note_idle_lanes();
     }
 
     /// A sender is attached. `sources` empty = it can use every source.
@@ -287,49 +332,29 @@ impl<T> Lanes<T> {
         credit: u32,
         sources: impl IntoIterator<Item = Arc<str>>,
     ) {
-        let sources: HashSet<Arc<str>> = sources.into_iter().collect();
-        let state = Sender {
-            credit,
-            sources: (!sources.is_empty()).then_some(sources),
-            draining: false,
-        };
-        if self.senders.insert(sender, state).is_none() {
-            self.order.push(sender);
-        }
+        self.senders
+            .up(sender, credit, sources.into_iter().collect());
         (0..self.lanes.len()).for_each(|number| self.wake(LaneId(number as u32)));
     }
 
     /// A sender takes no more deliveries.
     pub fn sender_drains(&mut self, sender: SenderId) {
-        if let Some(state) = self.senders.get_mut(&sender) {
-            state.draining = true;
-        }
+        self.senders.drains(sender);
     }
 
     /// A sender is gone with all its connections.
     pub fn sender_gone(&mut self, sender: SenderId) {
-        self.senders.remove(&sender);
-        self.order.retain(|other| *other != sender);
+        self.senders.gone(sender);
         for number in 0..self.lanes.len() {
-            for slot in &mut self.lanes[number].slots {
-                if matches!(slot, Slot::Idle(holder) | Slot::Busy(holder) | Slot::Closing(holder) if *holder == sender)
-                {
-                    *slot = Slot::Free;
-                }
-            }
+            self.with_slots(LaneId(number as u32), |slots| slots.gone(sender));
             self.wake(LaneId(number as u32));
         }
     }
 
     /// An assignment is over (reported, returned or refused): the slot is idle again and the credit comes back.
     pub fn released(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
-        self.set_slot(lane, slot, |state| match state {
-            Slot::Busy(holder) if holder == sender => Slot::Idle(sender),
-            other => other,
-        });
-        if let Some(state) = self.senders.get_mut(&sender) {
-            state.credit = state.credit.saturating_add(1);
-        }
+        self.with_slots(lane, |slots| slots.release(slot, sender));
+        self.senders.give(sender);
         // Who waited longest goes first: else the lane that just had its turn would take the credit again.
         self.hopeful = self.starved.len();
         self.revive();
@@ -353,28 +378,19 @@ impl<T> Lanes<T> {
         true
     }
 
-    fn has_credit(&self) -> bool {
-        self.senders
-            .values()
-            .any(|sender| sender.credit > 0 && !sender.draining)
-    }
-
     /// A sender has closed the connection of a slot.
     pub fn slot_closed(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
-        self.set_slot(lane, slot, |state| match state {
-            Slot::Idle(holder) | Slot::Closing(holder) if holder == sender => Slot::Free,
-            other => other,
-        });
+        self.with_slots(lane, |slots| slots.closed(slot, sender));
         self.wake(lane);
     }
 
-    fn set_slot(&mut self, lane: LaneId, slot: SlotId, change: impl FnOnce(Slot) -> Slot) {
-        let slots = self
-            .lanes
-            .get_mut(lane.0 as usize)
-            .map(|lane| &mut lane.slots);
-        if let Some(state) = slots.and_then(|slots| slots.get_mut(slot.0 as usize)) {
-            *state = change(*state);
+    /// Changes the slots of a lane, and counts those in use.
+    fn with_slots(&mut self, lane: LaneId, change: impl FnOnce(&mut Slots)) {
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+            let before = state.slots.used() as usize;
+            change(&mut state.slots);
+            self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
+            self.note_idle(lane);
         }
     }
 
@@ -409,8 +425,57 @@ impl<T> Lanes<T> {
         }
     }
 
+    /// Puts a lane that has nothing any more on the list of those that may be forgotten.
+    fn note_idle(&mut self, lane: LaneId) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        if !state.idle && state.is_idle() {
+            state.idle = true;
+            self.idle.push_back((self.now_ms, lane));
+        }
+    }
+
+    fn note_idle_lanes(&mut self) {
+        (0..self.lanes.len()).for_each(|number| self.note_idle(LaneId(number as u32)));
+    }
+
+    /// Forgets lanes that had nothing for long, at most `limit`; their numbers are free then.
+    pub fn forget_idle(&mut self, now_ms: u64, limit: usize) -> Vec<LaneId> {
+        let mut forgotten = Vec::new();
+        for _ in 0..limit {
+            let due = |(since_ms, _): &&(u64, LaneId)| since_ms + IDLE_MS <= now_ms;
+            let Some(&(_, lane)) = self.idle.front().filter(due) else {
+                break;
+            };
+            self.idle.pop_front();
+            let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+                continue;
+            };
+            state.idle = false;
+            if !state.is_idle() {
+                continue;
+            }
+            if !state.rates.are_unused(now_ms) {
+                state.idle = true;
+                self.idle.push_back((now_ms, lane));
+                continue;
+            }
+            let hash = hash_lane(&self.hasher, state.source, state.site.as_deref());
+            if let Ok(entry) = self.numbers.find_entry(hash, |&number| number == lane.0) {
+                entry.remove();
+            }
+            state.site = None;
+            state.rates = Rates::default();
+            self.vacant.push(lane);
+            forgotten.push(lane);
+        }
+        forgotten
+    }
+
     /// The next decision; `None` when nothing can move now. Lanes take turns.
     pub fn next(&mut self, now_ms: u64) -> Option<Decision<T>> {
+        self.now_ms = now_ms;
         if let Some((lane, slot, sender)) = self.closing.pop_front() {
             return Some(Decision::CloseSlot { lane, slot, sender });
         }
@@ -423,7 +488,7 @@ impl<T> Lanes<T> {
         }
         loop {
             let Some(lane) = self.runnable.pop_front() else {
-                if self.has_credit() && self.revive() {
+                if self.senders.has_credit() && self.revive() {
                     continue;
                 }
                 return None;
@@ -435,6 +500,7 @@ impl<T> Lanes<T> {
                 self.wake(lane);
                 return Some(decision);
             }
+            self.note_idle(lane);
             if let Some((lane, slot, sender)) = self.closing.pop_front() {
                 return Some(Decision::CloseSlot { lane, slot, sender });
             }
@@ -443,40 +509,24 @@ impl<T> Lanes<T> {
 
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
         let state = self.lanes.get_mut(lane.0 as usize)?;
-        let affinity = state.queue.front()?.1;
-        let able = |id: SenderId| {
-            let sender = self.senders.get(&id)?;
-            let has_source = sender
-                .sources
-                .as_ref()
-                .is_none_or(|sources| sources.contains(&state.source));
-            (sender.credit > 0 && !sender.draining && has_source).then_some(id)
-        };
-        let preferred = match self.order.len() {
-            0 => None,
-            count => self
-                .order
-                .get((affinity % count as u64) as usize)
-                .copied()
-                .and_then(able),
-        };
-        let sender = preferred.or_else(|| self.order.iter().copied().find_map(able));
-        let Some(sender) = sender else {
+        let (_, affinity) = self.fair.peek(state.queue)?;
+        let Some(sender) = self.senders.choose(affinity, state.source) else {
             if !state.starved {
                 state.starved = true;
                 self.starved.push_back(lane);
             }
             return None;
         };
-        if state.ramp.every_ms > 0 && state.slots.iter().all(|slot| *slot == Slot::Free) {
+        if state.ramp.every_ms > 0 && state.slots.used() == 0 {
             state.ramp.since_ms = now_ms;
         }
-        let allowed = state.connections.min(state.ramp.allows(now_ms));
-        let (slot, sender) = match choose_slot(&state.slots, allowed, sender, able) {
+        let allowed = state.allowed(now_ms);
+        let able = |sender| self.senders.is_able(sender, state.source);
+        let (slot, sender) = match state.slots.choose(allowed, sender, able) {
             Choice::Slot(slot, sender) => (slot, sender),
             Choice::Close(slot, holder) => {
-                state.slots[slot] = Slot::Closing(holder);
-                self.closing.push_back((lane, SlotId(slot as u32), holder));
+                state.slots.close(slot);
+                self.closing.push_back((lane, slot, holder));
                 return None;
             }
             Choice::Full => {
@@ -487,16 +537,8 @@ impl<T> Lanes<T> {
                 return None;
             }
         };
-        let worn_out = |uses: &u32| {
-            state.messages_per_connection > 0 && *uses >= state.messages_per_connection
-        };
-        let opens = state
-            .slots
-            .get(slot)
-            .is_none_or(|state| *state == Slot::Free)
-            || state.uses.get(slot).is_some_and(worn_out);
-        let waiting = state.queue.len() as u64;
-        match state.rates.take(now_ms, opens, waiting) {
+        let opens = state.slots.opens(slot, state.messages_per_connection);
+        match state.rates.take(now_ms, opens, state.queue.len() as u64) {
             TakeAll::Yes => {}
             TakeAll::Asked => return None,
             TakeAll::Wait(until_ms) => {
@@ -518,30 +560,29 @@ impl<T> Lanes<T> {
                 });
             }
         }
-        if slot == state.slots.len() {
-            state.slots.push(Slot::Free);
-            state.uses.push(0);
-        }
-        state.slots[slot] = Slot::Busy(sender);
-        state.uses[slot] = if opens { 1 } else { state.uses[slot] + 1 };
-        if let Some(sender) = self.senders.get_mut(&sender) {
-            sender.credit -= 1;
-        }
-        let (item, _) = state.queue.pop_front()?;
+        let before = state.slots.used() as usize;
+        state.slots.occupy(slot, sender, opens);
+        self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
+        self.senders.take(sender);
+        let (_, item, _) = self.fair.pop(&mut state.queue)?;
         self.waiting -= 1;
         Some(Decision::Assign {
             lane,
-            slot: SlotId(slot as u32),
+            slot,
             sender,
             item,
         })
     }
 }
 
+fn hash_lane(hasher: &DefaultHashBuilder, source: SourceId, site: Option<&str>) -> u64 {
+    hasher.hash_one((source, site))
+}
+
 /// One timer of a lane is enough, however often it is looked at meanwhile.
-fn set_timer<T>(
+fn set_timer(
     timers: &mut BinaryHeap<Reverse<(u64, LaneId)>>,
-    state: &mut Lane<T>,
+    state: &mut Lane,
     lane: LaneId,
     now_ms: u64,
     until_ms: u64,
@@ -549,58 +590,6 @@ fn set_timer<T>(
     if state.timer_ms <= now_ms || until_ms < state.timer_ms {
         state.timer_ms = until_ms;
         timers.push(Reverse((until_ms, lane)));
-    }
-}
-
-enum Choice {
-    Slot(usize, SenderId),
-    Close(usize, SenderId),
-    Full,
-}
-
-/// When more connections are open than allowed (any more), an idle one is to be closed. Else: an idle connection of
-/// the sender, else a free slot for it, else the idle connection of another able sender,
-/// else that of any sender, which must close it first.
-fn choose_slot(
-    slots: &[Slot],
-    limit: u32,
-    sender: SenderId,
-    able: impl Fn(SenderId) -> Option<SenderId>,
-) -> Choice {
-    let limit = limit.max(1) as usize;
-    let idle = || {
-        slots
-            .iter()
-            .enumerate()
-            .filter_map(|(at, slot)| match slot {
-                Slot::Idle(holder) => Some((at, *holder)),
-                _ => None,
-            })
-    };
-    let is_open = |slot: &&Slot| matches!(slot, Slot::Idle(_) | Slot::Busy(_));
-    if slots.iter().filter(is_open).count() > limit {
-        return match idle().next() {
-            Some((at, holder)) => Choice::Close(at, holder),
-            None => Choice::Full,
-        };
-    }
-    if let Some(own) = slots.iter().position(|slot| *slot == Slot::Idle(sender)) {
-        return Choice::Slot(own, sender);
-    }
-    let used = slots.iter().filter(|slot| **slot != Slot::Free).count();
-    if used < limit {
-        let free = slots
-            .iter()
-            .position(|slot| *slot == Slot::Free)
-            .unwrap_or(slots.len());
-        return Choice::Slot(free, sender);
-    }
-    if let Some((at, holder)) = idle().find(|(_, holder)| able(*holder).is_some()) {
-        return Choice::Slot(at, holder);
-    }
-    match idle().next() {
-        Some((at, holder)) => Choice::Close(at, holder),
-        None => Choice::Full,
     }
 }
 

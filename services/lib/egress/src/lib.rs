@@ -5,12 +5,14 @@
 //! - [`Sites`]: which site a domain belongs to, and who waits to know.
 //! - [`Rotation`]: weighted choice of the sources of a pool.
 
+mod fair;
 mod lanes;
 mod rate;
 mod rotation;
 mod sites;
 
-pub use lanes::{Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId};
+pub use fair::{AHEAD, FRESH_TURNS, Flow, HIGH_TURNS};
+pub use lanes::{Blocked, Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId};
 pub use rate::{GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Unit, Window};
 pub use rotation::Rotation;
 pub use sites::{SiteNews, SiteOf, Sites};

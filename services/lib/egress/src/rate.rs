@@ -217,6 +217,19 @@ impl Rates {
     }
 }
 
+impl Rates {
+    /// The window about which an answer is on its way, if there is one.
+    pub fn asked(&self) -> Option<Window> {
+        let asks = |(_, rate): &&(Window, Rate)| rate.asking;
+        self.windows.iter().find(asks).map(|(window, _)| *window)
+    }
+
+    /// Whether nothing of any window is in use: what they count can be forgotten.
+    pub fn are_unused(&self, now_ms: u64) -> bool {
+        self.windows.iter().all(|(_, rate)| rate.is_unused(now_ms))
+    }
+}
+
 /// One window. See the module.
 #[derive(Debug)]
 pub struct Rate {
@@ -301,6 +314,17 @@ impl Rate {
 
     fn has_grant(&self, now_ms: u64) -> bool {
         self.grant > 0 && now_ms < self.grant_until_ms
+    }
+
+    /// Whether nothing was used within a window, no grant is held, and no answer is on its way.
+    fn is_unused(&self, now_ms: u64) -> bool {
+        let horizon = self.limit.per_ms + self.bucket_ms();
+        let last_ms = self.used.back().map_or(0, |(at, _)| *at);
+        !self.asking
+            && now_ms >= self.grant_until_ms
+            && now_ms >= self.share_from_ms
+            && now_ms >= self.wait_until_ms
+            && now_ms >= last_ms + horizon
     }
 
     fn has_share(&self, now_ms: u64) -> Option<(u64, u64)> {

@@ -26,7 +26,7 @@ use proto::spool::BlockIndex;
 use queue::{Effect, Intake, Key, SessionId};
 
 pub use outputs::{Counts, Output};
-use placing::LaneInfo;
+use placing::LaneInfos;
 pub(crate) use placing::lane_hash;
 use policies::ByConfig;
 use sessions::Session;
@@ -39,6 +39,9 @@ const SHORT_MS: u64 = 5_000;
 const DUE_PER_RUN: usize = 512;
 /// Decisions of one run: other inputs must not wait behind a long queue.
 const DECISIONS_PER_RUN: usize = 1024;
+
+/// Idle lanes that one run forgets.
+const FORGOTTEN_PER_RUN: usize = 256;
 
 /// A ready delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +130,7 @@ pub struct Machine {
     partitions: BTreeMap<PartitionId, Owned>,
     sessions: HashMap<SessionId, Session>,
     lanes: Lanes<Item>,
-    lane_infos: Vec<LaneInfo>,
+    lane_infos: LaneInfos,
     sites: Sites<Item>,
     rotations: HashMap<String, Rotation>,
     outputs: Vec<Output>,
@@ -144,7 +147,7 @@ impl Machine {
             partitions: BTreeMap::new(),
             sessions: HashMap::new(),
             lanes: Lanes::default(),
-            lane_infos: Vec::new(),
+            lane_infos: LaneInfos::default(),
             sites: Sites::default(),
             rotations: HashMap::new(),
             outputs: Vec::new(),
@@ -267,13 +270,26 @@ impl Machine {
             self.drop_partition(partition, &reason);
         }
         self.collect_effects(now_ms);
+        let mut more = true;
         for _ in 0..DECISIONS_PER_RUN {
             let Some(decision) = self.lanes.next(now_ms) else {
-                return false;
+                more = false;
+                break;
             };
             self.carry_out(now_ms, decision);
         }
-        true
+        self.forget_lanes(now_ms);
+        more
+    }
+
+    /// Lanes that were not used for long are forgotten everywhere.
+    fn forget_lanes(&mut self, now_ms: u64) {
+        let lanes = self.lanes.forget_idle(now_ms, FORGOTTEN_PER_RUN);
+        if lanes.is_empty() {
+            return;
+        }
+        lanes.iter().for_each(|lane| self.lane_infos.forget(*lane));
+        self.outputs.push(Output::LanesForgotten(lanes));
     }
 
     /// Stops assigning, so that what is logged can be stored and the partitions handed over.
@@ -333,7 +349,7 @@ impl Machine {
     fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
         self.config = config;
         self.rotations.clear();
-        self.reshape_lanes();
+        self.lanes_are_stale();
         // What waits in lanes was put there by routes and pools that may be others now.
         for item in self.lanes.take_all() {
             self.place(now_ms, item);
@@ -351,7 +367,7 @@ impl Machine {
             draining: false,
         };
         self.partitions.insert(partition, owned);
-        self.reshape_lanes();
+        self.share_limits();
         self.announce_owned();
         self.collect_effects(now_ms);
     }
@@ -375,7 +391,7 @@ impl Machine {
         }
         self.outputs
             .push(Output::Dropped(partition, reason.to_owned()));
-        self.reshape_lanes();
+        self.share_limits();
         self.announce_owned();
     }
 

@@ -33,6 +33,8 @@ pub enum Output {
         /// How many were used outside any grant since the last question.
         outside: u64,
     },
+    /// Nothing more is asked for these lanes; others may get their numbers.
+    LanesForgotten(Vec<LaneId>),
     /// Purge the spool below a sequence.
     TrimSpool(PartitionId, u64),
     /// The journal is not needed below a sequence for recovery.

@@ -41,7 +41,7 @@ fn assigned(lanes: &mut Lanes<u32>) -> Vec<(u32, u32, u64)> {
 fn never_opens_more_connections_than_allowed_and_reuses_idle_ones() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 10, []);
-    (0..5).for_each(|item| lanes.push(lane, item, 0));
+    (0..5).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(assigned(&mut lanes), [(0, 0, 1), (1, 1, 1)]);
     lanes.released(lane, SlotId(1), SenderId(1));
     assert_eq!(assigned(&mut lanes), [(2, 1, 1)]);
@@ -51,7 +51,7 @@ fn never_opens_more_connections_than_allowed_and_reuses_idle_ones() {
 fn stops_at_the_credit_and_goes_on_when_it_comes_back() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 1, []);
-    (0..3).for_each(|item| lanes.push(lane, item, 0));
+    (0..3).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
     lanes.released(lane, SlotId(0), SenderId(1));
     assert_eq!(assigned(&mut lanes), [(1, 0, 1)]);
@@ -65,9 +65,9 @@ fn lanes_without_credit_take_turns_and_are_not_all_looked_at_for_each_credit() {
         .map(|n| lanes.lane(&"source".into(), &format!("site{n}").into(), || LIMITS))
         .collect();
     lanes.sender_up(SenderId(1), 1, []);
-    (0..100).for_each(|item| lanes.push(busy, item, 0));
+    (0..100).for_each(|item| lanes.push(busy, &Flow::default(), item, 0));
     for (lane, item) in others.iter().zip(1000..) {
-        lanes.push(*lane, item, 0);
+        lanes.push(*lane, &Flow::default(), item, 0);
     }
     let mut at = busy;
     for turn in 0..1000 {
@@ -98,10 +98,10 @@ fn a_credit_that_one_lane_cannot_use_goes_to_another() {
     let lane = lanes.lane(&"source".into(), &"site".into(), || LIMITS);
     let own = lanes.lane(&"source".into(), &"own".into(), || LIMITS);
     lanes.sender_up(SenderId(1), 1, ["source".into()]);
-    lanes.push(own, 0, 0);
+    lanes.push(own, &Flow::default(), 0, 0);
     assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
-    lanes.push(other, 1, 0);
-    lanes.push(lane, 2, 0);
+    lanes.push(other, &Flow::default(), 1, 0);
+    lanes.push(lane, &Flow::default(), 2, 0);
     assert_eq!(assigned(&mut lanes), []);
     lanes.released(own, SlotId(0), SenderId(1));
     assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
@@ -116,9 +116,9 @@ fn closes_connections_when_fewer_are_allowed_than_are_open() {
     };
     let lane = lanes.lane(&"source".into(), &"site".into(), || limits(3));
     lanes.sender_up(SenderId(1), 10, []);
-    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(assigned(&mut lanes).len(), 3);
-    lanes.set_limits(|_, _| limits(1));
+    lanes.set_limits_of(lane, limits(1));
     for slot in [SlotId(0), SlotId(1)] {
         lanes.released(lane, slot, SenderId(1));
         assert_eq!(
@@ -146,11 +146,11 @@ fn a_lane_that_waits_for_time_sets_one_timer() {
         ..LIMITS
     });
     lanes.sender_up(SenderId(1), 10, []);
-    lanes.push(lane, 0, 0);
+    lanes.push(lane, &Flow::default(), 0, 0);
     assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
     lanes.grant(0, lane, rate, GrantNews::Nothing { retry_ms: 500 });
     for item in 1..100 {
-        lanes.push(lane, item, 0);
+        lanes.push(lane, &Flow::default(), item, 0);
         assert_eq!(lanes.next(1), None);
     }
     assert_eq!(lanes.timers.len(), 1);
@@ -170,7 +170,7 @@ fn gives_deliveries_of_one_block_to_one_sender() {
     let lane = lanes.lane(&"source".into(), &"site".into(), limits);
     lanes.sender_up(SenderId(1), 50, []);
     lanes.sender_up(SenderId(2), 50, []);
-    (0..20).for_each(|item| lanes.push(lane, item, u64::from(item / 10)));
+    (0..20).for_each(|item| lanes.push(lane, &Flow::default(), item, u64::from(item / 10)));
     let senders: Vec<u64> = assigned(&mut lanes)
         .iter()
         .map(|(_, _, sender)| *sender)
@@ -183,13 +183,13 @@ fn gives_deliveries_of_one_block_to_one_sender() {
 fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 2, []);
-    lanes.push(lane, 0, 0);
-    lanes.push(lane, 1, 0);
+    lanes.push(lane, &Flow::default(), 0, 0);
+    lanes.push(lane, &Flow::default(), 1, 0);
     assert_eq!(assigned(&mut lanes).len(), 2);
     lanes.released(lane, SlotId(0), SenderId(1));
     lanes.sender_drains(SenderId(1));
     lanes.sender_up(SenderId(2), 2, []);
-    lanes.push(lane, 2, 0);
+    lanes.push(lane, &Flow::default(), 2, 0);
     assert_eq!(
         lanes.next(0),
         Some(Decision::CloseSlot {
@@ -207,7 +207,7 @@ fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
 fn frees_the_slots_of_a_sender_that_is_gone() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 5, []);
-    (0..3).for_each(|item| lanes.push(lane, item, 0));
+    (0..3).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(assigned(&mut lanes).len(), 2);
     lanes.sender_gone(SenderId(1));
     assert_eq!(assigned(&mut lanes), []);
@@ -219,7 +219,7 @@ fn frees_the_slots_of_a_sender_that_is_gone() {
 fn uses_only_senders_that_have_the_source() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 5, ["other".into()]);
-    lanes.push(lane, 0, 0);
+    lanes.push(lane, &Flow::default(), 0, 0);
     assert_eq!(lanes.next(0), None);
     lanes.sender_up(SenderId(2), 5, ["source".into()]);
     assert_eq!(assigned(&mut lanes), [(0, 0, 2)]);
@@ -237,8 +237,8 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
     let slow = lanes.lane(&"source".into(), &"slow".into(), || limited.clone());
     let free = lanes.lane(&"source".into(), &"free".into(), || LIMITS);
     lanes.sender_up(SenderId(1), 50, []);
-    (0..3).for_each(|item| lanes.push(slow, item, 0));
-    lanes.push(free, 9, 0);
+    (0..3).for_each(|item| lanes.push(slow, &Flow::default(), item, 0));
+    lanes.push(free, &Flow::default(), 9, 0);
     assert_eq!(
         lanes.next(0),
         Some(Decision::AskGrant {
@@ -274,7 +274,7 @@ fn a_lane_begins_with_one_connection_and_has_one_more_after_each_step_of_its_ram
     };
     let lane = lanes.lane(&"source".into(), &"site".into(), limits);
     lanes.sender_up(SenderId(1), 10, []);
-    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     let assigned_at = |lanes: &mut Lanes<u32>, now_ms| {
         let mut count = 0;
         while let Some(Decision::Assign { .. }) = lanes.next(now_ms) {
@@ -305,7 +305,7 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
         ramp_ms: 0,
     });
     lanes.sender_up(SenderId(1), 10, []);
-    (0..9).for_each(|item| lanes.push(lane, item, 0));
+    (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert!(matches!(
         lanes.next(0),
         Some(Decision::AskGrant { want: 1, .. })
@@ -323,4 +323,152 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
     lanes.grant(0, lane, opened, GrantNews::Nothing { retry_ms: 1000 });
     assert_eq!(assigned(&mut lanes), []);
     assert_eq!(lanes.next_wake(), Some(1000));
+}
+
+#[test]
+fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = window(Unit::Messages, 10);
+    let limits = || LaneLimits {
+        windows: vec![rate],
+        ..LIMITS
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    lanes.sender_up(SenderId(1), 10, []);
+    lanes.push(lane, &Flow::default(), 0, 0);
+    assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
+    lanes.grant(0, lane, rate, granted(1, 500));
+    assert!(matches!(lanes.next(0), Some(Decision::Assign { .. })));
+    assert_eq!(lanes.next(0), None);
+    // Its connection keeps it.
+    lanes.released(lane, SlotId(0), SenderId(1));
+    assert_eq!(lanes.forget_idle(IDLE_MS, 10), []);
+    lanes.slot_closed(lane, SlotId(0), SenderId(1));
+    assert_eq!(lanes.forget_idle(IDLE_MS - 1, 10), []);
+    assert_eq!(lanes.forget_idle(IDLE_MS, 10), [lane]);
+    assert_eq!((lanes.count(), lanes.find("source", "site")), (0, None));
+    let other = lanes.lane(&"source".into(), &"other".into(), limits);
+    assert_eq!((other, lanes.find("source", "other")), (lane, Some(lane)));
+    assert_eq!(lanes.find("source", "site"), None);
+}
+
+#[test]
+fn keeps_a_lane_as_long_as_its_windows_count_something() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let day = Window {
+        unit: Unit::Messages,
+        limit: RateLimit {
+            count: 5,
+            per_ms: 86_400_000,
+        },
+    };
+    let limits = || LaneLimits {
+        windows: vec![day],
+        ..LIMITS
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    lanes.sender_up(SenderId(1), 10, []);
+    lanes.push(lane, &Flow::default(), 0, 0);
+    lanes.next(0);
+    lanes.grant(0, lane, day, granted(1, 1_000));
+    assert!(matches!(lanes.next(0), Some(Decision::Assign { .. })));
+    lanes.next(0);
+    lanes.sender_gone(SenderId(1));
+    let mut now_ms = 0;
+    while lanes.forget_idle(now_ms, 10) == [] {
+        now_ms += IDLE_MS;
+        assert!(now_ms < 3 * 86_400_000);
+    }
+    assert!(now_ms > 86_400_000);
+}
+
+#[test]
+fn names_what_keeps_a_lane_from_moving_and_lifting_it_lets_the_next_thing_appear() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = window(Unit::Messages, 10);
+    let limits = || LaneLimits {
+        connections: 2,
+        windows: vec![rate],
+        ramp_ms: 1_000,
+        ..LIMITS
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    assert_eq!(lanes.blocked(0, lane), Some(Blocked::NoSender));
+    lanes.sender_up(SenderId(1), 10, [Arc::from("another")]);
+    assert_eq!(lanes.blocked(0, lane), Some(Blocked::NoSender));
+    lanes.sender_up(SenderId(2), 0, [Arc::from("source")]);
+    assert_eq!(lanes.blocked(0, lane), Some(Blocked::NoCredit));
+    lanes.sender_up(SenderId(2), 10, [Arc::from("source")]);
+    assert_eq!((lanes.blocked(0, lane), lanes.sendable(0)), (None, 1));
+    assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
+    assert_eq!(
+        lanes.blocked(0, lane),
+        Some(Blocked::Grant { window: rate })
+    );
+    lanes.grant(0, lane, rate, GrantNews::Nothing { retry_ms: 400 });
+    let until_ms = 400;
+    assert_eq!(
+        lanes.blocked(0, lane),
+        Some(Blocked::Rate {
+            window: rate,
+            until_ms
+        })
+    );
+    assert_eq!(lanes.sendable(0), 0);
+    assert!(matches!(lanes.next(400), Some(Decision::AskGrant { .. })));
+    lanes.grant(400, lane, rate, granted(5, 9_000));
+    assert!(matches!(lanes.next(400), Some(Decision::Assign { .. })));
+    let ramp = Blocked::Connections {
+        allowed: 1,
+        until_ms: Some(1_400),
+    };
+    assert_eq!(lanes.next(401), None);
+    assert_eq!(lanes.blocked(401, lane), Some(ramp));
+    assert!(matches!(lanes.next(1_400), Some(Decision::Assign { .. })));
+    let full = Blocked::Connections {
+        allowed: 2,
+        until_ms: None,
+    };
+    assert_eq!(lanes.blocked(1_400, lane), Some(full));
+    assert_eq!(lanes.sendable(1_400), 0);
+    lanes.released(lane, SlotId(0), SenderId(2));
+    assert_eq!(
+        (lanes.blocked(1_400, lane), lanes.sendable(1_400)),
+        (None, 1)
+    );
+}
+
+#[test]
+fn takes_a_connection_from_the_list_of_many_idle_ones_and_counts_them() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limits = || LaneLimits {
+        connections: 40,
+        ..LIMITS
+    };
+    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
+    lanes.sender_up(SenderId(1), 100, []);
+    (0..40).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    let first: Vec<u32> = assigned(&mut lanes)
+        .iter()
+        .map(|(_, slot, _)| *slot)
+        .collect();
+    assert_eq!(first, (0..40).collect::<Vec<_>>());
+    assert_eq!(lanes.slots_in_use(), 40);
+    for slot in (0..40).map(SlotId) {
+        lanes.released(lane, slot, SenderId(1));
+    }
+    for slot in (0..39).step_by(2).map(SlotId) {
+        lanes.slot_closed(lane, slot, SenderId(1));
+    }
+    assert_eq!(lanes.slots_in_use(), 20);
+    (0..40).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    let mut again: Vec<u32> = assigned(&mut lanes)
+        .iter()
+        .map(|(_, slot, _)| *slot)
+        .collect();
+    again.sort_unstable();
+    assert_eq!(again, (0..40).collect::<Vec<_>>());
+    lanes.sender_gone(SenderId(1));
+    assert_eq!(lanes.slots_in_use(), 0);
 }

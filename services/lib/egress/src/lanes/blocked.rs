@@ -1,0 +1,75 @@
+//! Why a lane does not move.
+
+use super::{LaneId, Lanes};
+use crate::rate::Window;
+
+/// The one thing that keeps the next delivery of a lane from leaving. Without it the delivery would leave, or meet
+/// the next thing in the order of these variants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// No attached sender has the lane's source.
+    NoSender,
+    /// Every sender that has the source holds as many deliveries as it takes.
+    NoCredit,
+    /// As many connections as allowed are busy.
+    Connections {
+        /// So many are allowed now.
+        allowed: u32,
+        /// When the ramp allows one more, Unix milliseconds; `None` = by one that becomes free.
+        until_ms: Option<u64>,
+    },
+    /// A window is used up.
+    Rate {
+        /// Which.
+        window: Window,
+        /// Until when, Unix milliseconds.
+        until_ms: u64,
+    },
+    /// The answer about a grant of this window is on its way.
+    Grant {
+        /// Which.
+        window: Window,
+    },
+}
+
+impl<T> Lanes<T> {
+    /// What keeps the next delivery of a lane from leaving; `None` when nothing does: it leaves with the next
+    /// decision, or as soon as something is in the lane.
+    pub fn blocked(&self, now_ms: u64, lane: LaneId) -> Option<Blocked> {
+        let lane = self.lanes.get(lane.0 as usize)?;
+        if !self.senders.serve(lane.source) {
+            return Some(Blocked::NoSender);
+        }
+        if !self.senders.any_able(lane.source) {
+            return Some(Blocked::NoCredit);
+        }
+        let allowed = lane.allowed(now_ms);
+        if lane.slots.are_busy(allowed) {
+            let until_ms = (allowed < lane.connections).then(|| lane.ramp.next_ms(now_ms));
+            return Some(Blocked::Connections { allowed, until_ms });
+        }
+        if let Some((window, until_ms)) = lane.rates.blocked(now_ms) {
+            return Some(Blocked::Rate { window, until_ms });
+        }
+        lane.rates.asked().map(|window| Blocked::Grant { window })
+    }
+
+    /// Deliveries in lanes that only wait for a sender: limits allow them now, a connection is free for each.
+    pub fn sendable(&self, now_ms: u64) -> usize {
+        let of_lane = |lane: &super::Lane| {
+            if lane.queue.is_empty() || lane.rates.blocked(now_ms).is_some() {
+                return 0;
+            }
+            let free = lane.slots.free(lane.allowed(now_ms)) as usize;
+            lane.queue.len().min(free)
+        };
+        self.lanes.iter().map(of_lane).sum()
+    }
+
+    /// Deliveries that wait in a lane.
+    pub fn waiting_in(&self, lane: LaneId) -> usize {
+        self.lanes
+            .get(lane.0 as usize)
+            .map_or(0, |lane| lane.queue.len())
+    }
+}

@@ -1,0 +1,179 @@
+//! The attached senders, and what each can take.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::SenderId;
+
+/// Number of an egress source, for the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct SourceId(u32);
+
+#[derive(Debug)]
+struct Sender {
+    id: SenderId,
+    credit: u32,
+    draining: bool,
+    /// `None` = every source.
+    names: Option<HashSet<Arc<str>>>,
+    /// The same by the sources' numbers.
+    has: Vec<bool>,
+}
+
+impl Sender {
+    fn is_able(&self, source: SourceId) -> bool {
+        let has =
+            || self.names.is_none() || self.has.get(source.0 as usize).is_some_and(|has| *has);
+        self.credit > 0 && !self.draining && has()
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Senders {
+    senders: Vec<Sender>,
+    positions: HashMap<SenderId, u32>,
+    sources: Vec<Arc<str>>,
+    source_numbers: HashMap<Arc<str>, SourceId>,
+    /// Credit of those that are not draining.
+    credit: u64,
+    /// Where the last able one was found when the preferred one was not able.
+    found: usize,
+}
+
+impl Senders {
+    /// The number of a source.
+    pub(super) fn source(&mut self, name: &Arc<str>) -> SourceId {
+        if let Some(&source) = self.source_numbers.get(&**name) {
+            return source;
+        }
+        let source = SourceId(self.sources.len() as u32);
+        self.sources.push(name.clone());
+        self.source_numbers.insert(name.clone(), source);
+        for sender in &mut self.senders {
+            let has = sender
+                .names
+                .as_ref()
+                .is_some_and(|names| names.contains(name));
+            sender.has.push(has);
+        }
+        source
+    }
+
+    /// The number of a source that has one.
+    pub(super) fn number(&self, name: &str) -> Option<SourceId> {
+        self.source_numbers.get(name).copied()
+    }
+
+    /// The name of a source.
+    pub(super) fn name(&self, source: SourceId) -> Option<&Arc<str>> {
+        self.sources.get(source.0 as usize)
+    }
+
+    /// A sender is attached. Without names it can use every source.
+    pub(super) fn up(&mut self, id: SenderId, credit: u32, names: HashSet<Arc<str>>) {
+        let has = self.sources.iter().map(|name| names.contains(name));
+        let sender = Sender {
+            id,
+            credit,
+            draining: false,
+            has: has.collect(),
+            names: (!names.is_empty()).then_some(names),
+        };
+        match self.positions.get(&id) {
+            Some(&position) => self.senders[position as usize] = sender,
+            None => {
+                self.positions.insert(id, self.senders.len() as u32);
+                self.senders.push(sender);
+            }
+        }
+        self.count_credit();
+    }
+
+    pub(super) fn drains(&mut self, id: SenderId) {
+        if let Some(sender) = self.get_mut(id) {
+            sender.draining = true;
+        }
+        self.count_credit();
+    }
+
+    pub(super) fn gone(&mut self, id: SenderId) {
+        self.senders.retain(|sender| sender.id != id);
+        let positions = self.senders.iter().zip(0..);
+        self.positions = positions.map(|(sender, at)| (sender.id, at)).collect();
+        self.count_credit();
+    }
+
+    fn count_credit(&mut self) {
+        let usable = self.senders.iter().filter(|sender| !sender.draining);
+        self.credit = usable.map(|sender| u64::from(sender.credit)).sum();
+    }
+
+    pub(super) fn has_credit(&self) -> bool {
+        self.credit > 0
+    }
+
+    /// Gives one credit back.
+    pub(super) fn give(&mut self, id: SenderId) {
+        let Some(sender) = self.get_mut(id) else {
+            return;
+        };
+        if sender.credit == u32::MAX {
+            return;
+        }
+        sender.credit += 1;
+        self.credit += u64::from(!sender.draining);
+    }
+
+    /// Takes one credit.
+    pub(super) fn take(&mut self, id: SenderId) {
+        let Some(sender) = self.get_mut(id).filter(|sender| sender.credit > 0) else {
+            return;
+        };
+        sender.credit -= 1;
+        self.credit -= u64::from(!sender.draining);
+    }
+
+    pub(super) fn is_able(&self, id: SenderId, source: SourceId) -> bool {
+        self.positions
+            .get(&id)
+            .and_then(|&position| self.senders.get(position as usize))
+            .is_some_and(|sender| sender.is_able(source))
+    }
+
+    /// Whether any attached sender has the source, able or not.
+    pub(super) fn serve(&self, source: SourceId) -> bool {
+        let has = |sender: &Sender| {
+            sender.names.is_none() || sender.has.get(source.0 as usize).is_some_and(|has| *has)
+        };
+        self.senders.iter().any(|s| !s.draining && has(s))
+    }
+
+    /// Whether a sender can take a delivery of this source.
+    pub(super) fn any_able(&self, source: SourceId) -> bool {
+        self.senders.iter().any(|sender| sender.is_able(source))
+    }
+
+    /// A sender that can take a delivery of this source: the one that its affinity prefers, or another.
+    pub(super) fn choose(&mut self, affinity: u32, source: SourceId) -> Option<SenderId> {
+        let count = self.senders.len();
+        if count == 0 || self.credit == 0 {
+            return None;
+        }
+        let preferred = &self.senders[affinity as usize % count];
+        if preferred.is_able(source) {
+            return Some(preferred.id);
+        }
+        let found = (0..count)
+            .map(|step| (self.found + step) % count)
+            .find(|&position| self.senders[position].is_able(source))?;
+        self.found = found;
+        Some(self.senders[found].id)
+    }
+
+    fn get_mut(&mut self, id: SenderId) -> Option<&mut Sender> {
+        let position = *self.positions.get(&id)?;
+        self.senders.get_mut(position as usize)
+    }
+}

@@ -1,0 +1,248 @@
+//! The connection slots of a lane.
+
+use super::{SenderId, SlotId};
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+/// Idle connections that are looked at for one of a certain sender: the latest come first.
+const LOOKED_AT: usize = 16;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Free,
+    /// Open (perhaps) and idle at its holder.
+    Idle,
+    Busy,
+    /// Its holder was asked to close it.
+    Closing,
+}
+
+#[derive(Debug)]
+struct Slot {
+    holder: SenderId,
+    state: State,
+    /// Messages over the present connection.
+    uses: u32,
+    /// The next free or idle one, and the idle one before.
+    next: u32,
+    before: u32,
+}
+
+/// See the module. Without a connection it takes no memory of its own.
+#[derive(Debug)]
+pub(super) struct Slots {
+    slots: Vec<Slot>,
+    free: u32,
+    idle: u32,
+    /// Idle and busy ones.
+    open: u32,
+    /// All that are not free.
+    used: u32,
+    /// Idle ones.
+    idles: u32,
+}
+
+/// What a delivery for a sender can have.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// A slot, and whose it will be.
+    Slot(SlotId, SenderId),
+    /// A slot that its holder must close first.
+    Close(SlotId, SenderId),
+    /// Nothing.
+    Full,
+}
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self {
+            slots: Vec::new(),
+            free: NONE,
+            idle: NONE,
+            open: 0,
+            used: 0,
+            idles: 0,
+        }
+    }
+}
+
+impl Slots {
+    /// Slots with a connection.
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Whether no delivery can have a slot, as long as so many connections are allowed.
+    pub(super) fn are_busy(&self, limit: u32) -> bool {
+        self.idle == NONE && self.used >= limit.max(1)
+    }
+
+    /// Deliveries that could have a slot now.
+    pub(super) fn free(&self, limit: u32) -> u32 {
+        let busy = self.used - self.idles;
+        limit.max(1).saturating_sub(busy)
+    }
+
+    /// When more connections are open than allowed (any more), an idle one is to be closed. Else: an idle connection
+    /// of the sender, else a free slot for it, else the idle connection of another able sender, else that of any
+    /// sender, which must close it first.
+    pub(super) fn choose(
+        &self,
+        limit: u32,
+        sender: SenderId,
+        able: impl Fn(SenderId) -> bool,
+    ) -> Choice {
+        let limit = limit.max(1);
+        let first_idle = || match self.slots.get(self.idle as usize) {
+            Some(slot) => Choice::Close(SlotId(self.idle), slot.holder),
+            None => Choice::Full,
+        };
+        if self.open > limit {
+            return first_idle();
+        }
+        if let Some((own, _)) = self.idle().find(|(_, slot)| slot.holder == sender) {
+            return Choice::Slot(SlotId(own), sender);
+        }
+        if self.used < limit {
+            let new = self.slots.len() as u32;
+            return Choice::Slot(
+                SlotId(if self.free == NONE { new } else { self.free }),
+                sender,
+            );
+        }
+        match self.idle().find(|(_, slot)| able(slot.holder)) {
+            Some((idle, slot)) => Choice::Slot(SlotId(idle), slot.holder),
+            None => first_idle(),
+        }
+    }
+
+    /// The latest idle ones.
+    fn idle(&self) -> impl Iterator<Item = (u32, &Slot)> {
+        let at = |slot: u32| Some((slot, self.slots.get(slot as usize)?));
+        std::iter::successors(at(self.idle), move |(_, slot)| at(slot.next)).take(LOOKED_AT)
+    }
+
+    /// Whether a message over this slot needs a new connection. `most` messages go over one; 0 = any number.
+    pub(super) fn opens(&self, slot: SlotId, most: u32) -> bool {
+        self.slots
+            .get(slot.0 as usize)
+            .is_none_or(|slot| slot.state == State::Free || (most > 0 && slot.uses >= most))
+    }
+
+    /// A message goes over a slot that was chosen.
+    pub(super) fn occupy(&mut self, slot: SlotId, sender: SenderId, opens: bool) {
+        if slot.0 as usize == self.slots.len() {
+            self.slots.push(Slot {
+                holder: sender,
+                state: State::Busy,
+                uses: 1,
+                next: NONE,
+                before: NONE,
+            });
+            self.open += 1;
+            self.used += 1;
+            return;
+        }
+        match self.state(slot) {
+            State::Free => {
+                // The first of them is what is chosen.
+                self.free = self.slots[slot.0 as usize].next;
+                self.open += 1;
+                self.used += 1;
+            }
+            State::Idle => self.unlink(slot),
+            State::Busy | State::Closing => {}
+        }
+        let state = &mut self.slots[slot.0 as usize];
+        state.state = State::Busy;
+        state.holder = sender;
+        state.uses = if opens { 1 } else { state.uses + 1 };
+    }
+
+    /// The sender is asked to close an idle connection.
+    pub(super) fn close(&mut self, slot: SlotId) {
+        if self.state(slot) == State::Idle {
+            self.unlink(slot);
+            self.slots[slot.0 as usize].state = State::Closing;
+            self.open -= 1;
+        }
+    }
+
+    /// What was under way over the slot is over.
+    pub(super) fn release(&mut self, slot: SlotId, sender: SenderId) {
+        if self.state(slot) != State::Busy || !self.is_of(slot, sender) {
+            return;
+        }
+        self.idles += 1;
+        let first = std::mem::replace(&mut self.idle, slot.0);
+        if let Some(first) = self.slots.get_mut(first as usize) {
+            first.before = slot.0;
+        }
+        let state = &mut self.slots[slot.0 as usize];
+        state.state = State::Idle;
+        (state.next, state.before) = (first, NONE);
+    }
+
+    /// Its holder closed the connection.
+    pub(super) fn closed(&mut self, slot: SlotId, sender: SenderId) {
+        let is_closable = matches!(self.state(slot), State::Idle | State::Closing);
+        if is_closable && self.is_of(slot, sender) {
+            self.make_free(slot);
+        }
+    }
+
+    /// A sender is gone with all its connections.
+    pub(super) fn gone(&mut self, sender: SenderId) {
+        for slot in (0..self.slots.len() as u32).map(SlotId) {
+            if self.is_of(slot, sender) {
+                self.make_free(slot);
+            }
+        }
+    }
+
+    fn make_free(&mut self, slot: SlotId) {
+        match self.state(slot) {
+            State::Free => return,
+            State::Idle => {
+                self.unlink(slot);
+                self.open -= 1;
+            }
+            State::Busy => self.open -= 1,
+            State::Closing => {}
+        }
+        self.used -= 1;
+        if self.used == 0 {
+            *self = Self::default();
+            return;
+        }
+        let state = &mut self.slots[slot.0 as usize];
+        state.state = State::Free;
+        state.next = std::mem::replace(&mut self.free, slot.0);
+    }
+
+    fn unlink(&mut self, slot: SlotId) {
+        let Some(&Slot { next, before, .. }) = self.slots.get(slot.0 as usize) else {
+            return;
+        };
+        self.idles -= 1;
+        match self.slots.get_mut(before as usize) {
+            Some(before) => before.next = next,
+            None => self.idle = next,
+        }
+        if let Some(next) = self.slots.get_mut(next as usize) {
+            next.before = before;
+        }
+    }
+
+    fn state(&self, slot: SlotId) -> State {
+        self.slots
+            .get(slot.0 as usize)
+            .map_or(State::Free, |slot| slot.state)
+    }
+
+    fn is_of(&self, slot: SlotId, sender: SenderId) -> bool {
+        self.slots
+            .get(slot.0 as usize)
+            .is_some_and(|slot| slot.state != State::Free && slot.holder == sender)
+    }
+}
