@@ -5,3 +5,4 @@ mod dialogs;
 mod kill;
 mod pipeline;
 mod servers;
+mod starting;

@@ -103,6 +103,19 @@ impl Relay {
     /// Starts the servers, creates the installation, starts its processes, applies the documents and
     /// waits until everything is ready.
     pub async fn start(setup: Setup) -> Result<Self> {
+        let mut relay = Self::prepare(&setup).await?;
+        relay.command(&["init"]).await?;
+        for name in relay.order.clone() {
+            relay.start_process(&name)?;
+        }
+        relay.apply(&setup.documents).await?;
+        relay.wait_ready().await?;
+        relay.wait_accepting().await?;
+        Ok(relay)
+    }
+
+    /// Starts the servers and writes what the processes will read. Nothing is created, and nothing of Staffetta runs.
+    pub async fn prepare(setup: &Setup) -> Result<Self> {
         let place = Place::new(&setup.test)?;
         let nats = NatsServer::start_with_sync(place.path(), &setup.sync_interval).await?;
         let redis = RedisServer::start(place.path()).await?;
@@ -144,22 +157,26 @@ impl Relay {
             );
         }
 
-        let mut relay = Self {
+        Ok(Self {
             nats,
             redis,
             dns,
             instances,
             order,
             place,
-        };
-        relay.command(&["init"]).await?;
-        for name in relay.order.clone() {
-            relay.start_process(&name)?;
+        })
+    }
+
+    /// What a process answers at `/livez`, `/readyz` or `/metrics`: status and body. An error when it has ended.
+    pub async fn health(&mut self, name: &str, path: &str) -> Result<(u16, String)> {
+        let instance = self.instance(name)?;
+        let metrics = instance.ports.metrics;
+        let process = instance.process.as_mut();
+        let process = process.with_context(|| format!("{name} does not run"))?;
+        if !process.is_running() {
+            bail!("{name} has ended:\n{}", process.log_tail());
         }
-        relay.wait_ready().await?;
-        relay.apply(&setup.documents).await?;
-        relay.wait_accepting().await?;
-        Ok(relay)
+        get(metrics, path).await
     }
 
     /// Waits until ingress has the configuration: until it takes the sender of the test documents.
@@ -390,7 +407,7 @@ impl Relay {
     pub async fn apply(&self, documents: &str) -> Result<String> {
         let path = self.place.path().join("resources.yaml");
         std::fs::write(&path, documents)?;
-        self.command(&["apply", "-f", &path.display().to_string()])
+        self.command(&["apply", "--wait", "60s", "-f", &path.display().to_string()])
             .await
     }
 

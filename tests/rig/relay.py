@@ -25,7 +25,6 @@ class Relay:
         self.processes = {}
         for name in ("all",) if services == "all" else SERVICES:
             self.start(name)
-        self.wait_ready()
 
     def _bootstrap(self, nats, redis, dns, certificate, hostname):
         tls = f"certificate: {certificate[0]}, key: {certificate[1]}" if certificate else ""
@@ -84,10 +83,12 @@ all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
                 raise Failed(f"{failure}\n{self.processes[service].tail()}") from None
 
     def apply(self, documents):
-        """Applies resource documents."""
+        """Applies resource documents, and waits until all services are ready with them."""
         path = self.rig.directory / "resources.yaml"
         path.write_text(documents)
-        return self.run("apply", "-f", path)
+        printed = self.run("apply", "--wait", "60s", "-f", path)
+        self.wait_ready()
+        return printed
 
     def queue(self):
         """What waits, as `staffetta queue` tells it."""

@@ -150,6 +150,9 @@ impl Listeners {
             return Ok(());
         };
         let shared = Arc::new(shared);
+        if !has_configuration(&shared, &readiness).await {
+            return Ok(());
+        }
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
         for (socket, listening) in self.bound {
@@ -192,6 +195,20 @@ impl Listeners {
             );
         }
         Ok(())
+    }
+}
+
+/// Waits for the first configuration: before it every login would be refused for good. `false` when asked to stop
+/// meanwhile.
+async fn has_configuration(shared: &Shared, readiness: &Readiness) -> bool {
+    let mut snapshots = shared.snapshot.clone();
+    if snapshots.borrow().is_empty() {
+        tracing::warn!("waiting for the first configuration (`staffetta apply`)");
+        readiness.wait(READY, "there is no configuration yet");
+    }
+    tokio::select! {
+        found = snapshots.wait_for(|snapshot| !snapshot.is_empty()) => found.is_ok(),
+        () = shared.shutdown.requested() => false,
     }
 }
 
@@ -266,7 +283,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
     let (stores, opened, snapshot) = loop {
         match connect(&options).await {
             Ok(connected) => break connected,
-            Err(error) if watch_stores::may_pass(&error) => {
+            Err(error) if error.may_pass() => {
                 tracing::warn!(%error, "waiting for the stores");
                 tokio::select! {
                     () = tokio::time::sleep(RETRY) => {}

@@ -15,22 +15,10 @@ use crate::session::Storage;
 /// How often readiness and figures are renewed.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Whether waiting may help: the server is away, not wrong.
-pub(crate) fn may_pass(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. }
-    )
-}
-
 /// The configuration as it is now; empty when none was ever applied.
 pub(crate) async fn load_configuration(stores: &Stores) -> Result<Arc<Snapshot>, Error> {
     let stored = stores.config().load().await?;
-    let snapshot = stored.as_ref().and_then(read);
-    if stored.is_none() {
-        tracing::warn!("there is no configuration yet: nobody may send until one is applied");
-    }
-    Ok(snapshot.unwrap_or_default())
+    Ok(stored.as_ref().and_then(read).unwrap_or_default())
 }
 
 /// The configuration, beginning with `first`, and ever after.
@@ -109,7 +97,12 @@ pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
             ready = Some(storage);
         }
         // A full spool is nothing that another replica could do better.
-        readiness.set(READY, storage != Storage::Away);
+        match storage {
+            Storage::Away => {
+                readiness.wait(READY, "messages can't be stored: no connection to NATS")
+            }
+            Storage::Full | Storage::Ready => readiness.set(READY, true),
+        }
         shared
             .metrics
             .body_pool_free
@@ -122,5 +115,5 @@ pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
             () = shared.shutdown.requested() => break,
         }
     }
-    readiness.set(READY, false);
+    readiness.wait(READY, "stopping");
 }

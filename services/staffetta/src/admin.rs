@@ -1,13 +1,15 @@
 //! The schedulers' admin service, as the commands use it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use mail::Span;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::{Partition, PartitionsRequest};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::cli::Global;
+use crate::waiting::Waiting;
 
 /// Journal records and queues are answers of many rows.
 const LARGEST_ANSWER: usize = 64 << 20;
@@ -19,12 +21,29 @@ pub(crate) struct Server {
     /// A scheduler [default: scheduler.advertise of the bootstrap file, else http://127.0.0.1:7103]
     #[arg(long, env = "STAFFETTA_SERVER", value_name = "URL")]
     server: Option<String>,
+    /// How long a scheduler is waited for when none answers, such as `5m`
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    wait: Span,
 }
 
 impl Server {
     /// Connects to the scheduler.
     pub(crate) async fn connect(&self, global: &Global) -> anyhow::Result<AdminClient<Channel>> {
-        connect(&self.url(global)?).await
+        let url = self.url(global)?;
+        let until = Instant::now() + self.wait.duration();
+        let mut waiting = Waiting::new();
+        loop {
+            let error = match connect(&url).await {
+                Ok(admin) => return Ok(admin),
+                Err(error) => error,
+            };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(error);
+            }
+            waiting.tell(error);
+            tokio::time::sleep(waiting.pause().min(left)).await;
+        }
     }
 
     fn url(&self, global: &Global) -> anyhow::Result<String> {

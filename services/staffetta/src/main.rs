@@ -9,6 +9,7 @@ mod output;
 mod services;
 mod stores;
 mod timeline;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -15,12 +15,12 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::stores;
+use crate::waiting;
 
-/// Between attempts to reach NATS at the start.
-const RETRY: Duration = Duration::from_secs(1);
 /// How often readiness is renewed.
 const TICK: Duration = Duration::from_millis(500);
+/// Name of the condition of [`Readiness`].
+const CONFIGURATION: &str = "configuration";
 /// The last reference to a scheduler is gone soon after its senders are.
 const LAST_REFERENCE: Duration = Duration::from_millis(20);
 
@@ -77,55 +77,36 @@ pub(crate) async fn run(
         [only] => only.metrics_address(&bootstrap),
         _ => bootstrap.all.metrics,
     };
-    readiness.set("nats", false);
+    readiness.wait("nats", "connecting");
     runtime::serve_health(metrics, readiness.clone(), endpoint.clone()).await?;
     let name = match services.iter().collect::<Vec<_>>().as_slice() {
         [only] => only.as_str(),
         _ => "all",
     };
-    let Some((stores, opened)) = open_stores(&bootstrap, name, &shutdown).await? else {
+    let opened = waiting::open_stores(&bootstrap, name, &readiness, &shutdown).await?;
+    let Some((stores, opened)) = opened else {
         return Ok(());
     };
     tracing::info!(partitions = opened.partitions, durability = %opened.report, "the stores are open");
 
-    let mut running = Running::new(bootstrap, stores, opened, readiness, shutdown.clone());
+    let mut running = Running::new(
+        bootstrap,
+        stores,
+        opened,
+        readiness.clone(),
+        shutdown.clone(),
+    );
     let started = running.start_all(services).await;
     if started.is_ok() {
         running.keep_ready().await;
     }
+    // Before anything stops, so that no new work is sent here.
+    readiness.wait("running", "stopping");
     // What was started is stopped, also when the rest could not be.
     shutdown.request();
     let stopped = running.stop().await;
     endpoint.request();
     started.and(stopped)
-}
-
-/// Connects to the stores, and waits for them as long as waiting may help; `None` when asked to
-/// stop meanwhile.
-async fn open_stores(
-    bootstrap: &Bootstrap,
-    name: &str,
-    shutdown: &Shutdown,
-) -> anyhow::Result<Option<(Stores, Opened)>> {
-    let options = stores::options(bootstrap, name);
-    let connect = || async {
-        let stores = Stores::connect(&options).await?;
-        let opened = stores.open().await?;
-        Ok::<_, spool::Error>((stores, opened))
-    };
-    loop {
-        match connect().await {
-            Ok(open) => return Ok(Some(open)),
-            Err(error) if stores::may_pass(&error) => {
-                tracing::warn!(%error, "waiting for the stores")
-            }
-            Err(error) => return Err(error.into()),
-        }
-        tokio::select! {
-            () = tokio::time::sleep(RETRY) => {}
-            () = shutdown.requested() => return Ok(None),
-        }
-    }
 }
 
 /// The services of this process.
@@ -140,6 +121,8 @@ struct Running {
     following: Shutdown,
     /// All services run here.
     has_all: bool,
+    /// Followed for those that need a configuration to be ready.
+    snapshots: Option<watch::Receiver<Arc<Snapshot>>>,
     signer: Option<signer::Signer>,
     scheduler: Option<Weak<scheduler::Scheduler>>,
     tasks: Vec<Task>,
@@ -167,6 +150,7 @@ impl Running {
             shutdown,
             following: Shutdown::new(),
             has_all: false,
+            snapshots: None,
             signer: None,
             scheduler: None,
             tasks: Vec::new(),
@@ -177,6 +161,13 @@ impl Running {
     async fn start_all(&mut self, services: &BTreeSet<Service>) -> anyhow::Result<()> {
         self.has_all = services.len() == Service::ALL.len();
         let snapshots = signer::follow_configuration(&self.stores, &self.following).await?;
+        if services
+            .iter()
+            .any(|service| *service != Service::Scheduler)
+        {
+            self.snapshots = Some(snapshots.clone());
+            self.note_configuration();
+        }
         for service in services.iter().rev() {
             match service {
                 Service::Signer => self.start_signer(snapshots.clone()).await,
@@ -314,11 +305,30 @@ impl Running {
     /// Until shutdown.
     async fn keep_ready(&self) {
         loop {
-            self.readiness.set("nats", self.stores.is_connected());
+            if self.stores.is_connected() {
+                self.readiness.set("nats", true);
+            } else {
+                self.readiness.wait("nats", "the connection is lost");
+            }
+            self.note_configuration();
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = self.shutdown.requested() => return,
             }
+        }
+    }
+
+    /// A scheduler is ready without a configuration, since one is applied through it; the others have nothing to do
+    /// before.
+    fn note_configuration(&self) {
+        let Some(snapshots) = &self.snapshots else {
+            return;
+        };
+        if !snapshots.borrow().is_empty() {
+            self.readiness.set(CONFIGURATION, true);
+        } else if !self.readiness.holds(CONFIGURATION) {
+            self.readiness
+                .wait(CONFIGURATION, "none is applied yet (`staffetta apply`)");
         }
     }
 

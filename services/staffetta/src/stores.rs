@@ -21,12 +21,3 @@ pub(crate) fn options(bootstrap: &Bootstrap, name: &str) -> Options {
 pub(crate) async fn connect(bootstrap: &Bootstrap, name: &str) -> anyhow::Result<Stores> {
     Ok(Stores::connect(&options(bootstrap, name)).await?)
 }
-
-/// Whether waiting may help: the server is away, not wrong.
-pub(crate) fn may_pass(error: &spool::Error) -> bool {
-    use spool::Error;
-    matches!(
-        error,
-        Error::Unreachable { .. } | Error::Unavailable { .. } | Error::Monitor { .. }
-    )
-}

@@ -15,7 +15,14 @@ use crate::Shutdown;
 /// condition it is ready.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    conditions: Arc<RwLock<BTreeMap<&'static str, bool>>>,
+    conditions: Arc<RwLock<BTreeMap<&'static str, Condition>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Condition {
+    Holds,
+    /// With what is waited for, when that is known.
+    Waits(Option<String>),
 }
 
 impl Readiness {
@@ -26,10 +33,33 @@ impl Readiness {
 
     /// Says whether the condition `name` holds; the first call adds it.
     pub fn set(&self, name: &'static str, holds: bool) {
+        let condition = if holds {
+            Condition::Holds
+        } else {
+            Condition::Waits(None)
+        };
+        self.note(name, condition);
+    }
+
+    /// Says that the condition `name` does not hold, and what it waits for (no secrets: it is shown).
+    pub fn wait(&self, name: &'static str, reason: impl Into<String>) {
+        self.note(name, Condition::Waits(Some(reason.into())));
+    }
+
+    fn note(&self, name: &'static str, condition: Condition) {
         self.conditions
             .write()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(name, holds);
+            .insert(name, condition);
+    }
+
+    /// Whether the condition `name` is there and holds.
+    pub fn holds(&self, name: &str) -> bool {
+        let conditions = self
+            .conditions
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        conditions.get(name) == Some(&Condition::Holds)
     }
 
     /// Whether all conditions hold.
@@ -38,16 +68,21 @@ impl Readiness {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .values()
-            .all(|holds| *holds)
+            .all(|condition| *condition == Condition::Holds)
     }
 
-    /// One line for each condition: `nats: ok` or `nats: not ready`.
+    /// One line for each condition: `nats: ok`, `nats: not ready` or `nats: not ready: <reason>`.
     pub fn describe(&self) -> String {
+        let line = |(name, condition): (&&str, &Condition)| match condition {
+            Condition::Holds => format!("{name}: ok\n"),
+            Condition::Waits(None) => format!("{name}: not ready\n"),
+            Condition::Waits(Some(reason)) => format!("{name}: not ready: {reason}\n"),
+        };
         self.conditions
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .iter()
-            .map(|(name, holds)| format!("{name}: {}\n", if *holds { "ok" } else { "not ready" }))
+            .map(line)
             .collect()
     }
 }
@@ -141,6 +176,13 @@ mod tests {
         let answer = get(address, "/readyz").await;
         assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
         assert!(answer.ends_with("nats: not ready\nredis: ok\n"), "{answer}");
+        readiness.wait("nats", "no server answers");
+        let answer = get(address, "/readyz").await;
+        assert!(
+            answer.ends_with("nats: not ready: no server answers\nredis: ok\n"),
+            "{answer}"
+        );
+        assert!(readiness.holds("redis") && !readiness.holds("nats") && !readiness.holds("other"));
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         telemetry::counter("staffetta_runtime_test_total", "Test.").inc();
         assert!(

@@ -134,3 +134,19 @@ pub enum Error {
     #[error("{0:?} can't be used as a key: only letters, digits, \"-\" and \"_\"")]
     InvalidKey(String),
 }
+
+/// Refusals of a cluster that is just starting: not all answered, no server to place a stream on, JetStream not
+/// available, not the leader, the stream or consumer is offline.
+const CLUSTER_NOT_READY: [u64; 6] = [10004, 10005, 10008, 10009, 10118, 10119];
+
+impl Error {
+    /// Whether waiting may help: the servers are away or just starting, not wrong. What a person must do first
+    /// (`init`) is not among it.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unavailable { .. } | Self::Monitor { .. } => true,
+            Self::Refused { code, .. } => CLUSTER_NOT_READY.contains(code),
+            _ => false,
+        }
+    }
+}

@@ -1,16 +1,57 @@
 //! `staffetta init`: the only creator of streams and buckets.
 
-use mail::PartitionId;
+use std::time::Instant;
+
+use mail::{PartitionId, Span};
 use runtime::Bootstrap;
+use serde_json::json;
 use spool::{Append, InitOptions, InitReport, Stores};
 
 use crate::cli::Global;
-use crate::{output, stores};
+use crate::output::{self, OutputFormat};
+use crate::stores;
+use crate::waiting::Waiting;
 
-pub(crate) async fn run(global: &Global) -> anyhow::Result<()> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// How long NATS is waited for when it does not answer, such as `5m`
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    wait: Span,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "text")]
+    output: OutputFormat,
+}
+
+pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
     let bootstrap = global.bootstrap()?;
-    let report = create(&bootstrap).await?;
-    output::print(&describe(&bootstrap, &report))
+    let until = Instant::now() + arguments.wait.duration();
+    let mut waiting = Waiting::new();
+    let report = loop {
+        match create(&bootstrap).await {
+            Ok(report) => break report,
+            Err(error) => {
+                let left = until.saturating_duration_since(Instant::now());
+                let may_pass = error
+                    .downcast_ref::<spool::Error>()
+                    .is_some_and(spool::Error::may_pass);
+                if left.is_zero() || !may_pass {
+                    return Err(error);
+                }
+                waiting.tell(error);
+                tokio::time::sleep(waiting.pause().min(left)).await;
+            }
+        }
+    };
+    output::print(&match arguments.output {
+        OutputFormat::Text => describe(&bootstrap, &report),
+        OutputFormat::Json => {
+            let (partitions, created) = (report.partitions, &report.created);
+            format!(
+                "{}\n",
+                json!({ "partitions": partitions, "created": created })
+            )
+        }
+    })
 }
 
 /// Creates what is missing.
@@ -38,7 +79,8 @@ async fn begin_journal(stores: &Stores, partition: PartitionId) -> anyhow::Resul
             anyhow::bail!("the journal of partition {partition} has no room for its first record")
         }
         Append::Unknown(detail) => {
-            anyhow::bail!("beginning the journal of partition {partition}: {detail}")
+            let what = format!("beginning the journal of partition {partition}");
+            Err(spool::Error::Unavailable { what, detail }.into())
         }
     }
 }

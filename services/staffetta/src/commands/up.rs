@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mail::Domain;
@@ -19,6 +19,8 @@ use crate::{admin, output};
 
 /// How often it is seen whether the services are ready.
 const LOOK: Duration = Duration::from_millis(100);
+/// After the documents are applied, everything is ready within this time, unless something is wrong.
+const READY: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -99,7 +101,8 @@ async fn greet(
     readiness: &Readiness,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    while !is_ready(readiness) {
+    // The others are ready when there is a configuration.
+    while !readiness.holds(Service::Scheduler.as_str()) {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = shutdown.requested() => return Ok(()),
@@ -107,11 +110,14 @@ async fn greet(
     }
     let made = make_first_documents(folder, arguments)?;
     apply(bootstrap, &arguments.documents).await?;
+    let in_time = Instant::now() + READY;
+    while !readiness.is_ready() && Instant::now() < in_time && !shutdown.is_requested() {
+        tokio::time::sleep(LOOK).await;
+    }
+    if !readiness.is_ready() {
+        output::complain(&anyhow::anyhow!("not ready yet:\n{}", readiness.describe()));
+    }
     output::print(&greeting(bootstrap, arguments, path, made))
-}
-
-fn is_ready(readiness: &Readiness) -> bool {
-    readiness.is_ready() && readiness.describe().contains("ingress")
 }
 
 /// Puts a first configuration where there is none; tells whether it did.
