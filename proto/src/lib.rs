@@ -22,6 +22,8 @@ mod calls;
 #[cfg(feature = "grpc")]
 pub use calls::{Attached, Call, CallError, Dispatch, Sign};
 #[cfg(feature = "grpc")]
+mod endpoints;
+#[cfg(feature = "grpc")]
 mod sign_client;
 #[cfg(feature = "grpc")]
 pub use sign_client::{BatchingSigner, GrpcSigner, MAX_SIGN_CALL_BYTES, MAX_SIGN_REQUESTS};

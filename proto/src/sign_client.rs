@@ -1,7 +1,6 @@
 //! The way to signers in other processes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prost::Message;
@@ -11,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::calls::{Call, CallError, Sign};
+use crate::endpoints::{Endpoints, Lookup, system_lookup};
 use crate::signer::signer_client::SignerClient;
 use crate::signer::{SignRequest, SignRequests, SignResult};
 
@@ -22,32 +22,31 @@ pub const MAX_SIGN_CALL_BYTES: usize = 16 * 1024 * 1024;
 /// A call has so long, all attempts together.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// An endpoint that is silent for so long is left for the next.
-const ATTEMPT: Duration = Duration::from_secs(4);
+const ATTEMPT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A silent connection is asked for a sign of life after the first, and given up after the second.
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
-/// Signers reached by gRPC. Calls go to the endpoints in turn; one that fails as a whole is tried
-/// at the next, as signing twice does no harm. Connections are opened with the first call.
+/// Signers reached by gRPC: all addresses of all URLs, in turn. A call that fails as a whole is made again at the next
+/// address, as signing twice does no harm. Connections are opened with the first call.
 pub struct GrpcSigner {
-    clients: Vec<SignerClient<Channel>>,
-    next: AtomicUsize,
+    endpoints: Arc<Endpoints>,
 }
 
 impl GrpcSigner {
-    /// For URLs like `http://127.0.0.1:7102`, at least one. Must be called inside a tokio runtime.
+    /// For URLs like `http://127.0.0.1:7102` or `http://signer:7102`, at least one. Must be called inside a tokio
+    /// runtime.
     pub fn new(urls: &[String]) -> Result<Self, CallError> {
-        let clients = urls
-            .iter()
-            .map(|url| client(url))
-            .collect::<Result<Vec<_>, _>>()?;
-        if clients.is_empty() {
+        Self::with_lookup(urls, system_lookup())
+    }
+
+    fn with_lookup(urls: &[String], lookup: Lookup) -> Result<Self, CallError> {
+        if urls.is_empty() {
             return Err(error("signer: no endpoint is configured"));
         }
-        Ok(Self {
-            clients,
-            next: AtomicUsize::new(0),
-        })
+        let endpoints = Endpoints::new(urls, lookup, configure)
+            .map_err(|reason| error(format!("signer: {reason}")))?;
+        Ok(Self { endpoints })
     }
 
     async fn call(&self, requests: Vec<SignRequest>) -> Result<Vec<SignResult>, CallError> {
@@ -57,26 +56,31 @@ impl GrpcSigner {
             return Err(error("signer: the call is too large"));
         }
         let deadline = Instant::now() + DEADLINE;
-        let first = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut last_error = error("signer: no answer in time");
-        // One more than there are: a single signer that was restarted shows it by one failed call.
-        for attempt in 0..=self.clients.len() {
-            let mut client = self.clients[first.wrapping_add(attempt) % self.clients.len()].clone();
-            let attempt_ends = deadline.min(Instant::now() + ATTEMPT);
-            match timeout_at(attempt_ends, client.sign(requests.clone())).await {
-                Ok(Ok(reply)) => {
-                    let results = reply.into_inner().results;
-                    if results.len() == expected {
-                        return Ok(results);
+        let mut last_error = None;
+        // A second round: a single signer that was restarted shows it by one failed call.
+        for _ in 0..2 {
+            for target in self.endpoints.in_turn(deadline).await {
+                let attempt_ends = deadline.min(Instant::now() + ATTEMPT);
+                let mut client = client(target.channel);
+                match timeout_at(attempt_ends, client.sign(requests.clone())).await {
+                    Ok(Ok(reply)) => {
+                        let results = reply.into_inner().results;
+                        if results.len() == expected {
+                            return Ok(results);
+                        }
+                        let detail = "signer: the reply has not one result for each request";
+                        last_error = Some(error(detail));
                     }
-                    last_error = error("signer: the reply has not one result for each request");
+                    Ok(Err(status)) => last_error = Some(error(format!("signer: {status}"))),
+                    Err(_) => last_error = Some(error("signer: no answer in time")),
                 }
-                Ok(Err(status)) => last_error = error(format!("signer: {status}")),
-                Err(_) if Instant::now() >= deadline => break,
-                Err(_) => {}
+                self.endpoints.failed(target.address);
+                if Instant::now() >= deadline {
+                    break;
+                }
             }
         }
-        Err(last_error)
+        Err(last_error.unwrap_or_else(|| error(format!("signer: {}", self.endpoints.problem()))))
     }
 }
 
@@ -86,17 +90,18 @@ impl Sign for GrpcSigner {
     }
 }
 
-fn client(url: &str) -> Result<SignerClient<Channel>, CallError> {
-    let channel = Endpoint::from_shared(url.to_owned())
-        .map_err(|reason| error(format!("signer {url}: {reason}")))?
+fn configure(endpoint: Endpoint) -> Endpoint {
+    endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEP_ALIVE.0)
         .keep_alive_timeout(KEEP_ALIVE.1)
-        .connect_lazy();
-    Ok(SignerClient::new(channel)
+}
+
+fn client(channel: Channel) -> SignerClient<Channel> {
+    SignerClient::new(channel)
         .max_decoding_message_size(MAX_SIGN_CALL_BYTES)
-        .max_encoding_message_size(MAX_SIGN_CALL_BYTES))
+        .max_encoding_message_size(MAX_SIGN_CALL_BYTES)
 }
 
 fn error(detail: impl Into<String>) -> CallError {
@@ -237,10 +242,14 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::net::{Ipv4Addr, SocketAddr};
     use std::sync::Mutex;
 
     use bytes::Bytes;
+    use tokio::net::TcpListener;
     use tokio::sync::Semaphore;
+    use tokio_stream::wrappers::TcpListenerStream;
 
     use super::*;
     use crate::signer::sign_result::Kind;
@@ -340,7 +349,175 @@ mod tests {
     #[tokio::test]
     async fn says_which_url_is_none_and_wants_one() {
         assert!(GrpcSigner::new(&[]).is_err());
-        let error = GrpcSigner::new(&["not a url".to_owned()]).err().unwrap();
-        assert!(error.detail.contains("not a url"), "{error}");
+        for wrong in ["not a url", "https://signer:7102", "signer:7102"] {
+            let error = GrpcSigner::new(&[wrong.to_owned()]).err().unwrap();
+            assert!(error.detail.contains(wrong), "{error}");
+        }
+    }
+
+    /// A signer that tells its address: the requests that it got are counted.
+    struct Counting(Arc<Mutex<HashMap<SocketAddr, usize>>>, SocketAddr);
+
+    #[tonic::async_trait]
+    impl crate::signer::signer_server::Signer for Counting {
+        async fn sign(
+            &self,
+            request: tonic::Request<SignRequests>,
+        ) -> Result<tonic::Response<crate::signer::SignResults>, tonic::Status> {
+            *self.0.lock().unwrap().entry(self.1).or_default() += 1;
+            let results = vec![SignResult::default(); request.into_inner().requests.len()];
+            Ok(tonic::Response::new(crate::signer::SignResults { results }))
+        }
+    }
+
+    /// Replicas on one port of several loopback addresses, and a name that has those that are wanted.
+    struct Replicas {
+        counts: Arc<Mutex<HashMap<SocketAddr, usize>>>,
+        named: Arc<Mutex<Vec<SocketAddr>>>,
+        port: u16,
+        running: HashMap<SocketAddr, tokio::runtime::Runtime>,
+    }
+
+    impl Replicas {
+        /// `network` is that of this test alone: 127.`network`.0.x.
+        async fn start(network: u8, number: u8) -> Self {
+            let first = TcpListener::bind((Ipv4Addr::new(127, network, 0, 1), 0))
+                .await
+                .unwrap();
+            let port = first.local_addr().unwrap().port();
+            drop(first);
+            let mut replicas = Self {
+                counts: Arc::default(),
+                named: Arc::default(),
+                port,
+                running: HashMap::new(),
+            };
+            for number in 1..=number {
+                replicas.serve(Ipv4Addr::new(127, network, 0, number)).await;
+            }
+            replicas
+        }
+
+        async fn serve(&mut self, ip: Ipv4Addr) {
+            let address = SocketAddr::from((ip, self.port));
+            let service = crate::signer::signer_server::SignerServer::new(Counting(
+                self.counts.clone(),
+                address,
+            ));
+            // A runtime of its own, which takes its connections with it when it ends.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            let (listening, listens) = oneshot::channel();
+            runtime.spawn(async move {
+                let listener = TcpListener::bind(address).await.unwrap();
+                listening.send(()).unwrap();
+                tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming(TcpListenerStream::new(listener))
+                    .await
+                    .unwrap();
+            });
+            listens.await.unwrap();
+            self.running.insert(address, runtime);
+            self.named.lock().unwrap().push(address);
+        }
+
+        fn kill(&mut self, address: SocketAddr) {
+            self.running.remove(&address).unwrap().shutdown_background();
+        }
+
+        fn client(&self) -> GrpcSigner {
+            let named = self.named.clone();
+            let lookup: Lookup = Arc::new(move |host, _| {
+                assert_eq!(host, "signer.test");
+                let found = named.lock().unwrap().clone();
+                Box::pin(async move { Ok(found) })
+            });
+            let url = format!("http://signer.test:{}", self.port);
+            GrpcSigner::with_lookup(&[url], lookup).unwrap()
+        }
+
+        fn counts(&self) -> Vec<usize> {
+            let mut counts: Vec<_> = self.counts.lock().unwrap().drain().collect();
+            counts.sort();
+            counts.into_iter().map(|(_, count)| count).collect()
+        }
+    }
+
+    impl Drop for Replicas {
+        fn drop(&mut self) {
+            for (_, runtime) in self.running.drain() {
+                runtime.shutdown_background();
+            }
+        }
+    }
+
+    async fn call(client: &GrpcSigner) -> Result<Vec<SignResult>, CallError> {
+        client.sign(vec![request(String::new())]).await
+    }
+
+    #[tokio::test]
+    async fn calls_are_spread_over_all_addresses_of_a_name_and_go_round_the_dead_ones() {
+        let mut replicas = Replicas::start(71, 3).await;
+        let client = replicas.client();
+        for _ in 0..9 {
+            call(&client).await.unwrap();
+        }
+        assert_eq!(replicas.counts(), [3, 3, 3]);
+
+        let dead = SocketAddr::from((Ipv4Addr::new(127, 71, 0, 2), replicas.port));
+        replicas.kill(dead);
+        let started = Instant::now();
+        for _ in 0..8 {
+            call(&client).await.unwrap();
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(1),
+            "no time is lost"
+        );
+        let counts = replicas.counts();
+        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (2, 8));
+
+        // A new replica is found by its name alone, one that left the name is not asked any more.
+        replicas
+            .named
+            .lock()
+            .unwrap()
+            .retain(|address| *address != dead);
+        replicas.serve(Ipv4Addr::new(127, 71, 0, 4)).await;
+        let gone = SocketAddr::from((Ipv4Addr::new(127, 71, 0, 1), replicas.port));
+        replicas
+            .named
+            .lock()
+            .unwrap()
+            .retain(|address| *address != gone);
+        let until = Instant::now() + Duration::from_secs(10);
+        loop {
+            replicas.counts();
+            for _ in 0..4 {
+                call(&client).await.unwrap();
+            }
+            let asked: Vec<_> = replicas.counts.lock().unwrap().keys().copied().collect();
+            let new = SocketAddr::from((Ipv4Addr::new(127, 71, 0, 4), replicas.port));
+            if asked.contains(&new) && !asked.contains(&gone) {
+                break;
+            }
+            assert!(Instant::now() < until, "{asked:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_without_addresses_is_waited_for_and_then_told() {
+        let lookup: Lookup =
+            Arc::new(|_, _| Box::pin(async { Err(std::io::Error::other("no such name")) }));
+        let client = GrpcSigner::with_lookup(&["http://signer.test:1".to_owned()], lookup).unwrap();
+        let started = Instant::now();
+        let problem = call(&client).await.unwrap_err().detail;
+        assert_eq!(problem, "signer: http://signer.test:1: no such name");
+        assert_eq!(started.elapsed().as_secs(), DEADLINE.as_secs());
     }
 }
