@@ -1,6 +1,7 @@
 //! `staffetta.yaml`: where the servers are, what is bound where. Everything else is resource
 //! documents (crate `config`).
 
+mod environment;
 mod listener;
 mod services;
 
@@ -118,7 +119,7 @@ fn list(path: &Path, problems: &[Problem]) -> String {
 }
 
 impl Bootstrap {
-    /// Reads and validates the file. Relative paths in it are taken from the file's folder.
+    /// Reads and validates the file; `${NAME}` in a value is that environment variable. Relative paths in it are taken from the file's folder.
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
             path: path.to_owned(),
@@ -138,16 +139,22 @@ impl Bootstrap {
 
     /// Validates a text; relative paths in it are taken from `folder`.
     pub fn from_yaml_in(text: &str, folder: &Path) -> Result<Self, Vec<Problem>> {
-        let documents = Node::from_yaml(text).map_err(|problem| vec![problem])?;
-        let empty = Node {
+        let mut documents = Node::from_yaml(text)
+            .map_err(|problem| vec![problem])?
+            .into_iter();
+        let mut document = documents.next().unwrap_or(Node {
             line: None,
             value: config::NodeValue::Null,
-        };
+        });
+        let unset = Problems::new();
+        environment::expand(&mut document, &unset, &|name| std::env::var(name).ok());
+        // Before anything is said about values that are not complete.
+        unset.none_or(())?;
         let problems = Problems::new();
-        if let Some(second) = documents.get(1) {
+        if let Some(second) = documents.next() {
             problems.add("", second.line, "only one document is expected");
         }
-        let fields = Fields::open("", "", documents.first().unwrap_or(&empty), &problems);
+        let fields = Fields::open("", "", &document, &problems);
         let bootstrap = Self::read(&fields, folder);
         fields.close();
         problems.none_or(bootstrap)
@@ -225,9 +232,14 @@ fn url(fields: &Fields<'_>, name: &'static str, schemes: &[&str]) -> Option<Stri
     });
     if !valid {
         let expected = schemes.join("… or ");
+        // It may hold a password.
+        let shown = match text.rsplit_once('@') {
+            Some((_, host)) => format!("…@{host}"),
+            None => text.to_owned(),
+        };
         fields.problem(
             name,
-            format!("a URL {expected}… is expected, found {text:?}"),
+            format!("a URL {expected}… is expected, found {shown:?}"),
         );
         return None;
     }

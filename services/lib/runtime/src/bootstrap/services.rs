@@ -98,7 +98,7 @@ impl Scheduler {
     pub(super) fn read(fields: Fields<'_>) -> Self {
         let listen = address(&fields, "listen", 7103);
         let advertise = match fields.text("advertise") {
-            Some(text) if is_host_and_port(text) => text.to_owned(),
+            Some(text) if is_host_and_port(text) => with_brackets(text),
             Some(text) => {
                 fields.problem(
                     "advertise",
@@ -194,4 +194,14 @@ fn is_host_and_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
     })
+}
+
+/// An IPv6 address gets the brackets that it needs before a port: `${POD_IP}:7103` can't know the family.
+fn with_brackets(text: &str) -> String {
+    match text.rsplit_once(':') {
+        Some((host, port)) if host.parse::<std::net::Ipv6Addr>().is_ok() => {
+            format!("[{host}]:{port}")
+        }
+        _ => text.to_owned(),
+    }
 }

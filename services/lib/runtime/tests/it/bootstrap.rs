@@ -138,3 +138,30 @@ fn a_file_that_is_not_there_and_a_broken_one_say_which() {
     );
     assert!(error.contains("not valid YAML"), "{error}");
 }
+
+#[test]
+fn a_variable_of_the_environment_becomes_part_of_a_value_and_one_that_is_not_set_is_a_problem() {
+    // Cargo sets it for every test.
+    let expected = format!("{}:7103", env!("CARGO_PKG_NAME"));
+    let bootstrap =
+        Bootstrap::from_yaml("scheduler: { advertise: \"${CARGO_PKG_NAME}:7103\" }").unwrap();
+    assert_eq!(bootstrap.scheduler.advertise, expected);
+    let text = "redis: { url: \"redis://${STAFFETTA_TEST_UNSET}:1\" }\nnats: { url: \"${}\" }";
+    assert_eq!(
+        problems(text),
+        [
+            "redis.url (line 1): the environment variable STAFFETTA_TEST_UNSET is not set",
+            r#"nats.url (line 2): the name of an environment variable is expected in ${…}, found """#,
+        ]
+    );
+}
+
+#[test]
+fn an_ipv6_address_gets_brackets_and_a_password_is_not_shown() {
+    let bootstrap = Bootstrap::from_yaml("scheduler: { advertise: \"fd00::1:7103\" }").unwrap();
+    assert_eq!(bootstrap.scheduler.advertise, "[fd00::1]:7103");
+    assert_eq!(
+        problems("nats: { url: \"http://me:secret@host\" }"),
+        [r#"nats.url (line 1): a URL nats://… or tls://… is expected, found "…@host""#]
+    );
+}
