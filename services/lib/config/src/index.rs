@@ -1,16 +1,16 @@
 //! Maps prepared once for a snapshot, so that the services' look-ups allocate nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
 use crate::resources::Resource;
-use crate::{
-    Credential, DomainMatch, EgressPool, Route, SendingDomain, Shaping, ShapingQuery, ShapingRule,
-    Tenant,
-};
+use crate::shaping_rules::ShapingRules;
+use crate::shipped;
+use crate::suffixes::parents;
+use crate::{Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant};
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
 
@@ -24,8 +24,7 @@ pub(crate) struct Index {
     /// Longest prefix first.
     by_network: Vec<(IpNet, Arc<Credential>)>,
     routes: Routes,
-    /// The least specific first: later ones are laid over earlier ones.
-    shaping: Vec<ShapingRule>,
+    pub(crate) shaping: ShapingRules,
 }
 
 /// Routes by the most specific part of their match; each list begins with the most specific route.
@@ -38,20 +37,28 @@ struct Routes {
 }
 
 impl Index {
+    /// Of an installation's resources, and of the shipped ones that they do not replace.
     pub(crate) fn build<'a>(resources: impl Iterator<Item = &'a Resource>) -> Self {
         let mut index = Self::default();
+        let mut own = HashSet::new();
         for resource in resources {
-            index.add(resource);
+            own.insert((resource.kind(), resource.name()));
+            index.add(resource, false);
+        }
+        for resource in shipped::resources() {
+            if !own.contains(&(resource.kind(), resource.name())) {
+                index.add(resource, true);
+            }
         }
         index
             .by_network
             .sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
         index.routes.sort();
-        index.shaping.sort_by_key(|rule| rule.matches.specificity());
+        index.shaping.finish();
         index
     }
 
-    fn add(&mut self, resource: &Resource) {
+    fn add(&mut self, resource: &Resource, shipped: bool) {
         let name = || resource.name().into();
         match resource {
             Resource::Tenant(tenant) => {
@@ -74,7 +81,8 @@ impl Index {
                     .extend(networks.map(|network| (*network, credential.clone())));
             }
             Resource::Route(route) => self.routes.add(route),
-            Resource::Shaping(set) => self.shaping.extend(set.rules.iter().cloned()),
+            Resource::Provider(provider) => self.shaping.add_provider(provider),
+            Resource::Shaping(set) => self.shaping.add_set(set, shipped),
         }
     }
 
@@ -121,16 +129,6 @@ impl Index {
             .chain([&self.routes.any])
             .find_map(|routes| first_match(routes))
     }
-
-    pub(crate) fn shaping(&self, lane: &ShapingQuery<'_>) -> Shaping {
-        let mut shaping = Shaping::default();
-        for rule in &self.shaping {
-            if rule.matches.matches(lane) {
-                shaping.overlay(rule);
-            }
-        }
-        shaping
-    }
 }
 
 impl Routes {
@@ -169,11 +167,4 @@ pub(crate) fn specificity(route: &Route) -> (bool, bool) {
 /// An empty list names everything.
 fn names(list: &[String], name: &str) -> bool {
     list.is_empty() || list.iter().any(|entry| entry == name)
-}
-
-/// `b.example`, `example` of `a.b.example`.
-fn parents(domain: &str) -> impl Iterator<Item = &str> {
-    domain
-        .match_indices('.')
-        .map(|(position, _)| &domain[position + 1..])
 }

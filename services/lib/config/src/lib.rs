@@ -1,6 +1,8 @@
 //! The configuration as resource documents (`apiVersion: staffetta.dev/v1alpha1`): what they may
 //! say, and the one validated [`Snapshot`] of them that all services follow.
 //!
+//! Providers and their shaping are shipped with it (`shipped/`) and hold unless a document replaces them.
+//!
 //! Pure: text in, values or problems out. Files that documents refer to are read by the service
 //! that needs them. [`Fields`] reads typed fields out of any YAML map; `staffetta.yaml` is read
 //! with it too.
@@ -11,13 +13,17 @@ mod problem;
 mod read;
 mod references;
 mod resources;
+mod shaping_rules;
+mod shipped;
 mod snapshot;
+mod suffixes;
 
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
 pub use resources::{
     API_VERSION, Credential, DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource,
-    InDoubt, Kind, Login, PasswordHash, RetryPolicy, Route, RouteMatch, SendingDomain, Shaping,
-    ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant, TlsPolicy,
+    InDoubt, Kind, Login, PasswordHash, Provider, RetryPolicy, Route, RouteMatch, SendingDomain,
+    Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant, TlsPolicy,
 };
+pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

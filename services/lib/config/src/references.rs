@@ -4,7 +4,11 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::resources::{Origin, Resource};
-use crate::{Credential, Kind, Problems, Route, ShapingMatch, ShapingSet, index};
+use crate::shaping_rules::ShapingRules;
+use crate::{
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingSet, index,
+    shipped,
+};
 
 /// All resources by kind and name.
 pub(crate) type Entries = BTreeMap<(Kind, String), Resource>;
@@ -34,13 +38,14 @@ impl<'a> References<'a> {
         }
         references.check_logins_and_networks();
         references.check_sources();
+        references.check_providers_for_ties();
         references.check_routes_for_ties();
         references.check_shaping_for_ties();
     }
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::Tenant(_) | Resource::EgressPool(_) => {}
+            Resource::Tenant(_) | Resource::EgressPool(_) | Resource::Provider(_) => {}
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant)
             }
@@ -122,6 +127,109 @@ impl<'a> References<'a> {
                         known(sources.iter().copied())
                     );
                     self.report(resource, &path, what);
+                }
+            }
+            let path = format!("spec.rules[{index}].match");
+            self.check_shaping_match(resource, &path, &rule.matches);
+        }
+    }
+
+    /// Names that are not there, and matches that nothing can fit.
+    fn check_shaping_match(&self, resource: &Resource, path: &str, matches: &ShapingMatch) {
+        if let (Some(source), Some(pool)) = (&matches.source, &matches.pool)
+            && let Some(Resource::EgressPool(found)) =
+                self.entries.get(&(Kind::EgressPool, pool.clone()))
+            && found.sources.iter().all(|present| present.name != *source)
+            && self
+                .sources()
+                .any(|(_, _, present)| present.name == *source)
+        {
+            let what = format!("never matches: the pool {pool} has no source {source}");
+            self.report(resource, path, what);
+        }
+        if let Some(stream) = &matches.stream {
+            let mut streams: Vec<&str> = self.streams().collect();
+            streams.sort_unstable();
+            streams.dedup();
+            if !streams.contains(&stream.as_str()) && !self.some_unreadable(Kind::Tenant) {
+                let what = format!(
+                    "no tenant has a stream named {stream:?}; {}",
+                    known(streams.iter().copied())
+                );
+                self.report(resource, &format!("{path}.stream"), what);
+            }
+        }
+        let Some(name) = &matches.provider else {
+            return;
+        };
+        let Some(provider) = self.provider(name) else {
+            if !self.some_unreadable(Kind::Provider) {
+                let mut names: Vec<&str> = self.providers().map(|(_, of)| &*of.name).collect();
+                names.sort_unstable();
+                let what = format!("no Provider named {name:?}; {}", known(names.into_iter()));
+                self.report(resource, &format!("{path}.provider"), what);
+            }
+            return;
+        };
+        if provider.disabled {
+            let what = format!("never matches: Provider/{name} is disabled");
+            self.report(resource, path, what);
+        } else if let Some(site) = &matches.site
+            && !ShapingRules::can_be_at(provider, site)
+        {
+            let what = format!("never matches: no MX host of Provider/{name} fits {site}");
+            self.report(resource, path, what);
+        }
+    }
+
+    fn streams(&self) -> impl Iterator<Item = &'a str> {
+        self.entries.values().flat_map(|entry| {
+            let streams = match entry {
+                Resource::Tenant(tenant) => tenant.streams.as_slice(),
+                _ => &[],
+            };
+            streams.iter().map(|stream| stream.name.as_str())
+        })
+    }
+
+    /// The installation's providers, then the shipped ones that they do not replace.
+    fn providers(&self) -> impl Iterator<Item = (&'a Resource, &'a Provider)> {
+        let is_own = |name: &str| {
+            self.entries
+                .contains_key(&(Kind::Provider, name.to_owned()))
+        };
+        let shipped: Vec<&'a Resource> = shipped::resources()
+            .filter(move |shipped| !is_own(shipped.name()))
+            .collect();
+        let all = self.entries.values().chain(shipped);
+        all.filter_map(|entry| match entry {
+            Resource::Provider(provider) => Some((entry, &**provider)),
+            _ => None,
+        })
+    }
+
+    fn provider(&self, name: &str) -> Option<&'a Provider> {
+        let mut named = self.providers().filter(|(_, of)| of.name == name);
+        named.next().map(|(_, provider)| provider)
+    }
+
+    /// Two own providers with the same host or domain: which has it would depend on their names.
+    fn check_providers_for_ties(&self) {
+        let mut seen: HashMap<(&str, &DomainMatch), &str> = HashMap::new();
+        for resource in self.entries.values() {
+            let Resource::Provider(provider) = resource else {
+                continue;
+            };
+            let mx = provider.mx.iter().map(|entry| ("mx", entry));
+            let domains = provider.domains.iter().map(|entry| ("domains", entry));
+            for (list, entry) in mx.chain(domains).filter(|_| !provider.disabled) {
+                if let Some(other) = seen.insert((list, entry), &provider.name) {
+                    let what = if other == provider.name {
+                        format!("names {entry} twice")
+                    } else {
+                        format!("Provider/{other} has {entry} too")
+                    };
+                    self.report(resource, &format!("spec.{list}"), what);
                 }
             }
         }
@@ -231,7 +339,7 @@ impl<'a> References<'a> {
             let Resource::Shaping(set) = resource else {
                 continue;
             };
-            for (index, rule) in set.rules.iter().enumerate() {
+            for (index, rule) in set.rules.iter().enumerate().filter(|_| !set.disabled) {
                 let fields = rule.fields();
                 let others = by_match.entry(&rule.matches).or_default();
                 for (name, other_index, other_fields) in others.iter() {

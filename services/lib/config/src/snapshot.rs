@@ -11,8 +11,8 @@ use crate::index::Index;
 use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
-    Credential, EgressPool, Kind, Node, Problem, Problems, Route, SendingDomain, Shaping,
-    ShapingQuery, Tenant, canonical,
+    Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route, SendingDomain, Shaping,
+    ShapingExplanation, ShapingQuery, Tenant, canonical,
 };
 
 /// The version of the JSON form.
@@ -248,11 +248,28 @@ impl Snapshot {
         self.index.routes()
     }
 
+    /// The provider of mail to a domain at a site.
+    pub fn provider(&self, site: &str, domain: &str) -> Option<&Arc<Provider>> {
+        self.index.shaping.provider(site, domain)
+    }
+
     /// The shaping of a lane: each field from the most specific rule that sets it (by source, then
-    /// domain, then site, then pool), else the default. Looks at every rule: keep the result with
-    /// the lane.
+    /// domain, site, provider, stream and pool), else the default. Looks at every rule: keep the
+    /// result with the lane.
     pub fn shaping(&self, lane: &ShapingQuery<'_>) -> Shaping {
-        self.index.shaping(lane)
+        self.index.shaping.shaping(lane)
+    }
+
+    /// As [`Snapshot::shaping`], with the rule that each field comes from.
+    pub fn explain_shaping(&self, lane: &ShapingQuery<'_>) -> ShapingExplanation {
+        self.index.shaping.explain(lane)
+    }
+
+    /// Names the rules that make mail of this domain, stream or pool a lane of its own beside the
+    /// others of its source and site; `None` = it goes in the lane that they share. The same for
+    /// all mail for which the same rules hold, in every process. Does not look at the source.
+    pub fn lane_class(&self, lane: &ShapingQuery<'_>) -> Option<String> {
+        self.index.shaping.class(lane)
     }
 }
 

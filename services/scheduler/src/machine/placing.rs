@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
-use egress::{LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf, Unit, Window};
+use egress::{Flow, LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf, Unit, Window};
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 
@@ -22,9 +22,52 @@ pub(super) struct LaneInfo {
     /// The pool with its source, and the position there.
     pool: Arc<EgressPool>,
     position: usize,
+    /// Recipient domain and stream of a delivery in it, for which the same rules hold as for all of them.
+    domain: Arc<str>,
+    stream: Arc<str>,
     pub(super) shaping: Shaping,
-    /// Grows with each change, so that senders are told.
+    /// The configuration changed since it was shaped.
+    pub(super) stale: bool,
+    /// Another one after each change, and for each lane of the same number, so that senders are told.
     pub(super) version: u32,
+}
+
+/// What is known of each lane.
+#[derive(Default)]
+pub(super) struct LaneInfos {
+    infos: Vec<Option<Box<LaneInfo>>>,
+    versions: u32,
+}
+
+impl LaneInfos {
+    pub(super) fn get(&self, lane: LaneId) -> Option<&LaneInfo> {
+        self.infos.get(lane.0 as usize)?.as_deref()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (LaneId, &LaneInfo)> {
+        let numbered = (0_u32..).map(LaneId).zip(&self.infos);
+        numbered.filter_map(|(lane, info)| Some((lane, info.as_deref()?)))
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut LaneInfo> {
+        self.infos.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    fn insert(&mut self, lane: LaneId, mut info: LaneInfo) {
+        self.versions = self.versions.wrapping_add(1);
+        info.version = self.versions;
+        let position = lane.0 as usize;
+        if position >= self.infos.len() {
+            self.infos.resize_with(position + 1, || None);
+        }
+        self.infos[position] = Some(Box::new(info));
+    }
+
+    pub(super) fn forget(&mut self, lane: LaneId) {
+        if let Some(info) = self.infos.get_mut(lane.0 as usize) {
+            *info = None;
+        }
+    }
 }
 
 impl LaneInfo {
@@ -38,12 +81,13 @@ impl LaneInfo {
     fn shape(&mut self, config: &Snapshot) {
         let query = ShapingQuery {
             site: &self.site,
-            domain: "",
+            domain: &self.domain,
+            stream: &self.stream,
             source: &self.source().name,
             pool: &self.route.pool,
         };
         self.shaping = config.shaping(&query);
-        self.version += 1;
+        self.stale = false;
     }
 
     /// As the senders are told.
@@ -85,6 +129,36 @@ impl LaneInfo {
     }
 }
 
+/// Which way a delivery goes, its source apart.
+struct Way<'a> {
+    route: &'a Arc<Route>,
+    site: &'a Arc<str>,
+    /// What sets it apart from other mail of its source and site.
+    class: Option<&'a str>,
+}
+
+impl Way<'_> {
+    /// Names its lane, beside the source. Lanes that differ in how a site is reached, or in the rules that hold for them,
+    /// are different lanes; the usual way has no suffix.
+    fn lane_key(&self) -> Cow<'_, str> {
+        let (route, site) = (self.route, self.site);
+        let mut key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
+            (None, 25, false) => (&**site).into(),
+            (host, port, allow_private) => {
+                let host = if host.is_some() { "@" } else { "" };
+                let private = if allow_private { "!" } else { "" };
+                format!("{host}{site}:{port}{private}").into()
+            }
+        };
+        if let Some(class) = self.class {
+            let key = key.to_mut();
+            key.push('%');
+            key.push_str(class);
+        }
+        key
+    }
+}
+
 impl Machine {
     /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
     pub(super) fn place(&mut self, now_ms: u64, item: Item) {
@@ -108,7 +182,22 @@ impl Machine {
             None => self.sites.site_of(now_ms, to.domain, || item),
         };
         match site {
-            SiteOf::Known(site) => self.enqueue(now_ms, item, route, &site, affinity),
+            SiteOf::Known(site) => {
+                let class = config.lane_class(&ShapingQuery {
+                    site: &site,
+                    domain: to.domain,
+                    stream: to.stream,
+                    source: "",
+                    pool: &route.pool,
+                });
+                let way = Way {
+                    route,
+                    site: &site,
+                    class: class.as_deref(),
+                };
+                let flow = Flow::default();
+                self.enqueue(now_ms, item, &way, &flow, affinity);
+            }
             SiteOf::Unknown { ask: true } => {
                 let domain = to.domain.into();
                 self.outputs.push(Output::Resolve(domain));
@@ -158,14 +247,8 @@ impl Machine {
         }
     }
 
-    fn enqueue(
-        &mut self,
-        now_ms: u64,
-        item: Item,
-        route: &Arc<Route>,
-        site: &Arc<str>,
-        affinity: u64,
-    ) {
+    fn enqueue(&mut self, now_ms: u64, item: Item, way: &Way<'_>, flow: &Flow, affinity: u64) {
+        let route = way.route;
         let Some(pool) = self.config.pool(&route.pool).cloned() else {
             self.unroutable(now_ms, item);
             return;
@@ -177,92 +260,96 @@ impl Machine {
             .or_insert_with(|| Rotation::new(weights()));
         let Some(lane) = rotation
             .next(|_| true)
-            .and_then(|position| self.lane_of(route, &pool, position, site))
+            .and_then(|position| self.lane_of(item, way, &pool, position))
         else {
             self.unroutable(now_ms, item);
             return;
         };
-        self.lanes.push(lane, item, affinity);
+        self.lanes.push(lane, flow, item, affinity);
     }
 
+    /// The lane for a delivery: there already, or made.
     fn lane_of(
         &mut self,
-        route: &Arc<Route>,
+        item: Item,
+        way: &Way<'_>,
         pool: &Arc<EgressPool>,
         position: usize,
-        site: &Arc<str>,
     ) -> Option<LaneId> {
         let source = pool.sources.get(position)?;
-        // Lanes that differ in how a site is reached are different lanes; the usual way has no suffix.
-        let key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
-            (None, 25, false) => (&**site).into(),
-            (host, port, allow_private) => {
-                let host = if host.is_some() { "@" } else { "" };
-                format!(
-                    "{host}{site}:{port}{}",
-                    if allow_private { "!" } else { "" }
-                )
-                .into()
-            }
-        };
+        let key = way.lane_key();
         if let Some(lane) = self.lanes.find(&source.name, &key) {
+            let is_stale = |info: &LaneInfo| info.stale;
+            if self.lane_infos.get(lane).is_some_and(is_stale) {
+                let info = self.shaped_lane(item, way, pool, position)?;
+                let limits = self.limits_of(&info, &source.name, &key);
+                self.lane_infos.insert(lane, info);
+                self.lanes.set_limits_of(lane, limits);
+            }
             return Some(lane);
         }
-        let mut info = LaneInfo {
-            site: site.clone(),
-            route: route.clone(),
-            pool: pool.clone(),
-            position,
-            shaping: Shaping::default(),
-            version: 0,
-        };
-        info.shape(&self.config);
-        let limits = limits_of(
-            &info.shaping,
-            self.shares(),
-            lane_hash(&format!("{}|{key}", source.name)),
-        );
-        let key = if *key == **site {
-            site.clone()
+        let info = self.shaped_lane(item, way, pool, position)?;
+        let limits = self.limits_of(&info, &source.name, &key);
+        let key = if *key == **way.site {
+            way.site.clone()
         } else {
             key.into()
         };
-        self.lane_infos.push(info);
-        Some(
-            self.lanes
-                .lane(&source.name.as_str().into(), &key, || limits),
-        )
+        let lane = self
+            .lanes
+            .lane(&source.name.as_str().into(), &key, || limits);
+        self.lane_infos.insert(lane, info);
+        Some(lane)
     }
 
-    /// After a change of the configuration or of the owned partitions.
-    pub(super) fn reshape_lanes(&mut self) {
-        let mut shapings = hashbrown::HashMap::new();
-        for info in &mut self.lane_infos {
-            info.shape(&self.config);
-            let Some(pool) = self.config.pool(&info.route.pool) else {
-                continue;
-            };
-            let present = pool
-                .sources
-                .iter()
-                .position(|source| source.name == info.source().name);
-            if let Some(position) = present {
-                (info.pool, info.position) = (pool.clone(), position);
+    /// What a lane is to be by the present configuration: the rules are looked at once for it, not for each message.
+    fn shaped_lane(
+        &self,
+        item: Item,
+        way: &Way<'_>,
+        pool: &Arc<EgressPool>,
+        position: usize,
+    ) -> Option<LaneInfo> {
+        let of = self
+            .partitions
+            .get(&item.partition)?
+            .intake
+            .route_of(item.key)?;
+        let mut info = LaneInfo {
+            site: way.site.clone(),
+            route: way.route.clone(),
+            pool: pool.clone(),
+            position,
+            domain: of.domain.into(),
+            stream: of.stream.into(),
+            shaping: Shaping::default(),
+            stale: false,
+            version: 0,
+        };
+        info.shape(&self.config);
+        Some(info)
+    }
+
+    fn limits_of(&self, info: &LaneInfo, source: &str, key: &str) -> LaneLimits {
+        let hash = lane_hash(&format!("{source}|{key}"));
+        limits_of(&info.shaping, self.shares(), hash)
+    }
+
+    /// After a change of the configuration: each lane is shaped anew when the next delivery goes there, since the rules
+    /// may make other lanes now.
+    pub(super) fn lanes_are_stale(&mut self) {
+        self.lane_infos.iter_mut().for_each(|info| info.stale = true);
+    }
+
+    /// After a change of the owned partitions.
+    pub(super) fn share_limits(&mut self) {
+        for (number, info) in self.lane_infos.iter() {
+            let names = self.lanes.names(number);
+            if let Some((source, key)) = names.map(|(source, key)| (source.clone(), key.clone())) {
+                let limits = self.limits_of(info, &source, &key);
+                self.lanes.set_limits_of(number, limits);
             }
         }
-        for (number, info) in (0_u32..).zip(&self.lane_infos) {
-            if let Some((source, key)) = self.lanes.names(LaneId(number)) {
-                shapings.insert((source.clone(), key.clone()), info.shaping);
-            }
-        }
-        let shares = self.shares();
-        self.lanes.set_limits(|source, key| {
-            let shaping = shapings
-                .get(&(source.into(), key.into()))
-                .cloned()
-                .unwrap_or_default();
-            limits_of(&shaping, shares, lane_hash(&format!("{source}|{key}")))
-        });
     }
 
     /// Which partitions are ours, for the shares of limits that are not leased yet.
@@ -296,11 +383,16 @@ fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
         messages_per_connection: shaping.messages_per_connection,
         windows: shaping
-            .rate
+            .rates
             .iter()
             .map(|rate| window(Unit::Messages, *rate))
+            .chain(
+                shaping
+                    .connection_rate
+                    .map(|rate| window(Unit::Connections, rate)),
+            )
             .collect(),
-        ramp_ms: 0,
+        ramp_ms: shaping.ramp_up.as_millis(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod credential;
 mod egress_pool;
 mod names;
+mod provider;
 mod route;
 mod sending_domain;
 mod shaping;
@@ -17,10 +18,13 @@ use crate::{Fields, Node, Problems};
 pub use credential::{Credential, Login, PasswordHash};
 pub use egress_pool::{EgressPool, EgressSource};
 pub use names::DomainMatch;
+pub use provider::Provider;
 pub use route::{RetryPolicy, Route, RouteMatch};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, TlsPolicy};
 pub use tenant::{InDoubt, Stream, Tenant};
+
+pub(crate) use shaping::hosts_of;
 
 /// The version of all kinds.
 pub const API_VERSION: &str = "staffetta.dev/v1alpha1";
@@ -34,15 +38,17 @@ pub enum Kind {
     SendingDomain,
     EgressPool,
     Route,
+    Provider,
     Shaping,
 }
 
-const KINDS: [(&str, Kind); 6] = [
+const KINDS: [(&str, Kind); 7] = [
     ("Tenant", Kind::Tenant),
     ("Credential", Kind::Credential),
     ("SendingDomain", Kind::SendingDomain),
     ("EgressPool", Kind::EgressPool),
     ("Route", Kind::Route),
+    ("Provider", Kind::Provider),
     ("Shaping", Kind::Shaping),
 ];
 
@@ -60,6 +66,7 @@ pub(crate) enum Resource {
     SendingDomain(Arc<SendingDomain>),
     EgressPool(Arc<EgressPool>),
     Route(Arc<Route>),
+    Provider(Arc<Provider>),
     Shaping(Arc<ShapingSet>),
 }
 
@@ -71,6 +78,7 @@ impl Resource {
             Self::SendingDomain(_) => Kind::SendingDomain,
             Self::EgressPool(_) => Kind::EgressPool,
             Self::Route(_) => Kind::Route,
+            Self::Provider(_) => Kind::Provider,
             Self::Shaping(_) => Kind::Shaping,
         }
     }
@@ -82,6 +90,7 @@ impl Resource {
             Self::SendingDomain(domain) => domain.domain.as_str(),
             Self::EgressPool(pool) => &pool.name,
             Self::Route(route) => &route.name,
+            Self::Provider(provider) => &provider.name,
             Self::Shaping(set) => &set.name,
         }
     }
@@ -94,6 +103,7 @@ impl Resource {
             Self::SendingDomain(domain) => domain.spec(),
             Self::EgressPool(pool) => pool.spec(),
             Self::Route(route) => route.spec(),
+            Self::Provider(provider) => provider.spec(),
             Self::Shaping(set) => set.spec(),
         };
         json!({
@@ -185,6 +195,9 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
             EgressPool::read(name, &spec).map(|read| Resource::EgressPool(Arc::new(read)))
         }
         Kind::Route => Route::read(name, &spec).map(|read| Resource::Route(Arc::new(read))),
+        Kind::Provider => {
+            Provider::read(name, &spec).map(|read| Resource::Provider(Arc::new(read)))
+        }
         Kind::Shaping => {
             ShapingSet::read(name, &spec).map(|read| Resource::Shaping(Arc::new(read)))
         }

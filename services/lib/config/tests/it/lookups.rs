@@ -156,12 +156,20 @@ fn without_a_matching_route_there_is_none() {
     assert!(snapshot.route("other", "main", "b.test").is_none());
 }
 
+fn times_of(shaping: &Shaping) -> [Span; 3] {
+    [
+        shaping.command_timeout,
+        shaping.data_timeout,
+        shaping.final_reply_timeout,
+    ]
+}
+
 #[test]
 fn shaping_takes_each_field_from_the_most_specific_rule_that_sets_it() {
     let rules = r#"
   rules:
     - { match: {}, connections: 10, rate: 100/s, tls: required }
-    - { match: { pool: default }, connections: 11, messagesPerConnection: 50 }
+    - { match: { pool: default }, connections: 11, messagesPerConnection: 50, commandTimeout: 1m, dataTimeout: 2m, finalReplyTimeout: 1h }
     - { match: { site: .google.test }, connections: 12, rate: none }
     - { match: { domain: big.example }, connections: 13 }
     - { match: { source: b }, connections: 14, tls: none }"#;
@@ -170,6 +178,7 @@ fn shaping_takes_each_field_from_the_most_specific_rule_that_sets_it() {
         snapshot.shaping(&ShapingQuery {
             site,
             domain,
+            stream: "main",
             source,
             pool,
         })
@@ -179,20 +188,26 @@ fn shaping_takes_each_field_from_the_most_specific_rule_that_sets_it() {
         (plain.connections, plain.messages_per_connection),
         (10, 100)
     );
-    assert_eq!(plain.rate, Some("100/s".parse().unwrap()));
+    assert_eq!(plain.rates, ["100/s".parse().unwrap()]);
     assert_eq!(plain.idle_timeout, Shaping::default().idle_timeout);
+    assert_eq!(times_of(&plain), times_of(&Shaping::default()));
     let pooled = shaping("a", "x.test", "mx.x.test", "default");
     assert_eq!(
         (pooled.connections, pooled.messages_per_connection),
         (11, 50)
     );
+    assert_eq!(times_of(&pooled), [60, 120, 3600].map(Span::from_secs));
     let sited = shaping("a", "x.test", "mx1.google.test", "default");
     assert_eq!(
-        (sited.connections, sited.messages_per_connection, sited.rate),
-        (12, 50, None)
+        (
+            sited.connections,
+            sited.messages_per_connection,
+            sited.rates.len()
+        ),
+        (12, 50, 0)
     );
     let named = shaping("a", "big.example", "mx1.google.test", "default");
-    assert_eq!((named.connections, named.rate), (13, None));
+    assert_eq!((named.connections, named.rates.len()), (13, 0));
     let sourced = shaping("b", "big.example", "mx1.google.test", "default");
     assert_eq!((sourced.connections, sourced.tls), (14, TlsPolicy::None));
 }

@@ -5,6 +5,7 @@ mod lookups;
 mod merging;
 mod problems;
 mod round_trip;
+mod shaping;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"

@@ -167,10 +167,13 @@ fn each_bad_document_gets_its_message() {
         (
             "Shaping",
             "b",
-            "{ rules: [ { match: { pool: none, source: z }, connections: 5 }, {}, { connections: 1, rate: fast } ] }",
+            "{ rules: [ { match: { pool: none, source: z }, connections: 5 }, {}, { connections: 1, rate: fast, commandTimeout: 0s, dataTimeout: 61m, finalReplyTimeout: 999ms } ] }",
             &[
                 "doc 7 Shaping/b spec.rules[1]: the rule sets nothing",
                 "doc 7 Shaping/b spec.rules[2].rate: a rate such as 100/s, 600/m, 5000/h or 20000/d is expected, or none, found \"fast\"",
+                "doc 7 Shaping/b spec.rules[2].commandTimeout: 1s to 1h is expected, found 0s",
+                "doc 7 Shaping/b spec.rules[2].dataTimeout: 1s to 1h is expected, found 61m",
+                "doc 7 Shaping/b spec.rules[2].finalReplyTimeout: 1s to 1h is expected, found 999ms",
                 "doc 7 Shaping/b spec.rules[0].match.pool: no EgressPool named \"none\"; known: default",
                 "doc 7 Shaping/b spec.rules[0].match.source: no egress source named \"z\"; known: a",
                 "doc 7 Shaping/default spec.rules[0]: has the same match as Shaping/b spec.rules[2], and both set connections",
@@ -195,7 +198,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{}",
             &[
-                "doc 7 kind: one of Tenant, Credential, SendingDomain, EgressPool, Route, Shaping is expected, found \"Webhook\"",
+                "doc 7 kind: one of Tenant, Credential, SendingDomain, EgressPool, Route, Provider, Shaping is expected, found \"Webhook\"",
             ],
         ),
     ];

@@ -1,4 +1,5 @@
-use config::Snapshot;
+use config::{ShapingQuery, Snapshot};
+use mail::Span;
 use proptest::prelude::*;
 
 use crate::{COMPLETE, document};
@@ -69,12 +70,18 @@ proptest! {
                 "{{ match: {{ domains: [ {} ] }}, pool: p, port: {port}, retry: {{ factor: {factor} }}, maxAge: {seconds}s }}",
                 domains.join(", "),
             )),
-            document("Shaping", "s", &format!("{{ rules: [ {{ rate: {rate}/h }} ] }}")),
+            document("Shaping", "s", &format!(
+                "{{ rules: [ {{ rate: {rate}/h, commandTimeout: {0}s, dataTimeout: {0}s, finalReplyTimeout: {0}s }} ] }}",
+                seconds.min(3600),
+            )),
         ].concat();
         let snapshot = Snapshot::from_documents(&documents).unwrap();
         let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
         prop_assert_eq!(read.hash(), snapshot.hash());
         prop_assert_eq!(read.routes(), snapshot.routes());
+        let lane = ShapingQuery { site: "mx.example", domain: "", stream: "", source: "a", pool: "p" };
+        prop_assert_eq!(read.shaping(&lane), snapshot.shaping(&lane));
+        prop_assert_eq!(read.shaping(&lane).final_reply_timeout, Span::from_secs(seconds.min(3600)));
     }
 
     #[test]
