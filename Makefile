@@ -10,7 +10,7 @@ KIND ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak powercut fuzz bench clean
+.PHONY: help build servers test lint demo soak powercut fuzz bench chart clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,6 +50,10 @@ bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/benc
 	$(CARGO) build --profile dist -p staffetta
 	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
+
+chart: ## lint, render and check the Helm chart with Helm 3 and 4, and the plain manifests in k8s/
+	@tests/chart/get.sh
+	.servers/kube/python/bin/python -m unittest discover -s tests/chart -t tests/chart
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean

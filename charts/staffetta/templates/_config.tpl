@@ -1,0 +1,126 @@
+{{/* staffetta.yaml, and the environment that it refers to. */}}
+
+{{- define "staffetta.natsUrl" -}}
+{{- if .Values.nats.enabled -}}
+{{- $user := ternary "$(NATS_USERNAME):$(NATS_PASSWORD)@" "" (ne .Values.nats.authSecret "") -}}
+{{- printf "nats://%s%s:4222" $user (include "staffetta.host" (dict "root" . "name" "nats")) -}}
+{{- else if .Values.nats.url -}}
+{{- .Values.nats.url -}}
+{{- else if not .Values.nats.existingSecret -}}
+{{- fail "nats.enabled is false: nats.url or nats.existingSecret must name another NATS" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "staffetta.natsMonitor" -}}
+{{- if .Values.nats.enabled -}}
+{{- printf "http://%s:8222" (include "staffetta.host" (dict "root" . "name" "nats")) -}}
+{{- else -}}
+{{- .Values.nats.monitor -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "staffetta.redisUrl" -}}
+{{- if .Values.redis.enabled -}}
+{{- $user := ternary ":$(REDIS_PASSWORD)@" "" (ne .Values.redis.authSecret "") -}}
+{{- printf "redis://%s%s:6379" $user (include "staffetta.host" (dict "root" . "name" "redis")) -}}
+{{- else if .Values.redis.url -}}
+{{- .Values.redis.url -}}
+{{- else if not .Values.redis.existingSecret -}}
+{{- fail "redis.enabled is false: redis.url or redis.existingSecret must name another Redis" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "staffetta.replicasOfStreams" -}}
+{{- if .Values.storage.replicas -}}
+{{- .Values.storage.replicas -}}
+{{- else -}}
+{{- ternary .Values.nats.replicas 1 .Values.nats.enabled -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What differs from pod to pod, or is secret, comes from the environment. */}}
+{{- define "staffetta.env" -}}
+- { name: STAFFETTA_CONFIG, value: /etc/staffetta/config/staffetta.yaml }
+- { name: STAFFETTA_LOG, value: {{ .Values.log | quote }} }
+- { name: STAFFETTA_LOG_FORMAT, value: json }
+- name: POD_IP
+  valueFrom: { fieldRef: { fieldPath: status.podIP } }
+{{- if and .Values.nats.enabled .Values.nats.authSecret }}
+{{- range list "username" "password" }}
+- name: NATS_{{ upper . }}
+  valueFrom: { secretKeyRef: { name: {{ $.Values.nats.authSecret }}, key: {{ . }} } }
+{{- end }}
+{{- end }}
+- name: NATS_URL
+{{- if or .Values.nats.enabled (not .Values.nats.existingSecret) }}
+  value: {{ include "staffetta.natsUrl" . | quote }}
+{{- else }}
+  valueFrom: { secretKeyRef: { name: {{ .Values.nats.existingSecret }}, key: url } }
+{{- end }}
+{{- if and .Values.redis.enabled .Values.redis.authSecret }}
+- name: REDIS_PASSWORD
+  valueFrom: { secretKeyRef: { name: {{ .Values.redis.authSecret }}, key: password } }
+{{- end }}
+- name: REDIS_URL
+{{- if or .Values.redis.enabled (not .Values.redis.existingSecret) }}
+  value: {{ include "staffetta.redisUrl" . | quote }}
+{{- else }}
+  valueFrom: { secretKeyRef: { name: {{ .Values.redis.existingSecret }}, key: url } }
+{{- end }}
+{{- end -}}
+
+{{- define "staffetta.bootstrap" -}}
+{{- $volume := .Values.storage.volumeBytes | default (include "staffetta.size" .Values.nats.persistence.size) -}}
+{{- $bind := .Values.bindAddress -}}
+hostname: {{ include "staffetta.hostname" . }}
+nats:
+  url: "${NATS_URL}"
+  {{- with include "staffetta.natsMonitor" . }}
+  monitor: {{ . | quote }}
+  {{- end }}
+redis: { url: "${REDIS_URL}" }
+durability: {{ .Values.durability }}
+partitions: {{ .Values.partitions }}
+storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasOfStreams" . }} }
+{{- with .Values.resolvers }}
+resolvers: {{ toJson . }}
+{{- end }}
+ingress:
+  metrics: "{{ $bind }}:9101"
+  bodyMemory: {{ .Values.ingress.bodyMemory }}
+  listeners:
+    {{- range $name, $listener := .Values.ingress.listeners }}
+    {{- if $listener.enabled }}
+    - name: {{ $name }}
+      kind: submission
+      address: "{{ $bind }}:{{ $listener.port }}"
+      tls: {{ $listener.tls }}
+      {{- if ne $listener.tls "none" }}
+      certificate: /etc/staffetta/tls/tls.crt
+      key: /etc/staffetta/tls/tls.key
+      {{- end }}
+      {{- with $listener.proxyFrom }}
+      proxyProtocol: { trusted: {{ toJson . }} }
+      {{- end }}
+      {{- with $listener.options }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    {{- end }}
+    {{- end }}
+signer:
+  listen: "{{ $bind }}:7102"
+  metrics: "{{ $bind }}:9102"
+  threads: {{ .Values.signer.threads }}
+scheduler:
+  listen: "{{ $bind }}:7103"
+  advertise: "${POD_IP}:7103"
+  metrics: "{{ $bind }}:9103"
+sender:
+  signers: ["http://{{ include "staffetta.host" (dict "root" . "name" "signer") }}:7102"]
+  metrics: "{{ $bind }}:9104"
+  credit: {{ .Values.sender.credit }}
+  # What is left of the grace period is for the last reports to be stored.
+  drainTimeout: {{ max 1 (sub (int .Values.sender.terminationGracePeriodSeconds) 20) }}s
+feedback:
+  metrics: "{{ $bind }}:9105"
+{{- end -}}
