@@ -132,7 +132,7 @@ impl Machine {
             return;
         };
         let lane = state.held.get(&key_of(&delivery)).map(|held| held.lane);
-        let info = lane.and_then(|lane| self.lane_infos.get(lane.0 as usize));
+        let info = lane.and_then(|lane| self.lane_infos.get(lane));
         owned
             .intake
             .begin(now_ms, session, via(state, info), &delivery);
@@ -149,7 +149,7 @@ impl Machine {
         let Some(state) = self.sessions.get(&session) else {
             return;
         };
-        let info = held.and_then(|held| self.lane_infos.get(held.lane.0 as usize));
+        let info = held.and_then(|held| self.lane_infos.get(held.lane));
         let dot_sent = report.dot_sent;
         let judged = std::mem::take(&mut report.recipients)
             .into_iter()
@@ -294,7 +294,7 @@ impl Machine {
             return;
         };
         self.counts.assigned += 1;
-        let Some(info) = self.lane_infos.get(lane.0 as usize) else {
+        let Some(info) = self.lane_infos.get(lane) else {
             return;
         };
         let Some(state) = self.sessions.get_mut(&session) else {
