@@ -4,5 +4,6 @@ mod dependencies;
 mod dialogs;
 mod kill;
 mod pipeline;
+mod proxy;
 mod servers;
 mod starting;

@@ -144,10 +144,7 @@ async fn a_relaxed_server_or_a_lost_stream_ends_a_service_with_the_reason() -> R
     let lost = relay.folder().join("nats/jetstream/$G/streams/SPOOL_1");
     std::fs::remove_dir_all(&lost)?;
     relay.nats.restart().await?;
-    let folder = relay.folder().join("scheduler.yaml");
-    let relaxed =
-        std::fs::read_to_string(&folder)?.replace("durability: strict", "durability: relaxed");
-    std::fs::write(&folder, relaxed)?;
+    relay.reconfigure("scheduler", "durability: strict", "durability: relaxed")?;
     relay.start_process("scheduler")?;
     let log = end_of(&mut relay, "scheduler").await?;
     ensure!(log.contains("stream SPOOL_1 is missing"), "{log}");

@@ -104,14 +104,29 @@ impl Relay {
     /// waits until everything is ready.
     pub async fn start(setup: Setup) -> Result<Self> {
         let mut relay = Self::prepare(&setup).await?;
-        relay.command(&["init"]).await?;
-        for name in relay.order.clone() {
-            relay.start_process(&name)?;
-        }
-        relay.apply(&setup.documents).await?;
-        relay.wait_ready().await?;
-        relay.wait_accepting().await?;
+        relay.start_all(&setup).await?;
         Ok(relay)
+    }
+
+    /// What [`Relay::start`] does after [`Relay::prepare`].
+    pub async fn start_all(&mut self, setup: &Setup) -> Result<()> {
+        self.command(&["init"]).await?;
+        for name in self.order.clone() {
+            self.start_process(&name)?;
+        }
+        self.apply(&setup.documents).await?;
+        self.wait_ready().await?;
+        self.wait_accepting().await
+    }
+
+    /// Changes the `staffetta.yaml` of a process that is started later.
+    pub fn reconfigure(&mut self, name: &str, old: &str, new: &str) -> Result<()> {
+        let configuration = &self.instance(name)?.configuration;
+        let text = std::fs::read_to_string(configuration)?;
+        if !text.contains(old) {
+            bail!("{configuration:?} has no {old:?}");
+        }
+        Ok(std::fs::write(configuration, text.replace(old, new))?)
     }
 
     /// Starts the servers and writes what the processes will read. Nothing is created, and nothing of Staffetta runs.

@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Answer};
 use crate::metrics::TenantMetrics;
+use crate::proxy::Client;
 use crate::server::{Listening, Shared};
 use crate::session::{Effect, Session};
 use crate::socket::{Input, Socket};
@@ -62,7 +63,7 @@ impl Connection {
         shared: Arc<Shared>,
         listening: Arc<Listening>,
         socket: Socket,
-        client: std::net::IpAddr,
+        client: Client,
     ) -> Self {
         let session = Session::new(
             Arc::clone(&listening.policy),

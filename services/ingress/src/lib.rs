@@ -5,6 +5,7 @@
 //! | `server` | start, listeners, stop |
 //! | `connection` | one connection: reads, asks the session, writes |
 //! | `session` | the SMTP session as a state machine |
+//! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
 //! | `sasl`, `login`, `password` | AUTH: from lines to a claim, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
@@ -27,6 +28,7 @@ mod memory;
 mod metrics;
 mod password;
 mod policy;
+mod proxy;
 mod receive;
 mod sasl;
 mod server;

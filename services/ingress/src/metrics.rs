@@ -7,6 +7,7 @@ use spool::{DurabilityReport, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
+use crate::proxy::Refused;
 
 /// Upper bounds of the buckets of block sizes.
 const BLOCK_MESSAGES: [f64; 6] = [1.0, 2.0, 4.0, 8.0, 12.0, 16.0];
@@ -22,6 +23,7 @@ pub(crate) struct Metrics {
     connections: IntGaugeVec,
     connections_total: IntCounterVec,
     tls_handshakes: IntCounterVec,
+    proxy_refusals: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
     pub(crate) accept_unknown: IntCounter,
     /// From the final dot to the reply written, seconds.
@@ -47,12 +49,21 @@ pub(crate) struct TenantMetrics {
 pub(crate) struct ListenerMetrics {
     connections: IntGauge,
     pub(crate) connections_total: IntCounter,
+    proxy_refusals: [(&'static str, IntCounter); 5],
 }
 
 /// Counts a connection as long as it lives.
 pub(crate) struct OpenConnection(IntGauge);
 
 impl ListenerMetrics {
+    /// A connection was closed before it began.
+    pub(crate) fn proxy_refused(&self, reason: &str) {
+        let counter = self.proxy_refusals.iter().find(|(name, _)| *name == reason);
+        if let Some((_, counter)) = counter {
+            counter.inc();
+        }
+    }
+
     /// A connection begins.
     pub(crate) fn open(&self) -> OpenConnection {
         self.connections.inc();
@@ -105,6 +116,11 @@ impl Metrics {
                 "staffetta_ingress_tls_handshakes_total",
                 "TLS handshakes by the version agreed on, or failed.",
                 &["version"],
+            ),
+            proxy_refusals: counter_with(
+                "staffetta_ingress_proxy_refusals_total",
+                "Connections closed for want of a good PROXY header: untrusted, missing, malformed, timeout, closed.",
+                &["listener", "reason"],
             ),
             auth_failures: counter(
                 "staffetta_ingress_auth_failures_total",
@@ -205,6 +221,10 @@ impl Metrics {
         ListenerMetrics {
             connections: self.connections.with_label_values(&[name]),
             connections_total: self.connections_total.with_label_values(&[name]),
+            proxy_refusals: Refused::REASONS.map(|reason| {
+                let labels = [name, reason];
+                (reason, self.proxy_refusals.with_label_values(&labels))
+            }),
         }
     }
 }

@@ -1,13 +1,12 @@
 //! Who may send as whom (requirement A5). Pure: the snapshot decides.
 
-use std::net::IpAddr;
-
 use config::{Credential, Snapshot};
 use mail::{Address, Domain};
 use message::{Inspection, inspect};
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
+use crate::proxy::Client;
 
 /// Who has logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +27,12 @@ pub(crate) struct Sender {
 }
 
 /// Decides at MAIL whether, and as whom, a client may send with this return path (`None` = `<>`).
-/// A login whose credential is gone by now counts for nothing.
+/// A login whose credential is gone by now counts for nothing, nor does the network of a load balancer that does not name
+/// its client.
 pub(crate) fn authorise(
     snapshot: &Snapshot,
     identity: Option<&Identity>,
-    client: IpAddr,
+    client: Client,
     return_path: Option<&Address>,
 ) -> Result<Sender, Answer> {
     let domain = return_path
@@ -44,7 +44,8 @@ pub(crate) fn authorise(
             .filter(|credential| has_login(credential, &identity.username))
             .ok_or(answer::NOT_AUTHORISED)?,
         None => snapshot
-            .credential_for_network(client)
+            .credential_for_network(client.address)
+            .filter(|_| client.is_known())
             .ok_or(answer::AUTH_REQUIRED)?,
     };
     let tenant = snapshot
@@ -173,7 +174,7 @@ spec: { tenant: other, unsigned: true }
         authorise(
             &snapshot(),
             identity.as_ref(),
-            client.parse().unwrap(),
+            Client::connected(client.parse().unwrap()),
             path.as_ref(),
         )
         .map(|sender| (sender.credential, sender.stream))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Snapshot;
-use runtime::bootstrap::{Bootstrap, Durability, Listener, ListenerTls};
+use runtime::bootstrap::{Bootstrap, Durability, Listener, ListenerTls, ProxyProtocol};
 use runtime::{Readiness, Shutdown, TlsError};
 use spool::{BlockWriter, Stores};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -17,6 +17,7 @@ use crate::connection::Connection;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
+use crate::proxy::{self, Client};
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
@@ -93,6 +94,7 @@ pub(crate) struct Listening {
     pub(crate) policy: Arc<ListenerPolicy>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) implicit_tls: bool,
+    proxy_protocol: Option<ProxyProtocol>,
     pub(crate) command_timeout: Duration,
     pub(crate) data_timeout: Duration,
     pub(crate) stall_timeout: Duration,
@@ -237,6 +239,7 @@ impl Listening {
             name: listener.name.clone(),
             policy: Arc::new(policy),
             tls,
+            proxy_protocol: listener.proxy_protocol.clone(),
             implicit_tls: matches!(listener.tls, ListenerTls::Implicit(_)),
             command_timeout: listener.command_timeout.duration(),
             data_timeout: listener.data_timeout.duration(),
@@ -331,7 +334,7 @@ async fn accept_all(
             () = shared.shutdown.requested() => return,
         };
         match accepted {
-            Ok((stream, client)) => admit(stream, client, &listening, &shared, &connections),
+            Ok((stream, peer)) => admit(stream, peer, &listening, &shared, &connections),
             Err(error) => {
                 // Out of file descriptors, most likely: connections end, and then it goes on.
                 tracing::warn!(listener = listening.name, %error, "a connection could not be taken");
@@ -343,7 +346,7 @@ async fn accept_all(
 
 fn admit(
     stream: TcpStream,
-    client: SocketAddr,
+    peer: SocketAddr,
     listening: &Arc<Listening>,
     shared: &Arc<Shared>,
     connections: &TaskTracker,
@@ -363,17 +366,35 @@ fn admit(
         tracing::debug!(%error, "the client left at once");
         return;
     }
-    let connection = Connection::new(
-        Arc::clone(shared),
-        Arc::clone(listening),
-        Socket::Plain(stream),
-        client.ip(),
-    );
     let open = listening.metrics.open();
+    let (shared, listening) = (Arc::clone(shared), Arc::clone(listening));
     connections.spawn(async move {
-        connection.serve().await;
+        if let Some((stream, client)) = identify(stream, peer, &listening).await {
+            let connection = Connection::new(shared, listening, Socket::Plain(stream), client);
+            connection.serve().await;
+        }
         drop((open, slot));
     });
+}
+
+/// Who is there; `None` when the connection is to be closed without a word.
+async fn identify(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    listening: &Listening,
+) -> Option<(TcpStream, Client)> {
+    let client = match &listening.proxy_protocol {
+        None => Ok(Client::connected(peer.ip())),
+        Some(proxy) => proxy::read_header(&mut stream, peer.ip(), proxy).await,
+    };
+    match client {
+        Ok(client) => Some((stream, client)),
+        Err(refused) => {
+            listening.metrics.proxy_refused(refused.reason());
+            tracing::debug!(listener = listening.name, %refused, "connection closed");
+            None
+        }
+    }
 }
 
 async fn follow_certificate(listening: Arc<Listening>, shutdown: Shutdown) {

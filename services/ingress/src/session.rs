@@ -13,6 +13,7 @@ use smtp::{AuthLine, Body, Command, CommandError, ForwardPath, MailParams, RcptP
 use crate::answer::{self, Answer};
 use crate::metrics::Metrics;
 use crate::policy::{self, Identity, Sender};
+use crate::proxy::Client;
 use crate::sasl::{self, Claim, Exchange, Mechanism, Next};
 
 /// So many refused commands end a session.
@@ -81,7 +82,7 @@ struct Greeting {
 pub(crate) struct Session {
     listener: Arc<ListenerPolicy>,
     metrics: Arc<Metrics>,
-    client: IpAddr,
+    client: Client,
     tls: bool,
     greeting: Option<Greeting>,
     identity: Option<Identity>,
@@ -95,10 +96,9 @@ impl Session {
     pub(crate) fn new(
         listener: Arc<ListenerPolicy>,
         metrics: Arc<Metrics>,
-        client: IpAddr,
+        client: Client,
         tls: bool,
     ) -> Self {
-        let client = client.to_canonical();
         Self {
             listener,
             metrics,
@@ -131,7 +131,7 @@ impl Session {
 
     /// The client's address, IPv4 where it is one.
     pub(crate) fn client(&self) -> IpAddr {
-        self.client
+        self.client.address
     }
 
     /// What the client calls itself.
@@ -334,12 +334,8 @@ impl Session {
     }
 
     fn may_authenticate(&self) -> bool {
-        self.tls
-            || self
-                .listener
-                .allow_plaintext_auth_from
-                .iter()
-                .any(|network| network.contains(&self.client))
+        let local = &self.listener.allow_plaintext_auth_from;
+        self.tls || self.client.is_connected_from(local)
     }
 
     fn auth(&mut self, mechanism: &str, initial: Option<&str>, out: &mut Vec<u8>) -> Effect {

@@ -39,7 +39,7 @@ fn client(tls: bool) -> Client {
         session: Session::new(
             Arc::new(listener),
             Arc::new(Metrics::new()),
-            [192, 0, 2, 1].into(),
+            crate::proxy::Client::connected([192, 0, 2, 1].into()),
             tls,
         ),
         snapshot: Snapshot::from_documents(DOCUMENTS).unwrap(),

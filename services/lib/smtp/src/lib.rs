@@ -8,6 +8,7 @@
 //! | side | reads | writes |
 //! |---|---|---|
 //! | server | [`CommandDecoder`], [`AuthLineDecoder`], [`DataDecoder`] | [`write::reply`] |
+//! | server, before all else | [`decode_proxy_header`] | |
 //! | client | [`ReplyDecoder`], [`EhloCapabilities`] | [`write::mail`] and the like, [`DataEncoder`] |
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -22,6 +23,7 @@ mod enhanced;
 mod grammar;
 mod line;
 mod parameters;
+mod proxy_protocol;
 mod reply;
 mod reply_decoder;
 pub mod write;
@@ -36,6 +38,7 @@ pub use data_encoder::DataEncoder;
 pub use enhanced::EnhancedCode;
 pub use line::Decoded;
 pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Return};
+pub use proxy_protocol::{ProxyDecoded, ProxyError, ProxyHeader, decode as decode_proxy_header};
 pub use reply::{Reply, ReplyError};
 pub use reply_decoder::ReplyDecoder;
 pub use xtext::Xtext;

@@ -32,6 +32,17 @@ pub struct Listener {
     pub data_timeout: Span,
     /// Connections open at once.
     pub max_connections: u32,
+    /// Every connection begins with a PROXY header, which names the client.
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+/// Connections come from load balancers that say whose they are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// Networks of the load balancers, at least one; nobody else is listened to.
+    pub trusted: Vec<IpNet>,
+    /// Within this time the header must be there.
+    pub header_timeout: Span,
 }
 
 /// Whom a listener is for.
@@ -131,7 +142,13 @@ impl Listener {
             let what = format!("64KiB to 512MiB is expected, found {max_message_size}");
             fields.problem("maxMessageSize", what);
         }
+        let proxy_protocol = Self::read_proxy_protocol(fields);
+        if proxy_protocol.is_some() && !allow_plaintext_auth_from.is_empty() {
+            let what = "is not possible with proxyProtocol: who is on this machine is not known";
+            fields.problem("allowPlaintextAuthFrom", what);
+        }
         Some(Self {
+            proxy_protocol,
             max_message_size,
             max_recipients: fields
                 .small_integer("maxRecipients", 100..=10_000)
@@ -146,6 +163,26 @@ impl Listener {
             address: address?,
             tls: tls?,
             allow_plaintext_auth_from,
+        })
+    }
+
+    fn read_proxy_protocol(fields: &Fields<'_>) -> Option<ProxyProtocol> {
+        if !fields.is_given("proxyProtocol") {
+            return None;
+        }
+        let proxy = fields.map("proxyProtocol");
+        let trusted = proxy.read_list("trusted", |text| {
+            text.parse::<IpNet>()
+                .map_err(|_| "a network such as 10.0.0.0/8 is expected".to_owned())
+        });
+        if trusted.is_empty() {
+            proxy.problem("trusted", "is missing: the networks of the load balancers");
+        }
+        let header_timeout = positive(&proxy, "headerTimeout", Span::from_secs(5));
+        proxy.close();
+        Some(ProxyProtocol {
+            trusted,
+            header_timeout,
         })
     }
 

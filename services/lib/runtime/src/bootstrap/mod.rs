@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use config::{Fields, Node, Problem, Problems};
 use mail::{ByteSize, Domain};
 
-pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls};
+pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyProtocol};
 pub use services::{All, Feedback, Ingress, Scheduler, Sender, Signer};
 
 /// The validated `staffetta.yaml`.

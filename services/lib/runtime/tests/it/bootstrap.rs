@@ -165,3 +165,32 @@ fn an_ipv6_address_gets_brackets_and_a_password_is_not_shown() {
         [r#"nats.url (line 1): a URL nats://… or tls://… is expected, found "…@host""#]
     );
 }
+
+#[test]
+fn a_listener_behind_a_load_balancer_trusts_it_alone() {
+    let listener = |more: &str| {
+        format!(
+            "ingress: {{ listeners: [ {{ name: p, address: \"0.0.0.0:2526\", tls: none, {more} }} ] }}"
+        )
+    };
+    let text = listener("proxyProtocol: { trusted: [\"10.0.0.0/8\", \"fd00::/8\"] }");
+    let bootstrap = Bootstrap::from_yaml(&text).unwrap();
+    let proxy = bootstrap.ingress.listeners[0]
+        .proxy_protocol
+        .clone()
+        .unwrap();
+    assert_eq!(proxy.trusted.len(), 2);
+    assert_eq!(proxy.header_timeout, Span::from_secs(5));
+    let text = listener(
+        "proxyProtocol: { headerTimeout: 0, network: x }, allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
+    );
+    assert_eq!(
+        problems(&text),
+        [
+            "ingress.listeners[0].proxyProtocol.trusted (line 1): is missing: the networks of the load balancers",
+            "ingress.listeners[0].proxyProtocol.headerTimeout (line 1): must not be 0",
+            "ingress.listeners[0].proxyProtocol.network (line 1): unknown field; known: trusted, headerTimeout",
+            "ingress.listeners[0].allowPlaintextAuthFrom (line 1): is not possible with proxyProtocol: who is on this machine is not known",
+        ]
+    );
+}

@@ -8,6 +8,7 @@ mod data;
 mod known_faults;
 #[cfg(test)]
 mod pieces;
+mod proxy_protocol;
 #[cfg(test)]
 mod replies;
 #[cfg(test)]
