@@ -6,8 +6,8 @@ use config::Snapshot;
 use mail::PartitionId;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, JournalRecord, JournalRequest, Partition, PartitionsRequest,
-    PartitionsResponse, QueueRequest, QueueResponse,
+    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, JournalRecord,
+    JournalRequest, Partition, PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse,
 };
 use spool::{ConfigConflict, JournalError, JournalReader, Stores};
 use tokio::sync::{mpsc, oneshot};
@@ -46,6 +46,23 @@ impl AdminService for Admin {
         Err(Status::aborted(
             "others keep changing the configuration; try again",
         ))
+    }
+
+    async fn configuration(
+        &self,
+        _: Request<ConfigurationRequest>,
+    ) -> Result<Response<ConfigurationResponse>, Status> {
+        let stored = self.stores.config().load().await.map_err(unavailable)?;
+        let Some(stored) = stored else {
+            return Ok(Response::new(ConfigurationResponse::default()));
+        };
+        let json = String::from_utf8(stored.body.to_vec())
+            .map_err(|_| Status::data_loss("the stored configuration is not UTF-8"))?;
+        Ok(Response::new(ConfigurationResponse {
+            version: stored.version,
+            hash: stored.hash,
+            json,
+        }))
     }
 
     async fn queue(

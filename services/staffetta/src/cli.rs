@@ -56,6 +56,9 @@ enum Command {
     Apply(commands::apply::Arguments),
     /// Show what waits, by site and tenant, and when it is due
     Queue(commands::queue::Arguments),
+    /// Which limits hold for mail to a domain, and why
+    #[command(subcommand)]
+    Shaping(commands::shaping::Command),
     /// Show the timeline of a message
     Trace(commands::trace::Arguments),
     /// Write what happens to messages as JSON Lines
@@ -143,6 +146,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Up(arguments) => commands::up::run(global, &arguments).await?,
         Command::Apply(arguments) => return commands::apply::run(global, &arguments).await,
         Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
+        Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,
         Command::Events(arguments) => commands::events::run(global, &arguments).await?,
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,

@@ -13,6 +13,8 @@ use queue::Settings;
 
 use super::*;
 
+mod shaping;
+
 const START_MS: u64 = 1_800_000_000_000;
 const P0: PartitionId = PartitionId(0);
 const SESSION: SessionId = SessionId(1);

@@ -9,5 +9,6 @@ pub(crate) mod hash_password;
 pub(crate) mod init;
 pub(crate) mod queue;
 pub(crate) mod run;
+pub(crate) mod shaping;
 pub(crate) mod trace;
 pub(crate) mod up;
