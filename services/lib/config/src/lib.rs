@@ -22,8 +22,9 @@ pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
 pub use resources::{
     API_VERSION, Credential, DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource,
-    InDoubt, Kind, Login, PasswordHash, Provider, RetryPolicy, Route, RouteMatch, SendingDomain,
-    Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant, TlsPolicy,
+    InDoubt, Kind, Login, PasswordHash, Priority, Provider, RetryPolicy, Route, RouteMatch,
+    SendingDomain, Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant,
+    TlsPolicy,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

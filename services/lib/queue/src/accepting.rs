@@ -8,7 +8,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined};
 use proto::spool::{BlockIndex, IndexEntry};
 
-use crate::delivery::{Ordinals, State};
+use crate::delivery::Ordinals;
 use crate::intake::{Gate, Intake};
 use crate::live::{NewDelivery, NewMessage};
 use crate::recovery::Change;
@@ -251,11 +251,8 @@ impl Intake {
         }
     }
 
-    fn make_ready(&mut self, slot: u32) {
-        if let Some(delivery) = self.live.deliveries.get_mut(slot) {
-            delivery.state = State::Ready;
-        }
-        if let Some(key) = self.live.key(slot) {
+    pub(crate) fn make_ready(&mut self, slot: u32) {
+        if let Some(key) = self.live.queue_up(slot) {
             self.effects.push(crate::Effect::Ready(key));
         }
     }

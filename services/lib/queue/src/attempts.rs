@@ -19,6 +19,7 @@ impl Intake {
         (delivery.state == State::Ready).then(|| RouteOf {
             tenant: self.live.strings.get(message.tenant),
             stream: self.live.strings.get(message.stream),
+            campaign: self.live.strings.get(message.campaign),
             domain: self.live.strings.get(delivery.domain),
             attempts: delivery.attempts.into(),
             sequence: message.sequence,
@@ -29,12 +30,12 @@ impl Intake {
     /// Gives a ready delivery to a sender. `None` when it is not ready (any more).
     pub fn assign(&mut self, key: Key, session: SessionId) -> Option<Assigned> {
         let slot = self.live.resolve(key)?;
-        let delivery = self.live.deliveries.get_mut(slot)?;
-        if delivery.state != State::Ready {
+        if self.live.deliveries.get(slot)?.state != State::Ready {
             return None;
         }
+        self.live.set_state(slot, State::InFlight);
+        let delivery = self.live.deliveries.get(slot)?;
         let message = self.live.messages.get(delivery.message)?;
-        delivery.state = State::InFlight;
         self.assignments = self.assignments.wrapping_add(1);
         let flight = Flight {
             epoch: self.writer.epoch(),
@@ -76,7 +77,8 @@ impl Intake {
             .then_some((slot, flight))
     }
 
-    /// A sender has sent MAIL FROM. The permit follows when the begin is stored.
+    /// A sender has sent MAIL FROM and will wait so long for the final reply (milliseconds; 0 = 10 minutes). The
+    /// permit follows when the begin is stored.
     pub fn begin(
         &mut self,
         now_ms: u64,
@@ -336,3 +338,5 @@ pub struct RouteOf<'a> {
     /// Differs between deliveries and attempts.
     pub seed: u64,
 }
+    /// Its campaign.
+    pub campaign: &'a str,

@@ -58,6 +58,8 @@ impl Ordinals {
 pub(crate) enum State {
     /// In the heap until it is due.
     Waiting,
+    /// Due, and behind so many others of its line that the lanes need not have it yet.
+    Behind,
     /// Handed to the lanes.
     Ready,
     /// At a sender; the flight tells which.

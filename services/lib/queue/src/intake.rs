@@ -188,6 +188,8 @@ impl Intake {
 
     /// What is to be done since the last call.
     pub fn effects(&mut self) -> std::vec::Drain<'_, Effect> {
+        let moved_up = self.live.lines.moved_up.drain(..);
+        self.effects.extend(moved_up.map(Effect::Ready));
         self.effects.drain(..)
     }
 
@@ -319,11 +321,12 @@ impl Intake {
             return;
         }
         for _ in 0..limit {
-            let Some(key) = self.live.pop_due(now_ms) else {
+            let Some(slot) = self.live.pop_due(now_ms) else {
                 break;
             };
-            if !self.expire(now_ms, key, policies) {
-                self.effects.push(Effect::Ready(key));
+            let key = self.live.key(slot);
+            if key.is_some_and(|key| !self.expire(now_ms, key, policies)) {
+                self.make_ready(slot);
             }
         }
         self.settle_doubts(now_ms, policies);
@@ -359,7 +362,7 @@ impl Intake {
         let Some(message) = self.live.messages.get(delivery.message) else {
             return false;
         };
-        if delivery.state != State::Ready {
+        if !matches!(delivery.state, State::Ready | State::Behind) {
             return false;
         }
         if delivery.attempts == 0 && message.expires_ms == 0 {

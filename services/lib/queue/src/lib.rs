@@ -14,6 +14,7 @@ mod blocks;
 mod delivery;
 mod effect;
 mod intake;
+mod lines;
 mod live;
 mod recovery;
 mod report;

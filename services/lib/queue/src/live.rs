@@ -10,6 +10,7 @@ use crate::Key;
 use crate::arena::Arena;
 use crate::blocks::Blocks;
 use crate::delivery::{Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
+use crate::lines::Lines;
 use crate::strings::Strings;
 
 /// A delivery to be inserted.
@@ -66,6 +67,7 @@ pub(crate) struct Live {
     pub(crate) recipients: usize,
     by_id: HashTable<u32>,
     due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    pub(crate) lines: Lines,
     generations: u32,
 }
 
@@ -207,7 +209,7 @@ impl Live {
 
     /// Puts a delivery into the heap.
     pub(crate) fn wait_until(&mut self, slot: u32, due_ms: u64) {
-        let Some(delivery) = self.deliveries.get_mut(slot) else {
+        let Some(delivery) = self.deliveries.get(slot) else {
             return;
         };
         // In quarantine it was perhaps in flight when another delivery of its message found out.
@@ -216,10 +218,13 @@ impl Live {
             .get(delivery.message)
             .is_some_and(|message| message.quarantined)
         {
-            delivery.state = State::Held;
+            self.set_state(slot, State::Held);
             return;
         }
-        delivery.state = State::Waiting;
+        self.set_state(slot, State::Waiting);
+        let Some(delivery) = self.deliveries.get_mut(slot) else {
+            return;
+        };
         delivery.due_ms = due_ms;
         self.due.push(Reverse((due_ms, slot, delivery.generation)));
     }
@@ -274,8 +279,8 @@ impl Live {
         self.due.peek().map(|Reverse((due, ..))| *due)
     }
 
-    /// Takes a delivery that is due out of the heap and makes it ready.
-    pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<Key> {
+    /// Takes a delivery that is due out of the heap; it is to be queued up.
+    pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<u32> {
         while let Some(&Reverse((due, slot, generation))) = self.due.peek() {
             if due > now_ms {
                 return None;
@@ -289,8 +294,8 @@ impl Live {
                 continue;
             };
             if delivery.state == State::Waiting && delivery.due_ms == due {
-                delivery.state = State::Ready;
-                return Some(key);
+                delivery.state = State::Behind;
+                return Some(slot);
             }
         }
         None
@@ -316,6 +321,8 @@ impl Live {
     }
 
     fn remove_delivery(&mut self, slot: u32) {
+        // Others of its line may move up.
+        self.set_state(slot, State::Held);
         let Some(removed) = self.deliveries.remove(slot) else {
             return;
         };

@@ -49,10 +49,7 @@ pub(crate) enum Change {
         ordinal: u16,
     },
     Outcome(Box<Outcome>),
-    Moved {
-        sequence: u64,
-        index: u32,
-    },
+    Moved { sequence: u64, index: u32 },
     Quarantined,
     DsnSpooled(Vec<u32>),
 }
@@ -177,13 +174,8 @@ impl Intake {
         }
         for delivery in self.live.deliveries_of(slot) {
             let in_flight = self.live.flights.contains_key(&delivery);
-            if let Some(delivery) = self
-                .live
-                .deliveries
-                .get_mut(delivery)
-                .filter(|_| !in_flight)
-            {
-                delivery.state = State::Held;
+            if !in_flight {
+                self.live.set_state(delivery, State::Held);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::Key;
 use crate::delivery::{State, seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
-use crate::live::Finished;
+use crate::live::{Finished, Live};
 
 /// What a reply means for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -332,6 +332,10 @@ impl Intake {
             match recipient.disposition() {
                 Disposition::Deferred | Disposition::Returned | Disposition::InDoubt => {
                     self.live.end_flight(slot);
+                    // The line that it leaves goes by the attempts before.
+                    if is_ready(&self.live, slot) {
+                        self.live.set_state(slot, State::Behind);
+                    }
                     let Some(delivery) = self.live.deliveries.get_mut(slot) else {
                         continue;
                     };
@@ -387,6 +391,12 @@ impl Intake {
             self.live.part(slot, &held);
         }
     }
+}
+
+fn is_ready(live: &Live, slot: u32) -> bool {
+    live.deliveries
+        .get(slot)
+        .is_some_and(|delivery| delivery.state == State::Ready)
 }
 
 /// A recipient that a report leaves out.

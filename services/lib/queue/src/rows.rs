@@ -63,7 +63,7 @@ impl Intake {
                 });
             let recipients = delivery.ordinals.as_slice().len() as u64;
             match delivery.state {
-                State::Ready => row.ready += recipients,
+                State::Ready | State::Behind => row.ready += recipients,
                 State::Held => row.held += recipients,
                 State::Waiting => {
                     row.deferred += recipients;

@@ -10,6 +10,7 @@ mod policies;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +136,8 @@ pub struct Machine {
     rotations: HashMap<String, Rotation>,
     outputs: Vec<Output>,
     counts: Counts,
+    /// Empty; kept for its memory.
+    effects: Vec<(PartitionId, Effect)>,
 }
 
 impl Machine {
@@ -152,6 +155,7 @@ impl Machine {
             rotations: HashMap::new(),
             outputs: Vec::new(),
             counts: Counts::default(),
+            effects: Vec::new(),
         }
     }
 
@@ -272,12 +276,17 @@ impl Machine {
         self.collect_effects(now_ms);
         let mut more = true;
         for _ in 0..DECISIONS_PER_RUN {
-            let Some(decision) = self.lanes.next(now_ms) else {
-                more = false;
-                break;
-            };
-            self.carry_out(now_ms, decision);
+            match self.lanes.next(now_ms) {
+                Some(decision) => self.carry_out(now_ms, decision),
+                // Others may have moved up behind those that left.
+                None if self.collect_effects(now_ms) => {}
+                None => {
+                    more = false;
+                    break;
+                }
+            }
         }
+        self.collect_effects(now_ms);
         self.forget_lanes(now_ms);
         more
     }
@@ -435,15 +444,18 @@ impl Machine {
         }
     }
 
-    /// Passes on what the intakes want done.
-    fn collect_effects(&mut self, now_ms: u64) {
-        let mut all: Vec<(PartitionId, Effect)> = Vec::new();
+    /// Passes on what the intakes want done. False when there was nothing.
+    fn collect_effects(&mut self, now_ms: u64) -> bool {
+        let mut all = std::mem::take(&mut self.effects);
         for (partition, owned) in &mut self.partitions {
             all.extend(owned.intake.effects().map(|effect| (*partition, effect)));
         }
-        for (partition, effect) in all {
+        let some = !all.is_empty();
+        for (partition, effect) in all.drain(..) {
             self.effect(now_ms, partition, effect);
         }
+        self.effects = all;
+        some
     }
 
     fn effect(&mut self, now_ms: u64, partition: PartitionId, effect: Effect) {

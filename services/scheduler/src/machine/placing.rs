@@ -9,6 +9,7 @@ use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 
 use super::policies::ByConfig;
+use super::turns::flow_of;
 use super::{Item, Machine, Output};
 
 /// How long a delivery without a route waits for one, milliseconds.
@@ -195,7 +196,7 @@ impl Machine {
                     site: &site,
                     class: class.as_deref(),
                 };
-                let flow = Flow::default();
+                let flow = flow_of(&config, &to);
                 self.enqueue(now_ms, item, &way, &flow, affinity);
             }
             SiteOf::Unknown { ask: true } => {
@@ -258,7 +259,7 @@ impl Machine {
             .rotations
             .entry_ref(route.pool.as_str())
             .or_insert_with(|| Rotation::new(weights()));
-        let Some(lane) = rotation
+        let Some(mut lane) = rotation
             .next(|_| true)
             .and_then(|position| self.lane_of(item, way, &pool, position))
         else {
@@ -268,9 +269,33 @@ impl Machine {
         self.lanes.push(lane, flow, item, affinity);
     }
 
+        if self.lanes.is_jammed(now_ms, lane)
+            && let Some(free) = self.free_lane(now_ms, item, way, &pool)
+        {
+            lane = free;
+        }
     /// The lane for a delivery: there already, or made.
     fn lane_of(
         &mut self,
+    /// The lane of a source of the pool whose limits do not keep it, if there is one.
+    fn free_lane(
+        &mut self,
+        now_ms: u64,
+        item: Item,
+        way: &Way<'_>,
+        pool: &Arc<EgressPool>,
+    ) -> Option<LaneId> {
+        let key = way.lane_key();
+        let lanes = &self.lanes;
+        let is_free = |position: usize| {
+            let source = pool.sources.get(position);
+            let lane = source.and_then(|source| lanes.find(&source.name, &key));
+            lane.is_none_or(|lane| !lanes.is_jammed(now_ms, lane))
+        };
+        let position = self.rotations.get_mut(&way.route.pool)?.next(is_free)?;
+        self.lane_of(item, way, pool, position)
+    }
+
         item: Item,
         way: &Way<'_>,
         pool: &Arc<EgressPool>,
@@ -338,7 +363,9 @@ impl Machine {
     /// After a change of the configuration: each lane is shaped anew when the next delivery goes there, since the rules
     /// may make other lanes now.
     pub(super) fn lanes_are_stale(&mut self) {
-        self.lane_infos.iter_mut().for_each(|info| info.stale = true);
+        self.lane_infos
+            .iter_mut()
+            .for_each(|info| info.stale = true);
     }
 
     /// After a change of the owned partitions.

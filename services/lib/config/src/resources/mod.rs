@@ -22,7 +22,7 @@ pub use provider::Provider;
 pub use route::{RetryPolicy, Route, RouteMatch};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, TlsPolicy};
-pub use tenant::{InDoubt, Stream, Tenant};
+pub use tenant::{InDoubt, Priority, Stream, Tenant};
 
 pub(crate) use shaping::hosts_of;
 

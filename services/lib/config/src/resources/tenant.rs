@@ -10,6 +10,8 @@ use crate::Fields;
 pub struct Tenant {
     /// Unique.
     pub name: String,
+    /// Its share of a lane against that of other tenants, 1 to 1000.
+    pub weight: u16,
     /// The stream of mail that names none; one of `streams`.
     pub default_stream: String,
     /// At least one.
@@ -21,9 +23,25 @@ pub struct Tenant {
 pub struct Stream {
     /// Unique in the tenant.
     pub name: String,
+    /// Its share of what its tenant has of a lane, 1 to 1000.
+    pub weight: u16,
+    /// Whether it goes before others.
+    pub priority: Priority,
     /// What becomes of its attempts in doubt.
     pub in_doubt: InDoubt,
 }
+
+/// Whether mail goes before other mail of its lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Before what is normal, whosever it is; what is normal keeps a share.
+    High,
+    /// As it comes.
+    Normal,
+}
+
+/// The stream that has high priority when nothing is said.
+const TRANSACTIONAL: &str = "transactional";
 
 /// What becomes of an attempt that was begun and has no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +53,8 @@ pub enum InDoubt {
     /// Counted as failed: a loss is better than a duplicate.
     GiveUp,
 }
+
+const PRIORITY: [(&str, Priority); 2] = [("high", Priority::High), ("normal", Priority::Normal)];
 
 const IN_DOUBT: [(&str, InDoubt); 3] = [
     ("retry", InDoubt::Retry),
@@ -54,6 +74,8 @@ impl Tenant {
             let in_doubt = fields
                 .one_of("inDoubt", &IN_DOUBT)
                 .unwrap_or(InDoubt::Retry);
+            let weight = weight(&fields);
+            let priority = fields.one_of("priority", &PRIORITY);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -61,14 +83,23 @@ impl Tenant {
                 if streams.iter().any(|stream| stream.name == name) {
                     fields.problem("name", format!("{name:?} is used twice"));
                 }
-                let name = name.to_owned();
-                streams.push(Stream { name, in_doubt });
+                let usual = match name {
+                    TRANSACTIONAL => Priority::High,
+                    _ => Priority::Normal,
+                };
+                streams.push(Stream {
+                    name: name.to_owned(),
+                    weight,
+                    priority: priority.unwrap_or(usual),
+                    in_doubt,
+                });
             }
             fields.close();
         }
         if streams.is_empty() {
             spec.problem("streams", "at least one stream is expected");
         }
+        let weight = weight(spec);
         let default_stream = spec.required_text("defaultStream")?;
         if !streams.iter().any(|stream| stream.name == default_stream) {
             let known: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
@@ -80,17 +111,27 @@ impl Tenant {
         }
         Some(Self {
             name: name.to_owned(),
+            weight,
             default_stream: default_stream.to_owned(),
             streams,
         })
     }
 
     pub(super) fn spec(&self) -> Value {
-        let streams: Vec<Value> = self
-            .streams
-            .iter()
-            .map(|stream| json!({ "name": stream.name, "inDoubt": super::word(&IN_DOUBT, stream.in_doubt) }))
-            .collect();
-        json!({ "defaultStream": self.default_stream, "streams": streams })
+        let stream = |stream: &Stream| {
+            json!({
+                "name": stream.name,
+                "weight": stream.weight,
+                "priority": super::word(&PRIORITY, stream.priority),
+                "inDoubt": super::word(&IN_DOUBT, stream.in_doubt),
+            })
+        };
+        let streams: Vec<Value> = self.streams.iter().map(stream).collect();
+        json!({ "weight": self.weight, "defaultStream": self.default_stream, "streams": streams })
     }
+}
+
+fn weight(fields: &Fields<'_>) -> u16 {
+    let weight = fields.small_integer("weight", 1..=1000).unwrap_or(1);
+    u16::try_from(weight).unwrap_or(1)
 }

@@ -32,6 +32,9 @@ pub enum Blocked {
     },
 }
 
+/// Deliveries in a lane that is blocked from which others had better go elsewhere.
+const JAM: usize = 8;
+
 impl<T> Lanes<T> {
     /// What keeps the next delivery of a lane from leaving; `None` when nothing does: it leaves with the next
     /// decision, or as soon as something is in the lane.
@@ -64,6 +67,15 @@ impl<T> Lanes<T> {
             lane.queue.len().min(free)
         };
         self.lanes.iter().map(of_lane).sum()
+    }
+
+    /// Whether deliveries wait in a lane whose own limits keep it: what comes now may go by another one.
+    pub fn is_jammed(&self, now_ms: u64, lane: LaneId) -> bool {
+        self.waiting_in(lane) >= JAM
+            && matches!(
+                self.blocked(now_ms, lane),
+                Some(Blocked::NoSender | Blocked::Connections { .. } | Blocked::Rate { .. })
+            )
     }
 
     /// Deliveries that wait in a lane.

@@ -114,8 +114,8 @@ fn a_deferral_waits_as_the_retry_rule_says_and_survives_the_owner() {
 #[test]
 fn retries_that_came_due_without_an_owner_are_spread() {
     let mut desk = Desk::new();
-    for _ in 0..200 {
-        desk.message(&["a@one.example"]);
+    for number in 0..200 {
+        desk.message(&[&format!("a@{number}.example")]);
         desk.attempt(Verdict::Transient);
     }
     desk.settle();

@@ -3,6 +3,7 @@
 mod accepting;
 mod attempts;
 mod doubt;
+mod lines;
 mod notifications;
 mod recovering;
 mod trimming;

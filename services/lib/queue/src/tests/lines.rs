@@ -1,0 +1,123 @@
+//! Lines: a bounded number of their deliveries is with the lanes.
+
+use super::*;
+use crate::lines::WINDOW;
+use proto::journal::Disposition;
+
+const MANY: usize = 5 * WINDOW as usize;
+
+#[test]
+fn hands_out_a_window_of_a_line_and_more_as_those_leave_in_order() {
+    let mut desk = Desk::new();
+    let ids: Vec<MessageId> = (0..MANY)
+        .map(|_| desk.message(&["a@one.example"]))
+        .collect();
+    assert_eq!(desk.ready.len(), WINDOW as usize);
+    let mut assigned = Vec::new();
+    while let Some(delivery) = desk.assign_to(SESSION) {
+        desk.drain();
+        assert!(desk.ready.len() <= WINDOW as usize);
+        assigned.push(MessageId::try_from(&delivery.message_id[..]).unwrap());
+    }
+    assert_eq!(assigned, ids);
+}
+
+#[test]
+fn other_lines_are_not_behind_and_retries_are_a_line_of_their_own() {
+    let mut desk = Desk::new();
+    for _ in 0..10 {
+        desk.message(&["a@one.example"]);
+        desk.attempt(Verdict::Transient);
+    }
+    desk.settle();
+    (0..MANY).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    let before = desk.ready.len();
+    assert_eq!(before, WINDOW as usize);
+    desk.message(&["a@two.example"]);
+    assert_eq!(desk.ready.len(), before + 1);
+    desk.pass(3_600_000);
+    assert_eq!(desk.ready.len(), before + 11);
+}
+
+#[test]
+fn what_leaves_in_any_way_lets_others_move_up() {
+    let mut desk = Desk::new();
+    (0..MANY).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    let mut seen = 0;
+    let mut way = 0;
+    while let Some(key) = desk.ready.pop() {
+        seen += 1;
+        way += 1;
+        match way % 4 {
+            0 => desk.intake.postpone(key, desk.now_ms + 60_000),
+            1 => {
+                let reply = Reply::default();
+                desk.intake
+                    .conclude(desk.now_ms, key, Disposition::Bounced, reply);
+            }
+            2 => {
+                let rules = Rules::default();
+                let reply = Reply::default();
+                desk.intake
+                    .defer(desk.now_ms, key, &reply, Class::Dns, &rules);
+            }
+            _ => {
+                desk.intake.assign(key, SESSION).unwrap();
+            }
+        }
+        desk.drain();
+    }
+    assert_eq!(seen, MANY);
+    // Those that were postponed come back, and the line works as before.
+    desk.pass(60_000);
+    assert!(!desk.ready.is_empty());
+    while let Some(delivery) = desk.assign_to(SESSION) {
+        desk.drain();
+        desk.intake.returned(SESSION, &delivery, u64::MAX - 1);
+        desk.drain();
+    }
+    assert_eq!(desk.intake.live.lines.len(), 0);
+}
+
+#[test]
+fn the_queue_counts_those_behind_as_ready_and_a_take_over_finds_them() {
+    let mut desk = Desk::new();
+    (0..MANY).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    assert_eq!(desk.intake.rows()[0].ready, MANY as u64);
+    desk.settle();
+    desk.crash();
+    desk.tick();
+    let mut assigned = 0;
+    while desk.assign_to(SESSION).is_some() {
+        desk.drain();
+        assigned += 1;
+    }
+    assert_eq!(assigned, MANY);
+}
+
+#[test]
+fn a_message_that_expired_behind_others_is_not_tried() {
+    let mut desk = Desk::new();
+    desk.rules.retry.max_age_ms = 86_400_000;
+    (0..2 * WINDOW).for_each(|_| {
+        desk.message(&["a@one.example"]);
+        desk.attempt(Verdict::Transient);
+    });
+    desk.settle();
+    desk.pass(200_000);
+    assert_eq!(desk.ready.len(), WINDOW as usize);
+    desk.now_ms += 2 * 86_400_000;
+    let mut expired = 0;
+    while !desk.ready.is_empty() {
+        let key = desk.ready.remove(0);
+        expired += u32::from(desk.intake.expire(desk.now_ms, key, &desk.rules));
+        desk.drain();
+    }
+    assert_eq!(expired, 2 * WINDOW);
+}

@@ -1,0 +1,22 @@
+//! Where a ready delivery stands in the line of its lane.
+
+use config::{Priority, Snapshot};
+use egress::Flow;
+use queue::RouteOf;
+
+use super::lane_hash;
+
+/// By tenant, stream and campaign. A tenant or stream that is not in the configuration (any more) has the weight 1.
+pub(super) fn flow_of(config: &Snapshot, delivery: &RouteOf<'_>) -> Flow {
+    let tenant = config.tenant(delivery.tenant);
+    let stream = tenant.and_then(|tenant| tenant.stream(delivery.stream));
+    Flow {
+        high: stream.is_some_and(|stream| stream.priority == Priority::High),
+        retry: delivery.attempts > 0,
+        tenant: lane_hash(delivery.tenant),
+        tenant_weight: tenant.map_or(1, |tenant| tenant.weight),
+        stream: lane_hash(delivery.stream),
+        stream_weight: stream.map_or(1, |stream| stream.weight),
+        campaign: lane_hash(delivery.campaign),
+    }
+}
