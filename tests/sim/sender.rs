@@ -17,6 +17,8 @@ pub struct Holding {
     pub delivery: DeliveryRef,
     pub place: Place,
     pub stream: usize,
+    /// How long its lane lets the sender wait for the final reply, milliseconds.
+    pub final_reply_ms: u64,
     pub stage: Holds,
 }
 
@@ -45,7 +47,14 @@ pub struct Sender {
     /// Newest epoch seen of each partition, and the stream of its owner.
     pub owners: BTreeMap<u32, (u64, usize)>,
     pub incarnation: u64,
+    /// A sender of a release that knows nothing of `finalReplyTimeout`: it waits for ten minutes.
+    pub is_old: bool,
+    /// The final-reply time-out of each lane, by stream and number, milliseconds.
+    pub lanes: BTreeMap<(usize, u32), u64>,
 }
+
+/// How long an old sender waits for the final reply, milliseconds.
+const TEN_MINUTES_MS: u64 = 600_000;
 
 /// What the sender does next.
 pub enum Act {
@@ -113,6 +122,12 @@ impl Sender {
                 }
                 self.break_off_stale();
                 self.send_reports()
+            }
+            Some(FromScheduler::Lane(lane)) => {
+                let waits_ms = u64::from(lane.final_reply_timeout_ms);
+                assert!(waits_ms > 0, "the scheduler says how long");
+                self.lanes.insert((stream, lane.id), waits_ms);
+                Vec::new()
             }
             Some(FromScheduler::Assignment(assignment)) => self.assigned(stream, assignment),
             Some(FromScheduler::Permit(permit)) => {
@@ -197,6 +212,11 @@ impl Sender {
                     index: assignment.index,
                 },
                 stream,
+                final_reply_ms: if self.is_old {
+                    TEN_MINUTES_MS
+                } else {
+                    self.lanes[&(stream, assignment.lane)]
+                },
                 stage: Holds::Assigned,
             },
         );
@@ -212,6 +232,11 @@ impl Sender {
             holding.stream,
             ToScheduler::Begin(Begin {
                 delivery: Some(holding.delivery.clone()),
+                final_reply_timeout_ms: if self.is_old {
+                    0
+                } else {
+                    u32::try_from(holding.final_reply_ms).expect("an hour at most")
+                },
             }),
         )]
     }

@@ -32,7 +32,10 @@ const PARTITIONS: u32 = 2;
 const LEASE_MS: u64 = 7_000;
 const DAY_MS: u64 = 86_400_000;
 
-/// The configuration of the simulated installation.
+/// Times for a final reply, one of which each site has.
+const FINAL_REPLIES: [&str; 4] = ["1s", "20s", "10m", "15m"];
+
+/// The configuration of the simulated installation, apart from its shaping.
 const DOCUMENTS: &str = r#"
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
@@ -172,6 +175,8 @@ pub struct World {
     under_permit: BTreeMap<(MessageId, u32), (usize, Key)>,
     journal_full_until: u64,
     faults_until: u64,
+    /// Which of [`FINAL_REPLIES`] each site has now.
+    final_reply: [u8; 3],
     pub duplicates: u32,
     pub in_doubt: u32,
     pub crashes: u32,
@@ -204,6 +209,7 @@ impl World {
             under_permit: BTreeMap::new(),
             journal_full_until: 0,
             faults_until: 0,
+            final_reply: [0, 1, 2],
             duplicates: 0,
             in_doubt: 0,
             crashes: 0,
@@ -246,9 +252,23 @@ impl World {
 
     fn machine(&mut self, node: usize) -> Machine {
         let mut machine = Machine::new(format!("scheduler-{node}"), PARTITIONS);
-        let snapshot = Snapshot::from_documents(DOCUMENTS).expect("the documents are valid");
-        machine.step(self.now, Input::Config(Arc::new(snapshot)));
+        machine.step(self.now, Input::Config(self.configuration()));
         machine
+    }
+
+    /// What is configured now.
+    fn configuration(&self) -> Arc<Snapshot> {
+        let rule = |(site, choice): (usize, &u8)| {
+            let time = FINAL_REPLIES[usize::from(*choice) % FINAL_REPLIES.len()];
+            format!("{{ match: {{ site: mx.d{site}.example }}, finalReplyTimeout: {time} }}")
+        };
+        let rules: Vec<String> = self.final_reply.iter().enumerate().map(rule).collect();
+        let documents = format!(
+            "{DOCUMENTS}---\napiVersion: staffetta.dev/v1alpha1\nkind: Shaping\nmetadata: {{ name: default }}\n\
+             spec: {{ rules: [ {} ] }}\n",
+            rules.join(", ")
+        );
+        Arc::new(Snapshot::from_documents(&documents).expect("the documents are valid"))
     }
 
     fn after(&mut self, delay: u64, event: Event) {

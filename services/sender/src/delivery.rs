@@ -168,7 +168,17 @@ impl Delivery {
                     Err(failure) => return self.unopened(mail, failure, false).map(Some),
                 },
             };
-            match transact(connection, mail, &self.hold, &mut permit, &tools.metrics).await {
+            let timeouts = self.lane.timeouts;
+            match transact(
+                connection,
+                mail,
+                timeouts,
+                &self.hold,
+                &mut permit,
+                &tools.metrics,
+            )
+            .await
+            {
                 Ended::Lost => lease.connection = None,
                 Ended::Gone => return Ok(None),
                 Ended::Done(outcome) => {

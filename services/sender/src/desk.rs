@@ -85,9 +85,13 @@ impl Desk {
         }
     }
 
-    fn begin(&self, ticket: Ticket) -> Result<oneshot::Receiver<PermitAnswer>, Gone> {
+    fn begin(
+        &self,
+        ticket: Ticket,
+        final_reply: Duration,
+    ) -> Result<oneshot::Receiver<PermitAnswer>, Gone> {
         let (sender, receiver) = oneshot::channel();
-        self.with(|ledger, effects| ledger.begin(ticket, sender, effects))?;
+        self.with(|ledger, effects| ledger.begin(ticket, final_reply, sender, effects))?;
         Ok(receiver)
     }
 
@@ -232,8 +236,8 @@ impl Hold {
     }
 
     /// See [`Ledger::begin`]. What is received says until when the final dot may be sent.
-    pub fn begin(&self) -> Result<oneshot::Receiver<PermitAnswer>, Gone> {
-        self.desk.begin(self.ticket)
+    pub fn begin(&self, final_reply: Duration) -> Result<oneshot::Receiver<PermitAnswer>, Gone> {
+        self.desk.begin(self.ticket, final_reply)
     }
 
     /// See [`Ledger::may_send_dot`].

@@ -22,11 +22,33 @@ pub(crate) struct Lane {
     pub tls: TlsPolicy,
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
+    pub timeouts: Timeouts,
+}
+
+/// How long the host may take in a dialogue (RFC 5321 section 4.5.3.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timeouts {
+    /// For the banner and for the reply to each command up to RCPT.
+    pub command: Duration,
+    /// For the reply to DATA, and for each piece of the content to be taken.
+    pub data: Duration,
+    /// For the reply after the final dot.
+    pub final_reply: Duration,
 }
 
 /// When the lane names none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            command: Duration::from_secs(300),
+            data: Duration::from_secs(180),
+            final_reply: Duration::from_secs(600),
+        }
+    }
+}
 
 impl TryFrom<proto::dispatch::Lane> for Lane {
     type Error = String;
@@ -50,6 +72,7 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
                 Duration::from_millis(milliseconds.into())
             }
         };
+        let timeouts = Timeouts::default();
         Ok(Self {
             id: lane.id,
             source_address,
@@ -62,6 +85,11 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
             tls,
             connect_timeout: or(lane.connect_timeout_ms, CONNECT_TIMEOUT),
             idle_timeout: or(lane.idle_timeout_ms, IDLE_TIMEOUT),
+            timeouts: Timeouts {
+                command: or(lane.command_timeout_ms, timeouts.command),
+                data: or(lane.data_timeout_ms, timeouts.data),
+                final_reply: or(lane.final_reply_timeout_ms, timeouts.final_reply),
+            },
         })
     }
 }

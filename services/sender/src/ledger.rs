@@ -212,10 +212,12 @@ impl<T, W> Ledger<T, W> {
         }
     }
 
-    /// MAIL FROM is about to be sent.
+    /// MAIL FROM is about to be sent. The scheduler hears how long the final reply will be waited for: whether the
+    /// attempt can still have an outcome is judged by that, whatever the lane says later.
     pub fn begin(
         &mut self,
         ticket: Ticket,
+        final_reply: Duration,
         waiter: W,
         effects: &mut Vec<Effect<T, W>>,
     ) -> Result<(), Gone> {
@@ -226,6 +228,10 @@ impl<T, W> Ledger<T, W> {
         held.phase = Phase::Begun(waiter);
         let item = sender_item::Kind::Begin(Begin {
             delivery: Some(held.delivery.clone()),
+            // Never 0, which would mean the default.
+            final_reply_timeout_ms: u32::try_from(final_reply.as_millis())
+                .unwrap_or(u32::MAX)
+                .max(1),
         });
         effects.push(Effect::Send(held.stream, SenderItem { kind: Some(item) }));
         Ok(())

@@ -118,6 +118,7 @@ pub fn begin(delivery: DeliveryRef) -> SenderItem {
     SenderItem {
         kind: Some(Kind::Begin(Begin {
             delivery: Some(delivery),
+            ..Begin::default()
         })),
     }
 }

@@ -15,7 +15,7 @@ impl World {
             return;
         };
         let (delivery, holding_place) = (holding.delivery.clone(), holding.place);
-        let stage = holding.stage;
+        let (stage, waits_ms) = (holding.stage, holding.final_reply_ms);
         match stage {
             Holds::Assigned if !self.is_at(&holding_place, &delivery) => {
                 self.not_found += 1;
@@ -56,7 +56,13 @@ impl World {
                 if let Some(holding) = self.senders[sender].holds.get_mut(&key) {
                     holding.stage = Holds::DotSent;
                 }
-                let delay = self.rng.random_range(1..200);
+                // No reply is known only when the time for it is over; some replies come just before.
+                let slow = self.faulty() && self.chance(3);
+                let delay = match code {
+                    0 => waits_ms,
+                    _ if slow => waits_ms - self.rng.random_range(1..200),
+                    _ => self.rng.random_range(1..200),
+                };
                 self.after(
                     delay,
                     Event::Reply {

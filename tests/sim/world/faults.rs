@@ -42,6 +42,7 @@ impl World {
                     self.step(node, Some(Input::ShortOfSpace(partition)));
                 }
             }
+            90..95 => self.configure(),
             _ => {
                 // Feedback restarts and reads the journal again.
                 for position in &mut self.fed_back {
@@ -51,6 +52,15 @@ impl World {
         }
         let delay = self.rng.random_range(100..6_000);
         self.after(delay, Event::Fault);
+    }
+
+    /// Somebody changes how long final replies are waited for.
+    fn configure(&mut self) {
+        self.final_reply = self.rng.random();
+        let config = self.configuration();
+        for node in 0..self.nodes.len() {
+            self.step(node, Some(Input::Config(config.clone())));
+        }
     }
 
     pub(super) fn crash_scheduler(&mut self) {
@@ -109,8 +119,10 @@ impl World {
             self.end_permit(sender, *key);
         }
         let incarnation = self.senders[sender].incarnation + 1;
+        // Perhaps it was upgraded, or the upgrade taken back.
         self.senders[sender] = Sender {
             incarnation,
+            is_old: self.chance(30),
             ..Sender::default()
         };
         let streams: Vec<usize> = (0..self.streams.len())

@@ -55,7 +55,14 @@ impl World {
                     self.after(delay, Event::ToScheduler { stream, item });
                 }
                 Act::Work(key) => {
-                    let delay = self.rng.random_range(1..50);
+                    let holding = self.senders[sender].holds.get(&key);
+                    let permitted = holding.is_some_and(|h| matches!(h.stage, Holds::Permitted(_)));
+                    // A large message goes out just before its permit ends.
+                    let delay = if permitted && self.faulty() && self.chance(3) {
+                        self.rng.random_range(50_000..60_000)
+                    } else {
+                        self.rng.random_range(1..50)
+                    };
                     self.after(
                         delay,
                         Event::Work {

@@ -5,7 +5,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{Begin, Disposition, Outcome, Quarantined, RecipientOutcome, Reply, Stage};
 
 use crate::Key;
-use crate::delivery::{Flight, State, seed};
+use crate::delivery::{FINAL_REPLY_MS, Flight, State, seed};
 use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
 use crate::intake::{Gate, InDoubt, Intake, Policies};
 use crate::report::Via;
@@ -41,6 +41,7 @@ impl Intake {
             epoch: self.writer.epoch(),
             attempt: self.assignments,
             session: Some(session.0),
+            final_reply_ms: 0,
             begun_ms: None,
             doubt_ms: None,
         };
@@ -85,6 +86,7 @@ impl Intake {
         session: SessionId,
         via: Via<'_>,
         reference: &DeliveryRef,
+        final_reply_timeout_ms: u32,
     ) {
         let refusal = match self.flight_of(reference) {
             None => Some("no such attempt"),
@@ -116,7 +118,7 @@ impl Intake {
             self.live.wait_until(slot, now_ms);
             return;
         }
-        self.note_begun(slot, now_ms);
+        self.note_begun(slot, now_ms, final_reply_timeout_ms);
         let attempts = self.live.deliveries.get(slot).map_or(0, |d| d.attempts);
         let begin = Begin {
             message_id: reference.message_id.clone(),
@@ -126,6 +128,7 @@ impl Intake {
             source: via.source.to_owned(),
             site: via.site.to_owned(),
             number: u32::from(attempts) + 1,
+            final_reply_timeout_ms,
         };
         self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
         self.flush(now_ms);
@@ -140,8 +143,17 @@ impl Intake {
     }
 
     /// Marks a flight as begun and sets the time at which it is in doubt for good.
-    pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64) {
-        let doubt_ms = begun_ms.saturating_add(self.settings.in_doubt_after_ms);
+    pub(crate) fn note_begun(&mut self, slot: u32, begun_ms: u64, final_reply_ms: u32) {
+        let waits_ms = match final_reply_ms {
+            0 => FINAL_REPLY_MS,
+            given => given,
+        };
+        let doubt_ms = begun_ms
+            .saturating_add(self.settings.in_doubt_margin_ms)
+            .saturating_add(waits_ms.into());
+        if let Some(flight) = self.live.flights.get_mut(&slot) {
+            flight.final_reply_ms = final_reply_ms;
+        }
         self.live.note_begun(slot, begun_ms, doubt_ms);
     }
 

@@ -102,6 +102,10 @@ pub(crate) struct Message {
     pub(crate) quarantined: bool,
 }
 
+/// How long a sender waits for the final reply when its begin says nothing of it, milliseconds: what RFC 5321
+/// section 4.5.3.2.6 asks for, and what senders that say nothing do.
+pub(crate) const FINAL_REPLY_MS: u32 = 600_000;
+
 /// A delivery that is at a sender.
 #[derive(Debug, Clone)]
 pub(crate) struct Flight {
@@ -109,6 +113,8 @@ pub(crate) struct Flight {
     pub(crate) attempt: u32,
     /// The stream it was assigned on; `None` when that is broken and the attempt in doubt.
     pub(crate) session: Option<u64>,
+    /// How long its sender waits for the final reply, milliseconds, as the begin says; 0 = [`FINAL_REPLY_MS`].
+    pub(crate) final_reply_ms: u32,
     /// Unix milliseconds of the begin; `None` = not begun.
     pub(crate) begun_ms: Option<u64>,
     /// From then on it is in doubt for good, Unix milliseconds; `None` = not begun, or settled.

@@ -44,9 +44,9 @@ pub struct Settings {
     /// A begin that took longer to be stored gets no permit any more, milliseconds: those who replay the journal
     /// only know when it was written.
     pub permit_within_ms: u64,
-    /// How long after its begin an attempt without outcome is in doubt for good: at least the time within which
-    /// its permit is sent, plus the permit's life, plus the final-dot time-out, milliseconds.
-    pub in_doubt_after_ms: u64,
+    /// How much longer after its begin than its sender waits for the final reply an attempt without outcome is in
+    /// doubt for good: at least the time within which its permit is sent, plus the permit's life, milliseconds.
+    pub in_doubt_margin_ms: u64,
     /// Least time between two journal records, milliseconds: under load each carries more entries then.
     pub journal_linger_ms: u64,
     /// Entries after which a snapshot is due, if the live messages are not more than that.
@@ -58,7 +58,7 @@ impl Default for Settings {
         Self {
             recipients: 4_000_000,
             permit_within_ms: 10_000,
-            in_doubt_after_ms: 10_000 + 60_000 + 600_000 + 10_000,
+            in_doubt_margin_ms: 10_000 + 60_000 + 10_000,
             journal_linger_ms: 16,
             snapshot_entries: 100_000,
         }

@@ -39,15 +39,20 @@ pub(crate) struct Recovery {
     pub(crate) spooled_dsns: HashSet<MessageId>,
 }
 
+/// An attempt that is begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    epoch: u64,
+    attempt: u32,
+    at_ms: u64,
+    /// As in [`Flight`].
+    final_reply_ms: u32,
+}
+
 /// An entry about one message, without what only events need.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Begun {
-        epoch: u64,
-        at_ms: u64,
-        attempt: u32,
-        ordinal: u16,
-    },
+    Begun { begun: Begun, ordinal: u16 },
     Outcome(Box<Outcome>),
     Moved { sequence: u64, index: u32 },
     Quarantined,
@@ -195,9 +200,12 @@ impl Intake {
             self.change(
                 id,
                 Change::Begun {
-                    epoch,
-                    at_ms,
-                    attempt: begin.attempt,
+                    begun: Begun {
+                        epoch,
+                        attempt: begin.attempt,
+                        at_ms,
+                        final_reply_ms: begin.final_reply_timeout_ms,
+                    },
                     ordinal,
                 },
             );
@@ -228,16 +236,11 @@ impl Intake {
             return;
         };
         match change {
-            Change::Begun {
-                epoch,
-                at_ms,
-                attempt,
-                ordinal,
-            } => {
+            Change::Begun { begun, ordinal } => {
                 let Some(delivery_slot) = self.live.delivery_with(slot, ordinal) else {
                     return;
                 };
-                self.fly(delivery_slot, epoch, attempt, at_ms);
+                self.fly(delivery_slot, begun);
             }
             Change::Outcome(outcome) => {
                 if let Some(finished) = self.apply_outcome(&outcome) {
@@ -269,19 +272,20 @@ impl Intake {
     }
 
     /// A begun attempt of an earlier owner: in doubt until its sender reports.
-    fn fly(&mut self, delivery_slot: u32, epoch: u64, attempt: u32, begun_ms: u64) {
+    fn fly(&mut self, delivery_slot: u32, begun: Begun) {
         if let Some(delivery) = self.live.deliveries.get_mut(delivery_slot) {
             delivery.state = State::InFlight;
         }
         let flight = Flight {
-            epoch,
-            attempt,
+            epoch: begun.epoch,
+            attempt: begun.attempt,
             session: None,
+            final_reply_ms: begun.final_reply_ms,
             begun_ms: None,
             doubt_ms: None,
         };
         self.live.begin_flight(delivery_slot, flight);
-        self.note_begun(delivery_slot, begun_ms);
+        self.note_begun(delivery_slot, begun.at_ms, begun.final_reply_ms);
     }
 
     /// A message is in another block now. Gives the block that it left.
@@ -355,12 +359,13 @@ impl Intake {
                 },
             );
             if delivery.begun_epoch != 0 {
-                self.fly(
-                    slot,
-                    delivery.begun_epoch,
-                    delivery.begun_attempt,
-                    delivery.begun_at_ms,
-                );
+                let begun = Begun {
+                    epoch: delivery.begun_epoch,
+                    attempt: delivery.begun_attempt,
+                    at_ms: delivery.begun_at_ms,
+                    final_reply_ms: delivery.begun_final_reply_timeout_ms,
+                };
+                self.fly(slot, begun);
             } else if !held {
                 self.live.wait_until(slot, delivery.due_ms);
             }

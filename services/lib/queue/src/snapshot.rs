@@ -203,6 +203,7 @@ impl Intake {
             flags: u32::from(delivery.wants_dsn) | u32::from(held) << 1,
             begun_epoch: begun.map_or(0, |(flight, _)| flight.epoch),
             begun_attempt: begun.map_or(0, |(flight, _)| flight.attempt),
+            begun_final_reply_timeout_ms: begun.map_or(0, |(flight, _)| flight.final_reply_ms),
         })
     }
 }

@@ -126,6 +126,9 @@ impl LaneInfo {
             .into(),
             connect_timeout_ms: milliseconds(self.shaping.connect_timeout),
             idle_timeout_ms: milliseconds(self.shaping.idle_timeout),
+            command_timeout_ms: milliseconds(self.shaping.command_timeout),
+            data_timeout_ms: milliseconds(self.shaping.data_timeout),
+            final_reply_timeout_ms: milliseconds(self.shaping.final_reply_timeout),
         }
     }
 }

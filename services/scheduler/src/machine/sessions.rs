@@ -133,9 +133,13 @@ impl Machine {
         };
         let lane = state.held.get(&key_of(&delivery)).map(|held| held.lane);
         let info = lane.and_then(|lane| self.lane_infos.get(lane));
-        owned
-            .intake
-            .begin(now_ms, session, via(state, info), &delivery);
+        owned.intake.begin(
+            now_ms,
+            session,
+            via(state, info),
+            &delivery,
+            begin.final_reply_timeout_ms,
+        );
     }
 
     fn report(&mut self, now_ms: u64, session: SessionId, mut report: Report) {

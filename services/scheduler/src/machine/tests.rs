@@ -338,6 +338,7 @@ fn slots_and_credit_come_back_on_every_way_out_of_an_assignment() {
                 SESSION,
                 FromSender::Begin(Begin {
                     delivery: Some(other),
+                    ..Begin::default()
                 }),
             );
         }),
@@ -365,6 +366,7 @@ fn a_permit_follows_a_begin_and_a_begin_of_a_partition_of_others_is_refused() {
         SESSION,
         FromSender::Begin(Begin {
             delivery: Some(delivery.clone()),
+            ..Begin::default()
         }),
     );
     assert!(
@@ -377,6 +379,7 @@ fn a_permit_follows_a_begin_and_a_begin_of_a_partition_of_others_is_refused() {
         SESSION,
         FromSender::Begin(Begin {
             delivery: Some(delivery.clone()),
+            ..Begin::default()
         }),
     );
     assert!(

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Buf;
-use proto::journal::Stage;
 use smtp::{EhloCapabilities, Reply, ReplyDecoder, ReplyError};
 use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
@@ -242,19 +241,6 @@ async fn before<T>(
         .map_err(|_| Broken::TimedOut)?
 }
 
-/// Time-outs of RFC 5321 section 4.5.3.2.
-pub(super) fn patience(stage: Stage) -> Duration {
-    let minutes = match stage {
-        Stage::Data => 2,
-        Stage::FinalDot => 10,
-        _ => 5,
-    };
-    Duration::from_secs(60 * minutes)
-}
-
-/// Time without progress while content is sent (RFC 5321 section 4.5.3.2.5).
-pub(super) const BLOCK_PATIENCE: Duration = Duration::from_secs(180);
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,7 +252,7 @@ mod tests {
             polled = true;
             Ok(())
         };
-        let ended = before(BLOCK_PATIENCE, Some(Instant::now()), writing).await;
+        let ended = before(Duration::from_secs(180), Some(Instant::now()), writing).await;
         assert!(matches!(ended, Err(Broken::TimedOut)));
         assert!(!polled);
     }

@@ -14,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-use super::connection::{Broken, Capabilities, Connection, Open, patience};
+use super::connection::{Broken, Capabilities, Connection, Open};
 use super::io::Io;
 use super::targets::{in_order, literal};
 use super::tls::{Remembered, client_config};
@@ -289,20 +289,19 @@ impl Opener {
             Open::new(&self.metrics.connections),
         );
         let banner = connection
-            .reply(within(Stage::Banner))
+            .reply(within(lane))
             .await
             .map_err(|broken| Failure::broken(Stage::Banner, &broken))?;
         if banner.code != 220 {
             return Err(Failure::of(Stage::Banner, &banner));
         }
-        greet(&mut connection, self.name(lane)).await?;
+        greet(&mut connection, lane, self.name(lane)).await?;
         if !with_tls {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
-        let required = lane.tls == TlsPolicy::Required;
         if !connection.capabilities.starttls {
-            if required {
+            if lane.tls == TlsPolicy::Required {
                 return Err(Failure::says(
                     Stage::Starttls,
                     "the host does not offer STARTTLS",
@@ -311,21 +310,20 @@ impl Opener {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
-        self.start_tls(connection, self.name(lane), required).await
+        self.start_tls(connection, lane).await
     }
 
     async fn start_tls(
         &self,
         mut connection: Connection,
-        ehlo: &str,
-        required: bool,
+        lane: &Lane,
     ) -> Result<Connection, Failure> {
         let answer = connection
-            .exchange(smtp::write::starttls, within(Stage::Starttls))
+            .exchange(smtp::write::starttls, within(lane))
             .await
             .map_err(|broken| Failure::handshake(&broken.to_string()))?;
         if answer.code != 220 {
-            if required || answer.code == 421 {
+            if lane.tls == TlsPolicy::Required || answer.code == 421 {
                 return Err(Failure::of(Stage::Starttls, &answer));
             }
             self.metrics.tls.with_label_values(&["none"]).inc();
@@ -349,7 +347,7 @@ impl Opener {
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
         // handshake is as broken as one that fails in it.
-        greet(&mut connection, ehlo)
+        greet(&mut connection, lane, self.name(lane))
             .await
             .map_err(|failure| Failure {
                 in_handshake: failure.reply.code == 0,
@@ -387,10 +385,10 @@ async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure>
 }
 
 /// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4).
-async fn greet(connection: &mut Connection, name: &str) -> Result<(), Failure> {
+async fn greet(connection: &mut Connection, lane: &Lane, name: &str) -> Result<(), Failure> {
     let broken = |broken: Broken| Failure::broken(Stage::Ehlo, &broken);
     let answer = connection
-        .exchange(|out| smtp::write::ehlo(out, name), within(Stage::Ehlo))
+        .exchange(|out| smtp::write::ehlo(out, name), within(lane))
         .await
         .map_err(broken)?;
     if answer.is_positive() {
@@ -401,7 +399,7 @@ async fn greet(connection: &mut Connection, name: &str) -> Result<(), Failure> {
         return Err(Failure::of(Stage::Ehlo, &answer));
     }
     let answer = connection
-        .exchange(|out| smtp::write::helo(out, name), within(Stage::Ehlo))
+        .exchange(|out| smtp::write::helo(out, name), within(lane))
         .await
         .map_err(broken)?;
     if answer.is_positive() {
@@ -411,8 +409,8 @@ async fn greet(connection: &mut Connection, name: &str) -> Result<(), Failure> {
     }
 }
 
-fn within(stage: Stage) -> Instant {
-    Instant::now() + patience(stage)
+fn within(lane: &Lane) -> Instant {
+    Instant::now() + lane.timeouts.command
 }
 
 fn failed(reply: Reply) -> OpenFailure {

@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::commands::{FINAL_DOT, Mail};
-use super::connection::{BLOCK_PATIENCE, Broken, Connection, patience};
+use super::connection::{Broken, Connection};
 use super::{own_words, reported};
 use crate::attempt::Denied;
 use crate::desk::{Hold, PermitAnswer};
+use crate::lane::Timeouts;
 use crate::metrics::Metrics;
 
 /// How long a transaction waits for its permit before it is given up.
@@ -96,13 +97,14 @@ impl Results {
 pub(crate) async fn transact(
     connection: &mut Connection,
     mail: &Mail,
+    timeouts: Timeouts,
     hold: &Hold,
     permit: &mut Option<oneshot::Receiver<PermitAnswer>>,
     metrics: &Metrics,
 ) -> Ended {
     let permit = match permit {
         Some(permit) => permit,
-        None => match hold.begin() {
+        None => match hold.begin(timeouts.final_reply) {
             Ok(receiver) => permit.insert(receiver),
             Err(_) => return Ended::Gone,
         },
@@ -114,7 +116,7 @@ pub(crate) async fn transact(
     let pipelining = connection.capabilities.pipelining;
 
     // MAIL, and with PIPELINING (RFC 2920) all the rest up to DATA.
-    let first = match open_transaction(connection, mail).await {
+    let first = match open_transaction(connection, mail, timeouts.command).await {
         Ok(reply) => reply,
         Err(Broken::Closed | Broken::Failed(_)) if connection.transactions > 0 => {
             return Ended::Lost;
@@ -128,12 +130,12 @@ pub(crate) async fn transact(
         } else {
             0
         };
-        let keep = first.code != 421 && skip_refused(connection, answers).await;
+        let keep = first.code != 421 && skip_refused(connection, answers, timeouts.data).await;
         return results.end(keep, &reported(Stage::Mail, &first));
     }
 
     for (index, recipient) in mail.recipients.iter().enumerate() {
-        let until = Instant::now() + patience(Stage::Rcpt);
+        let until = Instant::now() + timeouts.command;
         let capabilities = connection.capabilities;
         let answer = if pipelining {
             connection.reply(until).await
@@ -157,7 +159,7 @@ pub(crate) async fn transact(
     if nobody_left && !pipelining {
         return results.end(true, &Reply::default());
     }
-    let until = Instant::now() + patience(Stage::Data);
+    let until = Instant::now() + timeouts.data;
     let answer = if pipelining {
         connection.reply(until).await
     } else {
@@ -167,7 +169,7 @@ pub(crate) async fn transact(
         Err(broken) => results.broken(Stage::Data, &broken),
         Ok(reply) if reply.code == 354 && nobody_left => results.end(false, &Reply::default()),
         Ok(reply) if reply.code == 354 => {
-            send_content(connection, mail, hold, permit, results, metrics).await
+            send_content(connection, mail, timeouts, hold, permit, results, metrics).await
         }
         Ok(reply) => {
             let keep = reply.code >= 400 && reply.code != 421;
@@ -177,7 +179,11 @@ pub(crate) async fn transact(
 }
 
 /// Sends the commands, and reads the reply to MAIL.
-async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<smtp::Reply, Broken> {
+async fn open_transaction(
+    connection: &mut Connection,
+    mail: &Mail,
+    timeout: Duration,
+) -> Result<smtp::Reply, Broken> {
     let capabilities = connection.capabilities;
     let out = &mut connection.output;
     out.clear();
@@ -185,7 +191,7 @@ async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<sm
         smtp::write::rset(out);
     }
     if connection.needs_reset && !capabilities.pipelining {
-        let until = Instant::now() + patience(Stage::Mail);
+        let until = Instant::now() + timeout;
         connection.send(until).await?;
         connection.reply(until).await?;
         connection.needs_reset = false;
@@ -198,7 +204,7 @@ async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<sm
         }
         smtp::write::data(out);
     }
-    let until = Instant::now() + patience(Stage::Mail);
+    let until = Instant::now() + timeout;
     connection.send(until).await?;
     if connection.needs_reset {
         connection.reply(until).await?;
@@ -209,12 +215,9 @@ async fn open_transaction(connection: &mut Connection, mail: &Mail) -> Result<sm
 
 /// Reads the replies to commands that went out behind a MAIL that was refused. `false` when the connection
 /// is of no more use: it broke, or the host waits for content.
-async fn skip_refused(connection: &mut Connection, answers: usize) -> bool {
+async fn skip_refused(connection: &mut Connection, answers: usize, timeout: Duration) -> bool {
     for _ in 0..answers {
-        match connection
-            .reply(Instant::now() + patience(Stage::Data))
-            .await
-        {
+        match connection.reply(Instant::now() + timeout).await {
             Ok(reply) if reply.code >= 400 && reply.code != 421 => {}
             // A recipient accepted although MAIL was refused: what the host thinks is anyone's guess.
             _ => return false,
@@ -227,6 +230,7 @@ async fn skip_refused(connection: &mut Connection, answers: usize) -> bool {
 async fn send_content(
     connection: &mut Connection,
     mail: &Mail,
+    timeouts: Timeouts,
     hold: &Hold,
     permit: &mut oneshot::Receiver<PermitAnswer>,
     mut results: Results,
@@ -237,7 +241,7 @@ async fn send_content(
     let mut content = head.chain(content);
     if !one_piece
         && let Err(broken) = connection
-            .send_content(&mut content, BLOCK_PATIENCE, None)
+            .send_content(&mut content, timeouts.data, None)
             .await
     {
         return content_broken(connection, results, &broken).await;
@@ -258,7 +262,7 @@ async fn send_content(
     // What is left must be out before the permit ends: afterwards somebody else may try.
     let mut rest = content.chain(FINAL_DOT);
     let sent = connection
-        .send_content(&mut rest, BLOCK_PATIENCE, Some(until.into()))
+        .send_content(&mut rest, timeouts.data, Some(until.into()))
         .await;
     results.dot_sent = !rest.has_remaining();
     if let Err(broken) = sent {
@@ -270,7 +274,7 @@ async fn send_content(
     }
     connection.needs_reset = false;
     match connection
-        .reply(Instant::now() + patience(Stage::FinalDot))
+        .reply(Instant::now() + timeouts.final_reply)
         .await
     {
         Ok(reply) => {

@@ -31,7 +31,9 @@ fn assign(ledger: &mut Ledger<&'static str, &'static str>, delivery: &DeliveryRe
 
 fn begin(ledger: &mut Ledger<&'static str, &'static str>, ticket: Ticket) {
     let mut effects = Effects::new();
-    ledger.begin(ticket, "waiter", &mut effects).unwrap();
+    ledger
+        .begin(ticket, 10 * MINUTE, "waiter", &mut effects)
+        .unwrap();
     assert!(matches!(
         effects[..],
         [Effect::Send(
@@ -144,7 +146,11 @@ fn a_broken_stream_drops_what_is_not_begun_and_denies_what_waits() {
             Effect::Stop("task")
         ]
     );
-    assert!(ledger.begin(preparing, "waiter", &mut effects).is_err());
+    assert!(
+        ledger
+            .begin(preparing, MINUTE, "waiter", &mut effects)
+            .is_err()
+    );
     assert_eq!(ledger.may_send_dot(begun, now), Err(Denied::StreamBroken));
     assert_eq!(ledger.attach(B, 9).len(), 2);
     assert_eq!(
@@ -191,7 +197,11 @@ fn a_newer_epoch_ends_what_has_no_permit_and_keeps_the_dot_back_from_what_has() 
         &effects[..],
         [Effect::Stop("task"), Effect::Send(A, SenderItem { kind: Some(Kind::Returned(returned)) })] if returned.reason() == ReturnReason::StaleEpoch
     ));
-    assert!(ledger.begin(preparing, "waiter", &mut Vec::new()).is_err());
+    assert!(
+        ledger
+            .begin(preparing, MINUTE, "waiter", &mut Vec::new())
+            .is_err()
+    );
     assert_eq!(ledger.may_send_dot(permitted, now), Err(Denied::StaleEpoch));
     let refused = ledger.assign(A, &delivery(4, &[0]), &mut Vec::new());
     assert_eq!(refused.unwrap_err().0, ReturnReason::StaleEpoch);

@@ -212,8 +212,13 @@ impl Stream {
     }
 
     pub async fn begin(&mut self) -> DeliveryRef {
+        self.begin_waiting().await.0
+    }
+
+    /// A begin, and how long the sender will wait for the final reply, milliseconds.
+    pub async fn begin_waiting(&mut self) -> (DeliveryRef, u32) {
         match self.next_of_delivery().await {
-            FromSender::Begin(begin) => begin.delivery.unwrap(),
+            FromSender::Begin(begin) => (begin.delivery.unwrap(), begin.final_reply_timeout_ms),
             other => panic!("{other:?} instead of a begin"),
         }
     }

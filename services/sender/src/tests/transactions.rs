@@ -1,5 +1,7 @@
 //! What hosts say, and what is reported of it.
 
+use proto::dispatch::Lane;
+
 use super::host::Host;
 use super::play::{ARRIVED, CONTENT, Messages, replies, simple, with};
 
@@ -213,6 +215,92 @@ async fn hosts_that_leave_or_talk_nonsense_lose_the_connection() {
             "{case}: {contents:?}"
         );
     }
+}
+
+/// The other times are minutes: the test would not end within its own if one of them counted.
+#[tokio::test]
+async fn a_host_that_says_nothing_is_left_after_the_time_of_the_stage() {
+    let command = |lane: &mut Lane| lane.command_timeout_ms = 1_000;
+    let data = |lane: &mut Lane| lane.data_timeout_ms = 1_000;
+    let final_reply = |lane: &mut Lane| lane.final_reply_timeout_ms = 1_000;
+    let cases: [(&str, fn(&mut Lane), &str); 6] = [
+        ("<end", command, "banner"),
+        ("> 220 mx\n < EHLO\n <end", command, "ehlo"),
+        ("hello\n < MAIL\n <end", command, "mail"),
+        ("hello\n < MAIL\n > 250 ok\n <end", command, "rcpt"),
+        (
+            "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n <end",
+            data,
+            "data",
+        ),
+        ("hello\n mail\n <data\n <end", final_reply, "final_dot"),
+    ];
+    for (script, change, stage) in cases {
+        let host = Host::start(&[script]).await;
+        let (_started, _scheduler, mut stream) = simple().await;
+        stream.lane(host.port, change).await;
+        let delivery = stream.assign(1, &[0]).await;
+        if !matches!(stage, "banner" | "ehlo") {
+            assert_eq!(stream.begin().await, delivery);
+            stream.permit(&delivery).await;
+        }
+        let report = stream.report().await;
+        let got = &replies(&report)[0];
+        assert_eq!(
+            (got.1, got.2, got.3.as_str()),
+            (stage, 0, "no answer in time"),
+            "{script}"
+        );
+        assert_eq!(report.dot_sent, stage == "final_dot");
+        host.done().await;
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_takes_no_content_is_left_after_the_time_for_data() {
+    let host = Host::start(&["hello\n mail\n gate\n close"]).await;
+    let mut messages = Messages::default();
+    let content = format!(
+        "From: a@sender.example\r\n\r\n{}",
+        "0123456789 a line of text\r\n".repeat(1_000_000)
+    );
+    messages.add(1, &["b@dest.example"], &content);
+    let (_started, _scheduler, mut stream) = with(messages).await;
+    stream
+        .lane(host.port, |lane| lane.data_timeout_ms = 1_000)
+        .await;
+    let delivery = stream.assign(1, &[0]).await;
+    assert_eq!(stream.begin().await, delivery);
+    stream.permit(&delivery).await;
+    let report = stream.report().await;
+    let got = &replies(&report)[0];
+    assert_eq!(
+        (got.1, got.2, got.3.as_str()),
+        ("data", 0, "no answer in time")
+    );
+    assert!(!report.dot_sent);
+    host.open_gate();
+    host.done().await;
+}
+
+#[tokio::test]
+async fn a_begin_says_how_long_the_final_reply_will_be_waited_for() {
+    let host = Host::start(&["hello\n mail\n <data\n > 250 ok\n mail\n <data\n > 250 ok"]).await;
+    let (_started, _scheduler, mut stream) = simple().await;
+    stream.lane(host.port, |_| {}).await;
+    let first = stream.assign(1, &[0]).await;
+    // The lane as it was at the assignment counts.
+    stream
+        .lane(host.port, |lane| lane.final_reply_timeout_ms = 10_000)
+        .await;
+    assert_eq!(stream.begin_waiting().await, (first.clone(), 600_000));
+    stream.permit(&first).await;
+    stream.report().await;
+    let second = stream.assign(2, &[0]).await;
+    assert_eq!(stream.begin_waiting().await, (second.clone(), 10_000));
+    stream.permit(&second).await;
+    stream.report().await;
+    host.done().await;
 }
 
 #[tokio::test]

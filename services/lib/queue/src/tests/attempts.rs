@@ -53,7 +53,7 @@ fn refuses_begins_of_other_sessions_other_epochs_and_begun_attempts() {
     desk.message(&["a@one.example"]);
     let delivery = desk.assign();
     desk.intake
-        .begin(START_MS, SessionId(2), super::VIA, &delivery);
+        .begin(START_MS, SessionId(2), super::VIA, &delivery, 0);
     let older = DeliveryRef {
         epoch: delivery.epoch - 1,
         ..delivery.clone()
@@ -214,7 +214,7 @@ fn a_late_success_counts_a_late_failure_does_not_end_another_attempt() {
     desk.begin(&first);
     desk.settle();
     desk.intake.session_gone(desk.now_ms, SESSION);
-    desk.pass(Settings::default().in_doubt_after_ms);
+    desk.pass(Settings::default().in_doubt_margin_ms + 600_000);
     let second = desk.assign();
     desk.report(&first, &[(0, Verdict::Delivered), (1, Verdict::Permanent)]);
     desk.settle();
@@ -239,7 +239,7 @@ fn a_report_and_a_return_find_a_delivery_that_lost_its_first_recipient() {
         let first = desk.assign();
         desk.begin(&first);
         desk.settle();
-        desk.pass(Settings::default().in_doubt_after_ms);
+        desk.pass(Settings::default().in_doubt_margin_ms + 600_000);
         let second = desk.assign();
         desk.report(&first, &[(0, Verdict::Delivered), (1, Verdict::Transient)]);
         if returns {

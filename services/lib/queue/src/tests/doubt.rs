@@ -21,8 +21,8 @@ fn in_doubt(policy: InDoubt) -> (Desk, MessageId, DeliveryRef) {
 #[test]
 fn waits_for_longer_than_a_permit_and_a_final_dot_can_last() {
     let settings = Settings::default();
-    assert_eq!(settings.in_doubt_after_ms, AFTER_MS);
-    assert!(settings.in_doubt_after_ms >= settings.permit_within_ms + 60_000 + 600_000);
+    assert_eq!(settings.in_doubt_margin_ms + 600_000, AFTER_MS);
+    assert!(settings.in_doubt_margin_ms >= settings.permit_within_ms + 60_000);
     let (mut desk, ..) = in_doubt(InDoubt::Retry);
     assert_eq!(desk.intake.next_wake(), Some(START_MS + AFTER_MS));
     desk.pass(AFTER_MS - 1);
@@ -46,6 +46,35 @@ fn is_in_doubt_after_a_crash_for_as_long() {
         desk.outcomes()[0].recipients[0].disposition(),
         Disposition::InDoubt
     );
+}
+
+#[test]
+fn lasts_as_long_as_its_own_sender_waits_for_the_final_reply() {
+    let margin_ms = Settings::default().in_doubt_margin_ms;
+    for waits_ms in [1_000, 10_000, 3_600_000] {
+        let mut desk = Desk::new();
+        desk.message(&["a@one.example"]);
+        let delivery = desk.assign();
+        desk.begin_waiting(&delivery, waits_ms);
+        desk.settle();
+        desk.intake.session_gone(desk.now_ms, SESSION);
+        let at = Some(START_MS + margin_ms + u64::from(waits_ms));
+        assert_eq!(desk.intake.next_wake(), at);
+        // Who takes over knows it by the journal, and by a snapshot.
+        desk.now_ms += 500;
+        desk.crash();
+        desk.settle();
+        assert_eq!(desk.intake.next_wake(), at);
+        desk.intake.begin_snapshot();
+        desk.settle();
+        desk.crash();
+        desk.settle();
+        assert_eq!(desk.intake.next_wake(), at);
+        desk.pass(margin_ms + u64::from(waits_ms) - 501);
+        assert_eq!(desk.assign_to(SESSION), None);
+        desk.pass(1);
+        assert!(desk.assign_to(SESSION).is_some());
+    }
 }
 
 #[test]

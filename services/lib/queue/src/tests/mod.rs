@@ -267,7 +267,13 @@ impl Desk {
     }
 
     fn begin(&mut self, delivery: &DeliveryRef) {
-        self.intake.begin(self.now_ms, SESSION, VIA, delivery);
+        self.begin_waiting(delivery, 0);
+    }
+
+    /// By a sender that waits so long for the final reply; 0 = it does not say.
+    fn begin_waiting(&mut self, delivery: &DeliveryRef, final_reply_timeout_ms: u32) {
+        self.intake
+            .begin(self.now_ms, SESSION, VIA, delivery, final_reply_timeout_ms);
         self.drain();
     }
 
