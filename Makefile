@@ -28,6 +28,7 @@ lint: ## formatting and clippy, warnings are errors
 test: servers lint ## all tests in their short form (15 minutes at most)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	$(MAKE) --no-print-directory chart
 
 demo: servers ## the whole relay on this machine, checked from outside by foreign programs
 	$(CARGO) build --release -p staffetta
@@ -51,8 +52,9 @@ bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/benc
 	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
-chart: ## lint, render and check the Helm chart with Helm 3 and 4, and the plain manifests in k8s/
+chart: servers ## check the Helm chart with Helm 3 and 4, the plain manifests in k8s/, and run what they configure
 	@tests/chart/get.sh
+	$(CARGO) build -p staffetta
 	.servers/kube/python/bin/python -m unittest discover -s tests/chart -t tests/chart
 
 clean: ## remove what was built and the servers that were fetched

@@ -202,7 +202,7 @@ class NatsServers(unittest.TestCase):
     def test_what_is_acknowledged_is_flushed_and_volumes_outlive_the_release(self):
         for values in ("default", "ha"):
             found = rendering.objects(values)
-            self.assertIn("sync_interval: always", rendering.one(found, "ConfigMap", "staffetta-nats")["data"]["nats.conf"])
+            self.assertIn('sync_interval: "always"', rendering.one(found, "ConfigMap", "staffetta-nats")["data"]["nats.conf"])
             retention = rendering.one(found, "StatefulSet", "staffetta-nats")["spec"]["persistentVolumeClaimRetentionPolicy"]
             self.assertEqual({"whenDeleted": "Retain", "whenScaled": "Retain"}, retention)
 

@@ -8,12 +8,12 @@ http_port: 8222
 pid_file: /run/nats/nats.pid
 max_payload: 8MB
 lame_duck_grace_period: 5s
-lame_duck_duration: 20s
+lame_duck_duration: 30s
 jetstream {
   store_dir: /data
   max_file_store: {{ include "staffetta.size" $nats.persistence.size }}
   max_memory_store: 16MiB
-  sync_interval: {{ $nats.syncInterval }}
+  sync_interval: {{ $nats.syncInterval | quote }}
 }
 {{- if $nats.authSecret }}
 authorization {
@@ -33,7 +33,11 @@ cluster {
   {{- end }}
   routes: [
     {{- range until $servers }}
-    nats-route://{{ if $nats.authSecret }}$NATS_USERNAME:$NATS_PASSWORD@{{ end }}{{ $.name }}-{{ . }}.{{ $.headless }}:6222
+    {{- if $nats.authSecret }}
+    $NATS_ROUTE_{{ . }}
+    {{- else }}
+    nats-route://{{ $.name }}-{{ . }}.{{ $.headless }}:6222
+    {{- end }}
     {{- end }}
   ]
 }

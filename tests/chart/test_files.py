@@ -1,0 +1,124 @@
+"""What is made from the chart is up to date: README, golden files, plain manifests. `tests/chart/write.py` writes it."""
+
+import json
+import unittest
+
+import api_schema
+import jsonschema
+import plain
+import rendering
+import values_table
+import write
+
+HINT = "run .servers/kube/python/bin/python tests/chart/write.py and look at the difference"
+OVERLAYS = ("dev", "prod")
+
+
+def kustomize(path):
+    return rendering.objects_in(rendering.run("kubectl", "kustomize", plain.K8S / path))
+
+
+class Values(unittest.TestCase):
+    def test_every_value_is_described(self):
+        self.assertEqual([], list(values_table.undescribed(values_table.values(), set(values_table.described()))))
+
+    def test_the_table_in_the_readme_is_that_of_the_values(self):
+        readme = write.README.read_text()
+        self.assertEqual(values_table.with_table(readme), readme, HINT)
+
+    def test_the_schema_refuses_keys_that_it_does_not_know_everywhere(self):
+        schema = jsonschema.Draft7Validator(json.loads((rendering.CHART / "values.schema.json").read_text()))
+        self.assertEqual([], list(schema.iter_errors(values_table.values())))
+        parents = {path.rpartition(".")[0] for path in values_table.described()}
+        for parent in parents - {"ingress.listeners", "global"}:
+            values = values_table.values()
+            (values_table.at(values, parent) if parent else values)["unknownKey"] = 1
+            (error,) = schema.iter_errors(values)
+            self.assertIn("unknownKey", error.message)
+
+
+class Refusals(unittest.TestCase):
+    def test_wrong_values_are_refused_by_both_majors(self):
+        wrong = {
+            "sender.replica=3": "replica",
+            "sender.replicas=three": "replicas",
+            "nats.replicas=2": "1.*3",
+            "durability=sometimes": "durability",
+            "nats.syncInterval=2m": "always",
+            "partitions=65": "partitions",
+            "ingress.listeners.relay.tsl=none": "tsl",
+            "ingress.listeners.relay.port=25": "port",
+            "nats.persistence.size=20G": "size",
+            "image.digest=sha256:1": "digest",
+            "ingress.listeners.with_underline.port=2": "with_underline",
+            "sender.autoscaling.kind=vpa": "kind",
+            "networkPolicies.smtpOut.except={10.0.0.0}": "except",
+            "sender.pod.hostNetwork=true": "hostNetwork",
+            "redis.enabled=false": "redis.url or redis.existingSecret",
+            "nats.enabled=false": "nats.url or nats.existingSecret",
+            "sender.autoscaling.kind=keda": "serverAddress",
+            "tls.certManager.enabled=true,tls.existingSecret=": "hostname is missing",
+            "tls.selfSigned=false,tls.existingSecret=": "no certificate",
+            "ingress.proxyService.enabled=true": "proxyFrom",
+        }
+        for setting, why in wrong.items():
+            for helm in rendering.HELMS:
+                with self.assertRaisesRegex(rendering.Refused, f"(?s){why}", msg=setting):
+                    rendering.rendered_with(setting, helm=helm)
+
+
+class Made(unittest.TestCase):
+    def test_golden_files_are_what_the_chart_renders(self):
+        self.maxDiff = None
+        for name, text in plain.golden().items():
+            path = plain.GOLDEN / name
+            self.assertEqual(path.read_text() if path.exists() else "", text, HINT)
+
+    def test_plain_manifests_are_what_the_chart_renders(self):
+        self.maxDiff = None
+        files = plain.manifests()
+        there = {
+            str(path.relative_to(plain.K8S))
+            for folder in ("base", "components")
+            for path in (plain.K8S / folder).rglob("*.yaml")
+        }
+        self.assertEqual(set(files), there, HINT)
+        for name, text in files.items():
+            self.assertEqual((plain.K8S / name).read_text(), text, f"{name}: {HINT}")
+
+
+class Overlays(unittest.TestCase):
+    def test_overlays_build_and_kubernetes_would_take_them(self):
+        for overlay in OVERLAYS:
+            found = kustomize(f"overlays/{overlay}")
+            for minor in ("1.30", "1.37"):
+                self.assertEqual([], list(api_schema.problems(minor, found)), overlay)
+
+    def test_what_pods_refer_to_is_in_the_overlay_or_made_by_hand(self):
+        by_hand = {("Secret", "staffetta-tls")}
+        for overlay in OVERLAYS:
+            found = kustomize(f"overlays/{overlay}")
+            there = {(it["kind"], it["metadata"]["name"]) for it in found} | by_hand
+            for name, _, spec in rendering.pod_templates(found):
+                wanted = {("ServiceAccount", spec["serviceAccountName"])}
+                for volume in spec.get("volumes", []):
+                    if "configMap" in volume:
+                        wanted.add(("ConfigMap", volume["configMap"]["name"]))
+                    if "secret" in volume:
+                        wanted.add(("Secret", volume["secret"]["secretName"]))
+                self.assertLessEqual(wanted, there, f"{overlay} {name}")
+
+    def test_the_cluster_of_production_is_what_the_chart_makes_of_three_servers(self):
+        found = kustomize("overlays/prod")
+        made = rendering.objects_in(plain.chart("--set", "nats.replicas=3"))
+        for kind, name in [("StatefulSet", "staffetta-nats"), ("NetworkPolicy", "staffetta-nats")]:
+            self.assertEqual(rendering.one(made, kind, name)["spec"], rendering.one(found, kind, name)["spec"])
+        for name in ("staffetta-nats", "staffetta-config"):
+            of = [rendering.one(them, "ConfigMap", name)["data"] for them in (made, found)]
+            self.assertEqual(*of)
+        jobs = [[it["metadata"]["name"] for it in them if it["kind"] == "Job"] for them in (made, found)]
+        self.assertEqual(*jobs)
+
+
+if __name__ == "__main__":
+    unittest.main()
