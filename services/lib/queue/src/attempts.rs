@@ -341,6 +341,8 @@ pub struct RouteOf<'a> {
     pub tenant: &'a str,
     /// Its stream.
     pub stream: &'a str,
+    /// Its campaign.
+    pub campaign: &'a str,
     /// Its recipient domain.
     pub domain: &'a str,
     /// Attempts made.
@@ -350,5 +352,3 @@ pub struct RouteOf<'a> {
     /// Differs between deliveries and attempts.
     pub seed: u64,
 }
-    /// Its campaign.
-    pub campaign: &'a str,

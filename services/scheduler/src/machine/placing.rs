@@ -269,17 +269,14 @@ impl Machine {
             self.unroutable(now_ms, item);
             return;
         };
-        self.lanes.push(lane, flow, item, affinity);
-    }
-
         if self.lanes.is_jammed(now_ms, lane)
             && let Some(free) = self.free_lane(now_ms, item, way, &pool)
         {
             lane = free;
         }
-    /// The lane for a delivery: there already, or made.
-    fn lane_of(
-        &mut self,
+        self.lanes.push(lane, flow, item, affinity);
+    }
+
     /// The lane of a source of the pool whose limits do not keep it, if there is one.
     fn free_lane(
         &mut self,
@@ -299,6 +296,9 @@ impl Machine {
         self.lane_of(item, way, pool, position)
     }
 
+    /// The lane for a delivery: there already, or made.
+    fn lane_of(
+        &mut self,
         item: Item,
         way: &Way<'_>,
         pool: &Arc<EgressPool>,
