@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod dialogs;
+mod draining;
 mod kill;
 mod pipeline;
 mod proxy;

@@ -107,8 +107,13 @@ impl Process {
     }
 
     /// Asks it to end and waits as long as `limit`; tells whether it ended well.
-    pub fn stop(mut self, limit: Duration) -> Result<()> {
+    pub fn stop(self, limit: Duration) -> Result<()> {
         self.signal(Signal::Term)?;
+        self.ended(limit)
+    }
+
+    /// Waits as long as `limit` until it has ended by itself or was asked to before; tells whether it ended well.
+    pub fn ended(mut self, limit: Duration) -> Result<()> {
         let start = Instant::now();
         while start.elapsed() < limit {
             if let Some(status) = self.child.try_wait()? {

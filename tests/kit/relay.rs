@@ -18,7 +18,7 @@ use crate::{
 /// The services in the order in which they are started.
 pub const SERVICES: [&str; 5] = ["signer", "scheduler", "sender", "feedback", "ingress"];
 
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 
 /// How the services are spread over processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct Setup {
     pub durability: String,
     /// `sync_interval` of nats-server.
     pub sync_interval: String,
+    /// Servers of the NATS cluster, each of which has a copy of every stream; 1 or 3.
+    pub nats_servers: u32,
     /// Number of partitions.
     pub partitions: u32,
     /// Bound of all streams together, in a unit such as `2GiB`.
@@ -61,6 +63,7 @@ impl Setup {
             documents,
             durability: "strict".to_owned(),
             sync_interval: "always".to_owned(),
+            nats_servers: 1,
             partitions: 2,
             volume: "2GiB".to_owned(),
             more: Vec::new(),
@@ -82,8 +85,10 @@ impl Setup {
 
 /// A running installation. Everything in it ends when it is dropped.
 pub struct Relay {
-    /// The NATS server.
+    /// The NATS server, the first of its cluster.
     pub nats: NatsServer,
+    /// The other servers of the cluster.
+    pub nats_peers: Vec<NatsServer>,
     /// The Redis server.
     pub redis: RedisServer,
     /// The DNS server.
@@ -132,7 +137,23 @@ impl Relay {
     /// Starts the servers and writes what the processes will read. Nothing is created, and nothing of Staffetta runs.
     pub async fn prepare(setup: &Setup) -> Result<Self> {
         let place = Place::new(&setup.test)?;
-        let nats = NatsServer::start_with_sync(place.path(), &setup.sync_interval).await?;
+        let (nats, nats_peers) = match setup.nats_servers {
+            1 => {
+                let nats = NatsServer::start_with_sync(place.path(), &setup.sync_interval).await?;
+                (nats, Vec::new())
+            }
+            members => {
+                let cluster =
+                    NatsServer::start_cluster(place.path(), &setup.sync_interval, members).await?;
+                let mut cluster = cluster.into_iter();
+                let first = cluster.next().context("a cluster has members")?;
+                (first, cluster.collect())
+            }
+        };
+        let nats_urls: Vec<String> = std::iter::once(&nats)
+            .chain(&nats_peers)
+            .map(NatsServer::url)
+            .collect();
         let redis = RedisServer::start(place.path()).await?;
         let dns = Dns::start(place.path(), &setup.zones).await?;
 
@@ -149,12 +170,13 @@ impl Relay {
             .iter()
             .filter(|(name, _)| matches!(service(name), "signer" | "all"));
         let bootstrap = Bootstrap {
-            nats_url: nats.url(),
+            nats_url: nats_urls.join(","),
             nats_monitor: nats.monitor_url(),
             redis_url: redis.url(),
             resolver: dns.address(),
             durability: &setup.durability,
             partitions: setup.partitions,
+            replicas: setup.nats_servers,
             signers: signers.map(|(_, ports)| ports.signer).collect(),
             volume: &setup.volume,
         };
@@ -174,6 +196,7 @@ impl Relay {
 
         Ok(Self {
             nats,
+            nats_peers,
             redis,
             dns,
             instances,
@@ -199,7 +222,7 @@ impl Relay {
         let mut last = String::new();
         let accepting = async {
             loop {
-                last = match Session::open(self.submission(), Duration::from_secs(5)).await {
+                last = match Session::open(self.submission(), Duration::from_secs(20)).await {
                     Ok(mut session) => {
                         match session.command("MAIL FROM:<app@acme.example>").await {
                             Ok(reply) if reply.starts_with("250") => return,
@@ -270,6 +293,21 @@ impl Relay {
             .take()
             .with_context(|| format!("{name} does not run"))?
             .stop(limit)
+    }
+
+    /// Waits until a process that was asked to end has ended, and that it ended well.
+    pub fn ended(&mut self, name: &str, limit: Duration) -> Result<()> {
+        self.instance(name)?
+            .process
+            .take()
+            .with_context(|| format!("{name} does not run"))?
+            .ended(limit)
+    }
+
+    /// Whether a process was started and has not ended.
+    pub fn is_running(&mut self, name: &str) -> Result<bool> {
+        let process = self.instance(name)?.process.as_mut();
+        Ok(process.is_some_and(Process::is_running))
     }
 
     /// Sends a signal to one process.
@@ -369,7 +407,7 @@ impl Relay {
                 .command_of(
                     instance,
                     &["queue", "--output", "json"],
-                    Duration::from_secs(5),
+                    Duration::from_secs(20),
                 )
                 .await
             {
@@ -454,17 +492,18 @@ impl Relay {
                 .get_mut(name)
                 .expect("every name has an instance");
             if let Some(process) = instance.process.take() {
-                process.stop(Duration::from_secs(30))?;
+                process.stop(READY)?;
             }
         }
         let Self {
             nats,
+            nats_peers,
             redis,
             dns,
             place,
             ..
         } = self;
-        drop((nats, redis, dns));
+        drop((nats, nats_peers, redis, dns));
         place.finish()
     }
 }

@@ -27,8 +27,6 @@ use crate::watch_stores;
 const BACKLOG: u32 = 1024;
 /// A client that sends nothing for so long within a message is given up.
 const STALL: Duration = Duration::from_secs(180);
-/// How long a stop waits for messages that are coming in or being stored.
-const DRAIN: Duration = Duration::from_secs(30);
 /// How often certificates are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
 /// Between attempts to reach NATS at the start.
@@ -187,7 +185,8 @@ impl Listeners {
             }
         }
         connections.close();
-        if tokio::time::timeout(DRAIN, connections.wait())
+        let patience = bootstrap.ingress.drain_timeout.duration();
+        if tokio::time::timeout(patience, connections.wait())
             .await
             .is_err()
         {

@@ -17,6 +17,8 @@ pub struct Ingress {
     pub listeners: Vec<Listener>,
     /// Memory for the bodies of messages on their way in, all connections together.
     pub body_memory: ByteSize,
+    /// How long a stop waits for messages that are coming in or being stored.
+    pub drain_timeout: Span,
 }
 
 /// Service `signer`.
@@ -76,6 +78,7 @@ impl Ingress {
             body_memory: fields
                 .parsed("bodyMemory")
                 .unwrap_or(ByteSize::from_mib(256)),
+            drain_timeout: fields.parsed("drainTimeout").unwrap_or(Span::from_secs(30)),
         };
         fields.close();
         ingress
