@@ -269,6 +269,38 @@ pub(crate) mod tests {
         assert!(!files.any_changed());
     }
 
+    /// What the kubelet does with a mounted Secret: files are links through the link `..data`, which is switched to
+    /// another folder in one step.
+    fn mount_secret(mount: &Path, version: &str) -> PathBuf {
+        let folder = mount.join(version);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("s1.pem"), dkim::generate_ed25519()).unwrap();
+        let switch = mount.join("..data_tmp");
+        std::os::unix::fs::symlink(version, &switch).unwrap();
+        fs::rename(&switch, mount.join("..data")).unwrap();
+        let path = mount.join("s1.pem");
+        if !path.exists() {
+            std::os::unix::fs::symlink("..data/s1.pem", &path).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn takes_the_new_key_of_a_mounted_secret_when_its_link_is_switched() {
+        let mount = tempfile::tempdir().unwrap();
+        let path = mount_secret(mount.path(), "..2026_11_22_10_00_00.1");
+        let snapshot = snapshot(&[("s1", "ed25519-sha256", &path)]);
+        let mut files = files();
+        let first = files.refresh(&snapshot, true);
+        assert!(!files.any_changed());
+        mount_secret(mount.path(), "..2026_11_22_11_00_00.2");
+        fs::remove_dir_all(mount.path().join("..2026_11_22_10_00_00.1")).unwrap();
+        assert!(files.any_changed());
+        let second = files.refresh(&snapshot, false);
+        assert!(!Arc::ptr_eq(acme(&second)[0], acme(&first)[0]));
+        assert!(!files.any_changed());
+    }
+
     #[test]
     fn does_not_read_unchanged_files_again() {
         let folder = tempfile::tempdir().unwrap();

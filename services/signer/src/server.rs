@@ -242,9 +242,10 @@ mod tests {
     #[tokio::test]
     async fn goes_to_the_next_endpoint_when_one_is_away() {
         let running = start().await;
-        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Bound, so that nobody else takes the port, and never listening.
+        let unused = tokio::net::TcpSocket::new_v4().unwrap();
+        unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let away = format!("http://{}", unused.local_addr().unwrap());
-        drop(unused);
         let client = GrpcSigner::new(&[away.clone(), running.url.clone()]).unwrap();
         for _ in 0..4 {
             assert_eq!(
@@ -276,8 +277,8 @@ mod tests {
     #[tokio::test]
     async fn runs_from_the_bootstrap_file_until_shutdown() {
         let free = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            listener.local_addr().unwrap()
+            let loopback = std::net::Ipv4Addr::LOCALHOST;
+            SocketAddr::from((loopback, kit::free_port(loopback.into()).unwrap()))
         };
         let (listen, metrics) = (free(), free());
         let yaml =

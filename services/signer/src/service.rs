@@ -32,7 +32,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             threads: 0,
-            recheck: Duration::from_secs(30),
+            recheck: Duration::from_secs(10),
         }
     }
 }
