@@ -10,7 +10,7 @@ use crate::resources::Resource;
 use crate::shaping_rules::ShapingRules;
 use crate::shipped;
 use crate::suffixes::parents;
-use crate::{Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant};
+use crate::{AutomationSet, Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant};
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
 
@@ -25,6 +25,7 @@ pub(crate) struct Index {
     by_network: Vec<(IpNet, Arc<Credential>)>,
     routes: Routes,
     pub(crate) shaping: ShapingRules,
+    pub(crate) automation: Vec<Arc<AutomationSet>>,
 }
 
 /// Routes by the most specific part of their match; each list begins with the most specific route.
@@ -56,6 +57,9 @@ impl Index {
         index.routes.sort();
         index.shaping.finish();
         index
+            .automation
+            .sort_by(|left, right| left.name.cmp(&right.name));
+        index
     }
 
     fn add(&mut self, resource: &Resource, shipped: bool) {
@@ -83,6 +87,8 @@ impl Index {
             Resource::Route(route) => self.routes.add(route),
             Resource::Provider(provider) => self.shaping.add_provider(provider),
             Resource::Shaping(set) => self.shaping.add_set(set, shipped),
+            Resource::Automation(set) if set.disabled => {}
+            Resource::Automation(set) => self.automation.push(set.clone()),
         }
     }
 

@@ -6,8 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
-    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingSet, index,
-    shipped,
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, index, shipped,
 };
 
 /// All resources by kind and name.
@@ -51,7 +50,12 @@ impl<'a> References<'a> {
             }
             Resource::Credential(credential) => self.check_credential(resource, credential),
             Resource::Route(route) => self.check_route(resource, route),
-            Resource::Shaping(set) => self.check_shaping(resource, set),
+            Resource::Shaping(set) => {
+                self.check_matches(resource, set.rules.iter().map(|rule| &rule.matches));
+            }
+            Resource::Automation(set) => {
+                self.check_matches(resource, set.rules.iter().map(|rule| &rule.matches));
+            }
         }
     }
 
@@ -107,13 +111,17 @@ impl<'a> References<'a> {
         }
     }
 
-    fn check_shaping(&self, resource: &Resource, set: &ShapingSet) {
-        for (index, rule) in set.rules.iter().enumerate() {
-            if let Some(pool) = &rule.matches.pool {
+    fn check_matches<'m>(
+        &self,
+        resource: &Resource,
+        matches: impl Iterator<Item = &'m ShapingMatch>,
+    ) {
+        for (index, matches) in matches.enumerate() {
+            if let Some(pool) = &matches.pool {
                 let path = format!("spec.rules[{index}].match.pool");
                 self.check_name(resource, &path, Kind::EgressPool, pool);
             }
-            if let Some(source) = &rule.matches.source {
+            if let Some(source) = &matches.source {
                 let mut sources: Vec<&str> = self
                     .sources()
                     .map(|(_, _, source)| source.name.as_str())
@@ -130,7 +138,7 @@ impl<'a> References<'a> {
                 }
             }
             let path = format!("spec.rules[{index}].match");
-            self.check_shaping_match(resource, &path, &rule.matches);
+            self.check_shaping_match(resource, &path, matches);
         }
     }
 

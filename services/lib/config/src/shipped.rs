@@ -6,9 +6,10 @@ use crate::resources::{Resource, read_document};
 use crate::{Node, Problems};
 
 /// The documents, as they are in the repository.
-const DOCUMENTS: [&str; 2] = [
+const DOCUMENTS: [&str; 3] = [
     include_str!("../shipped/providers.yaml"),
     include_str!("../shipped/shaping.yaml"),
+    include_str!("../shipped/automation.yaml"),
 ];
 
 static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {

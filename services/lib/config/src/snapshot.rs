@@ -11,8 +11,8 @@ use crate::index::Index;
 use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
-    Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route, SendingDomain, Shaping,
-    ShapingExplanation, ShapingQuery, Tenant, canonical,
+    AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route,
+    SendingDomain, Shaping, ShapingExplanation, ShapingQuery, Tenant, canonical,
 };
 
 /// The version of the JSON form.
@@ -263,6 +263,11 @@ impl Snapshot {
     /// As [`Snapshot::shaping`], with the rule that each field comes from.
     pub fn explain_shaping(&self, lane: &ShapingQuery<'_>) -> ShapingExplanation {
         self.index.shaping.explain(lane)
+    }
+
+    /// What is done about replies, shipped rules included; by name.
+    pub fn automation(&self) -> &[Arc<AutomationSet>] {
+        &self.index.automation
     }
 
     /// Names the rules that make mail of this domain, stream or pool a lane of its own beside the

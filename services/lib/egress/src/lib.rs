@@ -3,14 +3,17 @@
 //! - [`Lanes`]: ready deliveries by egress source × site, the connection slots of each lane, and the senders' credit.
 //! - [`Rates`]: a lane's windows, drawn from grants that replicas share, with a safe share when there are none.
 //! - [`Sites`]: which site a domain belongs to, and who waits to know.
+//! - [`Automation`]: what is done for a while about replies that say that something is too much.
 //! - [`Rotation`]: weighted choice of the sources of a pool.
 
+mod automation;
 mod fair;
 mod lanes;
 mod rate;
 mod rotation;
 mod sites;
 
+pub use automation::{Act, Automation, Change, Heard, Measure, Restraint, Subject, per_minute};
 pub use fair::{AHEAD, FRESH_TURNS, Flow, HIGH_TURNS};
 pub use lanes::{Blocked, Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId};
 pub use rate::{GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Unit, Window};

@@ -295,8 +295,38 @@ impl<'a> Fields<'a> {
         values
     }
 
+    /// A list of whole numbers of a range; others are reported and left out.
+    pub fn integers(&self, name: &'static str, range: RangeInclusive<u32>) -> Vec<u32> {
+        let (low, high) = (range.start(), range.end());
+        let mut values = Vec::new();
+        for (index, node) in self.items(name).iter().enumerate() {
+            let value = match &node.value {
+                NodeValue::Integer(value) => u32::try_from(*value).ok(),
+                _ => None,
+            };
+            match value.filter(|value| range.contains(value)) {
+                Some(value) => values.push(value),
+                None => {
+                    let path = format!("{}[{index}]", self.path_of(name));
+                    let found = node.value.describe();
+                    self.problems.add(
+                        joined(&self.prefix, &path),
+                        node.line,
+                        format!("a whole number from {low} to {high} is expected, found {found}"),
+                    );
+                }
+            }
+        }
+        values
+    }
+
     /// Reports fields that no reader asked for.
     pub fn close(self) {
+        self.report_unknown();
+    }
+
+    /// As [`Fields::close`]: for the end of reading.
+    pub(crate) fn report_unknown(&self) {
         let known = self.known.borrow();
         for (name, node) in self.entries {
             if known.iter().any(|field| field == name) {

@@ -1,5 +1,6 @@
 //! The kinds of resource documents.
 
+mod automation;
 mod credential;
 mod egress_pool;
 mod names;
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{Fields, Node, Problems};
 
+pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash};
 pub use egress_pool::{EgressPool, EgressSource};
 pub use names::DomainMatch;
@@ -40,9 +42,10 @@ pub enum Kind {
     Route,
     Provider,
     Shaping,
+    Automation,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 8] = [
     ("Tenant", Kind::Tenant),
     ("Credential", Kind::Credential),
     ("SendingDomain", Kind::SendingDomain),
@@ -50,6 +53,7 @@ const KINDS: [(&str, Kind); 7] = [
     ("Route", Kind::Route),
     ("Provider", Kind::Provider),
     ("Shaping", Kind::Shaping),
+    ("Automation", Kind::Automation),
 ];
 
 impl std::fmt::Display for Kind {
@@ -68,6 +72,7 @@ pub(crate) enum Resource {
     Route(Arc<Route>),
     Provider(Arc<Provider>),
     Shaping(Arc<ShapingSet>),
+    Automation(Arc<AutomationSet>),
 }
 
 impl Resource {
@@ -80,6 +85,7 @@ impl Resource {
             Self::Route(_) => Kind::Route,
             Self::Provider(_) => Kind::Provider,
             Self::Shaping(_) => Kind::Shaping,
+            Self::Automation(_) => Kind::Automation,
         }
     }
 
@@ -92,6 +98,7 @@ impl Resource {
             Self::Route(route) => &route.name,
             Self::Provider(provider) => &provider.name,
             Self::Shaping(set) => &set.name,
+            Self::Automation(set) => &set.name,
         }
     }
 
@@ -105,6 +112,7 @@ impl Resource {
             Self::Route(route) => route.spec(),
             Self::Provider(provider) => provider.spec(),
             Self::Shaping(set) => set.spec(),
+            Self::Automation(set) => set.spec(),
         };
         json!({
             "apiVersion": API_VERSION,
@@ -200,6 +208,9 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
         }
         Kind::Shaping => {
             ShapingSet::read(name, &spec).map(|read| Resource::Shaping(Arc::new(read)))
+        }
+        Kind::Automation => {
+            AutomationSet::read(name, &spec).map(|read| Resource::Automation(Arc::new(read)))
         }
     };
     spec.close();

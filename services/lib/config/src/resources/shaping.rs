@@ -1,7 +1,7 @@
 //! Kind Shaping.
 
 use mail::{Rate, Span};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::names::DomainMatch;
 use crate::Fields;
@@ -198,8 +198,29 @@ pub struct ShapingQuery<'a> {
 }
 
 impl ShapingMatch {
+    pub(super) fn read(matched: &Fields<'_>) -> Self {
+        let text = |name| matched.text(name).filter(|text| !text.is_empty());
+        let domain = |name| text(name).and_then(|_| matched.read(name, DomainMatch::parse));
+        let matches = Self {
+            source: text("source").map(str::to_owned),
+            domain: domain("domain"),
+            site: domain("site"),
+            provider: text("provider").map(str::to_owned),
+            stream: text("stream").map(str::to_owned),
+            pool: text("pool").map(str::to_owned),
+        };
+        matched.report_unknown();
+        matches
+    }
+
+    pub(super) fn spec(&self) -> Value {
+        let entries = self.entries().into_iter();
+        let entries = entries.map(|(name, text)| (name.to_owned(), Value::String(text)));
+        Value::Object(entries.collect())
+    }
+
     /// Whether the lane is one of its. `provider` is that of the lane.
-    pub(crate) fn matches(&self, lane: &ShapingQuery<'_>, provider: Option<&str>) -> bool {
+    pub fn matches(&self, lane: &ShapingQuery<'_>, provider: Option<&str>) -> bool {
         let is = |wanted: &Option<String>, name: &str| {
             wanted.as_ref().is_none_or(|wanted| wanted == name)
         };
@@ -319,20 +340,8 @@ impl ShapingRule {
     }
 
     fn read(fields: &Fields<'_>) -> Self {
-        let matched = fields.map("match");
-        let text = |name| matched.text(name).filter(|text| !text.is_empty());
-        let domain = |name| text(name).and_then(|_| matched.read(name, DomainMatch::parse));
-        let matches = ShapingMatch {
-            source: text("source").map(str::to_owned),
-            domain: domain("domain"),
-            site: domain("site"),
-            provider: text("provider").map(str::to_owned),
-            stream: text("stream").map(str::to_owned),
-            pool: text("pool").map(str::to_owned),
-        };
-        matched.close();
         let rule = Self {
-            matches,
+            matches: ShapingMatch::read(&fields.map("match")),
             connections: fields.small_integer("connections", 1..=100_000),
             messages_per_connection: fields.small_integer("messagesPerConnection", 0..=1_000_000),
             rates: read_rates(fields),
@@ -352,9 +361,6 @@ impl ShapingRule {
     }
 
     fn spec(&self) -> Value {
-        let matched: Map<String, Value> = (self.matches.entries().into_iter())
-            .map(|(name, text)| (name.to_owned(), Value::String(text)))
-            .collect();
         // One window has the short form.
         let (mut rate, mut rates) = (None, None);
         match self.rates.as_deref() {
@@ -365,7 +371,7 @@ impl ShapingRule {
         }
         let span = |span: Option<Span>| span.map(|span| json!(span.to_string()));
         let entries = [
-            ("match", Some(Value::Object(matched))),
+            ("match", Some(self.matches.spec())),
             ("connections", self.connections.map(|value| json!(value))),
             (
                 "messagesPerConnection",

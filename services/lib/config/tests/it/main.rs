@@ -1,6 +1,7 @@
 //! The crate through its public face.
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
+mod automation;
 mod lookups;
 mod merging;
 mod problems;

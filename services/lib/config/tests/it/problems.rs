@@ -198,7 +198,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{}",
             &[
-                "doc 7 kind: one of Tenant, Credential, SendingDomain, EgressPool, Route, Provider, Shaping is expected, found \"Webhook\"",
+                "doc 7 kind: one of Tenant, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
             ],
         ),
     ];
