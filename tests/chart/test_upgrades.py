@@ -85,6 +85,10 @@ class Upgrades(unittest.TestCase):
             self.assertEqual(["apply"], self.steps(found))
         for found in self.with_both([init_job(1)]):
             self.assertEqual([], self.steps(found))
+            remembered = rendering.one(found, "ConfigMap", "staffetta-created")
+            for later in self.with_both([remembered]):
+                self.assertEqual([], self.steps(later))
+                rendering.one(later, "ConfigMap", "staffetta-created")
         for found in self.with_both([init_job(1)], "init.create=always"):
             self.assertEqual(["init"], self.steps(found))
 

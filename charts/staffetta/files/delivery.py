@@ -4,6 +4,7 @@ import ipaddress
 import os
 import pathlib
 import smtplib
+import socket
 import socketserver
 import ssl
 import sys
@@ -121,8 +122,24 @@ def submit(token):
         client.sendmail(f"helm-test@{DOMAIN}", [RECIPIENT], message)
 
 
+def wait_for_name(until):
+    """Until the cluster's DNS knows this pod; a sender that asks before would be told that there is no such host."""
+    wanted = ipaddress.ip_address(os.environ["POD_IP"])
+    while time.monotonic() < until:
+        try:
+            found = socket.getaddrinfo(os.environ["SINK_HOST"], SINK_PORT, proto=socket.IPPROTO_TCP)
+        except OSError:
+            found = []
+        if any(ipaddress.ip_address(entry[4][0]) == wanted for entry in found):
+            return True
+        time.sleep(1)
+    return False
+
+
 def deliver(until):
     """Submits until it is accepted, then waits for the message; answers with what happened."""
+    if not wait_for_name(until):
+        return f"{os.environ['SINK_HOST']} does not resolve to this pod"
     token = f"helm-test-{time.time_ns()}"
     problem = "nothing was tried"
     while time.monotonic() < until:

@@ -88,6 +88,8 @@ resolvers: {{ toJson . }}
 ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
+  # The sleep before the stop is part of the grace period.
+  drainTimeout: {{ max 1 (sub (int .Values.ingress.terminationGracePeriodSeconds) (add (int .Values.ingress.preStopSleepSeconds) 10)) }}s
   listeners:
     {{- range $name, $listener := .Values.ingress.listeners }}
     {{- if $listener.enabled }}

@@ -23,8 +23,11 @@
 {{- end -}}
 {{- end -}}
 
-{{/* "true" when a Job of this release has created the installation already, as far as the cluster can tell. */}}
+{{/* "true…" when a Job of this release has created the installation already, as far as the cluster can tell. */}}
 {{- define "staffetta.created" -}}
+{{- if lookup "v1" "ConfigMap" .Release.Namespace (printf "%s-created" (include "staffetta.fullname" .)) -}}
+true
+{{- end -}}
 {{- range (lookup "batch/v1" "Job" .Release.Namespace "").items -}}
 {{- $labels := .metadata.labels | default dict -}}
 {{- if and (eq (get $labels "app.kubernetes.io/instance") $.Release.Name) (eq (get $labels "app.kubernetes.io/component") "init") (dig "status" "succeeded" 0 .) -}}
