@@ -183,12 +183,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_scheduler_that_is_not_there_is_an_error() {
-        let address = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .to_string();
+        // Bound, so that nobody else takes the port, and never listening.
+        let unused = tokio::net::TcpSocket::new_v4().unwrap();
+        unused.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = unused.local_addr().unwrap().to_string();
         let error = GrpcDispatch::new(&address)
             .unwrap()
             .attach()

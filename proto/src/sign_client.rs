@@ -425,8 +425,12 @@ mod tests {
             self.named.lock().unwrap().push(address);
         }
 
-        fn kill(&mut self, address: SocketAddr) {
-            self.running.remove(&address).unwrap().shutdown_background();
+        /// Its connections are closed and its port is free when this returns.
+        async fn kill(&mut self, address: SocketAddr) {
+            let runtime = self.running.remove(&address).unwrap();
+            tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(60)))
+                .await
+                .unwrap();
         }
 
         fn client(&self) -> GrpcSigner {
@@ -469,17 +473,19 @@ mod tests {
         assert_eq!(replicas.counts(), [3, 3, 3]);
 
         let dead = SocketAddr::from((Ipv4Addr::new(127, 71, 0, 2), replicas.port));
-        replicas.kill(dead);
-        let started = Instant::now();
-        for _ in 0..8 {
-            call(&client).await.unwrap();
+        replicas.kill(dead).await;
+        let mut quickest = Duration::MAX;
+        // Once at least the machine has nothing else to do meanwhile.
+        for _ in 0..4 {
+            let started = Instant::now();
+            for _ in 0..8 {
+                call(&client).await.unwrap();
+            }
+            quickest = quickest.min(started.elapsed());
         }
-        assert!(
-            started.elapsed() < Duration::from_secs(1),
-            "no time is lost"
-        );
+        assert!(quickest < CONNECT_TIMEOUT, "time is lost: {quickest:?}");
         let counts = replicas.counts();
-        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (2, 8));
+        assert_eq!((counts.len(), counts.iter().sum::<usize>()), (2, 4 * 8));
 
         // A new replica is found by its name alone, one that left the name is not asked any more.
         replicas
@@ -494,7 +500,7 @@ mod tests {
             .lock()
             .unwrap()
             .retain(|address| *address != gone);
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + Duration::from_secs(60);
         loop {
             replicas.counts();
             for _ in 0..4 {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use kit::{
@@ -11,7 +11,8 @@ use kit::{
 };
 
 const SENDER: &str = "app@acme.example";
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything that must happen takes, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An address for an MX host of the test with this number; no two tests share one.
 fn host(test: u8, host: u8) -> IpAddr {
@@ -307,7 +308,8 @@ async fn what_is_too_old_is_reported_and_tried_no_more() -> Result<()> {
     let senders = Sink::start(SocketAddr::new(home, port), Vec::new()).await?;
     let zones = zones(&[("one.example", address), ("acme.example", home)]);
     let mut documents = Documents::new(port);
-    documents.max_age = "4s".to_owned();
+    // Enough for the first attempt on a machine that is busy.
+    documents.max_age = "15s".to_owned();
     let relay = Relay::start(Setup::new("expired", zones, documents.yaml())).await?;
 
     submit(&relay, "T-8", &["user@one.example"]).await?;
@@ -422,18 +424,18 @@ async fn messages_leave_no_faster_than_the_rate() -> Result<()> {
         sender: SENDER.to_owned(),
         domains: vec!["one.example".to_owned()],
         prefix: "rate".to_owned(),
-        messages: 60,
+        messages: 100,
     };
     Load::start(relay.submission(), options).finish().await?;
-    let received = arrivals(&relay, &sink, 60).await?;
+    let received = arrivals(&relay, &sink, 100).await?;
 
     // The limit counts when a delivery is given to the sender; the sink sees its end, later by whatever the machine is
-    // busy with. 41 deliveries are 4 windows; a second is left for the delays. That no window is ever exceeded is
+    // busy with. 81 deliveries are 8 windows; half of that is left for the delays. That no window is ever exceeded is
     // tested where the limits are.
     let arrivals: Vec<_> = received.iter().map(|received| received.at).collect();
-    for window in arrivals.windows(41) {
-        let span = window[40] - window[0];
-        assert!(span > Duration::from_secs(3), "41 messages within {span:?}");
+    for window in arrivals.windows(81) {
+        let span = window[80] - window[0];
+        assert!(span > Duration::from_secs(4), "81 messages within {span:?}");
     }
     relay.finish()
 }
@@ -462,9 +464,10 @@ async fn a_changed_configuration_is_followed_without_a_restart() -> Result<()> {
         .apply(&Documents::new(after.address().port()).yaml())
         .await?;
     // The change is on its way to all services; each message tells where they are.
-    for number in 0..50 {
+    let start = Instant::now();
+    for number in 0.. {
         submit(&relay, &format!("after-{number}"), &["user@one.example"]).await?;
-        if after.count() > 0 {
+        if after.count() > 0 || start.elapsed() > PATIENCE {
             break;
         }
         tokio::time::sleep(Duration::from_millis(200)).await;

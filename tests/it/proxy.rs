@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 const BALANCER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const STRANGER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn connect(from: Ipv4Addr, to: SocketAddr, first: &[u8]) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;

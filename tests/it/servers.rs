@@ -93,7 +93,7 @@ async fn a_sink_follows_its_rules() -> Result<()> {
     ];
     for (number, (recipient, reply, taken)) in expected.into_iter().enumerate() {
         let token = format!("rules-{number}");
-        let mut session = Session::open(sink.address(), Duration::from_secs(5)).await?;
+        let mut session = Session::open(sink.address(), Duration::from_secs(60)).await?;
         let content = message(&token, "app@acme.example", recipient, 500);
         let outcome = session
             .submit("app@acme.example", &[recipient.to_owned()], &content)
@@ -111,7 +111,7 @@ async fn a_sink_follows_its_rules() -> Result<()> {
         };
         let seen = until(
             "the message",
-            Duration::from_millis(if taken { 5000 } else { 50 }),
+            Duration::from_millis(if taken { 60_000 } else { 50 }),
             is_taken,
         )
         .await;

@@ -9,7 +9,7 @@ use kit::{
 };
 
 const SENDER: &str = "app@acme.example";
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Waits until the readiness of a process has the status and contains the text; meanwhile it is always alive.
 async fn wait_for(relay: &mut Relay, name: &str, status: u16, text: &str) -> Result<()> {

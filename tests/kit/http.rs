@@ -8,7 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Gets a path within two seconds; gives status and body.
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Gets a path; gives status and body.
 pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
@@ -19,9 +22,9 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
         stream.read_to_end(&mut answer).await?;
         anyhow::Ok(String::from_utf8_lossy(&answer).into_owned())
     };
-    let answer = timeout(Duration::from_secs(2), ask)
+    let answer = timeout(PATIENCE, ask)
         .await
-        .context("no answer within 2 s")??;
+        .context("no answer in time")??;
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .context("an answer without an end of its head")?;

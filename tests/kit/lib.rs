@@ -23,6 +23,7 @@ mod relay;
 mod servers;
 #[cfg(feature = "sink")]
 mod sink;
+mod smtp_sink;
 mod wait;
 
 pub use client::{Outcome, Session, reply_code};
@@ -41,4 +42,5 @@ pub use relay::{Layout, Relay, SERVICES, Setup};
 pub use servers::{NatsServer, RedisServer, servers_folder};
 #[cfg(feature = "sink")]
 pub use sink::{Action, Matching, Received, Rule, Sink, Stage};
+pub use smtp_sink::SmtpSink;
 pub use wait::until;

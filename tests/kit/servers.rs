@@ -11,7 +11,7 @@ use crate::place::{TRIES, free_port, repository};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long a start may take on a machine that does a lot else.
-const READY: Duration = Duration::from_secs(60);
+pub(crate) const READY: Duration = Duration::from_secs(60);
 
 /// Where `make servers` puts the programs.
 pub fn servers_folder() -> PathBuf {
@@ -151,6 +151,11 @@ impl RedisServer {
     /// Where clients connect.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
     }
 
     /// The port of [`RedisServer::url`].

@@ -63,6 +63,14 @@ struct Book {
     commands: Vec<String>,
 }
 
+impl Book {
+    /// Called at commands, not at the start of a connection: then the end of the connection that this one
+    /// takes the place of may not have been read yet.
+    fn note_open(&mut self) {
+        self.most_open_connections = self.most_open_connections.max(self.open_connections);
+    }
+}
+
 /// What all sessions of a sink share.
 struct Shared {
     rules: Rules,
@@ -152,7 +160,8 @@ impl Sink {
         self.shared.book().connections
     }
 
-    /// The largest number of connections that were open at the same time.
+    /// The largest number of connections that were open at the same time, of those on which the client
+    /// has spoken.
     pub fn most_open_connections(&self) -> u64 {
         self.shared.book().most_open_connections
     }
@@ -199,7 +208,6 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 let mut book = shared.book();
                 book.connections += 1;
                 book.open_connections += 1;
-                book.most_open_connections = book.most_open_connections.max(book.open_connections);
                 book.connections - 1
             };
             // A client that breaks off is nothing that a sink complains about.

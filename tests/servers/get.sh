@@ -102,7 +102,7 @@ mkdir -p "$servers/bin"
 get_packages
 get_python
 get_nats
-for program in redis-server dnsmasq; do
+for program in redis-server dnsmasq smtp-sink; do
     ln -sfn "$(command -v "$program")" "$servers/bin/$program"
 done
 say "$("$servers/bin/nats-server" --version), redis $("$servers/bin/redis-server" --version | grep -Eo 'v=[0-9.]+' | cut -c 3-), $("$servers/bin/dnsmasq" --version | head -n 1 | cut -d ' ' -f 1-3)"

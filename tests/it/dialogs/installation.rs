@@ -27,7 +27,7 @@ pub fn bootstrap(nats: &NatsServer) -> String {
             "none",
             ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
         ),
-        listener("slow", "none", ", commandTimeout: 1s, dataTimeout: 1s"),
+        listener("slow", "none", ", commandTimeout: 4s, dataTimeout: 4s"),
         listener("single", "none", ", maxConnections: 1"),
     ];
     format!(

@@ -28,7 +28,7 @@ const PARTITION: PartitionId = PartitionId(0);
 /// Clients that log in come from here; from the other the credential `acme-network` needs no login.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TRUSTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Stage {
     place: Place,

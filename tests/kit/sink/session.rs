@@ -135,6 +135,7 @@ impl Session<'_> {
                 return Ok(false);
             }
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            self.shared.book().note_open();
             if self.shared.keeps_content {
                 self.shared.book().commands.push(line.clone());
             }

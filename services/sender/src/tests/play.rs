@@ -336,7 +336,7 @@ pub fn start(
     let settings = Settings {
         hostname: "relay.example".into(),
         credit: 64,
-        drain_timeout: Duration::from_secs(5),
+        drain_timeout: PATIENCE,
     };
     let links = Links {
         signer: Arc::new(Marker),

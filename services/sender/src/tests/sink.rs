@@ -1,47 +1,21 @@
 //! Many messages to Postfix's smtp-sink.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{SocketAddr, TcpListener};
-use std::process::Stdio;
 
+use kit::SmtpSink;
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
 use proto::dispatch::{Assignment, DeliveryRef};
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
 
 use super::play::{Messages, delivery, replies, with};
 
 const MESSAGES: u64 = 500;
 const SLOTS: u32 = 8;
 
-async fn sink() -> (Child, SocketAddr) {
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
-    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
-    let child = Command::new("smtp-sink")
-        .env("PATH", path)
-        .args(["-u", "root", &address.to_string(), "256"])
-        .stdout(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("smtp-sink of Postfix is installed");
-    let mut connection = loop {
-        if let Ok(connection) = tokio::net::TcpStream::connect(address).await {
-            break connection;
-        }
-        tokio::task::yield_now().await;
-    };
-    let mut banner = [0; 64];
-    assert!(connection.read(&mut banner).await.unwrap() > 0);
-    (child, address)
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_is_delivered_once_over_few_connections() {
-    let (_sink, address) = sink().await;
+    let folder = tempfile::tempdir().unwrap();
+    let sink = SmtpSink::start(folder.path()).await.unwrap();
     let mut messages = Messages::default();
     let content = format!(
         "From: a@sender.example\r\nSubject: x\r\n\r\n{}",
@@ -52,7 +26,9 @@ async fn every_message_is_delivered_once_over_few_connections() {
     }
     let (started, _scheduler, mut stream) = with(messages).await;
     stream
-        .lane(address.port(), |lane| lane.messages_per_connection = 100)
+        .lane(sink.address().port(), |lane| {
+            lane.messages_per_connection = 100
+        })
         .await;
     let mut waiting: Vec<u64> = (0..MESSAGES).collect();
     let mut slot_of: HashMap<u32, u32> = HashMap::new();

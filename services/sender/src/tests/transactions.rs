@@ -220,10 +220,12 @@ async fn hosts_that_leave_or_talk_nonsense_lose_the_connection() {
 /// The other times are minutes: the test would not end within its own if one of them counted.
 #[tokio::test]
 async fn a_host_that_says_nothing_is_left_after_the_time_of_the_stage() {
-    let command = |lane: &mut Lane| lane.command_timeout_ms = 1_000;
-    let data = |lane: &mut Lane| lane.data_timeout_ms = 1_000;
-    let final_reply = |lane: &mut Lane| lane.final_reply_timeout_ms = 1_000;
-    let cases: [(&str, fn(&mut Lane), &str); 6] = [
+    // Long enough for the stages before, on a machine that is busy.
+    let command = |lane: &mut Lane| lane.command_timeout_ms = 5_000;
+    let data = |lane: &mut Lane| lane.data_timeout_ms = 5_000;
+    let final_reply = |lane: &mut Lane| lane.final_reply_timeout_ms = 5_000;
+    type Change = fn(&mut Lane);
+    let cases: [(&str, Change, &str); 6] = [
         ("<end", command, "banner"),
         ("> 220 mx\n < EHLO\n <end", command, "ehlo"),
         ("hello\n < MAIL\n <end", command, "mail"),
@@ -235,7 +237,7 @@ async fn a_host_that_says_nothing_is_left_after_the_time_of_the_stage() {
         ),
         ("hello\n mail\n <data\n <end", final_reply, "final_dot"),
     ];
-    for (script, change, stage) in cases {
+    let plays = cases.map(|(script, change, stage)| async move {
         let host = Host::start(&[script]).await;
         let (_started, _scheduler, mut stream) = simple().await;
         stream.lane(host.port, change).await;
@@ -253,7 +255,9 @@ async fn a_host_that_says_nothing_is_left_after_the_time_of_the_stage() {
         );
         assert_eq!(report.dot_sent, stage == "final_dot");
         host.done().await;
-    }
+    });
+    let [one, two, three, four, five, six] = plays;
+    tokio::join!(one, two, three, four, five, six);
 }
 
 #[tokio::test]
@@ -267,7 +271,7 @@ async fn a_host_that_takes_no_content_is_left_after_the_time_for_data() {
     messages.add(1, &["b@dest.example"], &content);
     let (_started, _scheduler, mut stream) = with(messages).await;
     stream
-        .lane(host.port, |lane| lane.data_timeout_ms = 1_000)
+        .lane(host.port, |lane| lane.data_timeout_ms = 5_000)
         .await;
     let delivery = stream.assign(1, &[0]).await;
     assert_eq!(stream.begin().await, delivery);
@@ -327,11 +331,10 @@ async fn hosts_that_take_no_mail_at_all_are_told_apart_by_stage() {
         host.done().await;
     }
     let (_started, _scheduler, mut stream) = simple().await;
-    let closed_port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Bound, so that nobody else takes the port, and never listening.
+    let closed = tokio::net::TcpSocket::new_v4().unwrap();
+    closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let closed_port = closed.local_addr().unwrap().port();
     stream.lane(closed_port, |_| {}).await;
     stream.assign(1, &[0]).await;
     let report = stream.report().await;

@@ -207,7 +207,7 @@ mod tests {
         let child = Child::start(recipe.clone()).await.unwrap();
         let first = pid(&recipe).unwrap();
         kill_process(first, Signal::KILL).unwrap();
-        let second = tokio::time::timeout(Duration::from_secs(10), async {
+        let second = tokio::time::timeout(Duration::from_secs(60), async {
             loop {
                 match pid(&recipe) {
                     Some(second) if second != first => return second,

@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use limits::{GrantReply, Grants, Options, SliceUse, Unavailable};
+use tokio::time::timeout;
 
-use crate::server::{Server, client, connected, once_known, request};
+use crate::server::{PATIENCE, Server, client, client_with, connected, once_known, request};
 
 const WINDOW: Duration = Duration::from_millis(500);
+/// Where something must be asked within the window, on a machine that may be busy.
+const LONG_WINDOW: Duration = Duration::from_secs(5);
 
 #[tokio::test]
 async fn a_redis_that_is_not_there_is_unavailable_at_once() {
     let grants = Grants::connect(Options::new("redis://127.0.0.1:1/")).unwrap();
-    let before = Instant::now();
-    assert!(grants.ask(&request("lane", 10, WINDOW, 1)).await.is_err());
-    assert!(before.elapsed() < Duration::from_millis(100));
+    let refused = grants.ask(&request("lane", 10, WINDOW, 1)).await;
+    assert_eq!(refused, Err(Unavailable("not connected".into())));
 }
 
 #[tokio::test]
@@ -28,11 +30,11 @@ async fn a_wrong_url_is_refused_without_showing_it() {
 async fn a_new_server_knows_nothing_for_one_window() {
     let server = Server::start().await;
     let grants = client(&server).await;
-    let wish = request("lane", 10, WINDOW, 1);
+    let wish = request("lane", 10, LONG_WINDOW, 1);
     let GrantReply::Unknown { safe_for } = grants.ask(&wish).await.unwrap() else {
         panic!("the use so far cannot be known");
     };
-    assert!(safe_for <= WINDOW + wish.ttl);
+    assert!(safe_for <= LONG_WINDOW + wish.ttl);
     tokio::time::sleep(safe_for).await;
     assert!(matches!(
         grants.ask(&wish).await.unwrap(),
@@ -41,7 +43,7 @@ async fn a_new_server_knows_nothing_for_one_window() {
 }
 
 #[tokio::test]
-async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
+async fn killed_is_unavailable_before_the_time_out_and_restarted_empty_is_unknown() {
     let mut server = Server::start().await;
     let grants = client(&server).await;
     let wish = request("lane", 10, WINDOW, 5);
@@ -49,17 +51,12 @@ async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
         panic!("a slice was free");
     };
     server.kill();
-    let before = Instant::now();
-    assert!(grants.ask(&wish).await.is_err());
-    assert!(
-        before.elapsed() < Duration::from_millis(400),
-        "{:?}",
-        before.elapsed()
-    );
+    // Long before its response time-out.
+    assert!(timeout(PATIENCE, grants.ask(&wish)).await.unwrap().is_err());
 
     server.restart().await;
     connected(&grants).await;
-    let mut again = wish.clone();
+    let mut again = request("lane", 10, LONG_WINDOW, 5);
     again.previous = Some(SliceUse {
         slice_id,
         used: 1,
@@ -71,15 +68,17 @@ async fn killed_is_unavailable_quickly_and_restarted_empty_is_unknown() {
         GrantReply::Unknown { .. }
     ));
     // The old slice's use and the use under the safe share count in the new epoch.
-    tokio::time::sleep(WINDOW - Duration::from_millis(100)).await;
+    tokio::time::sleep(LONG_WINDOW / 2).await;
     again.outside = 10;
+    let GrantReply::Unknown { safe_for } = grants.ask(&again).await.unwrap() else {
+        panic!("the window has not passed");
+    };
+    tokio::time::sleep(safe_for).await;
     assert!(matches!(
-        grants.ask(&again).await.unwrap(),
-        GrantReply::Unknown { .. }
-    ));
-    tokio::time::sleep(Duration::from_millis(250)).await;
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
+        grants
+            .ask(&request("lane", 10, LONG_WINDOW, 5))
+            .await
+            .unwrap(),
         GrantReply::Nothing { .. }
     ));
 }
@@ -114,22 +113,22 @@ async fn forgotten_scripts_are_loaded_again() {
 #[tokio::test]
 async fn a_hanging_redis_is_unavailable_after_the_response_time_out() {
     let server = Server::start().await;
-    let grants = client(&server).await;
+    let response_timeout = Options::new(server.url()).response_timeout;
+    let grants = client_with(&server, response_timeout).await;
     let wish = request("lane", 10, WINDOW, 1);
     once_known(&grants, &wish).await;
-    assert_eq!(
-        server
-            .command(&["CLIENT", "PAUSE", "1000", "ALL"])
-            .as_deref(),
-        Some("+OK")
-    );
+    // A slow answer ends the connection too, before the server hangs.
+    connected(&grants).await;
+    server.suspend();
     let before = Instant::now();
-    assert!(grants.ask(&wish).await.is_err());
-    let took = before.elapsed();
+    let refused = timeout(PATIENCE, grants.ask(&wish)).await;
+    assert!(refused.unwrap().is_err());
     assert!(
-        (Duration::from_millis(200)..Duration::from_millis(600)).contains(&took),
-        "{took:?}"
+        before.elapsed() >= response_timeout,
+        "{:?}",
+        before.elapsed()
     );
+    server.resume();
     assert!(matches!(
         once_known(&grants, &wish).await,
         GrantReply::Granted { .. }
@@ -152,7 +151,7 @@ async fn after_a_fail_over_the_demoted_master_is_left_and_the_use_is_unknown() {
         "a connection to a demoted master is of no use"
     );
     assert!(grants.ask(&wish).await.is_err());
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while first.command(&["DBSIZE"]).as_deref() != Some(":0") {
         assert!(Instant::now() < deadline, "the replica does not follow");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -162,7 +161,8 @@ async fn after_a_fail_over_the_demoted_master_is_left_and_the_use_is_unknown() {
         first.command(&["REPLICAOF", "NO", "ONE"]).as_deref(),
         Some("+OK")
     );
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let wish = request("lane", 10, LONG_WINDOW, 1);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match grants.ask(&wish).await {
             Ok(reply) => {

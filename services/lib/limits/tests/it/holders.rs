@@ -6,7 +6,8 @@ use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
 
 use crate::server::{Server, client, once_known, request};
 
-const WINDOW: Duration = Duration::from_secs(1);
+/// Long enough that all is asked within it on a machine that is busy.
+const WINDOW: Duration = Duration::from_millis(2_500);
 
 async fn ready(limit: u64) -> (Server, Grants, GrantRequest) {
     let server = Server::start().await;
@@ -43,15 +44,23 @@ async fn the_slice_of_a_crashed_holder_counts_until_it_expires_and_one_window_mo
     let slices = take_all(&grants, &wish).await;
     assert_eq!(slices.len(), 16);
     loop {
+        let asked = before.elapsed();
         match grants.ask(&wish).await.unwrap() {
             GrantReply::Granted { .. } => break,
-            GrantReply::Nothing { retry_after } => tokio::time::sleep(retry_after).await,
+            GrantReply::Nothing { retry_after } => {
+                // Redis dates by whole milliseconds, and the last slice came a little after the first.
+                let free_at = asked + retry_after;
+                assert!(
+                    retry_after <= WINDOW + wish.ttl + Duration::from_millis(2),
+                    "{asked:?}: free at {free_at:?}"
+                );
+                tokio::time::sleep(retry_after).await;
+            }
             GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
         }
     }
     let waited = before.elapsed();
     assert!(waited >= WINDOW + wish.ttl, "{waited:?}");
-    assert!(waited < WINDOW * 2, "{waited:?}");
 }
 
 #[tokio::test]
@@ -84,18 +93,20 @@ async fn what_was_not_used_is_free_at_once_and_what_was_used_counts_for_a_window
         );
     }
     wish.previous = None;
-    tokio::time::sleep(
-        (used_at + WINDOW - Duration::from_millis(100)).saturating_duration_since(Instant::now()),
-    )
-    .await;
-    assert!(
-        matches!(grants.ask(&wish).await.unwrap(), GrantReply::Nothing { .. }),
-        "used a window ago at most"
-    );
-    tokio::time::sleep(
-        (used_at + WINDOW + Duration::from_millis(60)).saturating_duration_since(Instant::now()),
-    )
-    .await;
+    loop {
+        let reply = grants.ask(&wish).await.unwrap();
+        if used_at.elapsed() >= WINDOW {
+            break;
+        }
+        assert!(
+            matches!(reply, GrantReply::Nothing { .. }),
+            "used a window ago at most"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A report that was long under way is dated by its arrival, though not after the end of the slice.
+    let free_at = used_at + WINDOW + wish.ttl + Duration::from_millis(2);
+    tokio::time::sleep(free_at.saturating_duration_since(Instant::now())).await;
     assert!(matches!(
         grants.ask(&wish).await.unwrap(),
         GrantReply::Granted { .. }
@@ -108,7 +119,7 @@ async fn a_late_report_is_not_dated_after_the_end_of_the_slice() {
     let used_at = Instant::now();
     let slices = take_all(&grants, &wish).await;
     assert_eq!(slices.len(), 1);
-    tokio::time::sleep(WINDOW * 3 / 4).await;
+    tokio::time::sleep(WINDOW / 2).await;
     wish.previous = Some(SliceUse {
         slice_id: slices[0].0,
         used: 1,
@@ -117,6 +128,11 @@ async fn a_late_report_is_not_dated_after_the_end_of_the_slice() {
     let GrantReply::Nothing { retry_after } = grants.ask(&wish).await.unwrap() else {
         panic!("it was used less than a window ago");
     };
+    // At the latest the slice was granted before the sleep and has ended a time to live later.
+    assert!(
+        retry_after <= WINDOW + wish.ttl - WINDOW / 2 + Duration::from_millis(2),
+        "{retry_after:?}"
+    );
     wish.previous = None;
     tokio::time::sleep(retry_after).await;
     assert!(matches!(
@@ -124,7 +140,7 @@ async fn a_late_report_is_not_dated_after_the_end_of_the_slice() {
         GrantReply::Granted { .. }
     ));
     let waited = used_at.elapsed();
-    assert!(waited >= WINDOW && waited < WINDOW * 3 / 2, "{waited:?}");
+    assert!(waited >= WINDOW, "{waited:?}");
 }
 
 #[tokio::test]
@@ -160,7 +176,7 @@ async fn use_under_the_safe_share_counts_when_it_is_reported() {
 async fn the_state_of_a_lane_stays_small_and_ends() {
     let (server, grants, mut wish) = ready(1_000_000).await;
     wish.ttl = Duration::from_millis(1);
-    let until = Instant::now() + WINDOW * 2;
+    let until = Instant::now() + WINDOW * 3 / 2;
     let mut last = None;
     while Instant::now() < until {
         // Every second slice is never reported about.
@@ -194,5 +210,6 @@ async fn the_state_of_a_lane_stays_small_and_ends() {
     }
     assert_eq!(keys.len(), 1);
     assert!(keys[0].0 < 3000, "{keys:?}");
-    assert!((1..=3000).contains(&keys[0].1), "{keys:?}");
+    let longest = i64::try_from(WINDOW.as_millis()).unwrap() + 2_000;
+    assert!((1..=longest).contains(&keys[0].1), "{keys:?}");
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use kit::RedisServer;
+use kit::{RedisServer, Signal};
 use limits::{GrantReply, GrantRequest, Grants, Options};
 use tempfile::TempDir;
 
@@ -47,6 +47,21 @@ impl Server {
         Some(line.trim_end().to_owned())
     }
 
+    /// SIGSTOP: connections stay open and nobody answers.
+    pub fn suspend(&self) {
+        self.signal(Signal::Stop);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::Continue);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.redis.process().unwrap();
+        process.signal(signal).unwrap();
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         self.redis.kill9().unwrap();
@@ -70,15 +85,26 @@ pub fn request(key: &str, limit: u64, window: Duration, want: u64) -> GrantReque
     }
 }
 
-/// A client that is connected.
+/// Longer than anything that must happen takes, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client that is connected. It waits long for replies, so that a busy machine is not taken for a dead Redis.
 pub async fn client(server: &Server) -> Grants {
-    let grants = Grants::connect(Options::new(server.url())).unwrap();
+    client_with(server, PATIENCE * 2).await
+}
+
+pub async fn client_with(server: &Server, response_timeout: Duration) -> Grants {
+    let options = Options {
+        response_timeout,
+        ..Options::new(server.url())
+    };
+    let grants = Grants::connect(options).unwrap();
     connected(&grants).await;
     grants
 }
 
 pub async fn connected(grants: &Grants) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     while !grants.is_connected() {
         assert!(Instant::now() < deadline, "no connection to Redis");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -87,7 +113,7 @@ pub async fn connected(grants: &Grants) {
 
 /// Asks until the answer is not `Unknown` any more: a new server knows nothing for one window.
 pub async fn once_known(grants: &Grants, request: &GrantRequest) -> GrantReply {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         match grants.ask(request).await {
             Ok(GrantReply::Unknown { safe_for }) => tokio::time::sleep(safe_for).await,

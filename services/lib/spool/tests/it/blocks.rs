@@ -10,7 +10,7 @@ use spool::{
     WriterOptions,
 };
 
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 
 pub const P0: PartitionId = PartitionId(0);
 
@@ -349,7 +349,7 @@ async fn a_full_spool_refuses_and_keeps_nothing_half() {
 
     // With the default watermark the writer turns mail away before that.
     let writer = stores.block_writer(1, WriterOptions::default());
-    tokio::time::timeout(Duration::from_secs(5), async {
+    tokio::time::timeout(PATIENCE, async {
         while writer.is_accepting() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -364,7 +364,7 @@ async fn a_full_spool_refuses_and_keeps_nothing_half() {
 
     // And takes it again when there is room.
     stores.purge_spool(P0, usage.spool_last + 1).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(15), async {
+    tokio::time::timeout(PATIENCE, async {
         while !writer.is_accepting() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use spool::{ConfigConflict, StoredConfig};
 
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 
 fn hash(body: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, body);
@@ -44,7 +44,7 @@ async fn only_who_knows_the_present_version_replaces_it() {
         let is_it = |known: &Option<Arc<StoredConfig>>| {
             known.as_ref().is_some_and(|config| **config == loaded)
         };
-        tokio::time::timeout(Duration::from_secs(5), followed.wait_for(is_it))
+        tokio::time::timeout(PATIENCE, followed.wait_for(is_it))
             .await
             .unwrap()
             .unwrap();
@@ -73,8 +73,7 @@ async fn followers_see_changes_after_a_restart_and_keep_the_last_good_one() {
     let body = Bytes::from_static(b"{}");
     let version = config.put(body.clone(), &hash(&body), 0).await.unwrap();
     let mut followed = config.follow();
-    let limit = Duration::from_secs(20);
-    tokio::time::timeout(limit, followed.wait_for(|known| known.is_some()))
+    tokio::time::timeout(PATIENCE, followed.wait_for(|known| known.is_some()))
         .await
         .unwrap()
         .unwrap();
@@ -82,7 +81,7 @@ async fn followers_see_changes_after_a_restart_and_keep_the_last_good_one() {
     server.restart().await;
     assert_eq!(followed.borrow().as_ref().unwrap().version, version);
     let body = Bytes::from_static(b"{\"a\":1}");
-    let second = tokio::time::timeout(limit, async {
+    let second = tokio::time::timeout(PATIENCE, async {
         loop {
             match config.put(body.clone(), &hash(&body), version).await {
                 Ok(version) => return version,
@@ -99,7 +98,7 @@ async fn followers_see_changes_after_a_restart_and_keep_the_last_good_one() {
             .as_ref()
             .is_some_and(|config| config.version == second)
     };
-    tokio::time::timeout(limit, followed.wait_for(is_second))
+    tokio::time::timeout(PATIENCE, followed.wait_for(is_second))
         .await
         .unwrap()
         .unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use spool::{Append, JournalError};
 
 use crate::blocks::P0;
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 
 #[tokio::test]
 async fn an_append_behind_the_end_is_refused_and_a_repeated_one_is_stored_once() {
@@ -165,7 +165,7 @@ async fn readers_survive_a_restart_of_the_server() {
     assert_eq!(follower.next().await.unwrap().unwrap().sequence, 1);
     server.kill();
     server.restart().await;
-    let stored = tokio::time::timeout(Duration::from_secs(20), async {
+    let stored = tokio::time::timeout(PATIENCE, async {
         loop {
             match journal.append(Bytes::from_static(b"after"), "b", 1).await {
                 Append::Unknown(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -174,7 +174,7 @@ async fn readers_survive_a_restart_of_the_server() {
         }
     });
     assert_eq!(stored.await.unwrap(), Append::Stored(2));
-    let next = tokio::time::timeout(Duration::from_secs(10), async {
+    let next = tokio::time::timeout(PATIENCE, async {
         loop {
             match follower.next().await.unwrap() {
                 Ok(record) => return record,
@@ -184,11 +184,18 @@ async fn readers_survive_a_restart_of_the_server() {
     });
     assert_eq!(next.await.unwrap().sequence, 2);
     let (_, entry, content) = crate::blocks::message(10);
-    let published = stores
-        .publish_block(P0, [1; 16], vec![(entry, content)], 0)
-        .await
-        .unwrap();
-    let block = tokio::time::timeout(Duration::from_secs(10), async {
+    // Blocks have a connection of their own, which may be back later.
+    let published = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let messages = vec![(entry.clone(), content.clone())];
+            match stores.publish_block(P0, [1; 16], messages, 0).await {
+                Ok(sequence) => return sequence,
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    });
+    let published = published.await.unwrap();
+    let block = tokio::time::timeout(PATIENCE, async {
         loop {
             if let Ok(spool::Followed::Block(block)) = blocks.next().await {
                 return block;

@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use mail::{MessageId, PartitionId};
 use spool::{BlockWriter, Stored, Submission, SubmitError, WriterOptions};
 
 use crate::blocks::{blocks_of, message};
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
+
+const CLIENTS: usize = 64;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_under_load_loses_and_doubles_nothing() {
@@ -18,36 +20,42 @@ async fn a_server_killed_under_load_loses_and_doubles_nothing() {
     let writer = stores.block_writer(
         2,
         WriterOptions {
-            patience: Duration::from_secs(60),
+            patience: PATIENCE,
             ..WriterOptions::default()
         },
     );
     let done = Arc::new(AtomicBool::new(false));
-    let clients: Vec<_> = (0..64)
+    let count = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
         .map(|_| {
-            let (writer, done) = (writer.clone(), done.clone());
+            let (writer, done, count) = (writer.clone(), done.clone(), count.clone());
             tokio::spawn(async move {
                 let mut stored = Vec::new();
                 while !done.load(Relaxed) {
                     stored.push(store(&writer).await);
+                    count.fetch_add(1, Relaxed);
                 }
                 stored
             })
         })
         .collect();
-    for _ in 0..3 {
+    // At least three times, and until a kill has hit a publish that was under way.
+    let mut kills = 0;
+    while kills < 3 || (writer.stats().repeated == 0 && kills < 20) {
         tokio::time::sleep(Duration::from_millis(250)).await;
         server.kill();
         tokio::time::sleep(Duration::from_millis(100)).await;
         server.restart().await;
+        more_are_stored(&count).await;
+        kills += 1;
     }
-    tokio::time::sleep(Duration::from_millis(250)).await;
+    more_are_stored(&count).await;
     done.store(true, Relaxed);
     let mut stored = HashMap::new();
     for client in clients {
         stored.extend(client.await.unwrap());
     }
-    assert!(stored.len() >= 4 * 64, "{}", stored.len());
+    assert!(stored.len() >= 4 * CLIENTS, "{}", stored.len());
     let mut found = HashMap::new();
     for partition in [0, 1].map(PartitionId) {
         for block in blocks_of(&stores, partition).await {
@@ -71,6 +79,17 @@ async fn a_server_killed_under_load_loses_and_doubles_nothing() {
         "no publish was interrupted: {:?}",
         writer.stats()
     );
+}
+
+/// Waits until clients have stored as many messages again as there are clients.
+async fn more_are_stored(count: &AtomicUsize) {
+    let enough = count.load(Relaxed) + CLIENTS;
+    let stored = tokio::time::timeout(PATIENCE, async {
+        while count.load(Relaxed) < enough {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    stored.await.expect("messages are stored again");
 }
 
 /// As a client does: what was certainly not stored is sent again, with the same id here.
@@ -98,10 +117,7 @@ async fn without_a_server_messages_wait_and_then_are_refused() {
     let writer = stores.block_writer(1, options);
     server.kill();
     let (_, entry, content) = message(10);
-    let refused = tokio::time::timeout(
-        Duration::from_secs(30),
-        writer.submit(Submission::new(entry, content)),
-    );
+    let refused = tokio::time::timeout(PATIENCE, writer.submit(Submission::new(entry, content)));
     let refused = refused.await.unwrap().unwrap_err();
     assert!(
         matches!(
@@ -111,7 +127,7 @@ async fn without_a_server_messages_wait_and_then_are_refused() {
         "{refused}"
     );
     server.restart().await;
-    let stored = tokio::time::timeout(Duration::from_secs(20), async {
+    let stored = tokio::time::timeout(PATIENCE, async {
         loop {
             let (_, entry, content) = message(10);
             if let Ok(stored) = writer.submit(Submission::new(entry, content)).await {

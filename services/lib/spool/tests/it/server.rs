@@ -1,5 +1,7 @@
 //! A nats-server of a test's own.
 
+use std::time::Duration;
+
 use kit::NatsServer;
 use spool::{Durability, InitOptions, Options, Stores};
 use tempfile::TempDir;
@@ -9,6 +11,9 @@ pub struct Server {
     nats: NatsServer,
     _directory: TempDir,
 }
+
+/// Longer than anything that must happen takes, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Small enough for a test's volume, large enough for its mail.
 pub const VOLUME: u64 = 512 << 20;
