@@ -1,6 +1,10 @@
 //! Blocks that were read lately, bounded by bytes. Each block is fetched once, however many ask for it.
+//!
+//! A block of which every message has been read is hardly asked for again: only few of those are kept, so that the next
+//! block goes into memory that is warm.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -11,16 +15,60 @@ use tokio::sync::OnceCell;
 /// Blocks held at most, however small they are.
 const MAX_BLOCKS: usize = 65_536;
 
+/// Blocks that were read whole are held up to so many bytes: other deliveries of the same messages follow soon.
+const MAX_SPENT_BYTES: usize = 4 << 20;
+
 /// A block of the spool: partition and sequence.
 pub(crate) type BlockKey = (PartitionId, u64);
 
 /// A block in memory.
 #[derive(Debug)]
 pub(crate) struct CachedBlock {
-    pub entries: Vec<Arc<IndexEntry>>,
+    entries: Vec<CachedEntry>,
+    unread: AtomicUsize,
     pub payload: Bytes,
     /// Of the index in memory, about.
-    pub index_bytes: usize,
+    index_bytes: usize,
+}
+
+#[derive(Debug)]
+struct CachedEntry {
+    entry: Arc<IndexEntry>,
+    read: AtomicBool,
+}
+
+impl CachedBlock {
+    /// `index_bytes`: size of its index in memory, about.
+    pub fn new(entries: Vec<IndexEntry>, payload: Bytes, index_bytes: usize) -> Self {
+        let cached = |entry| CachedEntry {
+            entry: Arc::new(entry),
+            read: AtomicBool::new(false),
+        };
+        Self {
+            unread: AtomicUsize::new(entries.len()),
+            entries: entries.into_iter().map(cached).collect(),
+            payload,
+            index_bytes,
+        }
+    }
+
+    /// Size in memory, about.
+    pub fn bytes(&self) -> usize {
+        self.payload.len() + self.index_bytes
+    }
+
+    /// The entry of a message.
+    pub fn entry(&self, index: u32) -> Option<&Arc<IndexEntry>> {
+        self.entries.get(index as usize).map(|cached| &cached.entry)
+    }
+
+    /// Notes that a message was read; tells whether it was the last one.
+    pub fn note_read(&self, index: u32) -> bool {
+        self.entries
+            .get(index as usize)
+            .is_some_and(|cached| !cached.read.swap(true, Relaxed))
+            && self.unread.fetch_sub(1, Relaxed) == 1
+    }
 }
 
 /// A place for a block, filled by the first who wants it.
@@ -39,6 +87,24 @@ struct State {
     order: BTreeMap<u64, BlockKey>,
     clock: u64,
     bytes: usize,
+    /// Those that were read whole, in that order; some may be gone already.
+    spent: VecDeque<(BlockKey, Slot)>,
+    /// Of all in `spent`.
+    spent_bytes: usize,
+}
+
+impl State {
+    fn remove(&mut self, key: BlockKey, slot: &Slot) {
+        if self
+            .blocks
+            .get(&key)
+            .is_some_and(|held| Arc::ptr_eq(&held.slot, slot))
+            && let Some(held) = self.blocks.remove(&key)
+        {
+            self.order.remove(&held.used);
+            self.bytes -= held.bytes;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -94,15 +160,20 @@ impl BlockCache {
 
     /// Drops a block, or a place that could not be filled.
     pub fn forget(&self, key: BlockKey, slot: &Slot) {
+        self.lock().remove(key, slot);
+    }
+
+    /// Every message of the block was read: it is kept while few such blocks came after it.
+    pub fn spent(&self, key: BlockKey, slot: &Slot) {
+        let bytes_of = |slot: &Slot| slot.get().map_or(0, |block| block.bytes());
         let mut state = self.lock();
-        if state
-            .blocks
-            .get(&key)
-            .is_some_and(|held| Arc::ptr_eq(&held.slot, slot))
-            && let Some(held) = state.blocks.remove(&key)
+        state.spent_bytes += bytes_of(slot);
+        state.spent.push_back((key, slot.clone()));
+        while state.spent_bytes > MAX_SPENT_BYTES
+            && let Some((oldest, slot)) = state.spent.pop_front()
         {
-            state.order.remove(&held.used);
-            state.bytes -= held.bytes;
+            state.spent_bytes -= bytes_of(&slot);
+            state.remove(oldest, &slot);
         }
     }
 
@@ -123,11 +194,8 @@ mod tests {
     use super::*;
 
     fn block(bytes: usize) -> Arc<CachedBlock> {
-        Arc::new(CachedBlock {
-            entries: Vec::new(),
-            payload: Bytes::from(vec![0; bytes]),
-            index_bytes: 0,
-        })
+        let entries = vec![IndexEntry::default(); 2];
+        Arc::new(CachedBlock::new(entries, Bytes::from(vec![0; bytes]), 0))
     }
 
     #[test]
@@ -146,6 +214,36 @@ mod tests {
         assert!(cache.slot((PartitionId(0), 1)).1);
         assert!(!cache.slot((PartitionId(0), 2)).1);
         assert!(cache.slot((PartitionId(0), 3)).1);
+    }
+
+    #[test]
+    fn a_block_is_spent_when_each_message_was_read_once() {
+        let block = block(1);
+        assert!(!block.note_read(0));
+        assert!(!block.note_read(0));
+        assert!(!block.note_read(7));
+        assert!(block.note_read(1));
+        assert!(!block.note_read(1));
+    }
+
+    #[test]
+    fn few_blocks_that_were_read_whole_are_kept() {
+        let cache = BlockCache::new(1 << 30);
+        for sequence in 1..=6 {
+            let key = (PartitionId(0), sequence);
+            let (slot, _) = cache.slot(key);
+            slot.set(block(1 << 20)).unwrap();
+            cache.filled(key, &slot, 1 << 20);
+            // Block 6 has messages that nobody asked for yet.
+            if sequence < 6 {
+                cache.spent(key, &slot);
+            }
+        }
+        assert_eq!(cache.bytes(), 5 << 20);
+        assert!(!cache.slot((PartitionId(0), 1)).1);
+        for sequence in 2..=6 {
+            assert!(cache.slot((PartitionId(0), sequence)).1, "{sequence}");
+        }
     }
 
     #[test]

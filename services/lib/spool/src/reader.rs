@@ -117,13 +117,18 @@ impl MessageReader {
         }
         let read = slot.get_or_try_init(|| async {
             let fetched = self.inner.fetch(key).await?;
-            self.inner
-                .cache
-                .filled(key, &slot, fetched.payload.len() + fetched.index_bytes);
+            self.inner.cache.filled(key, &slot, fetched.bytes());
             Ok(fetched)
         });
         let read = read.await;
-        match read.and_then(|cached| self.inner.message(cached, partition, place, expected)) {
+        let message = read.and_then(|cached| {
+            let message = self.inner.message(cached, partition, place, expected)?;
+            if cached.note_read(place.index) {
+                self.inner.cache.spent(key, &slot);
+            }
+            Ok(message)
+        });
+        match message {
             Ok(message) => Ok(message),
             Err(error) => {
                 self.inner.cache.forget(key, &slot);
@@ -178,11 +183,9 @@ impl Inner {
             more.push(part.ok_or(BlockDamage::MissingPart(sequence))?.payload);
         }
         let index = block::decode_index(&record.headers, &more)?;
-        Ok(Arc::new(CachedBlock {
-            index_bytes: index.encoded_len(),
-            entries: index.entries.into_iter().map(Arc::new).collect(),
-            payload: record.payload,
-        }))
+        let index_bytes = index.encoded_len();
+        let block = CachedBlock::new(index.entries, record.payload, index_bytes);
+        Ok(Arc::new(block))
     }
 
     fn message(
@@ -193,8 +196,7 @@ impl Inner {
         expected: MessageId,
     ) -> Result<OpenMessage, ReadError> {
         let entry = cached
-            .entries
-            .get(place.index as usize)
+            .entry(place.index)
             .ok_or(BlockDamage::NoEntry(place.index))?;
         block::check_message(entry, expected)?;
         let content = match &entry.chunks {
