@@ -38,6 +38,7 @@ pub(crate) struct Bootstrap<'a> {
     pub resolver: SocketAddr,
     pub durability: &'a str,
     pub partitions: u32,
+    pub replicas: u32,
     pub signers: Vec<SocketAddr>,
     pub volume: &'a str,
 }
@@ -64,6 +65,7 @@ impl Bootstrap<'_> {
             resolver,
             durability,
             partitions,
+            replicas,
             volume,
             ..
         } = self;
@@ -73,7 +75,7 @@ nats: {{ url: "{nats_url}", monitor: "{nats_monitor}" }}
 redis: {{ url: "{redis_url}" }}
 durability: {durability}
 partitions: {partitions}
-storage: {{ volumeBytes: {volume}, replicas: 1 }}
+storage: {{ volumeBytes: {volume}, replicas: {replicas} }}
 resolvers: ["{resolver}"]
 ingress:
   metrics: "{metrics}"

@@ -1,13 +1,13 @@
 //! nats-server and redis-server.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::Process;
 use crate::place::{TRIES, free_port, repository};
+use crate::{Process, get, until};
 
 pub(crate) const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How long a start may take on a machine that does a lot else.
@@ -62,26 +62,88 @@ impl NatsServer {
         // A port that was free may be taken before the server binds it: then with another one.
         let mut last = Err(anyhow!("no port was tried"));
         for _ in 0..TRIES {
-            let (port, monitor) = (free_port(LOOPBACK)?, free_port(LOOPBACK)?);
-            let configuration = format!(
-                "host: 127.0.0.1\nport: {port}\nhttp: \"127.0.0.1:{monitor}\"\n\
-                 max_payload: 8MB\nmax_pending: 256MB\nwrite_deadline: \"30s\"\n\
-                 jetstream {{ store_dir: \"{}\", max_mem: 1GB, max_file: 30GB, sync_interval: {sync_interval} }}\n",
-                folder.join("nats").display()
-            );
-            std::fs::write(folder.join("nats.conf"), configuration)?;
-            let mut server = Self {
-                folder: folder.to_owned(),
-                port,
-                monitor,
-                process: None,
-            };
+            let mut server = Self::configured(folder, sync_interval, "")?;
             match server.restart().await {
                 Ok(()) => return Ok(server),
                 Err(error) => last = Err(error),
             }
         }
         last.context("nats-server does not start")
+    }
+
+    /// Starts so many as one cluster, each in a folder of its own.
+    pub async fn start_cluster(
+        folder: &Path,
+        sync_interval: &str,
+        members: u32,
+    ) -> Result<Vec<Self>> {
+        let mut last = Err(anyhow!("no port was tried"));
+        for _ in 0..TRIES {
+            match Self::try_cluster(folder, sync_interval, members).await {
+                Ok(servers) => return Ok(servers),
+                Err(error) => last = Err(error),
+            }
+        }
+        last.context("the cluster of nats-servers does not start")
+    }
+
+    async fn try_cluster(folder: &Path, sync_interval: &str, members: u32) -> Result<Vec<Self>> {
+        let ports: Vec<u16> = (0..members)
+            .map(|_| free_port(LOOPBACK))
+            .collect::<Result<_>>()?;
+        let routes: Vec<String> = ports
+            .iter()
+            .map(|port| format!("\"nats://127.0.0.1:{port}\""))
+            .collect();
+        let mut servers = Vec::new();
+        for (number, port) in (1..).zip(&ports) {
+            let folder = folder.join(format!("nats-{number}"));
+            std::fs::create_dir_all(&folder)?;
+            let cluster = format!(
+                "server_name: nats-{number}\n\
+                 cluster {{ name: staffetta, listen: \"127.0.0.1:{port}\", routes: [{}] }}\n",
+                routes.join(", ")
+            );
+            let mut server = Self::configured(&folder, sync_interval, &cluster)?;
+            server.restart().await?;
+            servers.push(server);
+        }
+        for server in &servers {
+            server.wait_healthy().await?;
+        }
+        Ok(servers)
+    }
+
+    /// One that does not run yet, on ports that were free a moment ago.
+    fn configured(folder: &Path, sync_interval: &str, more: &str) -> Result<Self> {
+        let (port, monitor) = (free_port(LOOPBACK)?, free_port(LOOPBACK)?);
+        let configuration = format!(
+            "host: 127.0.0.1\nport: {port}\nhttp: \"127.0.0.1:{monitor}\"\n\
+             max_payload: 8MB\nmax_pending: 256MB\nwrite_deadline: \"30s\"\n\
+             jetstream {{ store_dir: \"{}\", max_mem: 1GB, max_file: 30GB, sync_interval: {sync_interval} }}\n{more}",
+            folder.join("nats").display()
+        );
+        std::fs::write(folder.join("nats.conf"), configuration)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            port,
+            monitor,
+            process: None,
+        })
+    }
+
+    /// Waits until it says that it is healthy: in a cluster, until its copies of all streams are up to date.
+    pub async fn wait_healthy(&self) -> Result<()> {
+        let monitor = SocketAddr::new(LOOPBACK, self.monitor);
+        until("a healthy nats-server", READY, || async move {
+            matches!(get(monitor, "/healthz").await, Ok((200, _))).then_some(())
+        })
+        .await
+        .with_context(|| {
+            self.process
+                .as_ref()
+                .map_or_else(String::new, Process::log_tail)
+        })
     }
 
     /// Where clients connect.
