@@ -18,6 +18,7 @@ kind: {kind}
 metadata: {{ name: {name}, namespace: staffetta }}
 """
 
+
 def chart(*arguments):
     """The chart's objects for a namespace `staffetta`, without what belongs to Helm alone."""
     command = ["template", "staffetta", rendering.CHART, "--namespace", NAMESPACE, "--skip-tests", *arguments]

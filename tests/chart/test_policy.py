@@ -74,7 +74,9 @@ class Pods(unittest.TestCase):
 
     def test_what_is_begun_may_be_finished_before_a_pod_is_killed(self):
         def grace(name):
-            return rendering.one(rendering.objects(), "Deployment", name)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+            return rendering.one(rendering.objects(), "Deployment", name)["spec"]["template"]["spec"][
+                "terminationGracePeriodSeconds"
+            ]
 
         self.assertEqual((660, "640s"), (grace("staffetta-sender"), bootstrap("default")["sender"]["drainTimeout"]))
         self.assertEqual((45, "30s"), (grace("staffetta-ingress"), bootstrap("default")["ingress"]["drainTimeout"]))
@@ -89,9 +91,7 @@ class Pods(unittest.TestCase):
                         self.assertEqual("signer", component(labels))
                         self.assertTrue(mount["readOnly"])
                         seen.add((values, mount["mountPath"]))
-        self.assertEqual(
-            {("existing", f"/etc/staffetta/dkim/dkim-example.{top}") for top in ("com", "net")}, seen
-        )
+        self.assertEqual({("existing", f"/etc/staffetta/dkim/dkim-example.{top}") for top in ("com", "net")}, seen)
 
     def test_a_change_of_the_bootstrap_file_starts_new_pods(self):
         def checksum(found):
@@ -118,7 +118,9 @@ class Around(unittest.TestCase):
             budgets = [it for it in found if it["kind"] == "PodDisruptionBudget"]
             for budget in budgets:
                 selector = budget["spec"]["selector"]
-                chosen = [name for name, labels, _ in rendering.pod_templates(found) if rendering.selects(selector, labels)]
+                chosen = [
+                    name for name, labels, _ in rendering.pod_templates(found) if rendering.selects(selector, labels)
+                ]
                 self.assertEqual(1, len(chosen), budget["metadata"]["name"])
                 self.assertEqual("AlwaysAllow", budget["spec"]["unhealthyPodEvictionPolicy"])
                 self.assertNotIn("minAvailable", budget["spec"])
@@ -129,7 +131,9 @@ class Around(unittest.TestCase):
             found = rendering.objects(values)
             for service in (it for it in found if it["kind"] == "Service"):
                 selector = {"matchLabels": service["spec"]["selector"]}
-                chosen = [spec for _, labels, spec in rendering.pod_templates(found) if rendering.selects(selector, labels)]
+                chosen = [
+                    spec for _, labels, spec in rendering.pod_templates(found) if rendering.selects(selector, labels)
+                ]
                 self.assertEqual(1, len(chosen), service["metadata"]["name"])
                 names = {port["name"] for it in chosen[0]["containers"] for port in it.get("ports", [])}
                 for port in service["spec"]["ports"]:
@@ -147,7 +151,7 @@ class Around(unittest.TestCase):
                     self.assertNotIn("replicas", scaled["spec"])
 
     def test_senders_scale_on_what_can_be_sent_and_never_on_what_waits(self):
-        wanted = {"staffetta_scheduler_sendable", "staffetta_sender_deliveries_in_flight"}
+        wanted = {"staffetta_scheduler_sendable_deliveries", "staffetta_sender_deliveries_in_flight"}
         hpa = rendering.one(rendering.objects("hpa"), "HorizontalPodAutoscaler", "staffetta-sender")
         self.assertEqual(wanted, {metric["external"]["metric"]["name"] for metric in hpa["spec"]["metrics"]})
         scaled = rendering.one(rendering.objects("proxy"), "ScaledObject", "staffetta-sender")
@@ -157,7 +161,10 @@ class Around(unittest.TestCase):
     def test_the_smtp_service_keeps_clients_addresses_and_has_the_three_ports(self):
         service = rendering.one(rendering.objects(), "Service", "staffetta-smtp")["spec"]
         self.assertEqual(("LoadBalancer", "Local"), (service["type"], service["externalTrafficPolicy"]))
-        self.assertEqual({25: "relay", 587: "submission", 465: "submissions"}, {it["port"]: it["targetPort"] for it in service["ports"]})
+        self.assertEqual(
+            {25: "relay", 587: "submission", 465: "submissions"},
+            {it["port"]: it["targetPort"] for it in service["ports"]},
+        )
 
     def test_a_listener_with_proxy_headers_is_behind_the_service_for_them_only(self):
         found = rendering.objects("proxy")
@@ -170,13 +177,19 @@ class Around(unittest.TestCase):
 
     def test_grpc_services_are_headless(self):
         for name in ("signer", "scheduler"):
-            self.assertEqual("None", rendering.one(rendering.objects(), "Service", f"staffetta-{name}")["spec"]["clusterIP"])
+            self.assertEqual(
+                "None", rendering.one(rendering.objects(), "Service", f"staffetta-{name}")["spec"]["clusterIP"]
+            )
 
     def test_a_monitor_carries_the_labels_that_prometheus_looks_for(self):
         monitor = rendering.one(rendering.objects("proxy"), "PodMonitor", "staffetta")
         self.assertEqual("kube-prometheus-stack", monitor["metadata"]["labels"]["release"])
         found = rendering.objects("proxy")
-        chosen = {component(labels) for _, labels, _ in rendering.pod_templates(found) if rendering.selects(monitor["spec"]["selector"], labels)}
+        chosen = {
+            component(labels)
+            for _, labels, _ in rendering.pod_templates(found)
+            if rendering.selects(monitor["spec"]["selector"], labels)
+        }
         self.assertEqual(set(SERVICES), chosen)
 
     def test_nothing_but_the_helm_test_is_a_hook(self):
@@ -200,8 +213,12 @@ class NatsServers(unittest.TestCase):
     def test_what_is_acknowledged_is_flushed_and_volumes_outlive_the_release(self):
         for values in ("default", "ha"):
             found = rendering.objects(values)
-            self.assertIn('sync_interval: "always"', rendering.one(found, "ConfigMap", "staffetta-nats")["data"]["nats.conf"])
-            retention = rendering.one(found, "StatefulSet", "staffetta-nats")["spec"]["persistentVolumeClaimRetentionPolicy"]
+            self.assertIn(
+                'sync_interval: "always"', rendering.one(found, "ConfigMap", "staffetta-nats")["data"]["nats.conf"]
+            )
+            retention = rendering.one(found, "StatefulSet", "staffetta-nats")["spec"][
+                "persistentVolumeClaimRetentionPolicy"
+            ]
             self.assertEqual({"whenDeleted": "Retain", "whenScaled": "Retain"}, retention)
 
 
@@ -216,14 +233,22 @@ class Installing(unittest.TestCase):
         self.assertEqual("init", init["args"][0])
         self.assertEqual("apply", apply["args"][0])
         self.assertIn("--prune", apply["args"])
-        self.assertNotIn("--prune", self.job(rendering.objects("existing"))["spec"]["template"]["spec"]["containers"][0]["args"])
+        self.assertNotIn(
+            "--prune", self.job(rendering.objects("existing"))["spec"]["template"]["spec"]["containers"][0]["args"]
+        )
 
     def test_any_change_of_what_the_job_does_makes_a_new_job(self):
         """A Job can't be changed; one that did the same before is left alone."""
         plain = self.job(rendering.rendered_with())["metadata"]["name"]
         same = self.job(rendering.rendered_with("sender.replicas=9", "commonAnnotations.a=b"))["metadata"]["name"]
         self.assertEqual(plain, same)
-        settings = ("documents.a=x", "image.tag=next", "init.resources.limits.memory=1Gi", "partitions=5", "init.backoffLimit=3")
+        settings = (
+            "documents.a=x",
+            "image.tag=next",
+            "init.resources.limits.memory=1Gi",
+            "partitions=5",
+            "init.backoffLimit=3",
+        )
         names = {self.job(rendering.rendered_with(setting))["metadata"]["name"] for setting in settings}
         self.assertEqual(len(settings), len(names - {plain}))
 
@@ -242,21 +267,34 @@ class Network(unittest.TestCase):
             for _, labels, _ in rendering.pod_templates(found):
                 self.assertTrue(rendering.selects(deny["spec"]["podSelector"], labels))
             for policy in policies:
-                chosen = [1 for _, labels, _ in rendering.pod_templates(found) if rendering.selects(policy["spec"]["podSelector"], labels)]
+                chosen = [
+                    1
+                    for _, labels, _ in rendering.pod_templates(found)
+                    if rendering.selects(policy["spec"]["podSelector"], labels)
+                ]
                 self.assertTrue(chosen, policy["metadata"]["name"])
 
     def test_senders_and_nobody_else_reach_mail_hosts_outside_and_never_private_networks(self):
         for it in rendering.objects():
             if it["kind"] != "NetworkPolicy":
                 continue
-            outside = [rule for rule in it["spec"].get("egress", []) if any("ipBlock" in peer for peer in rule.get("to", []))]
+            outside = [
+                rule for rule in it["spec"].get("egress", []) if any("ipBlock" in peer for peer in rule.get("to", []))
+            ]
             if it["metadata"]["name"] != "staffetta-sender":
                 self.assertEqual([], outside)
                 continue
             (rule,) = outside
             self.assertEqual([25], [port["port"] for port in rule["ports"]])
             v4, v6 = (peer["ipBlock"] for peer in rule["to"])
-            private = {"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "127.0.0.0/8"}
+            private = {
+                "10.0.0.0/8",
+                "172.16.0.0/12",
+                "192.168.0.0/16",
+                "169.254.0.0/16",
+                "100.64.0.0/10",
+                "127.0.0.0/8",
+            }
             self.assertLessEqual(private, set(v4["except"]))
             self.assertLessEqual({"fc00::/7", "fe80::/10", "::1/128"}, set(v6["except"]))
 
@@ -280,7 +318,12 @@ class Network(unittest.TestCase):
             with self.subTest(source=source, target=target, port=port):
                 self.assertTrue(allowed(found, pods, source, target, port, "egress"))
                 self.assertTrue(allowed(found, pods, source, target, port, "ingress"))
-        for source, target, port in [("ingress", "signer", 7102), ("feedback", "scheduler", 7103), ("redis", "nats", 4222), ("sender", "sender", 9104)]:
+        for source, target, port in [
+            ("ingress", "signer", 7102),
+            ("feedback", "scheduler", 7103),
+            ("redis", "nats", 4222),
+            ("sender", "sender", 9104),
+        ]:
             with self.subTest(source=source, target=target, port=port):
                 self.assertFalse(allowed(found, pods, source, target, port, "ingress"))
 
@@ -296,7 +339,9 @@ def allowed(found, pods, source, target, port, direction):
         for rule in policy.get(direction, []):
             ports = [numbers.get(it["port"], it["port"]) for it in rule.get("ports", [])]
             peers = rule.get("to" if direction == "egress" else "from")
-            fits = peers is None or any("podSelector" in peer and rendering.selects(peer["podSelector"], pods[other][0]) for peer in peers)
+            fits = peers is None or any(
+                "podSelector" in peer and rendering.selects(peer["podSelector"], pods[other][0]) for peer in peers
+            )
             if fits and (not ports or port in ports):
                 return True
     return False

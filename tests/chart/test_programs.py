@@ -149,8 +149,14 @@ class Programs(unittest.TestCase):
             self.addCleanup(here.stop)
             config = rendering.one(here.objects, "ConfigMap", "staffetta-nats")["data"]["nats.conf"]
             path = here.write("/nats.conf", config)
-            environment = os.environ | {"POD_NAME": "staffetta-nats-0", "NATS_USERNAME": "user", "NATS_PASSWORD": "secret"}
-            environment |= {f"NATS_ROUTE_{number}": f"nats-route://user:secret@nats-{number}:6222" for number in range(3)}
+            environment = os.environ | {
+                "POD_NAME": "staffetta-nats-0",
+                "NATS_USERNAME": "user",
+                "NATS_PASSWORD": "secret",
+            }
+            environment |= {
+                f"NATS_ROUTE_{number}": f"nats-route://user:secret@nats-{number}:6222" for number in range(3)
+            }
             command = [SERVERS / "nats-server", "--config", path, "-t"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             self.assertEqual(0, done.returncode, f"{values}: {done.stderr}")
@@ -163,7 +169,11 @@ class Programs(unittest.TestCase):
             # Certificates are checked too, and are not here.
             config = re.sub(r"(?m)^ *(certificate|key): .*\n", "", config).replace("tls: starttls", "tls: none")
             path = here.write("/staffetta.yaml", config.replace("tls: implicit", "tls: none"))
-            environment = os.environ | {"POD_IP": "10.1.2.3", "NATS_URL": "nats://x:4222", "REDIS_URL": "redis://x:6379"}
+            environment = os.environ | {
+                "POD_IP": "10.1.2.3",
+                "NATS_URL": "nats://x:4222",
+                "REDIS_URL": "redis://x:6379",
+            }
             command = [BINARY, "--config", path, "check"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             self.assertEqual(0, done.returncode, f"{values}: {done.stderr}")

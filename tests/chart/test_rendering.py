@@ -69,7 +69,9 @@ class Rendering(unittest.TestCase):
                         self.assertLessEqual(len(port["name"]), 15)
 
     def test_a_long_release_name_still_fits(self):
-        text = rendering.run("helm4", "template", "a-release-with-a-name-of-fifty-three-characters-xxxxx", rendering.CHART)
+        text = rendering.run(
+            "helm4", "template", "a-release-with-a-name-of-fifty-three-characters-xxxxx", rendering.CHART
+        )
         for it in rendering.objects_in(text):
             self.assertLessEqual(len(it["metadata"]["name"]), 63)
 

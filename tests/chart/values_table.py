@@ -1,6 +1,6 @@
 """The table of all values in the chart's README, from the comments of values.yaml.
 
-    values_table.py            prints the table
+values_table.py            prints the table
 """
 
 import json
