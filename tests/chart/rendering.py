@@ -26,8 +26,8 @@ class Refused(Exception):
     """Helm did not render."""
 
 
-def run(program, *arguments, env=None):
-    done = subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, env=env)
+def run(program, *arguments, env=None, cwd=None):
+    done = subprocess.run([BIN / program, *map(str, arguments)], capture_output=True, text=True, env=env, cwd=cwd)
     if done.returncode:
         raise Refused(done.stderr.strip())
     return done.stdout

@@ -1,6 +1,7 @@
 """What is made from the chart is up to date: README, golden files, plain manifests. `tests/chart/write.py` writes it."""
 
 import json
+import shlex
 import unittest
 
 import api_schema
@@ -65,6 +66,29 @@ class Refusals(unittest.TestCase):
             for helm in rendering.HELMS:
                 with self.assertRaisesRegex(rendering.Refused, f"(?s){why}", msg=setting):
                     rendering.rendered_with(setting, helm=helm)
+
+
+class Documented(unittest.TestCase):
+    def commands(self, readme):
+        """The lines of the section Kubernetes that are typed."""
+        section = readme.split("\n## Kubernetes\n")[1].split("\n## ")[0].replace("\\\n", " ")
+        return [shlex.split(line) for line in section.splitlines() if line.startswith("    ")]
+
+    def test_the_readme_needs_ten_commands_at_most_and_its_installation_renders(self):
+        commands = self.commands((rendering.ROOT / "README.md").read_text())
+        self.assertLessEqual(len(commands), 10)
+        (install,) = [command for command in commands if command[:2] == ["helm", "install"]]
+        end = install.index("--wait")
+        for helm in rendering.HELMS:
+            found = rendering.run(helm, "template", *install[2:end], cwd=rendering.ROOT)
+            rendering.one(rendering.objects_in(found), "Deployment", "staffetta-sender")
+        (scale,) = [command for command in commands if "scale" in command]
+        self.assertIn("deployment/staffetta-sender", scale)
+
+    def test_the_examples_for_other_charts_fit_this_one(self):
+        example = rendering.CHART / "examples" / "on-them.yaml"
+        found = rendering.objects_in(rendering.template("helm4", "--values", example))
+        self.assertFalse([it for it in found if it["kind"] == "StatefulSet"])
 
 
 class Made(unittest.TestCase):
