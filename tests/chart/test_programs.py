@@ -100,6 +100,20 @@ class Here:
         port = ["--port", str(self.port(6379)), "--bind", "127.0.0.1"]
         self.start("redis", [SERVERS / "redis-server", *arguments, *port], environment)
 
+    def start_server(self, number):
+        """One of several NATS servers, at an address of its own."""
+        addresses = [f"127.0.1.{it + 1}" for it in range(3)]
+        config = rendering.one(self.objects, "ConfigMap", "staffetta-nats")["data"]["nats.conf"]
+        for it, address in enumerate(addresses):
+            config = re.sub(rf"staffetta-nats-{it}\.[-.a-z]*:6222", f"{address}:{self.port(6222)}", config)
+        config = config.replace("  port: 6222", f"  listen: {addresses[number]}:{self.port(6222)}")
+        config = self.localized(config).replace(f"{self.folder}/", f"{self.folder}/server-{number}/")
+        path = self.write(f"/server-{number}/nats.conf", config)
+        (self.folder / f"server-{number}/run/nats").mkdir(parents=True)
+        environment = os.environ | {"POD_NAME": f"staffetta-nats-{number}"}
+        command = [SERVERS / "nats-server", "--config", path, "--addr", addresses[number]]
+        self.start(f"nats-{number}", command, environment)
+
     def start_services(self):
         for service in SERVICES:
             arguments, environment = self.container("Deployment", f"staffetta-{service}")
@@ -177,6 +191,28 @@ class Programs(unittest.TestCase):
             command = [BINARY, "--config", path, "check"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)
             self.assertEqual(0, done.returncode, f"{values}: {done.stderr}")
+
+    def test_three_servers_find_each_other_and_creating_waits_for_all_of_them(self):
+        here = Here("ha")
+        self.addCleanup(here.stop)
+        config = rendering.one(here.objects, "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"]
+        # The Service of all servers is the first of them here.
+        first = here.localized(config).replace("127.0.0.1:", "127.0.1.1:")
+        here.write("/etc/staffetta/config/staffetta.yaml", first)
+        arguments, environment = here.container("Job", "staffetta-init")
+        environment["NATS_URL"] = environment["NATS_URL"].replace("127.0.0.1", "127.0.1.1")
+        pipe = subprocess.PIPE
+        init = subprocess.Popen([BINARY, *arguments], env=environment, stdout=pipe, stderr=pipe, text=True)
+        try:
+            for number in range(3):
+                time.sleep(1.5)
+                self.assertIsNone(init.poll(), here.logs())
+                here.start_server(number)
+            output, error = init.communicate(timeout=PATIENCE)
+        finally:
+            init.kill()
+        self.assertEqual(0, init.returncode, f"{error}\n{here.logs()}")
+        self.assertIn("8 partitions, 3 replica(s)", output)
 
     def test_an_installation_comes_up_and_its_own_test_passes(self):
         """Pods start in any order and before the Job; `helm test` delivers, and leaves the configuration as it was."""
