@@ -7,18 +7,20 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use kit::{
-    Action, Balance, Documents, Layout, Ledger, Load, LoadOptions, Queue, Relay, Rule, Setup,
-    Signal, Sink, Stage, Zones, free_port_on, until,
+    Action, Balance, Documents, Layout, Ledger, Load, LoadOptions, NatsServer, Queue, Relay, Rule,
+    Setup, Signal, Sink, Stage, Zones, free_port_on, until,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// Longer than the lease of a partition (7 s) and than the pause before it is taken over.
 const BEYOND_THE_LEASE: Duration = Duration::from_secs(12);
-/// A permit lives 60 s and a final reply is waited for 600 s; after that an attempt in doubt is settled.
-const DOUBT_SETTLES: Duration = Duration::from_secs(15 * 60);
+/// How long a soak lets the senders wait for a final reply: an attempt in doubt is settled 80 s later.
+const FINAL_REPLY: &str = "10s";
+/// Ample time for that, and for the attempts after it.
+const DOUBT_SETTLES: Duration = Duration::from_secs(5 * 60);
 /// Longer than anything that must happen takes, however busy the machine is.
 const SETTLE: Duration = Duration::from_secs(180);
 
@@ -191,7 +193,7 @@ fn hosts(number: u8) -> [IpAddr; 2] {
 }
 
 /// An installation whose destinations are those of trial `number`.
-fn setup(test: &str, number: u8) -> Result<(Setup, u16)> {
+fn setup(plan: &Plan, test: &str, number: u8) -> Result<(Setup, u16)> {
     let [one, two] = hosts(number);
     let port = free_port_on(&[one, two])?;
     let zones = Zones::new()
@@ -199,13 +201,19 @@ fn setup(test: &str, number: u8) -> Result<(Setup, u16)> {
         .mx("two.example", 10, "mx.two.example")
         .address("mx.one.example", one)
         .address("mx.two.example", two);
-    Ok((Setup::new(test, zones, Documents::new(port).yaml()), port))
+    let mut documents = Documents::new(port);
+    if plan.is_soak {
+        documents.shaping = format!(
+            "[ {{ connections: 10, messagesPerConnection: 100, finalReplyTimeout: {FINAL_REPLY} }} ]"
+        );
+    }
+    Ok((Setup::new(test, zones, documents.yaml()), port))
 }
 
 /// One service is killed and started again, round after round.
 async fn kill_service(test: &str, number: u8, service: &str, layout: Layout) -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup(test, number)?;
+    let (setup, port) = setup(&plan, test, number)?;
     let mut trial = Trial::start(setup.layout(layout), &plan, number, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -253,7 +261,7 @@ async fn kill_all_in_one() -> Result<()> {
 #[tokio::test]
 async fn kill_all_services_at_once() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("kill-all", 7)?;
+    let (setup, port) = setup(&plan, "kill-all", 7)?;
     let mut trial = Trial::start(setup, &plan, 7, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -278,7 +286,7 @@ async fn kill_all_services_at_once() -> Result<()> {
 #[tokio::test]
 async fn kill_nats() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("kill-nats", 8)?;
+    let (setup, port) = setup(&plan, "kill-nats", 8)?;
     let mut trial = Trial::start(setup, &plan, 8, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -294,9 +302,46 @@ async fn kill_nats() -> Result<()> {
 }
 
 #[tokio::test]
+async fn kill_one_of_three_nats_servers() -> Result<()> {
+    let plan = Plan::from_environment()?;
+    let (mut setup, port) = setup(&plan, "kill-nats-of-three", 13)?;
+    setup.nats_servers = 3;
+    let mut trial = Trial::start(setup, &plan, 13, port).await?;
+    let mut victim = trial.dice.random_range(0..3);
+    for round in 0..plan.rounds {
+        // One, and another when the first is back with all it has missed.
+        for _ in 0..2 {
+            trial.a_while().await;
+            nats_server(&mut trial.relay, victim)?.kill9()?;
+            trial
+                .progress(&format!("with two of three nats-servers (round {round})"))
+                .await?;
+            let server = nats_server(&mut trial.relay, victim)?;
+            server.restart().await?;
+            server.wait_healthy().await?;
+            trial
+                .progress(&format!(
+                    "with all three nats-servers again (round {round})"
+                ))
+                .await?;
+            victim = (victim + trial.dice.random_range(1..3)) % 3;
+        }
+    }
+    trial.settle(&plan).await
+}
+
+/// One of the three by its number.
+fn nats_server(relay: &mut Relay, number: usize) -> Result<&mut NatsServer> {
+    std::iter::once(&mut relay.nats)
+        .chain(&mut relay.nats_peers)
+        .nth(number)
+        .context("there are three")
+}
+
+#[tokio::test]
 async fn kill_redis() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("kill-redis", 9)?;
+    let (setup, port) = setup(&plan, "kill-redis", 9)?;
     let mut trial = Trial::start(setup, &plan, 9, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -318,7 +363,7 @@ async fn kill_redis() -> Result<()> {
 #[tokio::test]
 async fn stop_sender_in_the_middle_of_transactions() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("stop-sender", 10)?;
+    let (setup, port) = setup(&plan, "stop-sender", 10)?;
     let mut trial = Trial::start(setup.with("sender-2"), &plan, 10, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -339,7 +384,7 @@ async fn stop_sender_in_the_middle_of_transactions() -> Result<()> {
 #[tokio::test]
 async fn stop_scheduler_beyond_its_lease() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("stop-scheduler", 11)?;
+    let (setup, port) = setup(&plan, "stop-scheduler", 11)?;
     let mut trial = Trial::start(setup.with("scheduler-2"), &plan, 11, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;
@@ -365,7 +410,7 @@ async fn stop_scheduler_beyond_its_lease() -> Result<()> {
 #[tokio::test]
 async fn kill_a_scheduler_and_its_partitions_are_taken_over() -> Result<()> {
     let plan = Plan::from_environment()?;
-    let (setup, port) = setup("take-over", 12)?;
+    let (setup, port) = setup(&plan, "take-over", 12)?;
     let mut trial = Trial::start(setup.with("scheduler-2"), &plan, 12, port).await?;
     for round in 0..plan.rounds {
         trial.a_while().await;

@@ -5,11 +5,12 @@
 #
 # Each kind is one test with its own installation, disturbed N times under load; at its end all that was
 # in doubt is waited for. A kind that has passed with so many rounds is not run again until --again.
+# STAFFETTA_BIN names the binary to test, else it is target/release/staffetta.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 kinds=(kill-ingress kill-signer kill-scheduler kill-sender kill-feedback kill-all-in-one
-    kill-all-services-at-once kill-nats kill-redis stop-sender-in-the-middle-of-transactions
+    kill-all-services-at-once kill-nats kill-one-of-three-nats-servers kill-redis stop-sender-in-the-middle-of-transactions
     stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over power-cut)
 rounds=20 wanted= seed=$((RANDOM * 32768 + RANDOM)) again=
 while [ $# -gt 0 ]; do
@@ -24,8 +25,12 @@ done
 
 passed=target/soak
 mkdir -p "$passed"
-export SOAK_ROUNDS=$rounds SOAK_SEED=$seed STAFFETTA_BIN=$PWD/target/release/staffetta
-cargo build --quiet -p tests --tests --examples
+# Copies: a soak takes hours, and what is built meanwhile must not change what it tests.
+cargo build --quiet -p tests --examples
+built=$(cargo test --no-run -p tests --test it 2>&1 | sed -n 's/^ *Executable .* (\(.*\))$/\1/p')
+install "$built" "$passed/it"
+install "${STAFFETTA_BIN:-target/release/staffetta}" "$passed/staffetta"
+export SOAK_ROUNDS=$rounds SOAK_SEED=$seed STAFFETTA_BIN=$PWD/$passed/staffetta
 
 # Runs one kind with its output in the log; its closing line, with the figures, goes to the mark.
 run_kind() {
@@ -37,7 +42,7 @@ run_kind() {
             grep -E '^powercut: ok' "$log" >"$mark"
         ;;
     *)
-        cargo test --quiet -p tests --test it -- --exact "kill::${kind//-/_}" --nocapture >"$log" 2>&1 &&
+        "$passed/it" --exact "kill::${kind//-/_}" --nocapture >"$log" 2>&1 &&
             grep -E '^seed ' "$log" >"$mark"
         ;;
     esac
