@@ -5,16 +5,20 @@ use std::pin::Pin;
 use config::Snapshot;
 use mail::PartitionId;
 use proto::admin::admin_server::Admin as AdminService;
+use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, JournalRecord,
-    JournalRequest, Partition, PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse,
+    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, ExplainedDelivery,
+    JournalRecord, JournalRequest, Partition, PartitionsRequest, PartitionsResponse, QueueRequest,
+    QueueResponse, WhyRequest, WhyResponse,
 };
+use queue::Which;
 use spool::{ConfigConflict, JournalError, JournalReader, Stores};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
-use crate::core::{Event, Events};
+use crate::core::{Event, Events, constraint_of};
+use crate::machine::Explained;
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -93,6 +97,47 @@ impl AdminService for Admin {
             dsn_owed: view.totals.dsn_owed,
             quarantined: view.totals.quarantined,
             messages: view.totals.messages,
+        }))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let request = request.into_inner();
+        let limit = match request.limit as usize {
+            0 => ROWS.0,
+            limit => limit.min(ROWS.1),
+        };
+        let which = match request.which {
+            Some(AskedFor::MessageId(id)) => Which::Message(
+                id.parse()
+                    .map_err(|_| Status::invalid_argument(format!("{id:?} is no message id")))?,
+            ),
+            Some(AskedFor::Domain(domain)) => Which::Domain(domain),
+            Some(AskedFor::Tenant(tenant)) => Which::Tenant(tenant),
+            None => {
+                let what = "a message, a domain or a tenant must be named";
+                return Err(Status::invalid_argument(what));
+            }
+        };
+        let (answer, explained) = oneshot::channel();
+        self.events
+            .send(Event::Why(which, limit, answer))
+            .await
+            .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        let explained = explained
+            .await
+            .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        let delivery = |explained: Explained| ExplainedDelivery {
+            partition: explained.partition.0,
+            message_id: explained.id.to_string(),
+            tenant: explained.tenant,
+            stream: explained.stream,
+            domain: explained.domain,
+            recipients: u32::try_from(explained.recipients).unwrap_or(u32::MAX),
+            attempts: explained.attempts,
+            constraint: Some(constraint_of(&explained.constraint)),
+        };
+        Ok(Response::new(WhyResponse {
+            deliveries: explained.into_iter().map(delivery).collect(),
         }))
     }
 

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use mail::PartitionId;
 use proto::admin::QueueRow;
 use proto::dispatch::{SchedulerFrame, SchedulerItem, SenderFrame};
-use queue::{SessionId, Totals};
+use queue::{SessionId, Totals, Which};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::errands::Errands;
-use crate::machine::{Input, Machine, Output};
+use crate::machine::{Constraint, Explained, Input, Machine, Output};
 use crate::metrics::Metrics;
 use crate::partition::Partition;
 
@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Detach(SessionId),
     /// Somebody wants to see the queue.
     Queue(oneshot::Sender<QueueView>),
+    /// Somebody wants to know why something does not move: which deliveries, and how many at most.
+    Why(Which, usize, oneshot::Sender<Vec<Explained>>),
     /// Whether an upload is the content of a live message, or may be: of one that is not read yet.
     HasUpload {
         partition: PartitionId,
@@ -133,7 +135,7 @@ impl Core {
             more = self.machine.run(now_ms);
             self.pass_on();
             if Instant::now() >= metrics_due {
-                self.metrics.update(&mut self.machine);
+                self.metrics.update(now_ms, &mut self.machine);
                 metrics_due = Instant::now() + METRICS_EVERY;
             }
             let settled = |until: Instant| self.machine.is_settled() || Instant::now() >= until;
@@ -193,7 +195,10 @@ impl Core {
             }
             // Who asked may have gone.
             Event::Queue(answer) => {
-                answer.send(self.view()).ok();
+                answer.send(self.view(now_ms)).ok();
+            }
+            Event::Why(which, limit, answer) => {
+                answer.send(self.machine.why(now_ms, &which, limit)).ok();
             }
             Event::HasUpload {
                 partition,
@@ -291,7 +296,7 @@ impl Core {
         }
     }
 
-    fn view(&self) -> QueueView {
+    fn view(&self, now_ms: u64) -> QueueView {
         let mut totals = Totals::default();
         let mut rows: Vec<QueueRow> = Vec::new();
         for intake in self.machine.intakes() {
@@ -303,7 +308,11 @@ impl Core {
             totals.quarantined += of_partition.quarantined;
             totals.messages += of_partition.messages;
             rows.extend(intake.rows().into_iter().map(|row| {
+                let constraint = row
+                    .sample
+                    .and_then(|key| self.machine.why_one(now_ms, intake.partition(), key));
                 QueueRow {
+                    constraint: constraint.as_ref().map(constraint_of),
                     site: self
                         .machine
                         .site_of(&row.domain)
@@ -328,6 +337,15 @@ impl Core {
     }
 }
 
+/// As it is told.
+pub(crate) fn constraint_of(constraint: &Constraint) -> proto::admin::Constraint {
+    proto::admin::Constraint {
+        kind: constraint.kind().to_owned(),
+        text: constraint.to_string(),
+        until_ms: constraint.until_ms().unwrap_or(0),
+    }
+}
+
 /// One row for each domain, tenant and stream over all partitions.
 fn merge(rows: Vec<QueueRow>) -> Vec<QueueRow> {
     let mut merged: HashMap<(String, String, String), QueueRow> = HashMap::new();
@@ -337,6 +355,9 @@ fn merge(rows: Vec<QueueRow>) -> Vec<QueueRow> {
             merged.insert(key, row);
             continue;
         };
+        if sum.ready == 0 && row.ready > 0 {
+            sum.constraint = row.constraint;
+        }
         sum.ready += row.ready;
         sum.deferred += row.deferred;
         sum.in_flight += row.in_flight;

@@ -30,6 +30,8 @@ pub(crate) struct Metrics {
     messages: IntGauge,
     partitions: IntGauge,
     ready: IntGauge,
+    sendable: IntGauge,
+    lanes: IntGauge,
     slots: IntGauge,
     queue_seconds: Histogram,
     seen: Counts,
@@ -113,7 +115,7 @@ impl Metrics {
     }
 
     /// Brings everything up to date.
-    pub(crate) fn update(&mut self, machine: &mut Machine) {
+    pub(crate) fn update(&mut self, now_ms: u64, machine: &mut Machine) {
         let queue_times = machine.take_queue_times();
         for milliseconds in queue_times {
             self.queue_seconds.observe(milliseconds as f64 / 1000.0);
@@ -164,3 +166,5 @@ impl Metrics {
 fn set(gauge: &IntGauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
+        set(&self.sendable, machine.sendable(now_ms) as u64);
+        set(&self.lanes, machine.lanes() as u64);

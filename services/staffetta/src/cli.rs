@@ -56,6 +56,8 @@ enum Command {
     Apply(commands::apply::Arguments),
     /// Show what waits, by site and tenant, and when it is due
     Queue(commands::queue::Arguments),
+    /// Say why mail does not move: a message, the mail to a domain or of a tenant
+    Why(commands::why::Arguments),
     /// Which limits hold for mail to a domain, and why
     #[command(subcommand)]
     Shaping(commands::shaping::Command),
@@ -69,6 +71,9 @@ enum Command {
     Check(commands::check::Arguments),
     /// Make the hash of a password (read from standard input) for a Credential
     HashPassword,
+    /// Write docs/metrics.md from the code
+    #[command(hide = true)]
+    MetricsReference,
     /// DKIM keys
     #[command(subcommand)]
     Dkim(commands::dkim::Command),
@@ -146,12 +151,14 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Up(arguments) => commands::up::run(global, &arguments).await?,
         Command::Apply(arguments) => return commands::apply::run(global, &arguments).await,
         Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
+        Command::Why(arguments) => commands::why::run(global, &arguments).await?,
         Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,
         Command::Events(arguments) => commands::events::run(global, &arguments).await?,
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
         Command::Check(arguments) => return commands::check::run(global, &arguments),
         Command::HashPassword => commands::hash_password::run()?,
+        Command::MetricsReference => commands::metrics_reference::run()?,
         Command::Dkim(command) => commands::dkim::run(&command)?,
     }
     Ok(ExitCode::SUCCESS)

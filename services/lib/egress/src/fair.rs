@@ -287,6 +287,42 @@ impl<T> Fair<T> {
         Some((flow, waiting.item, waiting.affinity))
     }
 
+    /// Whether such a delivery is in the queue; looks at all of them.
+    pub(crate) fn holds(&self, queue: Queue, is_it: impl Fn(&T) -> bool) -> bool {
+        let Some(bands) = self.bands.get(queue.bands) else {
+            return false;
+        };
+        let mut tenants = bands.bands.iter().flat_map(|band| self.ring(band.last));
+        tenants.any(|tenant| {
+            let mut campaigns = self
+                .ring(tenant.last)
+                .flat_map(|stream| self.ring(stream.last));
+            campaigns.any(|campaign| self.items_of(campaign).any(|item| is_it(item)))
+        })
+    }
+
+    /// The nodes of the ring with this last one.
+    fn ring(&self, last: u32) -> impl Iterator<Item = &Node> {
+        let first = self.nodes.get(last).map(|last| last.next);
+        let next = move |&node: &u32| match node == last {
+            true => None,
+            false => self.nodes.get(node).map(|node| node.next),
+        };
+        std::iter::successors(first, next).filter_map(|node| self.nodes.get(node))
+    }
+
+    fn items_of(&self, campaign: &Node) -> impl Iterator<Item = &T> {
+        let last = campaign.last;
+        let first = self.items.get(last).map(|last| last.next);
+        let next = move |&item: &u32| match item == last {
+            true => None,
+            false => self.items.get(item).map(|item| item.next),
+        };
+        std::iter::successors(first, next)
+            .filter_map(|item| self.items.get(item))
+            .map(|waiting| &waiting.item)
+    }
+
     /// Takes out what is not to stay. What stays keeps its order, and begins its turns anew.
     pub(crate) fn retain(&mut self, queue: &mut Queue, keep: impl Fn(&T) -> bool) {
         let mut kept = Vec::new();

@@ -21,6 +21,7 @@ mod report;
 mod rows;
 mod snapshot;
 mod strings;
+mod standing;
 mod trim;
 
 #[cfg(test)]
@@ -35,3 +36,4 @@ pub use recovery::ReplayError;
 pub use report::{Judged, Verdict, Via};
 pub use rows::{Row, Totals};
 pub use trim::Copy;
+pub use standing::{Standing, Wait, Which};

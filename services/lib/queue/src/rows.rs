@@ -26,6 +26,8 @@ pub struct Row {
     pub held: u64,
     /// When the next of the deferred is due, Unix milliseconds.
     pub next_due_ms: Option<u64>,
+    /// One of its deliveries: one that is ready, if there is one.
+    pub sample: Option<crate::Key>,
 }
 
 /// Recipients of a partition by state.
@@ -62,6 +64,10 @@ impl Intake {
                     ..Row::default()
                 });
             let recipients = delivery.ordinals.as_slice().len() as u64;
+            let is_ready = matches!(delivery.state, State::Ready | State::Behind);
+            if row.sample.is_none() || (is_ready && row.ready == 0) {
+                row.sample = self.live.key(slot);
+            }
             match delivery.state {
                 State::Ready | State::Behind => row.ready += recipients,
                 State::Held => row.held += recipients,

@@ -37,6 +37,11 @@ impl Strings {
         name
     }
 
+    /// The number of a name that is in use.
+    pub(crate) fn find(&self, text: &str) -> Option<Name> {
+        self.numbers.get(text).copied()
+    }
+
     /// Counts one more use.
     pub(crate) fn share(&mut self, name: Name) {
         if let Some(Some((_, uses))) = self.entries.get_mut(name as usize) {

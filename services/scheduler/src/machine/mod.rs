@@ -12,6 +12,7 @@ mod sessions;
 mod tests;
 mod turns;
 
+mod why;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use policies::ByConfig;
 use sessions::Session;
 
 /// Before its lease may expire the owner stops assigning, milliseconds.
+pub use why::{Constraint, Explained};
 const LEASE_MARGIN_MS: u64 = 2_000;
 /// How long a partition counts as short of space after it was seen to be, milliseconds.
 const SHORT_MS: u64 = 5_000;
@@ -191,6 +193,11 @@ impl Machine {
 
     /// Takes what happened.
     pub fn step(&mut self, now_ms: u64, input: Input) {
+    /// Lanes that there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.count()
+    }
+
         match input {
             Input::Config(config) => self.configure(now_ms, config),
             Input::Owned {

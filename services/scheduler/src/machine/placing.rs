@@ -134,17 +134,17 @@ impl LaneInfo {
 }
 
 /// Which way a delivery goes, its source apart.
-struct Way<'a> {
-    route: &'a Arc<Route>,
-    site: &'a Arc<str>,
+pub(super) struct Way<'a> {
+    pub(super) route: &'a Arc<Route>,
+    pub(super) site: &'a Arc<str>,
     /// What sets it apart from other mail of its source and site.
-    class: Option<&'a str>,
+    pub(super) class: Option<&'a str>,
 }
 
 impl Way<'_> {
     /// Names its lane, beside the source. Lanes that differ in how a site is reached, or in the rules that hold for them,
     /// are different lanes; the usual way has no suffix.
-    fn lane_key(&self) -> Cow<'_, str> {
+    pub(super) fn lane_key(&self) -> Cow<'_, str> {
         let (route, site) = (self.route, self.site);
         let mut key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
             (None, 25, false) => (&**site).into(),
@@ -401,6 +401,7 @@ struct Shares {
     owned: u64,
 }
 
+        key: &str,
 /// Connections are shared by partition: each has limit / P, the remainder is with the partition that the lane's hash
 /// names. With all partitions at one scheduler that is the whole limit.
 fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {

@@ -43,6 +43,11 @@ struct Held {
 
 impl Session {
     /// The partition is not ours any more. What the sender holds of it will be reported to the next owner, so slots
+    /// The name that the sender gave.
+    pub(super) fn sender_id(&self) -> &str {
+        &self.sender_id
+    }
+
     /// and credit are freed now.
     pub(super) fn forget_partition(
         &mut self,
@@ -153,7 +158,6 @@ impl Machine {
         let Some(state) = self.sessions.get(&session) else {
             return;
         };
-        let info = held.and_then(|held| self.lane_infos.get(held.lane));
         let dot_sent = report.dot_sent;
         let judged = std::mem::take(&mut report.recipients)
             .into_iter()

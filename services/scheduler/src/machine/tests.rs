@@ -16,6 +16,7 @@ use super::*;
 mod shaping;
 
 const START_MS: u64 = 1_800_000_000_000;
+mod why;
 const P0: PartitionId = PartitionId(0);
 const SESSION: SessionId = SessionId(1);
 
@@ -165,10 +166,15 @@ impl Desk {
             address: format!("user@{domain}"),
             ..Recipient::default()
         };
-        let envelope = Envelope {
+        let mut envelope = Envelope {
             tenant: "acme".into(),
             stream: "mail".into(),
             return_path: "sender@acme.example".into(),
+        self.message_with(domain, |_| {});
+    }
+
+    /// A message whose envelope is changed first.
+    fn message_with(&mut self, domain: &str, change: impl FnOnce(&mut Envelope)) {
             recipients: vec![recipient],
             ..Envelope::default()
         };
@@ -184,6 +190,7 @@ impl Desk {
         };
         self.step(Input::Block {
             partition: P0,
+        change(&mut envelope);
             first: self.blocks,
             sequence: self.blocks,
             index: Ok(index),

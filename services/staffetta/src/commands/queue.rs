@@ -92,6 +92,9 @@ impl Queue {
                 stream: row.stream.clone(),
                 ..QueueRow::default()
             });
+            if sum.constraint.is_none() || (sum.ready == 0 && row.ready > 0) {
+                sum.constraint = row.constraint;
+            }
             sum.ready += row.ready;
             sum.deferred += row.deferred;
             sum.in_flight += row.in_flight;
@@ -116,6 +119,7 @@ impl Queue {
             "IN-DOUBT",
             "HELD",
             "NEXT",
+            "KEPT-BY",
         ];
         let mut rows = vec![heading.map(str::to_owned).to_vec()];
         for row in self.rows.values() {
@@ -131,6 +135,8 @@ impl Queue {
                 .to_vec();
             cells.extend(counts.map(|count| count.to_string()));
             cells.push(due(row.next_due_ms, now_ms));
+            let constraint = row.constraint.as_ref();
+            cells.push(shown(constraint.map_or("", |constraint| &constraint.kind)));
             rows.push(cells);
         }
         let mut text = if self.rows.is_empty() {
@@ -165,7 +171,11 @@ impl Queue {
             .rows
             .values()
             .map(|row| {
+                let constraint = row.constraint.clone().unwrap_or_default();
                 json!({
+                    "constraint": {
+                        "kind": constraint.kind, "text": constraint.text, "untilMs": constraint.until_ms,
+                    },
                     "site": row.site, "domain": row.domain, "tenant": row.tenant, "stream": row.stream,
                     "ready": row.ready, "deferred": row.deferred, "inFlight": row.in_flight,
                     "inDoubt": row.in_doubt, "held": row.held, "nextDueMs": row.next_due_ms,
@@ -217,6 +227,7 @@ fn due(due_ms: u64, now_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::admin::Constraint;
 
     fn answer(ready: u64, next_due_ms: u64) -> QueueResponse {
         let row = QueueRow {
@@ -227,6 +238,11 @@ mod tests {
             ready,
             deferred: 2,
             next_due_ms,
+            constraint: Some(Constraint {
+                kind: "rate".to_owned(),
+                text: "10 messages in 1 s: used up".to_owned(),
+                until_ms: 7,
+            }),
             ..QueueRow::default()
         };
         QueueResponse {
@@ -246,8 +262,8 @@ mod tests {
         queue.add(answer(100, 260_000));
         queue.unowned.push(3);
         let expected = "\
-SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  HELD  NEXT
-mx.example  a.example  acme    bulk      111         6          0         0     0  in 4m 10s
+SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  HELD  NEXT       KEPT-BY
+mx.example  a.example  acme    bulk      111         6          0         0     0  in 4m 10s  rate
 6 messages; recipients: 117 waiting, 0 in flight, 3 in doubt, 0 with a DSN owed, 0 quarantined
 not counted: partitions without an owner: 3
 ";
@@ -255,6 +271,7 @@ not counted: partitions without an owner: 3
         let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
         assert_eq!(json["waiting"], 117);
         assert_eq!(json["rows"][0]["nextDueMs"], 251_000);
+        assert_eq!(json["rows"][0]["constraint"]["untilMs"], 7);
     }
 
     #[test]

@@ -85,3 +85,9 @@ impl<T> Lanes<T> {
             .map_or(0, |lane| lane.queue.len())
     }
 }
+    /// Whether such a delivery waits in a lane; looks at all that do.
+    pub fn holds(&self, lane: LaneId, is_it: impl Fn(&T) -> bool) -> bool {
+        let lane = self.lanes.get(lane.0 as usize);
+        lane.is_some_and(|lane| self.fair.holds(lane.queue, is_it))
+    }
+

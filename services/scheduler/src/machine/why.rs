@@ -1,0 +1,397 @@
+//! Why something does not move: the one thing that keeps a delivery.
+//!
+//! A look at the machine's state, nothing is changed. The checks come in the order in which a delivery meets them on its
+//! way, so what is named is what keeps it now; when that is lifted it moves, or meets the next.
+
+use std::fmt;
+use std::sync::Arc;
+
+use config::{Route, ShapingQuery};
+use egress::{Blocked, LaneId, Unit};
+use mail::{MessageId, PartitionId};
+use queue::{Standing, Wait, Which};
+
+use super::placing::Way;
+use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
+
+/// The one thing that keeps a delivery. Times are Unix milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Constraint {
+    /// In quarantine: its content can't be read, or asks for something that this release does not know.
+    Quarantined,
+    /// Held until somebody decides.
+    Held,
+    /// It may not be sent before.
+    NotBefore(u64),
+    /// It is tried again then.
+    RetryTime(u64),
+    /// No route matches, or the route's pool has no source with a weight.
+    NoRoute,
+    /// The MX hosts of its domain are being asked for.
+    Dns,
+    /// The partition is being handed over.
+    HandOver,
+    /// The lease of the partition is not renewed.
+    Lease,
+    /// The journal takes nothing.
+    Journal,
+    /// What keeps its lane.
+    Lane {
+        /// Egress source.
+        source: String,
+        /// Site.
+        site: String,
+        /// What it is.
+        blocked: Blocked,
+    },
+    /// Others in its lane go before it; nothing else keeps it.
+    Turn {
+        /// Egress source.
+        source: String,
+        /// Site.
+        site: String,
+        /// Deliveries that wait in the lane.
+        waiting: usize,
+    },
+    /// A sender has it, and is at work when it is begun (since then).
+    AtSender {
+        /// Which.
+        sender: String,
+        /// Since when.
+        begun_ms: Option<u64>,
+    },
+    /// An attempt was begun and its sender is gone; settled by the stream's policy then.
+    InDoubt(Option<u64>),
+    /// All recipients are final, and the DSN about some is not stored yet.
+    DsnOwed,
+}
+
+/// A delivery and what keeps it.
+#[derive(Debug, Clone)]
+pub struct Explained {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its message.
+    pub id: MessageId,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its stream.
+    pub stream: String,
+    /// Its recipient domain.
+    pub domain: String,
+    /// Its recipients that are not final.
+    pub recipients: usize,
+    /// Attempts made.
+    pub attempts: u32,
+    /// What keeps it.
+    pub constraint: Constraint,
+}
+
+impl Constraint {
+    /// A short name of the kind.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Quarantined => "quarantine",
+            Self::Held => "hold",
+            Self::NotBefore(_) => "not-before",
+            Self::RetryTime(_) => "retry-time",
+            Self::NoRoute => "no-route",
+            Self::Dns => "dns",
+            Self::HandOver => "hand-over",
+            Self::Lease => "lease",
+            Self::Journal => "journal",
+            Self::Lane { blocked, .. } => match blocked {
+                Blocked::Suspended { .. } => "suspended",
+                Blocked::NoSender => "no-sender",
+                Blocked::NoCredit => "sender-credit",
+                Blocked::Connections { .. } => "connections",
+                Blocked::Rate { .. } => "rate",
+                Blocked::Grant { .. } => "grant",
+            },
+            Self::Turn { .. } => "turn",
+            Self::AtSender { .. } => "at-sender",
+            Self::InDoubt(_) => "in-doubt",
+            Self::DsnOwed => "dsn",
+        }
+    }
+
+    /// Until when, if that is known.
+    pub fn until_ms(&self) -> Option<u64> {
+        match self {
+            Self::NotBefore(at) | Self::RetryTime(at) => Some(*at),
+            Self::InDoubt(at) => *at,
+            Self::Lane { blocked, .. } => match blocked {
+                Blocked::Rate { until_ms, .. } | Blocked::Suspended { until_ms } => Some(*until_ms),
+                Blocked::Connections { until_ms, .. } => *until_ms,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// For people, without the time.
+impl fmt::Display for Constraint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Quarantined => f.write_str("in quarantine"),
+            Self::Held => f.write_str("held until somebody releases it"),
+            Self::NotBefore(_) => f.write_str("not to be sent before its time"),
+            Self::RetryTime(_) => f.write_str("waits for its next attempt"),
+            Self::NoRoute => f.write_str("no route with a usable pool matches"),
+            Self::Dns => f.write_str("the MX hosts of the domain are being asked for"),
+            Self::HandOver => f.write_str("the partition is being handed over"),
+            Self::Lease => f.write_str("the partition's lease is not renewed"),
+            Self::Journal => f.write_str("the journal takes nothing"),
+            Self::Lane {
+                source,
+                site,
+                blocked,
+            } => {
+                match blocked {
+                    Blocked::Suspended { .. } => write!(f, "suspended for what was replied")?,
+                    Blocked::NoSender => write!(f, "no attached sender has the source")?,
+                    Blocked::NoCredit => write!(f, "every sender holds all it can")?,
+                    Blocked::Connections {
+                        allowed,
+                        until_ms: None,
+                    } => write!(f, "all {allowed} connections are busy")?,
+                    Blocked::Connections { allowed, .. } => {
+                        write!(f, "all {allowed} connections of the ramp-up are busy")?;
+                    }
+                    Blocked::Rate { window, .. } | Blocked::Grant { window } => {
+                        let what = match window.unit {
+                            Unit::Messages => "messages",
+                            Unit::Connections => "connections",
+                        };
+                        let (count, seconds) =
+                            (window.limit.count, window.limit.per_ms as f64 / 1000.0);
+                        let state = match blocked {
+                            Blocked::Grant { .. } => "more of them is being asked for",
+                            _ => "used up",
+                        };
+                        write!(f, "{count} {what} in {seconds} s: {state}")?;
+                    }
+                }
+                write!(f, " ({source} to {site})")
+            }
+            Self::Turn {
+                source,
+                site,
+                waiting,
+            } => {
+                write!(
+                    f,
+                    "its turn has not come: {waiting} wait ({source} to {site})"
+                )
+            }
+            Self::AtSender {
+                sender,
+                begun_ms: None,
+            } => write!(f, "sender {sender} has it"),
+            Self::AtSender { sender, .. } => write!(f, "sender {sender} is sending it"),
+            Self::InDoubt(_) => f.write_str("begun, and its sender is gone"),
+            Self::DsnOwed => f.write_str("final; the report to its sender is not stored yet"),
+        }
+    }
+}
+
+impl Machine {
+    /// What keeps the deliveries that are asked for, at most `limit` of them, in the partitions that are owned here.
+    pub fn why(&self, now_ms: u64, which: &Which, limit: usize) -> Vec<Explained> {
+        let mut all = Vec::new();
+        for (partition, owned) in &self.partitions {
+            let standings = owned
+                .intake
+                .standings(which, limit.saturating_sub(all.len()));
+            let none = standings.is_empty();
+            for standing in standings {
+                all.push(self.explained(now_ms, *partition, owned, &standing));
+            }
+            if let Which::Message(id) = which
+                && none
+                && owned.intake.owes_dsn(id)
+            {
+                all.push(Explained {
+                    partition: *partition,
+                    id: *id,
+                    tenant: String::new(),
+                    stream: String::new(),
+                    domain: String::new(),
+                    recipients: 0,
+                    attempts: 0,
+                    constraint: Constraint::DsnOwed,
+                });
+            }
+        }
+        all
+    }
+
+    /// What keeps a delivery of a partition; `None` when it does not live here.
+    pub fn why_one(
+        &self,
+        now_ms: u64,
+        partition: PartitionId,
+        key: queue::Key,
+    ) -> Option<Constraint> {
+        let owned = self.partitions.get(&partition)?;
+        let standing = owned.intake.standing_of(key)?;
+        Some(self.constraint(now_ms, partition, owned, &standing))
+    }
+
+    /// Ready deliveries that only wait for a sender: limits allow them now, and none of them is under way.
+    pub fn sendable(&self, now_ms: u64) -> usize {
+        self.lanes.sendable(now_ms)
+    }
+
+    fn explained(
+        &self,
+        now_ms: u64,
+        partition: PartitionId,
+        owned: &Owned,
+        standing: &Standing<'_>,
+    ) -> Explained {
+        Explained {
+            partition,
+            id: standing.id,
+            tenant: standing.tenant.to_owned(),
+            stream: standing.stream.to_owned(),
+            domain: standing.domain.to_owned(),
+            recipients: standing.recipients,
+            attempts: standing.attempts,
+            constraint: self.constraint(now_ms, partition, owned, standing),
+        }
+    }
+
+    fn constraint(
+        &self,
+        now_ms: u64,
+        partition: PartitionId,
+        owned: &Owned,
+        standing: &Standing<'_>,
+    ) -> Constraint {
+        let route = self
+            .config
+            .route(standing.tenant, standing.stream, standing.domain)
+            .filter(|route| self.has_source(route));
+        match (standing.wait, route) {
+            (Wait::Quarantined, _) => Constraint::Quarantined,
+            (Wait::Held, _) => Constraint::Held,
+            (Wait::InDoubt(until_ms), _) => Constraint::InDoubt(until_ms),
+            (Wait::AtSender(session, begun_ms), _) => {
+                let session = self.sessions.get(&session);
+                let sender = session.map(|session| session.sender_id().to_owned());
+                Constraint::AtSender {
+                    sender: sender.unwrap_or_default(),
+                    begun_ms,
+                }
+            }
+            (Wait::Until(_) | Wait::Behind | Wait::Ready, None) => Constraint::NoRoute,
+            (Wait::Until(at_ms), _) if standing.attempts == 0 => Constraint::NotBefore(at_ms),
+            (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms),
+            (Wait::Behind | Wait::Ready, Some(route)) => {
+                let item = Item {
+                    partition,
+                    epoch: owned.intake.epoch(),
+                    key: standing.key,
+                };
+                self.constraint_of_ready(now_ms, owned, item, standing, route)
+            }
+        }
+    }
+
+    fn has_source(&self, route: &Route) -> bool {
+        let pool = self.config.pool(&route.pool);
+        pool.is_some_and(|pool| pool.sources.iter().any(|source| source.weight > 0))
+    }
+
+    fn constraint_of_ready(
+        &self,
+        now_ms: u64,
+        owned: &Owned,
+        item: Item,
+        standing: &Standing<'_>,
+        route: &Arc<Route>,
+    ) -> Constraint {
+        let stops = owned.stops(now_ms);
+        if owned.parked.contains(&item)
+            && let Some(stops) = stops.clone()
+        {
+            return stops;
+        }
+        let site: Arc<str> = match &route.smart_host {
+            Some(host) => host.as_str().into(),
+            None => match self.sites.peek(standing.domain) {
+                Some(site) => site.into(),
+                None => return Constraint::Dns,
+            },
+        };
+        let lanes = self.lanes_to(&site, route, standing);
+        let holding = lanes
+            .iter()
+            .find(|lane| self.lanes.holds(**lane, |other| *other == item));
+        let blocked = |lane: &LaneId| self.lanes.blocked(now_ms, *lane);
+        // What is behind others of its line waits for those, in any lane that they may be in.
+        let lane = holding
+            .or_else(|| lanes.iter().find(|lane| blocked(lane).is_none()))
+            .or_else(|| lanes.first());
+        let Some(lane) = lane else {
+            return stops.unwrap_or(Constraint::Dns);
+        };
+        let (source, _) = self.lanes.names(*lane).map_or(("", ""), |(a, b)| (a, b));
+        let (source, site) = (source.to_owned(), site.to_string());
+        match (blocked(lane), stops) {
+            (Some(blocked), _) => Constraint::Lane {
+                source,
+                site,
+                blocked,
+            },
+            (None, Some(stops)) => stops,
+            (None, None) => Constraint::Turn {
+                source,
+                site,
+                waiting: self.lanes.waiting_in(*lane),
+            },
+        }
+    }
+
+    /// The lanes in which a delivery to a site can be.
+    fn lanes_to(
+        &self,
+        site: &Arc<str>,
+        route: &Arc<Route>,
+        standing: &Standing<'_>,
+    ) -> Vec<LaneId> {
+        let class = self.config.lane_class(&ShapingQuery {
+            site,
+            domain: standing.domain,
+            stream: standing.stream,
+            source: "",
+            pool: &route.pool,
+        });
+        let way = Way {
+            route,
+            site,
+            class: class.as_deref(),
+        };
+        let key = way.lane_key();
+        let pool = self.config.pool(&route.pool);
+        let sources = pool.into_iter().flat_map(|pool| &pool.sources);
+        sources
+            .filter_map(|source| self.lanes.find(&source.name, &key))
+            .collect()
+    }
+}
+
+impl Owned {
+    /// Why nothing of the partition is assigned.
+    fn stops(&self, now_ms: u64) -> Option<Constraint> {
+        if self.draining {
+            return Some(Constraint::HandOver);
+        }
+        if now_ms + LEASE_MARGIN_MS >= self.lease_until_ms {
+            return Some(Constraint::Lease);
+        }
+        self.intake.is_clogged().then_some(Constraint::Journal)
+    }
+}
