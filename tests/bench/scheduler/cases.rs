@@ -6,14 +6,14 @@ use std::time::Instant;
 use scheduler::machine::Machine;
 
 use crate::rig::{PARTITIONS, Rig, cpu_time, recover};
-use crate::traffic::Destination::{Fast, Waiting};
+use crate::traffic::{self, Destination::{Fast, Waiting}, Mail};
 
 /// Rounds of a comparison.
 const ROUNDS: usize = 15;
 /// Messages in a block under load.
 const PER_BLOCK: u64 = 10;
 
-fn print(case: &str, metric: &str, value: f64, unit: &str) {
+pub fn print(case: &str, metric: &str, value: f64, unit: &str) {
     println!(
         "{}",
         serde_json::json!({ "case": case, "metric": metric, "value": value, "unit": unit })
@@ -47,6 +47,22 @@ pub fn decisions(senders: u64, messages: u64) -> anyhow::Result<()> {
     let case = format!("decisions-{senders}-senders");
     print(&case, "cpu_us_per_message", costs[0], "us");
     print(&case, "assignments_per_second", 1e6 / costs[0], "1/s");
+    Ok(())
+}
+
+/// The same over so many lanes, with the mail of so many tenants.
+pub fn decisions_of_many(lanes: u64, tenants: u64, messages: u64) -> anyhow::Result<()> {
+    let mail = Mail {
+        tenants: (0, tenants),
+        // There are two sources.
+        domains: lanes / 2,
+    };
+    let documents = traffic::documents(tenants);
+    let mut rigs = [Rig::with(&documents, 1, mail, PER_BLOCK, false)?];
+    rigs[0].send(messages.max(3 * lanes), Fast);
+    let (costs, _) = compare(&mut rigs, messages);
+    print("decisions", "cpu_us_per_message", costs[0], "us");
+    print("decisions", "per_second", 1e6 / costs[0], "1/s");
     Ok(())
 }
 

@@ -3,13 +3,15 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `rig` | the machine between simulated senders, journals and grants; counts the machine's CPU time only |
-//! | `traffic` | blocks and senders' words |
-//! | `cases` | the figures |
+//! | `traffic`, `connections` | blocks, senders' words and connections |
+//! | `cases`, `fairness` | the figures |
 //!
 //! `bench-scheduler CASE` prints one JSON object per figure. Each case is meant for a process of its own, so that
 //! its memory is its own; `tests/bench/scheduler.py` does that.
 
 mod cases;
+mod connections;
+mod fairness;
 mod rig;
 mod traffic;
 
@@ -25,12 +27,14 @@ fn main() -> anyhow::Result<()> {
         .collect::<Result<Vec<u64>, _>>()?;
     match (case.as_str(), numbers.as_slice()) {
         ("decisions", &[senders, messages]) => cases::decisions(senders, messages),
+        ("many", &[lanes, tenants, messages]) => cases::decisions_of_many(lanes, tenants, messages),
+        ("fairness", &[waiting]) => fairness::small_tenant(waiting),
         ("waiting", &[messages]) => cases::cost_with_waiting(messages),
         ("domains", &[messages]) => cases::cost_with_domains(messages),
         ("memory", &[waiting, per_block]) => cases::memory(waiting, per_block),
         ("recovery", &[waiting]) => cases::recovery(waiting),
         _ => anyhow::bail!(
-            "usage: decisions SENDERS MESSAGES | waiting MESSAGES | domains MESSAGES | memory WAITING PER_BLOCK | recovery WAITING"
+            "usage: decisions SENDERS MESSAGES | many LANES TENANTS MESSAGES | fairness WAITING | waiting MESSAGES | domains MESSAGES | memory WAITING PER_BLOCK | recovery WAITING"
         ),
     }
 }

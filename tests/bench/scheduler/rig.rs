@@ -19,7 +19,8 @@ use proto::spool::BlockIndex;
 use queue::{Intake, SessionId, Settings};
 use scheduler::machine::{Input, Machine, Output};
 
-use crate::traffic::{self, DOCUMENTS, Destination};
+use crate::connections::Connections;
+use crate::traffic::{self, Destination, Mail};
 
 /// Partitions, all of them owned.
 pub const PARTITIONS: u32 = 4;
@@ -54,8 +55,11 @@ pub struct Rig {
     stored: Vec<Stored>,
     keeps: bool,
     answers: Destination,
+    connections: Connections,
+    /// Milliseconds from an assignment to its report.
+    transaction_ms: usize,
     senders: u64,
-    domains: u64,
+    mail: Mail,
     per_block: u64,
     fed: u64,
     finished: u64,
@@ -64,8 +68,23 @@ pub struct Rig {
 impl Rig {
     /// A machine with its partitions and senders; `keeps` = what is stored can be read again.
     pub fn new(senders: u64, domains: u64, per_block: u64, keeps: bool) -> anyhow::Result<Self> {
+        let mail = Mail {
+            tenants: (0, 1),
+            domains,
+        };
+        Self::with(&traffic::documents(1), senders, mail, per_block, keeps)
+    }
+
+    /// With this configuration, and messages like these.
+    pub fn with(
+        documents: &str,
+        senders: u64,
+        mail: Mail,
+        per_block: u64,
+        keeps: bool,
+    ) -> anyhow::Result<Self> {
         let problems = |problems: Vec<config::Problem>| anyhow::anyhow!("{problems:?}");
-        let snapshot = Snapshot::from_documents(DOCUMENTS).map_err(problems)?;
+        let snapshot = Snapshot::from_documents(documents).map_err(problems)?;
         let mut rig = Self {
             machine: Machine::new("scheduler-0", PARTITIONS),
             now_ms: 1_800_000_000_000,
@@ -76,8 +95,10 @@ impl Rig {
             stored: Vec::new(),
             keeps,
             answers: Destination::Fast,
+            connections: Connections::default(),
+            transaction_ms: 2 * ANSWER_MS,
             senders,
-            domains,
+            mail,
             per_block,
             fed: 0,
             finished: 0,
@@ -148,8 +169,40 @@ impl Rig {
     pub fn rest(&mut self) {
         for _ in 0..3 {
             std::thread::sleep(Duration::from_millis(1_100));
-            (0..1_000).for_each(|_| self.tick());
+            (0..60_000).for_each(|_| self.tick());
         }
+    }
+
+    /// From now on messages are of this tenant, and a transaction takes so long.
+    pub fn switch(&mut self, tenant: u64, transaction_ms: usize) {
+        self.mail.tenants = (tenant, 1);
+        self.transaction_ms = transaction_ms;
+    }
+
+    /// Lets so many messages come in, without waiting for them.
+    pub fn submit(&mut self, messages: u64) {
+        let last = self.fed + messages;
+        while self.fed < last {
+            // As many as a partition reads at once.
+            for _ in 0..64 {
+                if self.fed < last {
+                    self.feed(Destination::Fast, last);
+                }
+            }
+            self.tick();
+        }
+    }
+
+    /// Milliseconds until so many more messages of a tenant are delivered.
+    pub fn wait_for(&mut self, messages: u64, tenant: u64) -> u64 {
+        let which = queue::Which::Tenant(traffic::tenant(tenant));
+        let began_ms = self.now_ms;
+        let mut left = messages;
+        while left > 0 {
+            self.tick();
+            left = self.machine.why(self.now_ms, &which, 1_000).len() as u64;
+        }
+        self.now_ms - began_ms
     }
 
     /// Messages that live.
@@ -168,7 +221,7 @@ impl Rig {
     fn feed(&mut self, to: Destination, last: u64) {
         let end = last.min(self.fed + self.per_block);
         let number = (end / self.per_block) % u64::from(PARTITIONS);
-        let index = traffic::block(self.fed..end, self.now_ms, to, self.domains);
+        let index = traffic::block(self.fed..end, self.now_ms, to, self.mail);
         self.fed = end;
         let Some(stored) = self.stored.get_mut(number as usize) else {
             return;
@@ -196,9 +249,11 @@ impl Rig {
         }
     }
 
-    fn tick(&mut self) {
+    /// A millisecond goes by.
+    pub fn tick(&mut self) {
         self.now_ms += 1;
         let mut inputs = self.due.pop_front().unwrap_or_default();
+        inputs.extend(self.connections.closed(self.now_ms));
         let began = cpu_time();
         for input in inputs.drain(..) {
             self.machine.step(self.now_ms, input);
@@ -258,7 +313,13 @@ impl Rig {
 
     fn sender(&mut self, session: SessionId, item: Option<FromScheduler>) {
         match item {
+            Some(FromScheduler::CloseSlot(close)) => {
+                let closed = self.connections.close(session, close.lane, close.slot);
+                self.after(ANSWER_MS, closed);
+            }
             Some(FromScheduler::Assignment(assignment)) => {
+                let (lane, slot) = (assignment.lane, assignment.slot);
+                self.connections.used(self.now_ms, session, lane, slot);
                 if let Some(delivery) = assignment.delivery {
                     self.after(ANSWER_MS, Input::Sender(session, traffic::begin(delivery)));
                 }
@@ -266,7 +327,8 @@ impl Rig {
             Some(FromScheduler::Permit(permit)) => {
                 if let Some(delivery) = permit.delivery {
                     let report = traffic::report(delivery, self.now_ms, self.answers);
-                    self.after(ANSWER_MS, Input::Sender(session, report));
+                    let wait_ms = (self.transaction_ms - ANSWER_MS).max(1);
+                    self.after(wait_ms, Input::Sender(session, report));
                 }
             }
             Some(FromScheduler::ReportStored(_)) => self.finished += 1,

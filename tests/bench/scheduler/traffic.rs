@@ -7,12 +7,7 @@ use proto::journal::{Reply, Stage};
 use proto::spool::{BlockIndex, IndexEntry};
 
 /// The configuration: every limit is set, none is reached.
-pub const DOCUMENTS: &str = r#"
-apiVersion: staffetta.dev/v1alpha1
-kind: Tenant
-metadata: { name: acme }
-spec: { defaultStream: transactional, streams: [ { name: transactional, inDoubt: retry }, { name: bulk, inDoubt: hold } ] }
----
+const DOCUMENTS: &str = r#"
 apiVersion: staffetta.dev/v1alpha1
 kind: EgressPool
 metadata: { name: default }
@@ -37,6 +32,25 @@ spec:
     - { match: { site: mx.d1.fast.example }, connections: 150 }
 "#;
 
+/// The configuration for so many tenants, named by [`tenant`].
+pub fn documents(tenants: u64) -> String {
+    let mut text = String::from(DOCUMENTS);
+    for number in 0..tenants {
+        let weight = 1 + number % 5;
+        text.push_str(&format!(
+            "---\napiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {} }}\nspec: {{ weight: {weight}, \
+             defaultStream: transactional, streams: [ {{ name: transactional, inDoubt: retry }}, {{ name: bulk, inDoubt: hold }} ] }}\n",
+            tenant(number)
+        ));
+    }
+    text
+}
+
+/// The name of a tenant.
+pub fn tenant(number: u64) -> String {
+    format!("tenant{number}")
+}
+
 /// Where a stream of messages goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Destination {
@@ -46,16 +60,25 @@ pub enum Destination {
     Waiting,
 }
 
-/// A block of messages with one recipient each, over so many domains.
+/// Of whom messages are, and to so many domains.
+#[derive(Debug, Clone, Copy)]
+pub struct Mail {
+    /// The first tenant, and how many.
+    pub tenants: (u64, u64),
+    /// Domains.
+    pub domains: u64,
+}
+
+/// A block of messages with one recipient each.
 pub fn block(
     numbers: std::ops::Range<u64>,
     now_ms: u64,
     to: Destination,
-    domains: u64,
+    mail: Mail,
 ) -> BlockIndex {
     let entries = numbers
         .clone()
-        .map(|number| entry(number, now_ms, to, domains));
+        .map(|number| entry(number, now_ms, to, mail));
     BlockIndex {
         format: 1,
         flags: 0,
@@ -64,14 +87,16 @@ pub fn block(
     }
 }
 
-fn entry(number: u64, now_ms: u64, to: Destination, domains: u64) -> IndexEntry {
+fn entry(number: u64, now_ms: u64, to: Destination, mail: Mail) -> IndexEntry {
     let kind = if to == Destination::Fast {
         "fast"
     } else {
         "waiting"
     };
     // Neighbours in a block go to unrelated domains.
-    let domain = number.wrapping_mul(7_919) % domains;
+    let domain = number.wrapping_mul(7_919) % mail.domains;
+    let (first, tenants) = mail.tenants;
+    let tenant = tenant(first + number.wrapping_mul(31) % tenants);
     let recipient = Recipient {
         address: format!(
             "user{}.{number}@d{domain}.{kind}.example",
@@ -80,7 +105,7 @@ fn entry(number: u64, now_ms: u64, to: Destination, domains: u64) -> IndexEntry 
         ..Recipient::default()
     };
     let envelope = Envelope {
-        tenant: "acme".into(),
+        tenant,
         stream: "transactional".into(),
         campaign: String::new(),
         credential: "acme-app".into(),
