@@ -158,6 +158,12 @@ class Around(unittest.TestCase):
         queries = [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"]]
         self.assertEqual(wanted, {query.removeprefix("sum(").split("{")[0] for query in queries})
 
+    def test_the_metrics_that_senders_scale_on_are_in_the_code(self):
+        sources = "".join(path.read_text() for path in (rendering.ROOT / "services").glob("*/src/metrics.rs"))
+        hpa = rendering.one(rendering.objects("hpa"), "HorizontalPodAutoscaler", "staffetta-sender")
+        for metric in hpa["spec"]["metrics"]:
+            self.assertIn(f'"{metric["external"]["metric"]["name"]}"', sources)
+
     def test_the_smtp_service_keeps_clients_addresses_and_has_the_three_ports(self):
         service = rendering.one(rendering.objects(), "Service", "staffetta-smtp")["spec"]
         self.assertEqual(("LoadBalancer", "Local"), (service["type"], service["externalTrafficPolicy"]))
