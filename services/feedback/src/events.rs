@@ -28,6 +28,7 @@
 //! | `Moved` | the message is in another block | `spool_sequence` |
 //! | `Quarantined` | a block or message can't be read | `spool_sequence`, `reason` |
 //! | `DsnSpooled` | the sender is told | `ordinals`, `dsn_message_id` |
+//! | `Automation` | something is done about replies, or is over | `rule`, `subject`, `measure`, `until`, `cause`, `ended`, and figures of the measure |
 //! | `Claim` | a scheduler took the partition | `scheduler` |
 //!
 //! Snapshots are no events.
@@ -36,8 +37,8 @@ use jiff::Timestamp;
 use mail::{MessageId, PartitionId};
 use proto::journal::entry::Kind;
 use proto::journal::{
-    Accepted, Begin, Class, Disposition, Outcome, Quarantined, RecipientOutcome, Record, Reply,
-    Stage,
+    Accepted, Acted, Begin, Class, Disposition, Outcome, Quarantined, RecipientOutcome, Record,
+    Reply, Stage,
 };
 use serde_json::{Map, Value, json};
 
@@ -78,6 +79,7 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
                     .id("dsn_message_id", &spooled.dsn_message_id);
                 events.push(event);
             }
+            Some(Kind::Acted(acted)) => events.acted(acted),
             Some(Kind::Claim(claim)) => {
                 let event = events
                     .begin("Claim", 0)
@@ -124,6 +126,49 @@ impl Events {
     fn push(&mut self, event: Event) {
         self.events.push(Value::Object(event.0));
         self.position += 1;
+    }
+
+    fn acted(&mut self, acted: &Acted) {
+        let on = acted.subject.clone().unwrap_or_default();
+        let measure = acted.measure.clone().unwrap_or_default();
+        let parts = [
+            ("source", on.source),
+            ("lane", on.lane),
+            ("pool", on.pool),
+            ("tenant", on.tenant),
+            ("at", on.at),
+        ];
+        let subject: Map<String, Value> = parts
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .map(|(name, value)| (name.to_owned(), json!(value)))
+            .collect();
+        let mut event = self
+            .begin("Automation", 0)
+            .text("rule", &acted.rule)
+            .put("subject", Value::Object(subject))
+            .text("measure", &measure.kind)
+            .put("until", json!(time(acted.until_ms)))
+            .text("cause", &acted.cause);
+        let figures = [
+            ("rate_count", measure.rate_count),
+            ("rate_per_ms", measure.rate_per_ms),
+            ("connections", measure.connections.into()),
+            (
+                "messages_per_connection",
+                measure.messages_per_connection.into(),
+            ),
+            ("reference_per_minute", measure.reference_per_minute),
+            ("cut_per_minute", measure.cut_per_minute),
+            ("step_ms", measure.step_ms),
+        ];
+        for (name, value) in figures.into_iter().filter(|(_, value)| *value > 0) {
+            event = event.number(name, value);
+        }
+        if acted.ended {
+            event = event.put("ended", json!(true));
+        }
+        self.push(event);
     }
 
     fn receptions(&mut self, accepted: &Accepted) {

@@ -33,6 +33,9 @@ pub(crate) struct Metrics {
     sendable: IntGauge,
     lanes: IntGauge,
     slots: IntGauge,
+    /// By measure: suspend, limit, slow.
+    acted: [IntCounter; 3],
+    acts: IntGauge,
     queue_seconds: Histogram,
     seen: Counts,
 }
@@ -41,7 +44,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let recipients = telemetry::counter_with(
             "staffetta_scheduler_recipients_total",
-            "Recipients by disposition of an attempt.",
+            "Recipients by disposition of an attempt: delivered, deferred, bounced, expired, suppressed, cancelled, returned, in_doubt.",
             &["disposition"],
         );
         let child = |disposition: Disposition| {
@@ -51,6 +54,12 @@ impl Metrics {
                 .to_ascii_lowercase();
             (disposition, recipients.with_label_values(&[name.as_str()]))
         };
+        let acted = telemetry::counter_with(
+            "staffetta_scheduler_automation_total",
+            "What was begun, or begun again, for what was replied, by measure: suspend, limit, slow.",
+            &["measure"],
+        );
+        let acted = ["suspend", "limit", "slow"].map(|word| acted.with_label_values(&[word]));
         Self {
             dispositions: DISPOSITIONS.into_iter().map(child).collect(),
             assigned: telemetry::counter(
@@ -95,11 +104,24 @@ impl Metrics {
             ),
             partitions: telemetry::gauge(
                 "staffetta_scheduler_owned_partitions",
-                "Partitions owned.",
+                "Partitions owned; the sum over all schedulers should be all partitions.",
             ),
             ready: telemetry::gauge(
                 "staffetta_scheduler_ready_deliveries",
-                "Deliveries that wait in lanes for a slot, a grant or credit.",
+                "Deliveries that wait in lanes for a connection, a rate or a sender.",
+            ),
+            sendable: telemetry::gauge(
+                "staffetta_scheduler_sendable_deliveries",
+                "Deliveries that wait in lanes for a sender only: limits allow them now.",
+            ),
+            lanes: telemetry::gauge(
+                "staffetta_scheduler_lanes",
+                "Lanes that something waits in, has a connection in, or did lately.",
+            ),
+            acted,
+            acts: telemetry::gauge(
+                "staffetta_scheduler_automation_active",
+                "Suspensions, limits and slowed lanes that hold now for what was replied.",
             ),
             slots: telemetry::gauge(
                 "staffetta_scheduler_connection_slots",
@@ -131,6 +153,10 @@ impl Metrics {
             .inc_by(counts.unroutable - self.seen.unroutable);
         self.quarantined
             .inc_by(counts.quarantined - self.seen.quarantined);
+        for (position, counter) in self.acted.iter().enumerate() {
+            counter.inc_by(counts.acted[position] - self.seen.acted[position]);
+        }
+        set(&self.acts, machine.acts().count() as u64);
         self.seen = counts.clone();
         let mut sums = [0_u64; 5];
         for intake in machine.intakes() {
@@ -159,6 +185,8 @@ impl Metrics {
         set(&self.partitions, machine.intakes().count() as u64);
         let (ready, slots) = machine.lane_totals();
         set(&self.ready, ready as u64);
+        set(&self.sendable, machine.sendable(now_ms) as u64);
+        set(&self.lanes, machine.lanes() as u64);
         set(&self.slots, slots as u64);
     }
 }
@@ -166,5 +194,3 @@ impl Metrics {
 fn set(gauge: &IntGauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
 }
-        set(&self.sendable, machine.sendable(now_ms) as u64);
-        set(&self.lanes, machine.lanes() as u64);

@@ -45,6 +45,8 @@ pub struct LaneLimits {
     /// A lane without a connection begins with one, and may have one more each time that so many milliseconds have
     /// passed; 0 = all at once.
     pub ramp_ms: u64,
+    /// Nothing leaves until then, Unix milliseconds; 0 = nothing is suspended.
+    pub suspended_until_ms: u64,
 }
 
 /// What to do next.
@@ -96,6 +98,7 @@ struct Lane {
     slots: Slots,
     rates: Rates,
     ramp: Ramp,
+    suspended_until_ms: u64,
     /// The last timer that was set for it, Unix milliseconds.
     timer_ms: u64,
     /// In the list of runnable lanes.
@@ -222,6 +225,7 @@ impl<T> Lanes<T> {
                 every_ms: limits.ramp_ms,
                 since_ms: 0,
             },
+            suspended_until_ms: limits.suspended_until_ms,
             timer_ms: 0,
             runnable: false,
             starved: false,
@@ -275,6 +279,7 @@ impl<T> Lanes<T> {
         state.messages_per_connection = limits.messages_per_connection;
         state.rates.set(&limits.windows);
         state.ramp.every_ms = limits.ramp_ms;
+        state.suspended_until_ms = limits.suspended_until_ms;
         self.wake(lane);
     }
 
@@ -510,6 +515,11 @@ impl<T> Lanes<T> {
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
         let state = self.lanes.get_mut(lane.0 as usize)?;
         let (_, affinity) = self.fair.peek(state.queue)?;
+        if now_ms < state.suspended_until_ms {
+            let until_ms = state.suspended_until_ms;
+            set_timer(&mut self.timers, state, lane, now_ms, until_ms);
+            return None;
+        }
         let Some(sender) = self.senders.choose(affinity, state.source) else {
             if !state.starved {
                 state.starved = true;

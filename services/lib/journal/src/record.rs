@@ -60,6 +60,7 @@ pub fn genesis(now_ms: u64) -> Bytes {
         snapshot_id: Bytes::from_static(b"genesis"),
         cursor: 0,
         quarantined_blocks: Vec::new(),
+        ..SnapshotStart::default()
     };
     let end = SnapshotEnd {
         snapshot_id: Bytes::from_static(b"genesis"),

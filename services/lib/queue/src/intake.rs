@@ -7,7 +7,7 @@ use journal::{Lost, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
-use proto::journal::{Disposition, Outcome, RecipientOutcome, Reply, Stage};
+use proto::journal::{Acted, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::delivery::{Flight, Retry, State};
 use crate::effect::{Counted, Effect, SessionId};
@@ -122,6 +122,8 @@ pub struct Intake {
     pub(crate) recoverable_from: u64,
     /// Reports on messages whose block is not read yet, see [`Intake::take_early_reports`].
     pub(crate) early_reports: Vec<EarlyReport>,
+    /// See [`Intake::acts`].
+    pub(crate) acts: Vec<Acted>,
 }
 
 impl Intake {
@@ -134,6 +136,7 @@ impl Intake {
             settings,
             recoverable_from: writer.replay_from(),
             early_reports: Vec::new(),
+            acts: Vec::new(),
             writer,
             live: Live::default(),
             cursor: 0,

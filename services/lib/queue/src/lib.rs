@@ -8,6 +8,7 @@
 //! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
 
 mod accepting;
+mod acted;
 mod arena;
 mod attempts;
 mod blocks;
@@ -20,8 +21,8 @@ mod recovery;
 mod report;
 mod rows;
 mod snapshot;
-mod strings;
 mod standing;
+mod strings;
 mod trim;
 
 #[cfg(test)]
@@ -35,5 +36,5 @@ pub use intake::{InDoubt, Intake, Policies, Settings};
 pub use recovery::ReplayError;
 pub use report::{Judged, Verdict, Via};
 pub use rows::{Row, Totals};
-pub use trim::Copy;
 pub use standing::{Standing, Wait, Which};
+pub use trim::Copy;

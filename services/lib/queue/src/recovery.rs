@@ -80,6 +80,9 @@ impl Intake {
                             recovery.accepted.clear();
                         }
                     }
+                    for acted in start.acted {
+                        self.keep_acted(acted);
+                    }
                     for block in start.quarantined_blocks {
                         self.hold_quarantined(block);
                     }
@@ -119,6 +122,7 @@ impl Intake {
                     }
                     self.change(id, Change::DsnSpooled(spooled.ordinals));
                 }
+                Some(Kind::Acted(acted)) => self.keep_acted(acted),
                 Some(Kind::Claim(_) | Kind::SnapshotEnd(_)) | None => {}
             }
         }

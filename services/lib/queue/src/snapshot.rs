@@ -55,6 +55,7 @@ impl Intake {
             snapshot_id: id,
             cursor: self.cursor,
             quarantined_blocks: self.quarantined_blocks.iter().copied().collect(),
+            acted: self.acts.clone(),
         };
         self.log(Kind::SnapshotStart(start), Gate::SnapshotStart);
     }

@@ -3,6 +3,7 @@
 //! [`Machine::step`] takes what happened, [`Machine::run`] lets everything move that can, and [`Machine::outputs`]
 //! gives what is to be done. Time is an argument, so a simulation with a seed runs the same code as production.
 
+mod automation;
 mod judge;
 mod outputs;
 mod placing;
@@ -11,14 +12,15 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod turns;
-
 mod why;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::Snapshot;
 use egress::{
-    Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, Unit, Window,
+    Automation, Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, Unit,
+    Window,
 };
 use hashbrown::HashMap;
 use journal::WriterEvent;
@@ -32,9 +34,9 @@ use placing::LaneInfos;
 pub(crate) use placing::lane_hash;
 use policies::ByConfig;
 use sessions::Session;
+pub use why::{Constraint, Explained};
 
 /// Before its lease may expire the owner stops assigning, milliseconds.
-pub use why::{Constraint, Explained};
 const LEASE_MARGIN_MS: u64 = 2_000;
 /// How long a partition counts as short of space after it was seen to be, milliseconds.
 const SHORT_MS: u64 = 5_000;
@@ -136,6 +138,9 @@ pub struct Machine {
     lane_infos: LaneInfos,
     sites: Sites<Item>,
     rotations: HashMap<String, Rotation>,
+    automation: Automation,
+    /// The time of the last call.
+    now_ms: u64,
     outputs: Vec<Output>,
     counts: Counts,
     /// Empty; kept for its memory.
@@ -155,6 +160,8 @@ impl Machine {
             lane_infos: LaneInfos::default(),
             sites: Sites::default(),
             rotations: HashMap::new(),
+            automation: Automation::default(),
+            now_ms: 0,
             outputs: Vec::new(),
             counts: Counts::default(),
             effects: Vec::new(),
@@ -186,6 +193,11 @@ impl Machine {
         (self.lanes.waiting(), self.lanes.slots_in_use())
     }
 
+    /// Lanes that there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.count()
+    }
+
     /// The site of a domain, as far as known.
     pub fn site_of(&self, domain: &str) -> Option<&str> {
         self.sites.peek(domain)
@@ -193,11 +205,7 @@ impl Machine {
 
     /// Takes what happened.
     pub fn step(&mut self, now_ms: u64, input: Input) {
-    /// Lanes that there are.
-    pub fn lanes(&self) -> usize {
-        self.lanes.count()
-    }
-
+        self.now_ms = now_ms;
         match input {
             Input::Config(config) => self.configure(now_ms, config),
             Input::Owned {
@@ -261,6 +269,8 @@ impl Machine {
     /// Lets everything move that can: due deliveries, snapshots, journal records, assignments. True when it stopped
     /// before the end, to let other inputs pass.
     pub fn run(&mut self, now_ms: u64) -> bool {
+        self.now_ms = now_ms;
+        self.tick_automation(now_ms);
         let policies = ByConfig(self.config.clone());
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
@@ -328,7 +338,10 @@ impl Machine {
             .partitions
             .values()
             .filter_map(|owned| owned.intake.next_wake());
-        intakes.chain(self.lanes.next_wake()).min()
+        intakes
+            .chain(self.lanes.next_wake())
+            .chain(self.automation.next_wake())
+            .min()
     }
 
     fn carry_out(&mut self, now_ms: u64, decision: Decision<Item>) {
@@ -363,6 +376,7 @@ impl Machine {
     }
 
     fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
+        self.automation.configure(&config);
         self.config = config;
         self.rotations.clear();
         self.lanes_are_stale();
@@ -383,6 +397,7 @@ impl Machine {
             draining: false,
         };
         self.partitions.insert(partition, owned);
+        self.restore_automation(now_ms, partition);
         self.share_limits();
         self.announce_owned();
         self.collect_effects(now_ms);

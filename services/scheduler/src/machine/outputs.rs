@@ -64,6 +64,8 @@ pub struct Counts {
     pub refused: u64,
     /// Ready deliveries for which there was no route or no pool.
     pub unroutable: u64,
+    /// What was begun about replies: suspended, limited, slowed.
+    pub acted: [u64; 3],
     /// Milliseconds from acceptance to delivery since the last look.
     pub queue_times: Vec<u64>,
 }
@@ -72,6 +74,15 @@ pub struct Counts {
 const QUEUE_TIMES: usize = 10_000;
 
 impl Counts {
+    pub(super) fn acted(&mut self, measure: &egress::Measure) {
+        let position = match measure {
+            egress::Measure::Suspend => 0,
+            egress::Measure::Limit { .. } => 1,
+            egress::Measure::Slow { .. } => 2,
+        };
+        self.acted[position] += 1;
+    }
+
     pub(super) fn add(&mut self, counted: Counted) {
         match counted {
             Counted::Recipient(disposition) => {

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
-use egress::{Flow, LaneId, LaneLimits, RateLimit, Rotation, SiteNews, SiteOf, Unit, Window};
+use egress::{
+    Flow, Heard, LaneId, LaneLimits, RateLimit, Restraint, Rotation, SiteNews, SiteOf, Unit, Window,
+};
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 
+use super::automation::Recent;
 use super::policies::ByConfig;
 use super::turns::flow_of;
 use super::{Item, Machine, Output};
@@ -26,7 +29,11 @@ pub(super) struct LaneInfo {
     /// Recipient domain and stream of a delivery in it, for which the same rules hold as for all of them.
     domain: Arc<str>,
     stream: Arc<str>,
+    pub(super) provider: Option<Box<str>>,
     pub(super) shaping: Shaping,
+    /// What is done about replies, on top of it.
+    pub(super) restraint: Restraint,
+    pub(super) recent: Recent,
     /// The configuration changed since it was shaped.
     pub(super) stale: bool,
     /// Another one after each change, and for each lane of the same number, so that senders are told.
@@ -52,6 +59,19 @@ impl LaneInfos {
 
     fn iter_mut(&mut self) -> impl Iterator<Item = &mut LaneInfo> {
         self.infos.iter_mut().filter_map(Option::as_deref_mut)
+    }
+
+    pub(super) fn get_mut(&mut self, lane: LaneId) -> Option<&mut LaneInfo> {
+        self.infos.get_mut(lane.0 as usize)?.as_deref_mut()
+    }
+
+    /// The senders must be told of a lane again.
+    pub(super) fn changed(&mut self, lane: LaneId) {
+        self.versions = self.versions.wrapping_add(1);
+        let version = self.versions;
+        if let Some(info) = self.get_mut(lane) {
+            info.version = version;
+        }
     }
 
     fn insert(&mut self, lane: LaneId, mut info: LaneInfo) {
@@ -88,7 +108,40 @@ impl LaneInfo {
             pool: &self.route.pool,
         };
         self.shaping = config.shaping(&query);
+        let provider = config.provider(&self.site, &self.domain);
+        self.provider = provider.map(|provider| provider.name.as_str().into());
         self.stale = false;
+    }
+
+    /// 0 = no limit.
+    pub(super) fn messages_per_connection(&self) -> u32 {
+        match (
+            self.shaping.messages_per_connection,
+            self.restraint.messages_per_connection,
+        ) {
+            (shaped, None) => shaped,
+            (0, Some(least)) => least,
+            (shaped, Some(least)) => shaped.min(least),
+        }
+    }
+
+    /// What is done about replies is asked for by it; its name is that of the lane.
+    pub(super) fn place<'a>(&'a self, name: &'a str) -> Heard<'a> {
+        Heard {
+            lane: ShapingQuery {
+                site: &self.site,
+                domain: &self.domain,
+                stream: &self.stream,
+                source: &self.source().name,
+                pool: &self.route.pool,
+            },
+            name,
+            provider: self.provider.as_deref(),
+            tenant: "",
+            code: 0,
+            enhanced: "",
+            text: "",
+        }
     }
 
     /// As the senders are told.
@@ -117,7 +170,7 @@ impl LaneInfo {
                 .unwrap_or_default(),
             port: self.route.port.into(),
             allow_private: self.route.allow_private,
-            messages_per_connection: self.shaping.messages_per_connection,
+            messages_per_connection: self.messages_per_connection(),
             tls: match self.shaping.tls {
                 config::TlsPolicy::Opportunistic => TlsPolicy::Opportunistic,
                 config::TlsPolicy::None => TlsPolicy::None,
@@ -187,6 +240,14 @@ impl Machine {
         };
         match site {
             SiteOf::Known(site) => {
+                let suspended = self.automation.concerns_tenants().then(|| {
+                    let heard = super::automation::tenant_at(&config, &site, &to);
+                    self.automation.on_tenant(now_ms, &heard)
+                });
+                if let Some(until_ms) = suspended.flatten() {
+                    owned.intake.postpone(item.key, until_ms);
+                    return;
+                }
                 let class = config.lane_class(&ShapingQuery {
                     site: &site,
                     domain: to.domain,
@@ -309,14 +370,17 @@ impl Machine {
         if let Some(lane) = self.lanes.find(&source.name, &key) {
             let is_stale = |info: &LaneInfo| info.stale;
             if self.lane_infos.get(lane).is_some_and(is_stale) {
-                let info = self.shaped_lane(item, way, pool, position)?;
+                let mut info = self.shaped_lane(item, way, pool, position, &key)?;
+                if let Some(before) = self.lane_infos.get(lane) {
+                    info.recent = before.recent;
+                }
                 let limits = self.limits_of(&info, &source.name, &key);
                 self.lane_infos.insert(lane, info);
                 self.lanes.set_limits_of(lane, limits);
             }
             return Some(lane);
         }
-        let info = self.shaped_lane(item, way, pool, position)?;
+        let info = self.shaped_lane(item, way, pool, position, &key)?;
         let limits = self.limits_of(&info, &source.name, &key);
         let key = if *key == **way.site {
             way.site.clone()
@@ -337,6 +401,7 @@ impl Machine {
         way: &Way<'_>,
         pool: &Arc<EgressPool>,
         position: usize,
+        key: &str,
     ) -> Option<LaneInfo> {
         let of = self
             .partitions
@@ -350,17 +415,22 @@ impl Machine {
             position,
             domain: of.domain.into(),
             stream: of.stream.into(),
+            provider: None,
+            restraint: Restraint::default(),
+            recent: Recent::default(),
             shaping: Shaping::default(),
             stale: false,
             version: 0,
         };
         info.shape(&self.config);
+        let place = info.place(key);
+        info.restraint = self.automation.on_lane(self.now_ms, &place);
         Some(info)
     }
 
-    fn limits_of(&self, info: &LaneInfo, source: &str, key: &str) -> LaneLimits {
+    pub(super) fn limits_of(&self, info: &LaneInfo, source: &str, key: &str) -> LaneLimits {
         let hash = lane_hash(&format!("{source}|{key}"));
-        limits_of(&info.shaping, self.shares(), hash)
+        limits_of(info, self.shares(), hash)
     }
 
     /// After a change of the configuration: each lane is shaped anew when the next delivery goes there, since the rules
@@ -401,30 +471,46 @@ struct Shares {
     owned: u64,
 }
 
-        key: &str,
 /// Connections are shared by partition: each has limit / P, the remainder is with the partition that the lane's hash
 /// names. With all partitions at one scheduler that is the whole limit.
-fn limits_of(shaping: &Shaping, shares: Shares, hash: u64) -> LaneLimits {
+fn limits_of(info: &LaneInfo, shares: Shares, hash: u64) -> LaneLimits {
+    let (shaping, restraint) = (&info.shaping, &info.restraint);
     let owned: Vec<u32> = (0..shares.partitions.min(64))
         .filter(|partition| shares.owned >> partition & 1 == 1)
         .collect();
-    let connections =
-        limits::safe_share(shaping.connections.into(), shares.partitions, &owned, hash);
+    let connections = shaping
+        .connections
+        .min(restraint.connections.unwrap_or(u32::MAX));
+    let connections = limits::safe_share(connections.into(), shares.partitions, &owned, hash);
     LaneLimits {
         connections: u32::try_from(connections).unwrap_or(u32::MAX),
-        messages_per_connection: shaping.messages_per_connection,
-        windows: shaping
-            .rates
-            .iter()
-            .map(|rate| window(Unit::Messages, *rate))
-            .chain(
-                shaping
-                    .connection_rate
-                    .map(|rate| window(Unit::Connections, rate)),
-            )
-            .collect(),
+        messages_per_connection: info.messages_per_connection(),
+        windows: windows_of(shaping, restraint),
         ramp_ms: shaping.ramp_up.as_millis(),
+        suspended_until_ms: restraint.suspended_until_ms.unwrap_or(0),
     }
+}
+
+/// Those of the rules, and those of what is done about replies: of two of a length the smaller one.
+fn windows_of(shaping: &Shaping, restraint: &Restraint) -> Vec<Window> {
+    let messages = shaping
+        .rates
+        .iter()
+        .map(|rate| window(Unit::Messages, *rate));
+    let mut windows: Vec<Window> = messages.collect();
+    for limit in [restraint.rate, restraint.pace].into_iter().flatten() {
+        let unit = Unit::Messages;
+        match windows
+            .iter_mut()
+            .find(|window| window.limit.per_ms == limit.per_ms)
+        {
+            Some(present) => present.limit.count = present.limit.count.min(limit.count),
+            None => windows.push(Window { unit, limit }),
+        }
+    }
+    let opened = shaping.connection_rate;
+    windows.extend(opened.map(|rate| window(Unit::Connections, rate)));
+    windows
 }
 
 fn window(unit: Unit, rate: mail::Rate) -> Window {

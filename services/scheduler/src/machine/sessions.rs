@@ -9,8 +9,9 @@ use proto::dispatch::{
     Assignment, Begin, CloseSlot, DeliveryRef, Hello, Owns, PartitionEpoch, Permit, Refused,
     Report, ReportStored, ReturnReason, Returned, SchedulerItem, SenderItem, Welcome,
 };
-use queue::{SessionId, Via};
+use queue::{Judged, SessionId, Via};
 
+use super::automation::{hear, heard_in};
 use super::judge::judge;
 use super::placing::LaneInfo;
 use super::policies::ByConfig;
@@ -42,12 +43,12 @@ struct Held {
 }
 
 impl Session {
-    /// The partition is not ours any more. What the sender holds of it will be reported to the next owner, so slots
     /// The name that the sender gave.
     pub(super) fn sender_id(&self) -> &str {
         &self.sender_id
     }
 
+    /// The partition is not ours any more. What the sender holds of it will be reported to the next owner, so slots
     /// and credit are freed now.
     pub(super) fn forget_partition(
         &mut self,
@@ -162,15 +163,26 @@ impl Machine {
         let judged = std::mem::take(&mut report.recipients)
             .into_iter()
             .map(|recipient| judge(recipient, dot_sent));
+        let judged: Vec<Judged> = judged.collect();
+        let heard = heard_in(&judged);
+        let changes = match (held.as_ref(), owned.intake.about(&delivery)) {
+            (Some(held), Some(about)) => {
+                let place = (held.lane, &self.lanes, &mut self.lane_infos);
+                hear(now_ms, &mut self.automation, place, about, &heard)
+            }
+            _ => Vec::new(),
+        };
+        let info = held.and_then(|held| self.lane_infos.get(held.lane));
         let policies = ByConfig(self.config.clone());
         owned.intake.report(
             now_ms,
             session,
             &report,
-            judged.collect(),
+            judged,
             via(state, info),
             &policies,
         );
+        self.automation_changed(now_ms, Some(PartitionId(delivery.partition)), changes);
     }
 
     fn returned(&mut self, now_ms: u64, session: SessionId, returned: Returned) {
@@ -286,6 +298,17 @@ impl Machine {
             || owned.intake.is_clogged()
         {
             owned.parked.push(item);
+            self.lanes.unassign(lane, slot, sender);
+            return;
+        }
+        if self.automation.concerns_tenants()
+            && let Some(info) = self.lane_infos.get(lane)
+            && let Some(of) = owned.intake.route_of(item.key)
+            && let Some(until_ms) = self
+                .automation
+                .on_tenant(now_ms, &info.of_tenant(of.tenant))
+        {
+            owned.intake.postpone(item.key, until_ms);
             self.lanes.unassign(lane, slot, sender);
             return;
         }

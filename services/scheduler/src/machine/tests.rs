@@ -13,10 +13,12 @@ use queue::Settings;
 
 use super::*;
 
+mod automation;
+mod fair;
 mod shaping;
+mod why;
 
 const START_MS: u64 = 1_800_000_000_000;
-mod why;
 const P0: PartitionId = PartitionId(0);
 const SESSION: SessionId = SessionId(1);
 
@@ -74,6 +76,12 @@ impl Desk {
     }
 
     fn own(&mut self) {
+        let intake = self.recovering();
+        self.owns(intake);
+    }
+
+    /// An intake that has claimed the partition and read what the journal begins with.
+    fn recovering(&mut self) -> Intake {
         let mut writer = Writer::new("scheduler", format!("claim-{}", self.last_record));
         writer.claim();
         let tail = Tail {
@@ -92,6 +100,10 @@ impl Desk {
         intake
             .replay(1, journal::decode(&journal::genesis(START_MS)).unwrap())
             .unwrap();
+        intake
+    }
+
+    fn owns(&mut self, mut intake: Intake) {
         intake.caught_up();
         intake.activate(self.now_ms);
         self.step(Input::Owned {
@@ -158,6 +170,11 @@ impl Desk {
     }
 
     fn message(&mut self, domain: &str) {
+        self.message_with(domain, |_| {});
+    }
+
+    /// A message whose envelope is changed first.
+    fn message_with(&mut self, domain: &str, change: impl FnOnce(&mut Envelope)) {
         self.blocks += 1;
         let mut id = [0; 16];
         id[..6].copy_from_slice(&self.now_ms.to_be_bytes()[2..]);
@@ -170,14 +187,10 @@ impl Desk {
             tenant: "acme".into(),
             stream: "mail".into(),
             return_path: "sender@acme.example".into(),
-        self.message_with(domain, |_| {});
-    }
-
-    /// A message whose envelope is changed first.
-    fn message_with(&mut self, domain: &str, change: impl FnOnce(&mut Envelope)) {
             recipients: vec![recipient],
             ..Envelope::default()
         };
+        change(&mut envelope);
         let entry = IndexEntry {
             message_id: id.to_vec().into(),
             envelope: Some(envelope),
@@ -190,7 +203,6 @@ impl Desk {
         };
         self.step(Input::Block {
             partition: P0,
-        change(&mut envelope);
             first: self.blocks,
             sequence: self.blocks,
             index: Ok(index),

@@ -7,6 +7,11 @@ use crate::rate::Window;
 /// the next thing in the order of these variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {
+    /// Nothing is to leave.
+    Suspended {
+        /// Until when, Unix milliseconds.
+        until_ms: u64,
+    },
     /// No attached sender has the lane's source.
     NoSender,
     /// Every sender that has the source holds as many deliveries as it takes.
@@ -40,6 +45,10 @@ impl<T> Lanes<T> {
     /// decision, or as soon as something is in the lane.
     pub fn blocked(&self, now_ms: u64, lane: LaneId) -> Option<Blocked> {
         let lane = self.lanes.get(lane.0 as usize)?;
+        if now_ms < lane.suspended_until_ms {
+            let until_ms = lane.suspended_until_ms;
+            return Some(Blocked::Suspended { until_ms });
+        }
         if !self.senders.serve(lane.source) {
             return Some(Blocked::NoSender);
         }
@@ -60,7 +69,10 @@ impl<T> Lanes<T> {
     /// Deliveries in lanes that only wait for a sender: limits allow them now, a connection is free for each.
     pub fn sendable(&self, now_ms: u64) -> usize {
         let of_lane = |lane: &super::Lane| {
-            if lane.queue.is_empty() || lane.rates.blocked(now_ms).is_some() {
+            if lane.queue.is_empty()
+                || now_ms < lane.suspended_until_ms
+                || lane.rates.blocked(now_ms).is_some()
+            {
                 return 0;
             }
             let free = lane.slots.free(lane.allowed(now_ms)) as usize;
@@ -74,8 +86,19 @@ impl<T> Lanes<T> {
         self.waiting_in(lane) >= JAM
             && matches!(
                 self.blocked(now_ms, lane),
-                Some(Blocked::NoSender | Blocked::Connections { .. } | Blocked::Rate { .. })
+                Some(
+                    Blocked::Suspended { .. }
+                        | Blocked::NoSender
+                        | Blocked::Connections { .. }
+                        | Blocked::Rate { .. }
+                )
             )
+    }
+
+    /// Whether such a delivery waits in a lane; looks at all that do.
+    pub fn holds(&self, lane: LaneId, is_it: impl Fn(&T) -> bool) -> bool {
+        let lane = self.lanes.get(lane.0 as usize);
+        lane.is_some_and(|lane| self.fair.holds(lane.queue, is_it))
     }
 
     /// Deliveries that wait in a lane.
@@ -85,9 +108,3 @@ impl<T> Lanes<T> {
             .map_or(0, |lane| lane.queue.len())
     }
 }
-    /// Whether such a delivery waits in a lane; looks at all that do.
-    pub fn holds(&self, lane: LaneId, is_it: impl Fn(&T) -> bool) -> bool {
-        let lane = self.lanes.get(lane.0 as usize);
-        lane.is_some_and(|lane| self.fair.holds(lane.queue, is_it))
-    }
-

@@ -6,6 +6,7 @@ const LIMITS: LaneLimits = LaneLimits {
     messages_per_connection: 0,
     windows: Vec::new(),
     ramp_ms: 0,
+    suspended_until_ms: 0,
 };
 
 fn window(unit: Unit, count: u64) -> Window {
@@ -302,7 +303,7 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
         connections: 1,
         messages_per_connection: 2,
         windows: vec![opened],
-        ramp_ms: 0,
+        ..LIMITS
     });
     lanes.sender_up(SenderId(1), 10, []);
     (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
@@ -471,4 +472,43 @@ fn takes_a_connection_from_the_list_of_many_idle_ones_and_counts_them() {
     assert_eq!(again, (0..40).collect::<Vec<_>>());
     lanes.sender_gone(SenderId(1));
     assert_eq!(lanes.slots_in_use(), 0);
+}
+
+#[test]
+fn nothing_leaves_a_suspended_lane_before_its_time() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 10, []);
+    lanes.set_limits_of(
+        lane,
+        LaneLimits {
+            suspended_until_ms: 1000,
+            ..LIMITS
+        },
+    );
+    lanes.push(lane, &Flow::default(), 1, 0);
+    assert_eq!(lanes.next(999), None);
+    let until_ms = 1000;
+    assert_eq!(
+        lanes.blocked(999, lane),
+        Some(Blocked::Suspended { until_ms })
+    );
+    assert_eq!(lanes.next_wake(), Some(1000));
+    assert!(matches!(
+        lanes.next(1000),
+        Some(Decision::Assign { item: 1, .. })
+    ));
+    // Lifted before its time.
+    let suspended_until_ms = 9000;
+    let limits = LaneLimits {
+        suspended_until_ms,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, limits);
+    lanes.push(lane, &Flow::default(), 2, 0);
+    assert_eq!(lanes.next(2000), None);
+    lanes.set_limits_of(lane, LIMITS);
+    assert!(matches!(
+        lanes.next(2000),
+        Some(Decision::Assign { item: 2, .. })
+    ));
 }
