@@ -1,0 +1,1 @@
+"""Prometheus scrapes a running installation, and answers what the dashboards ask."""
