@@ -17,6 +17,8 @@ use super::io::Io;
 
 /// Octets read at once.
 const INPUT: usize = 4096;
+/// How long what has arrived may still be found when the time for a reply is over.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 /// Time for the farewell.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -165,8 +167,11 @@ impl Connection {
         Ok(())
     }
 
-    /// The next reply.
+    /// The next reply. One that has arrived counts although its time is over: a process that was stopped and goes on
+    /// hears of its timers before it hears of its sockets (epoll_wait is interrupted), and a message whose `250` lies
+    /// there unread would be in doubt.
     pub(super) async fn reply(&mut self, until: Instant) -> Result<Reply, Broken> {
+        let mut last_look = None;
         loop {
             if self.start < self.end {
                 let decoded = self.decoder.decode(&self.input[self.start..self.end]);
@@ -175,9 +180,15 @@ impl Connection {
                     return Ok(item?);
                 }
             }
-            let read = timeout_at(until, self.io.read(&mut self.input))
-                .await
-                .map_err(|_| Broken::TimedOut)??;
+            let read = match timeout_at(until, self.io.read(&mut self.input)).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    let end = *last_look.get_or_insert_with(|| Instant::now() + LAST_LOOK);
+                    timeout_at(end, self.io.read(&mut self.input))
+                        .await
+                        .map_err(|_| Broken::TimedOut)??
+                }
+            };
             if read == 0 {
                 return Err(Broken::Closed);
             }
@@ -243,7 +254,29 @@ async fn before<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_reply_that_has_arrived_counts_although_its_time_is_over() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let near = std::net::TcpStream::connect(address).unwrap();
+        let (mut far, _) = listener.accept().unwrap();
+        far.write_all(b"250 kept\r\n").unwrap();
+        near.set_nonblocking(true).unwrap();
+        // The runtime has not looked at the socket yet.
+        let stream = tokio::net::TcpStream::from_std(near).unwrap();
+        let open = Open::new(&IntGauge::new("open", "connections").unwrap());
+        let mut connection = Connection::new(Io::Plain(stream), "mx".into(), address, open);
+        let over = Instant::now() - Duration::from_secs(1);
+        let reply = connection.reply(over).await.unwrap();
+        assert_eq!(reply.code, 250);
+        // Another does not come.
+        let silent = connection.reply(over).await;
+        assert!(matches!(silent, Err(Broken::TimedOut)));
+    }
 
     #[tokio::test]
     async fn nothing_is_written_after_its_time_although_it_could_be() {
