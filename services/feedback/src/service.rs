@@ -50,7 +50,11 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
-    let tenants = Tenants::follow(&stores);
+    let snapshots = tokio::select! {
+        snapshots = stores.follow_snapshots() => snapshots?,
+        () = shutdown.requested() => return Ok(()),
+    };
+    let tenants = Tenants::new(snapshots);
     let messages = stores.message_reader(CACHE_BYTES);
     let mut followers = JoinSet::new();
     for partition in (0..partitions).map(PartitionId) {

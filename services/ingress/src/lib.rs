@@ -10,7 +10,7 @@
 //! | `sasl`, `login`, `password` | AUTH: from lines to a claim, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
-//! | `watch_stores` | configuration, readiness and the writer's figures |
+//! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
 //!
 //! What it accepts beyond the letter of the RFCs, and what it refuses: lines of any length in a

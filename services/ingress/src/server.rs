@@ -282,7 +282,7 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
             Durability::Relaxed => spool::Durability::Relaxed,
         },
     };
-    let (stores, opened, snapshot) = loop {
+    let (stores, opened) = loop {
         match connect(&options).await {
             Ok(connected) => break connected,
             Err(error) if error.may_pass() => {
@@ -298,7 +298,10 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
     tracing::info!(durability = %opened.report, partitions = opened.partitions, "stores opened");
     let metrics = Arc::new(Metrics::new());
     metrics.durability(&opened.report);
-    let snapshot = watch_stores::follow_configuration(&stores, snapshot, shutdown);
+    let snapshot = tokio::select! {
+        followed = stores.follow_snapshots() => followed?,
+        () = shutdown.requested() => return Ok(None),
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
@@ -312,13 +315,10 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
     }))
 }
 
-async fn connect(
-    options: &spool::Options,
-) -> Result<(Stores, spool::Opened, Arc<Snapshot>), spool::Error> {
+async fn connect(options: &spool::Options) -> Result<(Stores, spool::Opened), spool::Error> {
     let stores = Stores::connect(options).await?;
     let opened = stores.open().await?;
-    let snapshot = watch_stores::load_configuration(&stores).await?;
-    Ok((stores, opened, snapshot))
+    Ok((stores, opened))
 }
 
 async fn accept_all(

@@ -7,10 +7,8 @@
 //! | `policy` | what is done with a message: signed, left unsigned, refused |
 //! | `keys` | the key files: loading, reloading, the last good key |
 //! | `pool` | the threads that sign, behind a bounded queue |
-//! | [`follow_configuration`] | the configuration, from the stores |
 //! | [`serve`], [`run`] | gRPC around it; start and stop |
 
-mod configuration;
 mod keys;
 mod metrics;
 mod policy;
@@ -18,6 +16,5 @@ mod pool;
 mod server;
 mod service;
 
-pub use configuration::follow_configuration;
 pub use server::{Error, run, serve};
 pub use service::{Options, Signer};

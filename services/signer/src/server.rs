@@ -16,7 +16,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::{Options, Signer, follow_configuration};
+use crate::{Options, Signer};
 
 /// Calls of one connection that are worked on at the same time.
 const CALLS_PER_CONNECTION: usize = 64;
@@ -53,7 +53,10 @@ pub async fn run(
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let bound = Bound::new(&bootstrap, &shutdown).await?;
-    let snapshots = follow_configuration(&stores, &shutdown).await?;
+    let snapshots = tokio::select! {
+        snapshots = stores.follow_snapshots() => snapshots?,
+        () = shutdown.requested() => return Ok(()),
+    };
     bound.serve(snapshots, shutdown).await
 }
 

@@ -117,8 +117,6 @@ struct Running {
     readiness: Readiness,
     /// Requested from outside, or because a service ended.
     shutdown: Shutdown,
-    /// Ends the following of the configuration, after all services.
-    following: Shutdown,
     /// All services run here.
     has_all: bool,
     /// Followed for those that need a configuration to be ready.
@@ -148,7 +146,6 @@ impl Running {
             opened,
             readiness,
             shutdown,
-            following: Shutdown::new(),
             has_all: false,
             snapshots: None,
             signer: None,
@@ -160,7 +157,10 @@ impl Running {
     /// Starts those that others need first: the reverse of the order of stopping.
     async fn start_all(&mut self, services: &BTreeSet<Service>) -> anyhow::Result<()> {
         self.has_all = services.len() == Service::ALL.len();
-        let snapshots = signer::follow_configuration(&self.stores, &self.following).await?;
+        let snapshots = tokio::select! {
+            snapshots = self.stores.follow_snapshots() => snapshots?,
+            () = self.shutdown.requested() => return Ok(()),
+        };
         if services
             .iter()
             .any(|service| *service != Service::Scheduler)
@@ -349,7 +349,6 @@ impl Running {
             }
             outcome = outcome.and(ended);
         }
-        self.following.request();
         outcome
     }
 }

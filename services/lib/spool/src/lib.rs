@@ -12,6 +12,7 @@
 //! | [`BlockFollower`] | reading the indexes of all blocks, in order |
 //! | [`JournalStore`] | the fenced log of a partition |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
+//! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
 //! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`] | small shared state, in key-value buckets |
 //!
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
@@ -37,6 +38,7 @@ mod open;
 mod positions;
 mod reader;
 mod records;
+mod snapshots;
 mod stores;
 mod trim;
 mod upload;
