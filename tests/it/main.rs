@@ -4,6 +4,7 @@ mod dependencies;
 mod dialogs;
 mod draining;
 mod kill;
+mod metrics;
 mod pipeline;
 mod proxy;
 mod servers;

@@ -59,10 +59,15 @@ impl NatsServer {
 
     /// Starts one with another `sync_interval` (`always`, `2m`, `100ms`).
     pub async fn start_with_sync(folder: &Path, sync_interval: &str) -> Result<Self> {
+        Self::start_with(folder, sync_interval, "").await
+    }
+
+    /// Starts one with further lines in its configuration.
+    pub async fn start_with(folder: &Path, sync_interval: &str, more: &str) -> Result<Self> {
         // A port that was free may be taken before the server binds it: then with another one.
         let mut last = Err(anyhow!("no port was tried"));
         for _ in 0..TRIES {
-            let mut server = Self::configured(folder, sync_interval, "")?;
+            let mut server = Self::configured(folder, sync_interval, more)?;
             match server.restart().await {
                 Ok(()) => return Ok(server),
                 Err(error) => last = Err(error),

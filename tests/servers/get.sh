@@ -22,7 +22,8 @@ fail() { echo "servers: $*" >&2; exit 1; }
 
 # program:Debian package
 programs=(redis-server:redis-server dnsmasq:dnsmasq-base smtp-sink:postfix smtp-source:postfix
-    postfix:postfix opendkim:opendkim swaks:swaks python3:python3 openssl:openssl strace:strace)
+    postfix:postfix opendkim:opendkim swaks:swaks python3:python3 openssl:openssl strace:strace
+    promtool:prometheus)
 
 packages_missing() {
     local entry

@@ -24,3 +24,8 @@ mod service;
 mod tenants;
 
 pub use service::{Error, run};
+
+/// Registers the metrics of the service, so that they can be described without running it.
+pub fn register_metrics() {
+    metrics::Metrics::new(mail::PartitionId(0));
+}

@@ -31,7 +31,7 @@ impl Metrics {
             ),
             given_up: telemetry::counter_with(
                 "staffetta_feedback_dsn_given_up_total",
-                "Failure notifications that were owed and will not be written.",
+                "Failure notifications that were owed and will not be written, by reason.",
                 &["reason"],
             ),
             errors: telemetry::counter_with(
@@ -41,11 +41,11 @@ impl Metrics {
             ),
             pending: gauge(
                 "staffetta_feedback_dsn_pending",
-                "Failure notifications that are owed and not stored.",
+                "Failure notifications that are owed and not stored, by partition.",
             ),
             lag: gauge(
                 "staffetta_feedback_journal_lag_records",
-                "Records of the journal that are not read yet.",
+                "Records of the journal that are not read yet, by partition.",
             ),
         }
     }

@@ -39,3 +39,8 @@ mod tls;
 mod watch_stores;
 
 pub use server::{Error, Listeners, run};
+
+/// Registers the metrics of the service, so that they can be described without running it.
+pub fn register_metrics() {
+    metrics::Metrics::new();
+}

@@ -84,37 +84,37 @@ impl Metrics {
         Self {
             messages: counter_with(
                 "staffetta_ingress_messages_total",
-                "Messages accepted.",
+                "Messages accepted, by tenant (the first 200 of a process, then `other`).",
                 &["tenant"],
             ),
             recipients: counter_with(
                 "staffetta_ingress_recipients_total",
-                "Recipients of accepted messages.",
+                "Recipients of accepted messages, by tenant.",
                 &["tenant"],
             ),
             bytes: counter_with(
                 "staffetta_ingress_message_bytes_total",
-                "Octets of accepted messages as stored.",
+                "Octets of accepted messages as stored, by tenant.",
                 &["tenant"],
             ),
             refusals: counter_with(
                 "staffetta_ingress_refusals_total",
-                "Replies that refused a command or a message.",
+                "Replies that refused a command or a message, by code and enhanced code.",
                 &["code", "enhanced"],
             ),
             connections: gauge_with(
                 "staffetta_ingress_connections",
-                "Open connections.",
+                "Open connections, by listener.",
                 &["listener"],
             ),
             connections_total: counter_with(
                 "staffetta_ingress_connections_total",
-                "Connections accepted.",
+                "Connections taken, by listener.",
                 &["listener"],
             ),
             tls_handshakes: counter_with(
                 "staffetta_ingress_tls_handshakes_total",
-                "TLS handshakes by the version agreed on, or failed.",
+                "TLS handshakes by the version agreed on: 1.2, 1.3, failed.",
                 &["version"],
             ),
             proxy_refusals: counter_with(
@@ -137,17 +137,17 @@ impl Metrics {
             ),
             storage_seconds: histogram(
                 "staffetta_ingress_storage_seconds",
-                "The wait for storage in that time.",
+                "The part of accept_seconds that is the wait for storage.",
                 latency_buckets(),
             ),
             added_seconds: histogram(
                 "staffetta_ingress_added_seconds",
-                "That time without the wait for storage.",
+                "The rest of accept_seconds: what ingress itself adds.",
                 latency_buckets(),
             ),
             body_pool_free: gauge(
                 "staffetta_ingress_body_pool_free_bytes",
-                "Free memory for contents.",
+                "Memory that is left for contents that are coming in.",
             ),
             block_messages: histogram(
                 "staffetta_ingress_block_messages",
@@ -156,7 +156,7 @@ impl Metrics {
             ),
             durability: gauge_with(
                 "staffetta_ingress_durability",
-                "What a 250 stands for: 1 for the mode that holds, and how that is known.",
+                "What a 250 stands for: 1 for the mode that holds (strict, relaxed), and how that is known (checked, declared).",
                 &["mode", "known"],
             ),
         }
@@ -208,11 +208,12 @@ impl Metrics {
 
     /// The counters of a tenant that is in the configuration.
     pub(crate) fn tenant(&self, tenant: &str) -> TenantMetrics {
+        let label = telemetry::tenant_label(tenant);
         TenantMetrics {
             tenant: tenant.into(),
-            messages: self.messages.with_label_values(&[tenant]),
-            recipients: self.recipients.with_label_values(&[tenant]),
-            bytes: self.bytes.with_label_values(&[tenant]),
+            messages: self.messages.with_label_values(&[label]),
+            recipients: self.recipients.with_label_values(&[label]),
+            bytes: self.bytes.with_label_values(&[label]),
         }
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Snapshot;
-use runtime::bootstrap::{Bootstrap, Durability, Listener, ListenerTls, ProxyProtocol};
+use runtime::bootstrap::{Bootstrap, Listener, ListenerTls, ProxyProtocol};
 use runtime::{Readiness, Shutdown, TlsError};
-use spool::{BlockWriter, Stores};
+use spool::{BlockWriter, Opened, Stores};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
@@ -29,8 +29,6 @@ const BACKLOG: u32 = 1024;
 const STALL: Duration = Duration::from_secs(180);
 /// How often certificates are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
-/// Between attempts to reach NATS at the start.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// The service could not start.
 #[derive(Debug, thiserror::Error)]
@@ -142,11 +140,13 @@ impl Listeners {
     pub async fn serve(
         self,
         bootstrap: &Bootstrap,
+        stores: Stores,
+        opened: &Opened,
         readiness: Readiness,
         shutdown: Shutdown,
     ) -> Result<(), Error> {
         readiness.set(READY, false);
-        let Some(shared) = start(bootstrap, &shutdown).await? else {
+        let Some(shared) = start(bootstrap, stores, opened, &shutdown).await? else {
             return Ok(());
         };
         let shared = Arc::new(shared);
@@ -252,11 +252,13 @@ impl Listening {
 /// Serves the listeners of `bootstrap` until `shutdown`. `readiness` gets the condition `ingress`.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
+    stores: Stores,
+    opened: Opened,
     readiness: Readiness,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     Listeners::bind(&bootstrap)?
-        .serve(&bootstrap, readiness, shutdown)
+        .serve(&bootstrap, stores, &opened, readiness, shutdown)
         .await
 }
 
@@ -271,31 +273,13 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Reaches the stores and the configuration; `None` when asked to stop meanwhile.
-async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shared>, Error> {
-    let options = spool::Options {
-        url: bootstrap.nats.url.clone(),
-        monitor: bootstrap.nats.monitor.clone(),
-        name: "ingress".to_owned(),
-        durability: match bootstrap.durability {
-            Durability::Strict => spool::Durability::Strict,
-            Durability::Relaxed => spool::Durability::Relaxed,
-        },
-    };
-    let (stores, opened) = loop {
-        match connect(&options).await {
-            Ok(connected) => break connected,
-            Err(error) if error.may_pass() => {
-                tracing::warn!(%error, "waiting for the stores");
-                tokio::select! {
-                    () = tokio::time::sleep(RETRY) => {}
-                    () = shutdown.requested() => return Ok(None),
-                }
-            }
-            Err(error) => return Err(error.into()),
-        }
-    };
-    tracing::info!(durability = %opened.report, partitions = opened.partitions, "stores opened");
+/// Reads the configuration; `None` when asked to stop meanwhile.
+async fn start(
+    bootstrap: &Bootstrap,
+    stores: Stores,
+    opened: &Opened,
+    shutdown: &Shutdown,
+) -> Result<Option<Shared>, Error> {
     let metrics = Arc::new(Metrics::new());
     metrics.durability(&opened.report);
     let snapshot = tokio::select! {
@@ -313,12 +297,6 @@ async fn start(bootstrap: &Bootstrap, shutdown: &Shutdown) -> Result<Option<Shar
         metrics,
         shutdown: shutdown.clone(),
     }))
-}
-
-async fn connect(options: &spool::Options) -> Result<(Stores, spool::Opened), spool::Error> {
-    let stores = Stores::connect(options).await?;
-    let opened = stores.open().await?;
-    Ok((stores, opened))
 }
 
 async fn accept_all(

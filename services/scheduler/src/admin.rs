@@ -1,9 +1,11 @@
 //! `staffetta.admin.v1`: what the command-line tool asks.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use config::Snapshot;
 use mail::PartitionId;
+use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
@@ -15,6 +17,7 @@ use queue::Which;
 use spool::{ConfigConflict, JournalError, JournalReader, Stores};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::core::{Event, Events, constraint_of};
@@ -27,7 +30,17 @@ const APPLY_TRIES: usize = 5;
 /// Journal records read ahead of a client.
 const READ_AHEAD: usize = 64;
 
+/// A call with this metadata is for the scheduler at that address, and passed on to it: who reaches only one scheduler, as
+/// through `kubectl port-forward`, reaches all by it.
+const OWNER: &str = "staffetta-owner";
+/// For reaching another scheduler.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Queues are answers of many rows.
+const LARGEST_ANSWER: usize = 64 << 20;
+
 pub(crate) struct Admin {
+    /// Where others reach this scheduler.
+    pub(crate) address: String,
     pub(crate) stores: Stores,
     pub(crate) events: Events,
     pub(crate) partitions: u32,
@@ -73,6 +86,9 @@ impl AdminService for Admin {
         &self,
         request: Request<QueueRequest>,
     ) -> Result<Response<QueueResponse>, Status> {
+        if let Some(mut owner) = self.other(&request).await? {
+            return owner.queue(request.into_inner()).await;
+        }
         let (answer, view) = oneshot::channel();
         let stopping = |_| Status::unavailable("the scheduler is stopping");
         self.events
@@ -97,10 +113,14 @@ impl AdminService for Admin {
             dsn_owed: view.totals.dsn_owed,
             quarantined: view.totals.quarantined,
             messages: view.totals.messages,
+            automation: view.automation,
         }))
     }
 
     async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        if let Some(mut owner) = self.other(&request).await? {
+            return owner.why(request.into_inner()).await;
+        }
         let request = request.into_inner();
         let limit = match request.limit as usize {
             0 => ROWS.0,
@@ -191,6 +211,37 @@ impl AdminService for Admin {
 }
 
 impl Admin {
+    /// The other scheduler that a call is for; `None` when it is for this one. Only owners of partitions are called, not
+    /// whatever address a client names.
+    async fn other<T>(&self, request: &Request<T>) -> Result<Option<AdminClient<Channel>>, Status> {
+        let Some(owner) = request.metadata().get(OWNER) else {
+            return Ok(None);
+        };
+        let owner = owner
+            .to_str()
+            .map_err(|_| Status::invalid_argument("the owner is no address"))?;
+        if owner == self.address {
+            return Ok(None);
+        }
+        let holders = self.stores.leases().holders().await.map_err(unavailable)?;
+        if !holders.iter().any(|holder| holder.holder.address == owner) {
+            let what = format!("{owner} owns no partition (any more)");
+            return Err(Status::failed_precondition(what));
+        }
+        let unreachable = |error: tonic::transport::Error| {
+            Status::unavailable(format!("the scheduler at {owner}: {error}"))
+        };
+        let channel = Endpoint::from_shared(format!("http://{owner}"))
+            .map_err(unreachable)?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .connect()
+            .await
+            .map_err(unreachable)?;
+        Ok(Some(
+            AdminClient::new(channel).max_decoding_message_size(LARGEST_ANSWER),
+        ))
+    }
+
     /// `None` when somebody else stored a snapshot meanwhile.
     async fn try_apply(&self, request: &ApplyRequest) -> Result<Option<ApplyResponse>, Status> {
         let store = self.stores.config();

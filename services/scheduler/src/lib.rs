@@ -7,6 +7,7 @@
 //! | `ownership` | leases: which partitions are ours |
 //! | `takeover` | claim, replay of the journal, catching up with the spool |
 //! | `partition` | the tasks of an owned partition: journal, blocks, trimming, usage |
+//! | `oldest`, `store_sizes` | the age of the oldest message and the fill of streams, for Prometheus |
 //! | `errands` | what crosses the network: sites, grants |
 //! | `dispatch`, `admin` | the gRPC services |
 
@@ -17,9 +18,20 @@ mod dispatch;
 mod errands;
 pub mod machine;
 mod metrics;
+mod oldest;
 mod ownership;
 mod partition;
 mod run;
+mod store_sizes;
 mod takeover;
 
 pub use run::{Error, Scheduler, run, serve};
+
+/// Registers the metrics of the service, so that they can be described without running it.
+pub fn register_metrics() {
+    metrics::Metrics::new();
+    metrics::redis_connected();
+    oldest::Oldest::new();
+    errands::answers();
+    store_sizes::StoreSizes::new(mail::PartitionId(0));
+}

@@ -40,6 +40,14 @@ pub(crate) struct Metrics {
     seen: Counts,
 }
 
+/// 1 while there is a connection.
+pub(crate) fn redis_connected() -> IntGauge {
+    telemetry::gauge(
+        "staffetta_scheduler_redis_connected",
+        "1 while Redis counts the limits; 0 while each partition keeps to its safe share of them.",
+    )
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let recipients = telemetry::counter_with(

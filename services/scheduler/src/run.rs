@@ -1,7 +1,9 @@
 //! Starting the scheduler.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use config::Snapshot;
 use limits::{Grants, Options as GrantOptions};
@@ -9,6 +11,7 @@ use proto::admin::admin_server::AdminServer;
 use proto::dispatch::dispatch_server::DispatchServer;
 use proto::{Attached, Call, Dispatch};
 use queue::Settings;
+use runtime::bootstrap::Redis;
 use runtime::{Bootstrap, Readiness, Shutdown};
 use spool::Stores;
 use tokio::sync::{mpsc, watch};
@@ -25,12 +28,23 @@ use crate::ownership::{Ownership, holder};
 /// Events on their way to the core; then their makers wait.
 const EVENTS: usize = 16 * 1024;
 
+/// How often it is seen whether Redis is there.
+const REDIS_LOOK: Duration = Duration::from_secs(1);
+
 /// The scheduler can't start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The resolver can't be set up.
     #[error("DNS: {0}")]
     Dns(#[from] dns::Error),
+    /// The file with the authorities for Redis can't be read.
+    #[error("redis.authorities {path}: {source}")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The Redis URL is no URL.
     #[error("Redis: {0}")]
     Limits(#[from] limits::Error),
@@ -76,7 +90,8 @@ impl Scheduler {
         let (events, inbox) = mpsc::channel(EVENTS);
         let (dropped, drops) = mpsc::unbounded_channel();
         let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
-        let grants = Grants::connect(GrantOptions::new(&bootstrap.redis.url))?;
+        let grants = Grants::connect(grant_options(&bootstrap.redis)?)?;
+        tokio::spawn(watch_redis(grants.clone(), shutdown.clone()));
         let errands = Errands::new(resolver, grants, clock, events.clone(), partitions);
         let machine = Machine::new(&*id, partitions);
         tokio::spawn(Core::new(machine, clock, errands, dropped).run(inbox));
@@ -106,6 +121,32 @@ impl Scheduler {
     }
 }
 
+fn grant_options(redis: &Redis) -> Result<GrantOptions, Error> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|source| Error::Authorities {
+            path: path.clone(),
+            source,
+        })
+    };
+    Ok(GrantOptions {
+        login: redis.login.clone(),
+        authorities: redis.authorities.as_ref().map(read).transpose()?,
+        ..GrantOptions::new(&redis.url)
+    })
+}
+
+/// Shows whether limits are counted by Redis, or kept to the safe share.
+async fn watch_redis(grants: Grants, shutdown: Shutdown) {
+    let connected = crate::metrics::redis_connected();
+    while !shutdown.is_requested() {
+        connected.set(i64::from(grants.is_connected()));
+        tokio::select! {
+            () = tokio::time::sleep(REDIS_LOOK) => {}
+            () = shutdown.requested() => {}
+        }
+    }
+}
+
 async fn follow_config(mut snapshots: watch::Receiver<Arc<Snapshot>>, events: Events) {
     loop {
         let snapshot = snapshots.borrow_and_update().clone();
@@ -128,6 +169,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let address = bootstrap.scheduler.listen;
     let admin = Admin {
+        address: bootstrap.scheduler.advertise.clone(),
         stores: scheduler.stores.clone(),
         events: scheduler.events.clone(),
         partitions: scheduler.partitions,

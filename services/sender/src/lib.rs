@@ -28,3 +28,9 @@ mod stream;
 mod tests;
 
 pub use run::{Error, Links, Schedulers, run};
+
+/// Registers the metrics of the service, so that they can be described without running it.
+pub fn register_metrics() {
+    metrics::Metrics::new();
+    metrics::cache();
+}

@@ -22,6 +22,30 @@ pub(crate) struct Metrics {
     held: IntGauge,
     owed: IntGauge,
     pub streams: IntGauge,
+    /// Sum over the open streams.
+    pub credit: IntGauge,
+}
+
+/// Handles of the metrics of the block cache.
+pub(crate) struct CacheMetrics {
+    pub hits: IntCounter,
+    pub fetches: IntCounter,
+    pub bytes: IntGauge,
+}
+
+/// Those of the block cache.
+pub(crate) fn cache() -> CacheMetrics {
+    CacheMetrics {
+        hits: telemetry::counter(
+            "staffetta_sender_block_cache_hits_total",
+            "Messages whose block was in memory.",
+        ),
+        fetches: telemetry::counter(
+            "staffetta_sender_block_fetches_total",
+            "Blocks fetched from the spool.",
+        ),
+        bytes: telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory."),
+    }
 }
 
 /// What became of a recipient, as far as the reply's first digit tells.
@@ -56,12 +80,12 @@ impl Metrics {
     pub fn new() -> Self {
         let recipients = telemetry::counter_with(
             "staffetta_sender_recipients_total",
-            "Recipients of ended attempts, by the stage that decided and the kind of reply.",
+            "Recipients of ended attempts, by the stage that decided and the result: accepted, transient, permanent, no_reply.",
             &["stage", "result"],
         );
         let waits = telemetry::histogram_with(
             "staffetta_sender_wait_seconds",
-            "Time that a delivery waited for its block, its signature, its permit.",
+            "Time that a delivery waited for its block, its signature, its permit (label for: block, signature, permit).",
             telemetry::latency_buckets(),
             &["for"],
         );
@@ -92,22 +116,29 @@ impl Metrics {
             connections: telemetry::gauge("staffetta_sender_connections", "Open SMTP connections."),
             connects: telemetry::counter_with(
                 "staffetta_sender_connects_total",
-                "Connection attempts, by result.",
+                "Connection attempts, by result: ok, or the stage that failed.",
                 &["result"],
             ),
             tls: telemetry::counter_with(
                 "staffetta_sender_tls_total",
-                "SMTP connections made, by version of TLS.",
+                "SMTP connections made, by version of TLS, or none.",
                 &["version"],
             ),
             reused: telemetry::counter(
                 "staffetta_sender_reused_connections_total",
                 "Transactions on a connection that was open already.",
             ),
-            held: telemetry::gauge("staffetta_sender_deliveries_in_flight", "Deliveries held."),
+            held: telemetry::gauge(
+                "staffetta_sender_deliveries_in_flight",
+                "Deliveries that schedulers gave to this sender and that are not ended.",
+            ),
             owed: telemetry::gauge(
                 "staffetta_sender_unstored_reports",
                 "Reports that no scheduler has stored yet.",
+            ),
+            credit: telemetry::gauge(
+                "staffetta_sender_credit_deliveries",
+                "Deliveries that this sender takes at a time, over all schedulers; in_flight divided by it is how busy it is.",
             ),
             streams: telemetry::gauge(
                 "staffetta_sender_scheduler_streams",

@@ -220,21 +220,15 @@ async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: Cance
 
 /// Shows the counters of the block cache.
 async fn count_cache(reader: spool::MessageReader, shutdown: Shutdown) -> std::convert::Infallible {
-    let hits = telemetry::counter(
-        "staffetta_sender_block_cache_hits_total",
-        "Messages whose block was in memory.",
-    );
-    let fetches = telemetry::counter(
-        "staffetta_sender_block_fetches_total",
-        "Blocks fetched from the spool.",
-    );
-    let bytes = telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory.");
+    let metrics = crate::metrics::cache();
     let mut seen = spool::ReaderStats::default();
     loop {
         let stats = reader.stats();
-        hits.inc_by(stats.hits - seen.hits);
-        fetches.inc_by(stats.fetches - seen.fetches);
-        bytes.set(i64::try_from(stats.cached_bytes).unwrap_or(i64::MAX));
+        metrics.hits.inc_by(stats.hits - seen.hits);
+        metrics.fetches.inc_by(stats.fetches - seen.fetches);
+        metrics
+            .bytes
+            .set(i64::try_from(stats.cached_bytes).unwrap_or(i64::MAX));
         seen = stats;
         tokio::time::sleep(Duration::from_secs(1)).await;
         if shutdown.is_requested() {

@@ -110,7 +110,9 @@ impl Stream {
                 kind: Some(sender_item::Kind::Hello(hello)),
             }],
         };
+        let credit = i64::from(sender.credit);
         sender.tools.metrics.streams.inc();
+        sender.tools.metrics.credit.add(credit);
         if frames.send(first).await.is_ok() {
             let mut sweep = tokio::time::interval(SWEEP);
             let mut draining = false;
@@ -139,6 +141,7 @@ impl Stream {
             }
         }
         sender.tools.metrics.streams.dec();
+        sender.tools.metrics.credit.sub(credit);
         sender.desk.detach(self.id);
         // The slots were the stream's.
         self.slots.end().into_iter().for_each(Lease::quit);

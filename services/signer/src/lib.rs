@@ -18,3 +18,8 @@ mod service;
 
 pub use server::{Error, run, serve};
 pub use service::{Options, Signer};
+
+/// Registers the metrics of the service, so that they can be described without running it.
+pub fn register_metrics() {
+    metrics::Metrics::new();
+}

@@ -64,6 +64,16 @@ impl Service {
     }
 }
 
+/// Shows the release of this process.
+pub(crate) fn tell_version() {
+    let info = telemetry::gauge_with(
+        "staffetta_build_info",
+        "Always 1; the release is in the label.",
+        &["version"],
+    );
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+}
+
 /// Runs services until shutdown, or until one of them ends by itself. Calls between services of
 /// this process go without gRPC. `ready` is told through `readiness`.
 pub(crate) async fn run(
@@ -77,6 +87,7 @@ pub(crate) async fn run(
         [only] => only.metrics_address(&bootstrap),
         _ => bootstrap.all.metrics,
     };
+    tell_version();
     readiness.wait("nats", "connecting");
     runtime::serve_health(metrics, readiness.clone(), endpoint.clone()).await?;
     let name = match services.iter().collect::<Vec<_>>().as_slice() {
@@ -261,7 +272,11 @@ impl Running {
     fn start_ingress(&mut self) -> anyhow::Result<()> {
         let listeners = ingress::Listeners::bind(&self.bootstrap)?;
         let (bootstrap, readiness) = (self.bootstrap.clone(), self.readiness.clone());
-        let run = |stop| async move { Ok(listeners.serve(&bootstrap, readiness, stop).await?) };
+        let (stores, opened) = (self.stores.clone(), self.opened.clone());
+        let run = |stop| async move {
+            let served = listeners.serve(&bootstrap, stores, &opened, readiness, stop);
+            Ok(served.await?)
+        };
         self.spawn(Service::Ingress, run);
         Ok(())
     }

@@ -2,13 +2,21 @@
 
 use runtime::Bootstrap;
 use runtime::bootstrap::Durability;
-use spool::{Options, Stores};
+use spool::{Access, Options, Stores};
 
 /// How to reach the stores, for a service or command of this name.
 pub(crate) fn options(bootstrap: &Bootstrap, name: &str) -> Options {
+    let nats = &bootstrap.nats;
+    let certificate = nats.certificate.as_ref();
     Options {
-        url: bootstrap.nats.url.clone(),
-        monitor: bootstrap.nats.monitor.clone(),
+        url: nats.url.clone(),
+        access: Access {
+            login: nats.login.clone(),
+            credentials: nats.credentials.clone(),
+            authorities: nats.authorities.clone(),
+            certificate: certificate.map(|files| (files.certificate.clone(), files.key.clone())),
+        },
+        monitor: nats.monitor.clone(),
         name: format!("staffetta-{name}"),
         durability: match bootstrap.durability {
             Durability::Strict => spool::Durability::Strict,

@@ -55,6 +55,7 @@ impl Stage {
         let nats = NatsServer::start(place.path()).await?;
         let options = Options {
             url: nats.url(),
+            access: spool::Access::default(),
             monitor: Some(nats.monitor_url()),
             name: "dialogs".to_owned(),
             durability: Durability::Strict,
@@ -67,7 +68,7 @@ impl Stage {
                 volume_bytes: 128 << 20,
             })
             .await?;
-        stores.open().await?;
+        let opened = stores.open().await?;
         apply(&stores, &documents(), false).await?;
 
         let certificate = write_certificate(place.path())?;
@@ -77,8 +78,11 @@ impl Stage {
         let addresses: HashMap<_, _> = listeners.addresses().into_iter().collect();
         let shutdown = Shutdown::new();
         let (stop, readiness) = (shutdown.clone(), Readiness::new());
-        let ingress =
-            tokio::spawn(async move { listeners.serve(&bootstrap, readiness, stop).await });
+        let used = stores.clone();
+        let ingress = tokio::spawn(async move {
+            let served = listeners.serve(&bootstrap, used, &opened, readiness, stop);
+            served.await
+        });
         let stage = Self {
             place,
             nats,

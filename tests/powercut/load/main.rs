@@ -78,6 +78,7 @@ fn read(mut words: impl Iterator<Item = String>) -> Result<Arguments> {
 async fn connect(arguments: &Arguments) -> Result<Stores> {
     let options = Options {
         url: arguments.url.clone(),
+        access: spool::Access::default(),
         monitor: Some(arguments.monitor.clone()),
         name: "powercut".to_owned(),
         durability: arguments.durability,

@@ -34,6 +34,7 @@ impl Installation {
         let nats = NatsServer::start(directory.path()).await.unwrap();
         let options = Options {
             url: nats.url(),
+            access: spool::Access::default(),
             monitor: None,
             name: "test".to_owned(),
             durability: Durability::Strict,

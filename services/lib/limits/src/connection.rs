@@ -4,11 +4,15 @@
 //! `ConnectionManager` reconnects unseen and stays with a demoted master for ever. Here any failure drops
 //! the connection, and a task opens another one, resolving the name again.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, RedisResult};
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
+    TlsCertificates,
+};
 use tokio::sync::Notify;
 
 use crate::script::{Scripts, epoch_key, hex};
@@ -17,14 +21,28 @@ const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
 
 /// How Redis is reached.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
-    /// `redis://[user:password@]host:port/database`.
+    /// `redis://[user:password@]host:port/database`, or `rediss://…` for TLS.
     pub url: String,
+    /// Name (empty = the default user) and password, in place of what the URL says.
+    pub login: Option<(String, String)>,
+    /// The authorities that sign the server's certificate, in PEM form; the system's when there are none.
+    pub authorities: Option<Vec<u8>>,
     /// First part of every key, to share a server with others.
     pub prefix: String,
     /// After this time without a reply the request has failed; about 250 ms.
     pub response_timeout: Duration,
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // URL and login hold passwords.
+        f.debug_struct("Options")
+            .field("prefix", &self.prefix)
+            .field("response_timeout", &self.response_timeout)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Options {
@@ -32,6 +50,8 @@ impl Options {
     pub fn new(url: impl Into<String>) -> Self {
         Self {
             url: url.into(),
+            login: None,
+            authorities: None,
             prefix: "staffetta".into(),
             response_timeout: Duration::from_millis(250),
         }
@@ -67,7 +87,7 @@ pub(crate) struct Connector {
 impl Connector {
     /// Starts the task that connects; it ends when the connector is dropped.
     pub(crate) fn start(options: Options) -> RedisResult<Arc<Self>> {
-        let client = Client::open(options.url.as_str())?;
+        let client = client(&options)?;
         let connector = Arc::new(Self {
             client,
             options,
@@ -162,6 +182,28 @@ impl Connector {
             Ok(None) | Err(_) => {
                 tracing::info!("Redis does not tell its maxmemory-policy; noeviction is needed")
             }
+        }
+    }
+}
+
+/// What is needed for a connection; none is made here.
+fn client(options: &Options) -> RedisResult<Client> {
+    let mut info = options.url.as_str().into_connection_info()?;
+    if let Some((name, password)) = &options.login {
+        let mut settings = info.redis_settings().clone().set_password(password);
+        if !name.is_empty() {
+            settings = settings.set_username(name);
+        }
+        info = info.set_redis_settings(settings);
+    }
+    match &options.authorities {
+        None => Client::open(info),
+        Some(authorities) => {
+            let certificates = TlsCertificates {
+                client_tls: None,
+                root_cert: Some(authorities.clone()),
+            };
+            Client::build_with_tls(info, certificates)
         }
     }
 }

@@ -12,6 +12,12 @@ pub enum Error {
         /// What the connection attempt said.
         detail: String,
     },
+    /// What the server wants to see can't be read.
+    #[error("access to NATS: {detail}")]
+    Access {
+        /// The file and what is wrong with it.
+        detail: String,
+    },
     /// The server gave no answer in time, or the connection broke; the effect is unknown.
     #[error("{what}: no answer from NATS: {detail}")]
     Unavailable {

@@ -58,7 +58,7 @@ pub use members::{Announcement, MemberMap, Members, PartitionStatus};
 pub use open::Opened;
 pub use positions::{ReaderPosition, ReaderPositions};
 pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
-pub use stores::{Options, Stores};
+pub use stores::{Access, Options, Stores};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};
 pub use writer::{BlockWriter, Stored, Submission, SubmitError, WriterOptions, WriterStats};

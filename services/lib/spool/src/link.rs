@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::Error;
+use crate::{Access, Error, Options};
 
 /// Time for one request. Longer than the worst queue of fsyncs seen (about 1 s).
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -144,13 +144,18 @@ struct ApiError {
 
 impl Link {
     /// Connects; later reconnects by itself for ever.
-    pub async fn connect(url: &str, name: String) -> Result<Self, Error> {
+    pub async fn connect(options: &Options, name: String) -> Result<Self, Error> {
+        let url = &options.url;
         let (changes, state) = watch::channel(LinkState {
             generation: 0,
             connected: true,
         });
         let changes = Arc::new(changes);
-        let client = ConnectOptions::new()
+        let client = identified(&options.access)
+            .await
+            .map_err(|error| Error::Access {
+                detail: error.to_string(),
+            })?
             .name(&name)
             .connection_timeout(CONNECT_TIMEOUT)
             .request_timeout(Some(REQUEST_TIMEOUT))
@@ -334,6 +339,27 @@ impl Link {
             .await?;
         Ok(answer.purged)
     }
+}
+
+/// With what the server wants to see.
+async fn identified(access: &Access) -> std::io::Result<ConnectOptions> {
+    let mut options = ConnectOptions::new();
+    if let Some((name, password)) = &access.login {
+        options = options.user_and_password(name.clone(), password.clone());
+    }
+    if let Some(path) = &access.credentials {
+        let named = |error: std::io::Error| {
+            std::io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+        };
+        options = options.credentials_file(path).await.map_err(named)?;
+    }
+    if let Some(path) = &access.authorities {
+        options = options.add_root_certificates(path.clone());
+    }
+    if let Some((certificate, key)) = &access.certificate {
+        options = options.add_client_certificate(certificate.clone(), key.clone());
+    }
+    Ok(options)
 }
 
 /// The header by which a stream refuses what another writer has overtaken.

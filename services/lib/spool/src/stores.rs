@@ -1,5 +1,7 @@
 //! The connections, and the way to everything else.
 
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use mail::PartitionId;
@@ -12,16 +14,42 @@ use crate::{
 };
 
 /// How to reach the stores.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Of the NATS server, `nats://[user:password@]host:port`, or several separated by commas.
+    /// Of the NATS server, `nats://[user:password@]host:port` or `tls://…`, or several separated by commas.
     pub url: String,
+    /// What it wants to see, and what we want to see of it.
+    pub access: Access,
     /// Its monitoring endpoint, `http://host:port`, to check `sync_interval`.
     pub monitor: Option<String>,
     /// Name of the service; names the connections on the server's side.
     pub name: String,
     /// What an acknowledgement must mean.
     pub durability: Durability,
+}
+
+/// How we and the NATS server know each other.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// Name and password.
+    pub login: Option<(String, String)>,
+    /// Credentials file (`.creds`: JWT and seed), read at each start.
+    pub credentials: Option<PathBuf>,
+    /// PEM file of the authorities that sign the server's certificate; the system's when there is none.
+    pub authorities: Option<PathBuf>,
+    /// PEM files of our own certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("login", &self.login.as_ref().map(|_| "…"))
+            .field("credentials", &self.credentials)
+            .field("authorities", &self.authorities)
+            .field("certificate", &self.certificate)
+            .finish()
+    }
 }
 
 /// The stores of an installation. A cheap clone; three connections, so that bulk never delays a lease.
@@ -43,8 +71,7 @@ impl Stores {
     /// Opens the connections; `Error::Unreachable` when no server answers (the caller tries again).
     /// Once connected, lost connections are replaced for ever.
     pub async fn connect(options: &Options) -> Result<Self, Error> {
-        let connect =
-            |purpose: &str| Link::connect(&options.url, format!("{}-{purpose}", options.name));
+        let connect = |purpose: &str| Link::connect(options, format!("{}-{purpose}", options.name));
         let (control, blocks, bulk) =
             futures::try_join!(connect("control"), connect("blocks"), connect("bulk"))?;
         let inner = Inner {

@@ -13,7 +13,7 @@ mod metrics;
 
 pub use logging::{Error, LogFormat, init_logging};
 pub use metrics::{
-    counter, counter_with, gather, gauge, gauge_with, histogram, histogram_with, latency_buckets,
-    size_buckets,
+    Description, counter, counter_with, describe, gather, gauge, gauge_with, histogram,
+    histogram_with, latency_buckets, size_buckets, tenant_label,
 };
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};

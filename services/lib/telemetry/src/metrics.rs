@@ -1,6 +1,6 @@
 //! The registry of metrics.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use prometheus::{
@@ -17,7 +17,70 @@ enum Metric {
 
 struct Metrics {
     registry: Registry,
-    by_name: Mutex<HashMap<String, (Vec<String>, Metric)>>,
+    by_name: Mutex<HashMap<String, Registered>>,
+}
+
+struct Registered {
+    help: String,
+    labels: Vec<String>,
+    metric: Metric,
+}
+
+/// What a metric is called and means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Unique.
+    pub name: String,
+    /// `counter`, `gauge` or `histogram`.
+    pub kind: &'static str,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+    /// One line.
+    pub help: String,
+}
+
+/// Everything that is registered so far in this process, by name; what the process itself uses (`process_…`) is not
+/// among it.
+pub fn describe() -> Vec<Description> {
+    let by_name = METRICS
+        .by_name
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner);
+    let describe = |(name, registered): (&String, &Registered)| Description {
+        name: name.clone(),
+        kind: match registered.metric {
+            Metric::Counter(_) => "counter",
+            Metric::Gauge(_) => "gauge",
+            Metric::Histogram(_) => "histogram",
+        },
+        labels: registered.labels.clone(),
+        help: registered.help.clone(),
+    };
+    let mut descriptions: Vec<Description> = by_name.iter().map(describe).collect();
+    descriptions.sort_by(|left, right| left.name.cmp(&right.name));
+    descriptions
+}
+
+/// Tenants that have values of their own in the label `tenant`; the configuration may have many more.
+const MOST_TENANTS: usize = 200;
+
+/// The value of the label `tenant`: the first 200 tenants that this process meets have their own, the others share
+/// `other`, so that the number of series has a bound.
+pub fn tenant_label(tenant: &str) -> &str {
+    static SEEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    label_within(&mut seen, MOST_TENANTS, tenant)
+}
+
+fn label_within<'a>(seen: &mut HashSet<String>, most: usize, value: &'a str) -> &'a str {
+    if seen.contains(value) {
+        return value;
+    }
+    if seen.len() >= most {
+        return "other";
+    }
+    seen.insert(value.to_owned());
+    value
 }
 
 static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
@@ -36,6 +99,7 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
 /// different kinds or labels is a bug that every run of the service shows at once: it panics.
 fn find_or_register(
     name: &str,
+    help: &str,
     labels: &[&str],
     make: impl FnOnce() -> prometheus::Result<Metric>,
 ) -> Metric {
@@ -43,12 +107,12 @@ fn find_or_register(
         .by_name
         .lock()
         .unwrap_or_else(PoisonError::into_inner);
-    if let Some((known_labels, metric)) = by_name.get(name) {
+    if let Some(known) = by_name.get(name) {
         assert!(
-            known_labels == labels,
+            known.labels == labels,
             "metric {name} is used with two sets of labels"
         );
-        return metric.clone();
+        return known.metric.clone();
     }
     let metric = make().expect("name and labels of a metric are constants of a valid form");
     let collector: Box<dyn prometheus::core::Collector> = match &metric {
@@ -60,8 +124,12 @@ fn find_or_register(
         .registry
         .register(collector)
         .expect("a metric that is not in the map is not registered");
-    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-    by_name.insert(name.to_owned(), (labels, metric.clone()));
+    let registered = Registered {
+        help: help.to_owned(),
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        metric: metric.clone(),
+    };
+    by_name.insert(name.to_owned(), registered);
     metric
 }
 
@@ -75,7 +143,7 @@ pub fn counter(name: &str, help: &str) -> IntCounter {
 /// # Panics
 /// When `name` is used elsewhere with other labels or as another kind of metric.
 pub fn counter_with(name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    let metric = find_or_register(name, labels, || {
+    let metric = find_or_register(name, help, labels, || {
         IntCounterVec::new(Opts::new(name, help), labels).map(Metric::Counter)
     });
     match metric {
@@ -94,7 +162,7 @@ pub fn gauge(name: &str, help: &str) -> IntGauge {
 /// # Panics
 /// When `name` is used elsewhere with other labels or as another kind of metric.
 pub fn gauge_with(name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    let metric = find_or_register(name, labels, || {
+    let metric = find_or_register(name, help, labels, || {
         IntGaugeVec::new(Opts::new(name, help), labels).map(Metric::Gauge)
     });
     match metric {
@@ -113,7 +181,7 @@ pub fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
 /// # Panics
 /// When `name` is used elsewhere with other labels or as another kind of metric.
 pub fn histogram_with(name: &str, help: &str, buckets: Vec<f64>, labels: &[&str]) -> HistogramVec {
-    let metric = find_or_register(name, labels, || {
+    let metric = find_or_register(name, help, labels, || {
         HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels)
             .map(Metric::Histogram)
     });
@@ -160,6 +228,30 @@ mod tests {
             "{}",
             gather()
         );
+    }
+
+    #[test]
+    fn describes_what_is_registered() {
+        gauge_with("staffetta_test_described", "What it is.", &["a", "b"]);
+        let described = describe();
+        let found = described
+            .iter()
+            .find(|description| description.name == "staffetta_test_described");
+        let expected = Description {
+            name: "staffetta_test_described".to_owned(),
+            kind: "gauge",
+            labels: vec!["a".to_owned(), "b".to_owned()],
+            help: "What it is.".to_owned(),
+        };
+        assert_eq!(found, Some(&expected));
+    }
+
+    #[test]
+    fn values_beyond_the_bound_share_one() {
+        let mut seen = HashSet::new();
+        let values = ["a", "b", "c", "a", "d", "b"];
+        let labels = values.map(|value| label_within(&mut seen, 2, value));
+        assert_eq!(labels, ["a", "b", "other", "a", "other", "b"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Grants against a real redis-server.
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod access;
 mod failures;
 mod holders;
 mod server;

@@ -5,6 +5,7 @@ mod environment;
 mod listener;
 mod services;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -45,20 +46,45 @@ pub struct Bootstrap {
     pub all: All,
 }
 
-/// Where NATS is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where NATS is, and how we and it know each other.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Nats {
-    /// `nats://host:port`, several separated by commas.
+    /// `nats://host:port` or `tls://host:port`, several separated by commas.
     pub url: String,
     /// Monitoring endpoint, from which the durability is read; without it, it is only declared.
     pub monitor: Option<String>,
+    /// Name and password.
+    pub login: Option<(String, String)>,
+    /// Credentials file (`.creds`).
+    pub credentials: Option<PathBuf>,
+    /// PEM file of the authorities that sign its certificate; the system's when there is none.
+    pub authorities: Option<PathBuf>,
+    /// Our own certificate.
+    pub certificate: Option<CertificateFiles>,
 }
 
-/// Where Redis is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where Redis is, and how we and it know each other.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// `redis://host:port`.
+    /// `redis://host:port` or `rediss://host:port`.
     pub url: String,
+    /// Name (empty = the default user) and password.
+    pub login: Option<(String, String)>,
+    /// PEM file of the authorities that sign its certificate; the system's when there is none.
+    pub authorities: Option<PathBuf>,
+}
+
+impl fmt::Debug for Nats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password, too.
+        f.debug_struct("Nats").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").finish_non_exhaustive()
+    }
 }
 
 /// What the storage must survive before a 250 is said (architecture section 5, invariant 1).
@@ -180,8 +206,8 @@ impl Bootstrap {
             hostname: fields
                 .domain("hostname")
                 .unwrap_or_else(|| Domain::parse("localhost").expect("localhost is a domain name")),
-            nats: read_nats(fields.map("nats")),
-            redis: read_redis(fields.map("redis")),
+            nats: read_nats(fields.map("nats"), folder),
+            redis: read_redis(fields.map("redis"), folder),
             durability: fields
                 .one_of("durability", &durability)
                 .unwrap_or(Durability::Strict),
@@ -201,23 +227,68 @@ impl Bootstrap {
     }
 }
 
-fn read_nats(fields: Fields<'_>) -> Nats {
+fn read_nats(fields: Fields<'_>, folder: &Path) -> Nats {
+    let certificate = match (fields.text("certificate"), fields.text("key")) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles {
+            certificate: folder.join(certificate),
+            key: folder.join(key),
+        }),
+        (None, None) => None,
+        (Some(_), None) => {
+            fields.problem("key", "is missing: there is a certificate");
+            None
+        }
+        (None, Some(_)) => {
+            fields.problem("certificate", "is missing: there is a key");
+            None
+        }
+    };
     let nats = Nats {
         url: url(&fields, "url", &["nats://", "tls://"])
             .unwrap_or_else(|| "nats://127.0.0.1:4222".to_owned()),
         monitor: url(&fields, "monitor", &["http://"]),
+        login: login(&fields),
+        credentials: file(&fields, "credentials", folder),
+        authorities: file(&fields, "authorities", folder),
+        certificate,
     };
+    if nats.login.is_some() && nats.credentials.is_some() {
+        fields.problem("credentials", "either credentials or username and password");
+    }
     fields.close();
     nats
 }
 
-fn read_redis(fields: Fields<'_>) -> Redis {
+fn read_redis(fields: Fields<'_>, folder: &Path) -> Redis {
     let redis = Redis {
-        url: url(&fields, "url", &["redis://"])
+        url: url(&fields, "url", &["redis://", "rediss://"])
             .unwrap_or_else(|| "redis://127.0.0.1:6379".to_owned()),
+        login: login(&fields),
+        authorities: file(&fields, "authorities", folder),
     };
+    if redis.authorities.is_some() && !redis.url.starts_with("rediss://") {
+        fields.problem("authorities", "has no use without TLS: url is redis://…");
+    }
     fields.close();
     redis
+}
+
+/// An empty password is none, so that a variable may be empty.
+fn login(fields: &Fields<'_>) -> Option<(String, String)> {
+    let username = fields.text("username").unwrap_or_default();
+    let password = fields.text("password").unwrap_or_default();
+    if password.is_empty() {
+        if !username.is_empty() {
+            fields.problem("password", "is missing: there is a username");
+        }
+        return None;
+    }
+    Some((username.to_owned(), password.to_owned()))
+}
+
+fn file(fields: &Fields<'_>, name: &'static str, folder: &Path) -> Option<PathBuf> {
+    let text = fields.text(name).filter(|text| !text.is_empty())?;
+    Some(folder.join(text))
 }
 
 /// A URL (or several, separated by commas) of one of the schemes.

@@ -194,3 +194,41 @@ fn a_listener_behind_a_load_balancer_trusts_it_alone() {
         ]
     );
 }
+
+#[test]
+fn servers_and_we_know_each_other() {
+    let text = r#"
+nats: { url: "tls://nats:4222", credentials: nats.creds, authorities: ca.pem, certificate: /c.pem, key: k.pem }
+redis: { url: "rediss://redis:6379", username: staffetta, password: "p/@:", authorities: ca.pem }
+"#;
+    let bootstrap = Bootstrap::from_yaml_in(text, Path::new("/conf")).unwrap();
+    let (nats, redis) = (&bootstrap.nats, &bootstrap.redis);
+    assert_eq!(
+        nats.credentials.as_deref(),
+        Some(Path::new("/conf/nats.creds"))
+    );
+    assert_eq!(nats.authorities.as_deref(), Some(Path::new("/conf/ca.pem")));
+    let files = nats.certificate.clone().unwrap();
+    assert_eq!(files.certificate, Path::new("/c.pem"));
+    assert_eq!(
+        redis.login,
+        Some(("staffetta".to_owned(), "p/@:".to_owned()))
+    );
+    assert!(!format!("{bootstrap:?}").contains("p/@:"));
+    // A variable that is empty is no password.
+    let none = Bootstrap::from_yaml("redis: { username: \"\", password: \"\" }").unwrap();
+    assert_eq!(none.redis.login, None);
+    let text = r#"
+nats: { username: a, password: b, credentials: c, key: k }
+redis: { username: a, authorities: ca.pem }
+"#;
+    assert_eq!(
+        problems(text),
+        [
+            "nats.certificate (line 2): is missing: there is a key",
+            "nats.credentials (line 2): either credentials or username and password",
+            "redis.password (line 3): is missing: there is a username",
+            "redis.authorities (line 3): has no use without TLS: url is redis://…",
+        ]
+    );
+}

@@ -136,6 +136,7 @@ async fn weaker_durability_must_be_asked_for_by_name() {
 
     // Without a monitoring endpoint it can only be believed.
     let options = spool::Options {
+        access: spool::Access::default(),
         monitor: None,
         ..server.options(Durability::Strict)
     };
@@ -155,6 +156,7 @@ async fn weaker_durability_must_be_asked_for_by_name() {
 async fn a_server_that_is_not_there_is_told() {
     let options = spool::Options {
         url: "nats://user:secret@127.0.0.1:1".into(),
+        access: spool::Access::default(),
         monitor: None,
         name: "test".into(),
         durability: Durability::Strict,

@@ -51,6 +51,7 @@ impl Server {
     pub fn options(&self, durability: Durability) -> Options {
         Options {
             url: self.url(),
+            access: spool::Access::default(),
             monitor: Some(self.nats.monitor_url()),
             name: "test".to_owned(),
             durability,
