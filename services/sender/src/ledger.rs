@@ -36,7 +36,9 @@ struct Held<T, W> {
 
 struct Owed {
     report: Report,
-    sent_on: Option<StreamId>,
+    /// The owner that it was last sent to, by epoch and stream: a scheduler that takes the partition anew has lost
+    /// what it had not stored.
+    sent_to: Option<(u64, StreamId)>,
 }
 
 struct Stream {
@@ -300,18 +302,15 @@ impl<T, W> Ledger<T, W> {
             // Nobody would store it.
             return Ok(());
         }
-        let owner = self
-            .owners
-            .get(&ticket.key.partition)
-            .map(|(_, owner)| *owner);
-        if let Some(owner) = owner {
-            effects.push(send_report(owner, report.clone()));
+        let owner = self.owners.get(&ticket.key.partition).copied();
+        if let Some((_, stream)) = owner {
+            effects.push(send_report(stream, report.clone()));
         }
         self.owed.insert(
             ticket.key,
             Owed {
                 report,
-                sent_on: owner,
+                sent_to: owner,
             },
         );
         Ok(())
@@ -426,8 +425,8 @@ impl<T, W> Ledger<T, W> {
         }
         self.owners.insert(partition, (epoch, stream));
         for (key, owed) in &mut self.owed {
-            if key.partition == partition && owed.sent_on != Some(stream) {
-                owed.sent_on = Some(stream);
+            if key.partition == partition && owed.sent_to != Some((epoch, stream)) {
+                owed.sent_to = Some((epoch, stream));
                 effects.push(send_report(stream, owed.report.clone()));
             }
         }

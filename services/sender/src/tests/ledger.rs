@@ -176,6 +176,10 @@ fn a_broken_stream_drops_what_is_not_begun_and_denies_what_waits() {
     ledger.attach(A, 9);
     let sent = ledger.owns(A, &owns(EPOCH + 1).partitions);
     assert!(sent.len() == 2 && sent.iter().all(|effect| is_report(effect, A)));
+    // A scheduler that lost the partition and took it again, on the same stream, has lost what it had not stored.
+    let sent = ledger.owns(A, &owns(EPOCH + 2).partitions);
+    assert!(sent.len() == 2 && sent.iter().all(|effect| is_report(effect, A)));
+    assert!(ledger.owns(A, &owns(EPOCH + 2).partitions).is_empty());
     assert!(
         ledger.owns(B, &owns(EPOCH).partitions).is_empty(),
         "an older epoch gets nothing"
