@@ -1,15 +1,18 @@
 //! Names that many deliveries share, each held once and counted.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// Number of a name.
 pub(crate) type Name = u32;
 
 #[derive(Debug, Default)]
 pub(crate) struct Strings {
-    numbers: HashMap<Arc<str>, Name>,
+    /// By the hashes of the texts, which are in the entries.
+    numbers: HashTable<Name>,
+    hasher: DefaultHashBuilder,
     entries: Vec<Option<(Arc<str>, u32)>>,
     free: Vec<Name>,
 }
@@ -17,12 +20,12 @@ pub(crate) struct Strings {
 impl Strings {
     /// The number of a name, with one more use counted.
     pub(crate) fn acquire(&mut self, text: &str) -> Name {
-        if let Some(&name) = self.numbers.get(text) {
+        if let Some(name) = self.find(text) {
             self.share(name);
             return name;
         }
         let shared: Arc<str> = text.into();
-        let entry = Some((shared.clone(), 1));
+        let entry = Some((shared, 1));
         let name = match self.free.pop() {
             Some(name) => {
                 self.entries[name as usize] = entry;
@@ -33,13 +36,19 @@ impl Strings {
                 (self.entries.len() - 1) as Name
             }
         };
-        self.numbers.insert(shared, name);
+        let (hasher, entries) = (&self.hasher, &self.entries);
+        let hash_of = |&name: &Name| hasher.hash_one(text_of(entries, name));
+        self.numbers
+            .insert_unique(hasher.hash_one(text), name, hash_of);
         name
     }
 
     /// The number of a name that is in use.
     pub(crate) fn find(&self, text: &str) -> Option<Name> {
-        self.numbers.get(text).copied()
+        let is_it = |&name: &Name| text_of(&self.entries, name) == text;
+        self.numbers
+            .find(self.hasher.hash_one(text), is_it)
+            .copied()
     }
 
     /// Counts one more use.
@@ -57,17 +66,17 @@ impl Strings {
         let Some((text, uses)) = entry else { return };
         *uses -= 1;
         if *uses == 0 {
-            self.numbers.remove(text);
+            let hash = self.hasher.hash_one(&**text);
+            if let Ok(number) = self.numbers.find_entry(hash, |&number| number == name) {
+                number.remove();
+            }
             *entry = None;
             self.free.push(name);
         }
     }
 
     pub(crate) fn get(&self, name: Name) -> &str {
-        self.entries
-            .get(name as usize)
-            .and_then(Option::as_ref)
-            .map_or("", |(text, _)| text)
+        text_of(&self.entries, name)
     }
 
     /// The name, to be kept beyond the borrow.
@@ -77,6 +86,13 @@ impl Strings {
             _ => "".into(),
         }
     }
+}
+
+fn text_of(entries: &[Option<(Arc<str>, u32)>], name: Name) -> &str {
+    entries
+        .get(name as usize)
+        .and_then(Option::as_ref)
+        .map_or("", |(text, _)| text)
 }
 
 #[cfg(test)]
