@@ -162,3 +162,22 @@ async fn a_scheduler_that_stops_hands_its_partitions_over_without_waiting_for_it
     sink.wait_for(8, PATIENCE).await?;
     relay.finish()
 }
+
+#[tokio::test]
+async fn a_scheduler_ends_in_time_although_nats_is_gone() -> Result<()> {
+    let (mut relay, _sink) = start("drain_without_nats", 4, Vec::new(), &[]).await?;
+    relay.nats.kill9()?;
+    let stopped = Instant::now();
+    relay.signal("scheduler", Signal::Term)?;
+    ended(&mut relay, "scheduler").await?;
+    // 2 s for what it was asking, 1.5 s for the journals, 2 s for what it can't give back; the rest is the machine's.
+    ensure!(
+        stopped.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        stopped.elapsed()
+    );
+    relay.nats.restart().await?;
+    relay.start_process("scheduler")?;
+    relay.wait_ready().await?;
+    relay.finish()
+}

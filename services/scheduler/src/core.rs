@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::errands::Errands;
 use crate::machine::{Constraint, Explained, Input, Machine, Output};
 use crate::metrics::Metrics;
+use crate::oldest::Oldest;
 use crate::partition::Partition;
 
 /// Events taken at once.
@@ -75,6 +76,7 @@ pub(crate) struct Core {
     machine: Machine,
     clock: Clock,
     metrics: Metrics,
+    oldest: Oldest,
     errands: Errands,
     partitions: HashMap<PartitionId, Partition>,
     sessions: HashMap<SessionId, Outgoing>,
@@ -99,6 +101,7 @@ impl Core {
             machine,
             clock,
             metrics: Metrics::new(),
+            oldest: Oldest::new(),
             errands,
             partitions: HashMap::new(),
             sessions: HashMap::new(),
@@ -136,6 +139,7 @@ impl Core {
             self.pass_on();
             if Instant::now() >= metrics_due {
                 self.metrics.update(now_ms, &mut self.machine);
+                self.oldest.update(now_ms, &self.machine);
                 metrics_due = Instant::now() + METRICS_EVERY;
             }
             let settled = |until: Instant| self.machine.is_settled() || Instant::now() >= until;

@@ -8,6 +8,7 @@ use dns::Resolver;
 use egress::{GrantNews, LaneId, SiteNews, Window};
 use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
 use mail::Domain;
+use telemetry::IntCounterVec;
 
 use crate::clock::Clock;
 use crate::core::{Events, tell};
@@ -25,6 +26,16 @@ pub(crate) struct Errands {
     partitions: u32,
     /// By lane and window: the slice that is drawn on, and what no answered request has reported yet.
     books: Arc<Mutex<Books>>,
+    answers: IntCounterVec,
+}
+
+/// Questions for grants, by answer.
+pub(crate) fn answers() -> IntCounterVec {
+    telemetry::counter_with(
+        "staffetta_scheduler_grants_total",
+        "Questions for slices of rates, by answer: granted, nothing (the rate is used up), share (Redis is away or forgot: the safe share holds).",
+        &["answer"],
+    )
 }
 
 type Books = HashMap<(LaneId, Window), Book>;
@@ -51,6 +62,7 @@ impl Errands {
             events,
             partitions,
             books: Arc::default(),
+            answers: answers(),
         }
     }
 
@@ -74,7 +86,7 @@ impl Errands {
         owned: Vec<u32>,
     ) {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
-        let books = self.books.clone();
+        let (books, answers) = (self.books.clone(), self.answers.clone());
         let share = limits::safe_share(
             window.limit.count,
             self.partitions,
@@ -101,6 +113,12 @@ impl Errands {
             let asked_ms = clock.now_ms();
             let answer = grants.ask(&request).await;
             let news = take_answer(&books, of, book, answer, asked_ms, clock.now_ms(), share);
+            let answer = match news {
+                GrantNews::Granted { .. } => "granted",
+                GrantNews::Nothing { .. } => "nothing",
+                GrantNews::Share { .. } => "share",
+            };
+            answers.with_label_values(&[answer]).inc();
             tell(&events, Input::Grant(lane, window, news)).await;
         });
     }

@@ -29,6 +29,8 @@ const MEMBER: &str = "scheduler";
 const MEMBER_TTL: Duration = Duration::from_secs(6);
 /// A partition that nobody with fewer has taken for so long is taken by anybody.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a stop waits for an answer of NATS: once for what is asked already, once to give everything back.
+const STOPS_WITHIN: Duration = Duration::from_secs(2);
 
 struct Held {
     lease: Lease,
@@ -55,42 +57,55 @@ impl Ownership {
         let mut members = self.stores.members().watch(MEMBER);
         let mut announcement = None;
         while !shutdown.is_requested() {
-            if announcement.is_none() {
-                let address = self.holder.address.clone().into();
-                announcement = self
-                    .stores
-                    .members()
-                    .announce(MEMBER, &self.holder.id, address, MEMBER_TTL)
-                    .await
-                    .ok();
-            }
-            while let Ok((partition, _)) = self.dropped.try_recv() {
-                resting.insert(partition, Instant::now() + Duration::from_secs(1));
-                self.give_back(&mut held, partition).await;
-            }
-            self.renew(&mut held).await;
-            self.finish_takeovers(&mut held, &mut resting).await;
-            resting.retain(|_, until| *until > Instant::now());
-            let schedulers = members
-                .borrow_and_update()
-                .as_ref()
-                .map_or(1, |present| present.len().max(1));
-            match self.stores.leases().holders().await {
-                Ok(holders) => {
-                    self.balance(&mut held, &resting, &mut free_since, &holders, schedulers)
+            let look = async {
+                if announcement.is_none() {
+                    let address = self.holder.address.clone().into();
+                    announcement = self
+                        .stores
+                        .members()
+                        .announce(MEMBER, &self.holder.id, address, MEMBER_TTL)
                         .await
+                        .ok();
                 }
-                Err(error) => tracing::warn!(%error, "the leases can't be read"),
+                while let Ok((partition, _)) = self.dropped.try_recv() {
+                    resting.insert(partition, Instant::now() + Duration::from_secs(1));
+                    self.give_back(&mut held, partition).await;
+                }
+                self.renew(&mut held).await;
+                self.finish_takeovers(&mut held, &mut resting).await;
+                resting.retain(|_, until| *until > Instant::now());
+                let schedulers = members
+                    .borrow_and_update()
+                    .as_ref()
+                    .map_or(1, |present| present.len().max(1));
+                match self.stores.leases().holders().await {
+                    Ok(holders) => {
+                        self.balance(&mut held, &resting, &mut free_since, &holders, schedulers)
+                            .await
+                    }
+                    Err(error) => tracing::warn!(%error, "the leases can't be read"),
+                }
+            };
+            tokio::select! {
+                () = look => {}
+                () = overdue(&shutdown) => break,
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 () = shutdown.requested() => {}
             }
         }
-        self.hand_over(held).await;
-        if let Some(announcement) = announcement {
-            // It expires by itself otherwise.
-            announcement.withdraw().await.ok();
+        self.let_settle(&held).await;
+        let rest = async {
+            for partition in held.keys().copied().collect::<Vec<_>>() {
+                self.give_back(&mut held, partition).await;
+            }
+            if let Some(announcement) = announcement {
+                announcement.withdraw().await.ok();
+            }
+        };
+        if tokio::time::timeout(STOPS_WITHIN, rest).await.is_err() {
+            tracing::warn!("NATS does not answer: what was not given back expires");
         }
     }
 
@@ -267,19 +282,23 @@ impl Ownership {
         }
     }
 
-    /// Lets the journals settle, then gives everything back.
-    async fn hand_over(&self, mut held: BTreeMap<PartitionId, Held>) {
+    /// Lets the journals settle; from then on nothing is done with the partitions.
+    async fn let_settle(&self, held: &BTreeMap<PartitionId, Held>) {
         let (done, settled) = oneshot::channel();
         if self.events.send(Event::Stop(done)).await.is_ok() {
             // The core answers within its own bound, or is gone.
             settled.await.ok();
         }
-        let partitions: Vec<PartitionId> = held.keys().copied().collect();
-        for partition in partitions {
+        for partition in held.keys().copied() {
             tell(&self.events, Input::Drop(partition)).await;
-            self.give_back(&mut held, partition).await;
         }
     }
+}
+
+/// Ends when a stop has waited for NATS long enough.
+async fn overdue(shutdown: &Shutdown) {
+    shutdown.requested().await;
+    tokio::time::sleep(STOPS_WITHIN).await;
 }
 
 /// The holder of this process.

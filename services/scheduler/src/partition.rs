@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use crate::core::{Event, Events, tell};
 use crate::machine::Input;
+use crate::store_sizes::StoreSizes;
 use crate::takeover::carry_out;
 
 const PAUSE: Duration = Duration::from_millis(500);
@@ -327,6 +328,7 @@ async fn watch_usage(
     events: Events,
 ) {
     let mut announcement: Option<Announcement> = None;
+    let sizes = StoreSizes::new(partition);
     loop {
         let fill_percent = *fill.borrow_and_update();
         let status = PartitionStatus {
@@ -346,7 +348,11 @@ async fn watch_usage(
                 }
             },
         }
-        match stores.usage(partition).await {
+        let usage = stores.usage(partition).await;
+        if let Ok(usage) = &usage {
+            sizes.show(usage);
+        }
+        match usage {
             Ok(usage) if usage.percent() >= SHORT_OF_SPACE => {
                 tracing::error!(
                     partition = partition.0,

@@ -87,6 +87,18 @@ impl Intake {
         rows.into_values().collect()
     }
 
+    /// When the earliest of so many live messages was accepted (Unix milliseconds, as its id says), and the place to go
+    /// on at: 0 when the index is through. Begin at 0. Cost O(`count`).
+    pub fn earliest_among(&self, from: u32, count: u32) -> (Option<u64>, u32) {
+        let slots = self.live.messages.slots();
+        let to = from.saturating_add(count).min(slots);
+        let earliest_ms = (from..to)
+            .filter_map(|slot| self.live.messages.get(slot))
+            .map(|message| message.id.unix_ms())
+            .min();
+        (earliest_ms, if to < slots { to } else { 0 })
+    }
+
     /// Sums over the partition, from counts that are kept: cheap.
     pub fn totals(&self) -> Totals {
         let in_flight = self.flights().len() as u64;

@@ -6,6 +6,7 @@ mod doubt;
 mod lines;
 mod notifications;
 mod recovering;
+mod rows;
 mod trimming;
 
 use std::collections::BTreeMap;
