@@ -10,7 +10,7 @@ KIND ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak powercut fuzz bench chart clean
+.PHONY: help build servers test lint demo soak powercut fuzz bench chart namespaces prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,15 @@ chart: servers ## check the Helm chart with Helm 3 and 4, the plain manifests in
 	@tests/chart/get.sh
 	$(CARGO) build -p staffetta
 	.servers/kube/python/bin/python -m unittest discover -s tests/chart -t tests/chart
+
+namespaces: servers ## processes in network namespaces for pods: scaled, restarted, killed, cut off under load (7 minutes, root)
+	@tests/namespaces/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/namespaces/run.py
+
+prometheus: servers ## a real Prometheus scrapes every service under load, and answers every query of the dashboards
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/prometheus/run.py
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean
