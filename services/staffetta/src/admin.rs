@@ -18,8 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Where to reach a scheduler.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Server {
-    /// A scheduler [default: scheduler.advertise of the bootstrap file, else http://127.0.0.1:7103]
-    #[arg(long, env = "STAFFETTA_SERVER", value_name = "URL")]
+    /// Any scheduler, `host:port` [default: scheduler.advertise of the bootstrap file, else 127.0.0.1:7103]
+    #[arg(long, env = "STAFFETTA_SERVER", value_name = "ADDRESS")]
     server: Option<String>,
     /// How long a scheduler is waited for when none answers, such as `5m`
     #[arg(long, default_value = "0s", value_name = "DURATION")]
@@ -47,8 +47,12 @@ impl Server {
     }
 
     fn url(&self, global: &Global) -> anyhow::Result<String> {
-        if let Some(url) = &self.server {
-            return Ok(url.clone());
+        if let Some(server) = &self.server {
+            return Ok(if server.contains("://") {
+                server.clone()
+            } else {
+                format!("http://{server}")
+            });
         }
         let configured = global.given_config().is_some() || global.config_path().exists();
         if configured {
@@ -59,6 +63,17 @@ impl Server {
         }
         Ok("http://127.0.0.1:7103".to_owned())
     }
+}
+
+/// A request for the scheduler at an address, which the one that is asked passes on: from outside of a cluster only one
+/// may be reached.
+pub(crate) fn for_owner<T>(address: &str, request: T) -> anyhow::Result<tonic::Request<T>> {
+    let mut request = tonic::Request::new(request);
+    let owner = address
+        .parse()
+        .with_context(|| format!("the address {address:?} of a scheduler"))?;
+    request.metadata_mut().insert("staffetta-owner", owner);
+    Ok(request)
 }
 
 /// Connects to the scheduler at a URL.

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use proto::admin::{ApplyRequest, ApplyResponse};
+use serde_json::json;
 
 use crate::admin::{self, Server};
 use crate::cli::Global;
 use crate::documents::Documents;
-use crate::output;
+use crate::output::{self, OutputFormat};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
     /// Validate and show what would change
     #[arg(long)]
     dry_run: bool,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "text")]
+    output: OutputFormat,
     #[command(flatten)]
     server: Server,
 }
@@ -38,6 +42,14 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         .await
         .map_err(|status| admin::refused("apply", &status))?
         .into_inner();
+    if arguments.output == OutputFormat::Json {
+        output::print(&json_of(&documents, &response, arguments.dry_run))?;
+        return Ok(if response.problems.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
     if !response.problems.is_empty() {
         return Ok(report_problems(&documents, &response.problems));
     }
@@ -56,6 +68,22 @@ pub(crate) fn report_problems(documents: &Documents, problems: &[String]) -> Exi
     };
     output::complain(&anyhow::Error::msg(what));
     ExitCode::FAILURE
+}
+
+fn json_of(documents: &Documents, response: &ApplyResponse, dry_run: bool) -> String {
+    let problems: Vec<String> = response
+        .problems
+        .iter()
+        .map(|problem| documents.locate(problem))
+        .collect();
+    let value = json!({
+        "dryRun": dry_run,
+        "problems": problems,
+        "changes": response.changes,
+        "version": response.version,
+        "hash": response.hash,
+    });
+    format!("{value}\n")
 }
 
 fn describe(response: &ApplyResponse, dry_run: bool) -> String {

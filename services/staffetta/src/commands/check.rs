@@ -5,26 +5,31 @@ use std::process::ExitCode;
 
 use config::Snapshot;
 use runtime::Bootstrap;
+use serde_json::json;
 
 use crate::cli::Global;
 use crate::documents::Documents;
-use crate::output;
+use crate::output::{self, OutputFormat};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// File or folder with resource documents that are a whole configuration; can be repeated
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// How it is written
+    #[arg(long, value_enum, default_value = "text")]
+    output: OutputFormat,
 }
 
 pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let mut problems = Vec::new();
+    let mut read = Vec::new();
     let documents_only = !arguments.files.is_empty() && global.given_config().is_none();
     if !documents_only || global.config_path().exists() {
         match global.bootstrap() {
             Ok(bootstrap) => {
                 problems.extend(certificate_problems(&bootstrap));
-                output::print(&format!("{}: read\n", global.config_path().display()))?;
+                read.push(format!("{}: read", global.config_path().display()));
             }
             Err(error) => problems.push(error.to_string()),
         }
@@ -34,10 +39,10 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
         match Snapshot::from_documents(&documents.text) {
             Ok(snapshot) => {
                 let hash = snapshot.hash().get(..12).unwrap_or_default();
-                output::print(&format!(
-                    "{} resources: read (configuration {hash})\n",
+                read.push(format!(
+                    "{} resources: read (configuration {hash})",
                     snapshot.len()
-                ))?;
+                ));
                 problems.extend(missing_files(&snapshot));
             }
             Err(found) => problems.extend(
@@ -47,7 +52,17 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
             ),
         }
     }
-    for problem in &problems {
+    if arguments.output == OutputFormat::Json {
+        let value = json!({ "read": read, "problems": problems });
+        output::print(&format!("{value}\n"))?;
+    } else {
+        let lines: String = read.iter().map(|line| format!("{line}\n")).collect();
+        output::print(&lines)?;
+    }
+    for problem in problems
+        .iter()
+        .filter(|_| arguments.output == OutputFormat::Text)
+    {
         output::complain(&anyhow::Error::msg(problem.clone()));
     }
     Ok(if problems.is_empty() {

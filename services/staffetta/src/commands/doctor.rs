@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use runtime::Bootstrap;
 use runtime::bootstrap::ListenerTls;
+use serde_json::json;
 
 use super::check::certificate_problems;
 use crate::cli::Global;
@@ -15,7 +16,8 @@ use crate::local::{
     LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server, ping_redis,
     socket_of,
 };
-use crate::{output, stores};
+use crate::output::{self, OutputFormat};
+use crate::stores;
 
 /// Clocks that differ by more make retries and expiries wrong, and leases suspect.
 const CLOCK_TOLERANCE_MS: u64 = 1_000;
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     /// Folder whose volume is looked at
     #[arg(long, default_value = "data", value_name = "FOLDER")]
     data: PathBuf,
+    /// How it is written: as JSON, one object for each finding
+    #[arg(long, value_enum, default_value = "text")]
+    output: OutputFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +51,9 @@ struct Finding {
 }
 
 /// Findings, printed as they come.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Report {
+    format: OutputFormat,
     missing: usize,
 }
 
@@ -55,15 +61,20 @@ impl Report {
     fn add(&mut self, findings: Vec<Finding>) -> anyhow::Result<()> {
         for finding in findings {
             let mark = match finding.verdict {
-                Verdict::Fine => "ok     ",
-                Verdict::Note => "note   ",
+                Verdict::Fine => "ok",
+                Verdict::Note => "note",
                 Verdict::Missing => "MISSING",
             };
             self.missing += usize::from(finding.verdict == Verdict::Missing);
-            output::print(&format!(
-                "{mark}  {:<12}  {}\n",
-                finding.subject, finding.what
-            ))?;
+            let Finding { subject, what, .. } = finding;
+            output::print(&match self.format {
+                OutputFormat::Text => format!("{mark:<7}  {subject:<12}  {what}\n"),
+                OutputFormat::Json => {
+                    let verdict = mark.to_ascii_lowercase();
+                    let line = json!({ "verdict": verdict, "subject": subject, "what": what });
+                    format!("{line}\n")
+                }
+            })?;
         }
         Ok(())
     }
@@ -71,7 +82,10 @@ impl Report {
 
 /// Ends with 1 when something is missing.
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let mut report = Report::default();
+    let mut report = Report {
+        format: arguments.output,
+        missing: 0,
+    };
     report.add(programs())?;
     report.add(vec![volume(&arguments.data)])?;
     let path = bootstrap_path(global, &arguments.data);
@@ -95,7 +109,9 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     Ok(match report.missing {
         0 => ExitCode::SUCCESS,
         count => {
-            output::print(&format!("{count} of these must be seen to\n"))?;
+            if arguments.output == OutputFormat::Text {
+                output::print(&format!("{count} of these must be seen to\n"))?;
+            }
             ExitCode::FAILURE
         }
     })

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
-use proto::admin::{QueueRequest, QueueResponse, QueueRow};
+use proto::admin::{AutomationAct, QueueRequest, QueueResponse, QueueRow};
 use serde_json::json;
 
 use crate::admin::{self, Server};
@@ -39,6 +39,8 @@ struct Queue {
     /// By site, domain, tenant and stream.
     rows: BTreeMap<[String; 4], QueueRow>,
     totals: Totals,
+    /// What each scheduler does about replies, by its subject and rule.
+    automation: BTreeMap<(String, String), AutomationAct>,
     /// Partitions without an owner: what waits there is not counted.
     unowned: Vec<u32>,
 }
@@ -56,12 +58,11 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         }
     }
     for address in owners {
-        let mut owner = admin::connect(&format!("http://{address}")).await?;
         let request = QueueRequest {
             limit: arguments.limit,
         };
-        let answer = owner
-            .queue(request)
+        let answer = admin
+            .queue(admin::for_owner(&address, request)?)
             .await
             .map_err(|status| admin::refused("queue", &status))
             .with_context(|| format!("the scheduler at {address}"))?;
@@ -83,6 +84,13 @@ impl Queue {
         totals.in_doubt += answer.in_doubt;
         totals.dsn_owed += answer.dsn_owed;
         totals.quarantined += answer.quarantined;
+        for act in answer.automation {
+            let key = (act.subject.clone(), act.rule.clone());
+            let known = self.automation.entry(key).or_default();
+            if known.until_ms <= act.until_ms {
+                *known = act;
+            }
+        }
         for row in answer.rows {
             let key = [&row.site, &row.domain, &row.tenant, &row.stream].map(Clone::clone);
             let sum = self.rows.entry(key).or_insert_with(|| QueueRow {
@@ -156,6 +164,16 @@ impl Queue {
             "{messages} messages; recipients: {waiting} waiting, {in_flight} in flight, {in_doubt} in doubt, \
              {dsn_owed} with a DSN owed, {quarantined} quarantined\n"
         ));
+        for act in self.automation.values() {
+            text.push_str(&format!(
+                "{} {} {}, by {}: {}\n",
+                act.subject,
+                past(&act.measure),
+                until(act.until_ms, now_ms),
+                act.rule,
+                printable(&act.cause),
+            ));
+        }
         if !self.unowned.is_empty() {
             let ids: Vec<String> = self.unowned.iter().map(u32::to_string).collect();
             text.push_str(&format!(
@@ -182,6 +200,15 @@ impl Queue {
                 })
             })
             .collect();
+        let acts = self.automation.values();
+        let automation: Vec<serde_json::Value> = acts
+            .map(|act| {
+                json!({
+                    "rule": act.rule, "subject": act.subject, "measure": act.measure, "untilMs": act.until_ms,
+                    "cause": act.cause,
+                })
+            })
+            .collect();
         let Totals {
             messages,
             waiting,
@@ -193,10 +220,34 @@ impl Queue {
         let value = json!({
             "messages": messages, "waiting": waiting, "inFlight": in_flight, "inDoubt": in_doubt,
             "dsnOwed": dsn_owed, "quarantined": quarantined,
-            "partitionsWithoutOwner": self.unowned, "rows": rows,
+            "partitionsWithoutOwner": self.unowned, "rows": rows, "automation": automation,
         });
         format!("{value}\n")
     }
+}
+
+fn past(measure: &str) -> &str {
+    match measure {
+        "suspend" => "suspended",
+        "limit" => "limited",
+        "slow" => "slowed",
+        other => other,
+    }
+}
+
+/// "for 4m 10s".
+fn until(until_ms: u64, now_ms: u64) -> String {
+    match due(until_ms, now_ms).strip_prefix("in ") {
+        Some(left) => format!("for {left}"),
+        None => "until now".to_owned(),
+    }
+}
+
+/// A remote text on a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }
 
 fn shown(cell: &str) -> String {
@@ -272,6 +323,31 @@ not counted: partitions without an owner: 3
         assert_eq!(json["waiting"], 117);
         assert_eq!(json["rows"][0]["nextDueMs"], 251_000);
         assert_eq!(json["rows"][0]["constraint"]["untilMs"], 7);
+    }
+
+    #[test]
+    fn what_is_done_about_replies_is_told_with_its_cause() {
+        let mut queue = Queue::default();
+        for until_ms in [61_000, 31_000] {
+            let act = AutomationAct {
+                rule: "google/0".to_owned(),
+                subject: "lane a|mx.example".to_owned(),
+                measure: "suspend".to_owned(),
+                until_ms,
+                cause: "421 4.7.28 unusual\u{1b} rate".to_owned(),
+            };
+            queue.add(QueueResponse {
+                automation: vec![act],
+                ..QueueResponse::default()
+            });
+        }
+        let text = queue.text(1_000);
+        let line = text.lines().last().unwrap();
+        let expected =
+            "lane a|mx.example suspended for 1m 0s, by google/0: 421 4.7.28 unusual? rate";
+        assert_eq!(line, expected);
+        let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
+        assert_eq!(json["automation"][0]["untilMs"], 61_000);
     }
 
     #[test]

@@ -53,13 +53,12 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         .collect();
     let mut deliveries = Vec::new();
     for address in owners {
-        let mut owner = admin::connect(&format!("http://{address}")).await?;
         let request = WhyRequest {
             which: Some(which.clone()),
             limit: arguments.limit,
         };
-        let answer = owner
-            .why(request)
+        let answer = admin
+            .why(admin::for_owner(&address, request)?)
             .await
             .map_err(|status| admin::refused("why", &status))
             .with_context(|| format!("the scheduler at {address}"))?;
