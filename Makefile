@@ -10,7 +10,7 @@ KIND ?=
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak powercut fuzz bench chart namespaces prometheus clean
+.PHONY: help build servers test lint demo soak powercut fuzz bench image chart namespaces prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -51,6 +51,10 @@ bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/benc
 	$(CARGO) build --profile dist -p staffetta
 	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
+
+image: ## the container image, without a Docker daemon: target/image/staffetta-<version>.tar
+	@image/build.sh
+	python3 -m unittest discover -s tests/image
 
 chart: servers ## check the Helm chart with Helm 3 and 4, the plain manifests in k8s/, and run what they configure
 	@tests/chart/get.sh
