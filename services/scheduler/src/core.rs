@@ -67,6 +67,7 @@ pub(crate) enum Event {
 pub(crate) struct QueueView {
     pub(crate) rows: Vec<QueueRow>,
     pub(crate) totals: Totals,
+    pub(crate) automation: Vec<proto::admin::AutomationAct>,
 }
 
 /// The way to the core.
@@ -337,7 +338,18 @@ impl Core {
         QueueView {
             rows: merge(rows),
             totals,
+            automation: self.machine.acts().map(act_of).collect(),
         }
+    }
+}
+
+fn act_of(act: &egress::Act) -> proto::admin::AutomationAct {
+    proto::admin::AutomationAct {
+        rule: act.rule.to_string(),
+        subject: act.subject.to_string(),
+        measure: act.measure.word().to_owned(),
+        until_ms: act.until_ms,
+        cause: act.cause.to_string(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Tests of the queue over a journal and a spool in memory.
 
 mod accepting;
+mod acted;
 mod attempts;
 mod doubt;
 mod lines;

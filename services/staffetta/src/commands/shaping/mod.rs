@@ -1,6 +1,7 @@
 //! `staffetta shaping`: which limits hold, and why.
 
 mod explain;
+mod replay;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,11 +18,14 @@ use crate::output;
 pub(crate) enum Command {
     /// Show the limits for mail to a domain, and the rule that each comes from
     Explain(explain::Arguments),
+    /// Show what the rules for replies would have done about recorded events
+    Replay(replay::Arguments),
 }
 
 pub(crate) async fn run(global: &Global, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Explain(arguments) => explain::run(global, arguments).await,
+        Command::Replay(arguments) => replay::run(global, arguments).await,
     }
 }
 

@@ -1,0 +1,50 @@
+//! What is done about replies outlives its owner.
+
+use proto::journal::{Acted, ActedOn};
+
+use super::*;
+
+fn acted(rule: &str, tenant: &str, until_ms: u64) -> Acted {
+    Acted {
+        rule: rule.to_owned(),
+        subject: Some(ActedOn {
+            tenant: tenant.to_owned(),
+            ..ActedOn::default()
+        }),
+        until_ms,
+        ..Acted::default()
+    }
+}
+
+fn known(desk: &Desk) -> Vec<(&str, u64)> {
+    let acts = desk.intake.acts().iter();
+    acts.map(|acted| (acted.rule.as_str(), acted.until_ms))
+        .collect()
+}
+
+#[test]
+fn what_is_done_is_found_again_in_the_journal_and_in_snapshots() {
+    let mut desk = Desk::new();
+    let end = desk.now_ms + 1_000_000;
+    desk.intake.acted(desk.now_ms, acted("one/0", "a", end));
+    desk.intake.acted(desk.now_ms, acted("two/0", "a", end));
+    desk.settle();
+    desk.intake.begin_snapshot();
+    desk.settle();
+    desk.crash();
+    assert_eq!(known(&desk), [("one/0", end), ("two/0", end)]);
+
+    // Replay begins at the snapshot now; what came after it counts too.
+    let mut ended = acted("two/0", "a", end);
+    ended.ended = true;
+    desk.intake.acted(desk.now_ms, acted("one/0", "a", end + 1));
+    desk.intake.acted(desk.now_ms, acted("one/0", "b", end));
+    desk.intake.acted(desk.now_ms, ended);
+    desk.settle();
+    desk.crash();
+    assert_eq!(known(&desk), [("one/0", end + 1), ("one/0", end)]);
+
+    // What is over is not carried on.
+    desk.intake.acted(end, acted("three/0", "a", end + 9));
+    assert_eq!(known(&desk), [("one/0", end + 1), ("three/0", end + 9)]);
+}
