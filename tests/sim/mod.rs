@@ -2,6 +2,7 @@
 //!
 //! `SIM_SEED=n` replays one seed; `SIM_SEEDS=n` runs so many.
 
+mod fairness;
 mod sender;
 mod store;
 mod world;
@@ -45,4 +46,18 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice, \
          {dsns} DSNs, {expired} expired, {not_found} assignments whose message had moved"
     );
+}
+
+#[test]
+fn nobody_waits_longer_than_its_share_says_whoever_comes_and_goes() {
+    let seeds = match number("SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("SIM_SEEDS").unwrap_or(60),
+    };
+    let mut left = 0;
+    for seed in seeds.clone() {
+        let ran = std::panic::catch_unwind(|| fairness::run(seed));
+        left += ran.unwrap_or_else(|_| panic!("SIM_SEED={seed} replays this"));
+    }
+    println!("seeds {seeds:?}: {left} deliveries left in turn");
 }
