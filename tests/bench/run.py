@@ -15,6 +15,7 @@ from rig.processes import Failed  # noqa: E402
 BENCHES = {
     "relay": lambda arguments: relay.run(arguments.case or relay.CASES, arguments.messages),
     "scheduler": lambda arguments: scheduler.run(),
+    "fairness": lambda arguments: scheduler.run_fairness(),
     "waiting": lambda arguments: waiting.run(arguments.messages or waiting.WAITING),
 }
 

@@ -6,7 +6,11 @@ use std::time::Instant;
 use scheduler::machine::Machine;
 
 use crate::rig::{PARTITIONS, Rig, cpu_time, recover};
-use crate::traffic::{self, Destination::{Fast, Waiting}, Mail};
+use crate::traffic::{
+    self,
+    Destination::{Fast, Waiting},
+    Mail,
+};
 
 /// Rounds of a comparison.
 const ROUNDS: usize = 15;
@@ -125,6 +129,8 @@ pub fn memory(waiting: u64, per_block: u64) -> anyhow::Result<()> {
     let case = format!("memory-{waiting}-of-{per_block}");
     print(&case, "bytes_per_delivery", grown / waiting as f64, "B");
     print(&case, "memory_mib", grown / 1_048_576.0, "MiB");
+    // Those that are not forgotten yet.
+    print(&case, "lanes", rig.lanes() as f64, "1");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ const DOCUMENTS: &str = r#"
 apiVersion: staffetta.dev/v1alpha1
 kind: EgressPool
 metadata: { name: one }
-spec: { sources: [ { name: a } ] }
+spec: { sources: [ { name: c, address: 127.0.0.3, ehlo: c.relay.example } ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Route
@@ -57,6 +57,11 @@ pub fn small_tenant(waiting: u64) -> anyhow::Result<()> {
 
     print("small-tenant", "alone_ms", alone_ms as f64, "ms");
     print("small-tenant", "beside_ms", beside_ms as f64, "ms");
-    print("small-tenant", "slowdown", beside_ms as f64 / alone_ms as f64, "1");
+    print(
+        "small-tenant",
+        "slowdown",
+        beside_ms as f64 / alone_ms as f64,
+        "1",
+    );
     Ok(())
 }

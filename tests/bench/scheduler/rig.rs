@@ -213,6 +213,11 @@ impl Rig {
             .sum()
     }
 
+    /// Lanes that the machine knows.
+    pub fn lanes(&self) -> usize {
+        self.machine.lanes()
+    }
+
     /// What is stored, by partition.
     pub fn into_stored(self) -> (u64, Vec<Stored>) {
         (self.now_ms, self.stored)
