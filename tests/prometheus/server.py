@@ -9,7 +9,7 @@ import urllib.request
 from rig.processes import Failed, free_port
 
 CONFIGURATION = """
-global: {{ scrape_interval: 1s, scrape_timeout: 1s }}
+global: {{ scrape_interval: 2s, scrape_timeout: 2s }}
 scrape_configs:
   - job_name: staffetta
     static_configs:
