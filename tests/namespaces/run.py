@@ -89,7 +89,7 @@ class Test:
             self.relay.start(name)
             if name.startswith("nats"):
                 self.relay.wait_nats()
-            if not name.startswith(("ingress", "signer", "sender", "feedback")):
+            if name.startswith(("scheduler", "nats")):
                 self.excuse(begun, TAKEN_OVER)
 
     def excuse(self, since, seconds):
