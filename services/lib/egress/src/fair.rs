@@ -297,7 +297,7 @@ impl<T> Fair<T> {
             let mut campaigns = self
                 .ring(tenant.last)
                 .flat_map(|stream| self.ring(stream.last));
-            campaigns.any(|campaign| self.items_of(campaign).any(|item| is_it(item)))
+            campaigns.any(|campaign| self.items_of(campaign).any(&is_it))
         })
     }
 

@@ -376,7 +376,7 @@ fn keeps_a_lane_as_long_as_its_windows_count_something() {
     lanes.next(0);
     lanes.sender_gone(SenderId(1));
     let mut now_ms = 0;
-    while lanes.forget_idle(now_ms, 10) == [] {
+    while lanes.forget_idle(now_ms, 10).is_empty() {
         now_ms += IDLE_MS;
         assert!(now_ms < 3 * 86_400_000);
     }
