@@ -16,8 +16,8 @@ use crate::{BlockDamage, ChunkReader, Content, Error, block, layout};
 /// A message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Nothing is at the place, on the stream's leader neither: the block was trimmed (the message may
-    /// have moved), or lost.
+    /// Nothing is at the place, on the stream's leader neither, which goes beyond it: the block was trimmed (the
+    /// message may have moved), or lost.
     #[error("nothing is at the place")]
     NotFound,
     /// What is at the place can't be the message, on the stream's leader neither.
@@ -161,7 +161,7 @@ impl Inner {
             Some(record) => record,
             None => {
                 self.leader_fetches.fetch_add(1, Relaxed);
-                let record = self.link.record_from_leader(&stream, sequence).await?;
+                let record = self.link.record_or_surely_none(&stream, sequence).await?;
                 record.ok_or(ReadError::NotFound)?
             }
         };
@@ -224,7 +224,7 @@ impl Inner {
         self.leader_fetches.fetch_add(1, Relaxed);
         let record = self
             .link
-            .record_from_leader(&layout::spool_stream(partition), place.sequence)
+            .record_or_surely_none(&layout::spool_stream(partition), place.sequence)
             .await?;
         let cached = self
             .decode(partition, record.ok_or(ReadError::NotFound)?)

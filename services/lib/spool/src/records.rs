@@ -1,5 +1,7 @@
 //! Reads single messages of a stream.
 
+use std::time::Duration;
+
 use async_nats::header::{NATS_SEQUENCE, NATS_SUBJECT};
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::stream::{DirectGetErrorKind, RawMessageErrorKind};
@@ -9,9 +11,36 @@ use crate::Error;
 use crate::consume::Record;
 use crate::link::{Link, REQUEST_TIMEOUT};
 
+/// Between two questions to a leader whose answer was that there is no such message.
+const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(200);
+
+/// What a leader's answer that there is no such message means.
+#[derive(Debug, PartialEq, Eq)]
+enum Absence {
+    /// It was purged.
+    Purged,
+    /// The stream goes beyond it and does not hold it: lost, or the answer came just before it was applied.
+    Hole,
+    /// The stream does not go so far on this server yet: a replica applies what the others have in its own time,
+    /// the leader too.
+    NotYet,
+}
+
+impl Absence {
+    fn of(sequence: u64, first: u64, last: u64) -> Self {
+        if sequence < first && sequence <= last {
+            Self::Purged
+        } else if sequence <= last {
+            Self::Hole
+        } else {
+            Self::NotYet
+        }
+    }
+}
+
 impl Link {
     /// A message by its sequence, from any replica; when that has none, from the leader. `None` = the
-    /// stream has no such message.
+    /// stream surely has no such message.
     pub(crate) async fn record(
         &self,
         stream: &str,
@@ -19,7 +48,42 @@ impl Link {
     ) -> Result<Option<Record>, Error> {
         match self.record_from_replica(stream, sequence).await? {
             Some(record) => Ok(Some(record)),
-            None => self.record_from_leader(stream, sequence).await,
+            None => self.record_or_surely_none(stream, sequence).await,
+        }
+    }
+
+    /// From the leader. `None` only when the stream surely has no such message: since mail is quarantined by that
+    /// answer, a leader that is behind a follower, for moments after it was elected or when its disk is slow, must not
+    /// be believed. Then the answer is that the store is unavailable.
+    pub(crate) async fn record_or_surely_none(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Option<Record>, Error> {
+        let mut has_looked = false;
+        loop {
+            if let Some(record) = self.record_from_leader(stream, sequence).await? {
+                return Ok(Some(record));
+            }
+            let info = self.stream_state(stream).await?;
+            if info.config.num_replicas <= 1 {
+                return Ok(None);
+            }
+            let state = info.state;
+            match Absence::of(sequence, state.first_sequence, state.last_sequence) {
+                Absence::Purged => return Ok(None),
+                Absence::Hole if has_looked => return Ok(None),
+                // It may have been applied between the two answers.
+                Absence::Hole => {
+                    has_looked = true;
+                    tokio::time::sleep(LOOKED_AGAIN_AFTER).await;
+                }
+                Absence::NotYet => {
+                    let last = state.last_sequence;
+                    let detail = format!("its leader ends at {last}, before {sequence}");
+                    return Err(unavailable(stream, detail));
+                }
+            }
         }
     }
 
@@ -181,5 +245,30 @@ fn unavailable(stream: &str, detail: String) -> Error {
     Error::Unavailable {
         what: format!("reading stream {stream}"),
         detail,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_leader_does_not_hold_is_lost_only_when_it_goes_beyond() {
+        for (sequence, first, last, expected) in [
+            (7, 8, 20, Absence::Purged),
+            (8, 8, 20, Absence::Hole),
+            (20, 8, 20, Absence::Hole),
+            (21, 8, 20, Absence::NotYet),
+            // Everything was purged: the first is the one to come.
+            (20, 21, 20, Absence::Purged),
+            (21, 21, 20, Absence::NotYet),
+            (1, 0, 0, Absence::NotYet),
+        ] {
+            assert_eq!(
+                Absence::of(sequence, first, last),
+                expected,
+                "{sequence} of {first} to {last}"
+            );
+        }
     }
 }
