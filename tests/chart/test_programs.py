@@ -51,7 +51,7 @@ class Here:
         text = text.replace("0.0.0.0:", "127.0.0.1:")
         text = re.sub(r"(127\.0\.0\.1|\$\{POD_IP\}):(\d{4})", lambda it: f"{it[1]}:{self.port(int(it[2]))}", text)
         text = re.sub(r"(?m)^( *(?:http_)?port:) (\d+)$", lambda it: f"{it[1]} {self.port(int(it[2]))}", text)
-        for path in ("/etc/staffetta", "/data", "/run/nats", "/work"):
+        for path in ("/etc/staffetta", "/data", "/run/nats", "/scratch"):
             text = re.sub(rf"(?<![\w.]){path}\b", f"{self.folder}{path}", text)
         return text
 
@@ -229,7 +229,7 @@ class Programs(unittest.TestCase):
         script = rendering.CHART / "files" / "delivery.py"
         environment = os.environ | {
             "POD_IP": "127.0.0.1",
-            "WORK": str(here.folder / "work"),
+            "WORK": str(here.folder / "scratch"),
             "SINK_HOST": "localhost",
             "SINK_PORT": str(free_port()),
             "SMTP_HOST": "127.0.0.1",
@@ -237,7 +237,7 @@ class Programs(unittest.TestCase):
             "SMTP_TLS": "starttls",
             "TIMEOUT_SECONDS": "30",
         }
-        (here.folder / "work").mkdir()
+        (here.folder / "scratch").mkdir()
 
         def step(name):
             command = [sys.executable, "-B", script, name]
@@ -253,7 +253,7 @@ class Programs(unittest.TestCase):
         self.assertNotIn("/dev", restored)
         verdict = step("verdict")
         self.assertEqual((0, "delivered\n"), (verdict.returncode, verdict.stdout))
-        (here.folder / "work" / "result").write_text("not accepted: x")
+        (here.folder / "scratch" / "result").write_text("not accepted: x")
         self.assertEqual(1, step("verdict").returncode)
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 
-WORK = pathlib.Path(os.environ.get("WORK", "/work"))
+WORK = pathlib.Path(os.environ.get("WORK", "/scratch"))
 SINK_PORT = int(os.environ.get("SINK_PORT", "2500"))
 DOMAIN = "helm-test.invalid"
 RECIPIENT = f"somebody@sink.{DOMAIN}"

@@ -21,7 +21,7 @@
     limits: { memory: 128Mi }
   volumeMounts:
     - { name: script, mountPath: /script, readOnly: true }
-    - { name: work, mountPath: /work }
+    - { name: work, mountPath: /scratch }
 {{- end -}}
 
 {{/* A step of the test that applies documents. dict root, name, file, prune */}}
@@ -40,7 +40,7 @@
     {{- toYaml .root.Values.init.resources | nindent 4 }}
   volumeMounts:
     - { name: config, mountPath: /etc/staffetta/config, readOnly: true }
-    - { name: work, mountPath: /work, readOnly: true }
+    - { name: work, mountPath: /scratch, readOnly: true }
     {{- if include "staffetta.documentsName" .root }}
     - { name: documents, mountPath: /etc/staffetta/documents, readOnly: true }
     {{- end }}
