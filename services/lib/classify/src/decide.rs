@@ -35,7 +35,7 @@ fn dns(seen: &Observation<'_>) -> Verdict {
         if is_final {
             Kind::Permanent
         } else {
-            Kind::Transient
+            Kind::HostTrouble
         },
         Class::Dns,
     )

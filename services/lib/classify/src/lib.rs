@@ -7,13 +7,16 @@
 //!
 //! - [`Observation`], [`Stage`], [`Kind`], [`Class`], [`Verdict`]: the nouns
 //! - [`classify`]: the decision
+//! - [`retry_after`]: how long a reply asks to wait
 
 mod decide;
 mod observation;
+mod retry_after;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 pub use decide::classify;
 pub use observation::{Class, Kind, Observation, Stage, Verdict};
+pub use retry_after::retry_after;
 pub use rules::{TEMPORARY, TemporaryRule};

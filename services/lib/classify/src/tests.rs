@@ -195,8 +195,8 @@ fn names_that_do_not_exist_are_final_and_silent_name_servers_are_not() {
             (Stage::Dns, 0, Some((5, 1, 2)), "no such domain", Permanent, Dns),
             (Stage::Dns, 556, Some((5, 1, 10)), "null MX", Permanent, Dns),
             (Stage::Dns, 550, None, "no such domain", Permanent, Dns),
-            (Stage::Dns, 0, Some((4, 4, 3)), "SERVFAIL", Transient, Dns),
-            (Stage::Dns, 0, None, "time-out", Transient, Dns),
+            (Stage::Dns, 0, Some((4, 4, 3)), "SERVFAIL", HostTrouble, Dns),
+            (Stage::Dns, 0, None, "time-out", HostTrouble, Dns),
         ],
         false,
     );

@@ -21,11 +21,11 @@ mod suffixes;
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
 pub use resources::{
-    API_VERSION, Action as AutomationAction, AutomationRule, AutomationSet, Credential,
+    API_VERSION, Action as AutomationAction, AskedWait, AutomationRule, AutomationSet, Credential,
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login,
-    PasswordHash, Priority, Provider, ReplyMatch, RetryPolicy, Route, RouteMatch, Scope,
-    SendingDomain, Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, Stream, Tenant,
-    TextPattern, TlsPolicy,
+    PasswordHash, Priority, Provider, ReplyMatch, RetryClass, RetryPolicy, RetrySchedule,
+    RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
+    ShapingRule, ShapingSet, Stream, Tenant, TextPattern, TlsPolicy,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -8,7 +8,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined};
 use proto::spool::{BlockIndex, IndexEntry};
 
-use crate::delivery::Ordinals;
+use crate::delivery::{Deferred, Ordinals};
 use crate::intake::{Gate, Intake};
 use crate::live::{NewDelivery, NewMessage};
 use crate::recovery::Change;
@@ -220,6 +220,7 @@ impl Intake {
                     domain: &group.domain,
                     ordinals: Ordinals::new(&group.ordinals),
                     attempts: 0,
+                    deferred: Deferred::default(),
                     due_ms,
                     held,
                     wants_dsn: group.wants_dsn,

@@ -22,6 +22,7 @@ impl Intake {
             campaign: self.live.strings.get(message.campaign),
             domain: self.live.strings.get(delivery.domain),
             attempts: delivery.attempts.into(),
+            is_retry: delivery.is_retry(),
             sequence: message.sequence,
             seed: seed(&message.id, u64::from(delivery.attempts)),
         })
@@ -347,6 +348,8 @@ pub struct RouteOf<'a> {
     pub domain: &'a str,
     /// Attempts made.
     pub attempts: u32,
+    /// It was tried before, or could not be.
+    pub is_retry: bool,
     /// Its block.
     pub sequence: u64,
     /// Differs between deliveries and attempts.

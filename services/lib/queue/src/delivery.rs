@@ -1,6 +1,7 @@
 //! What is held in memory of each message and delivery.
 
-use mail::MessageId;
+use mail::{MessageId, Span};
+use proto::journal::Class;
 
 use crate::strings::Name;
 
@@ -78,10 +79,55 @@ pub(crate) struct Delivery {
     pub(crate) next: u32,
     pub(crate) domain: Name,
     pub(crate) generation: u32,
+    /// Attempts in which something was said of the message.
     pub(crate) attempts: u16,
+    pub(crate) deferred: Deferred,
     pub(crate) state: State,
     /// A failure is reported to the sender.
     pub(crate) wants_dsn: bool,
+}
+
+impl Delivery {
+    /// It was tried before, or could not be.
+    pub(crate) fn is_retry(&self) -> bool {
+        self.attempts > 0 || self.deferred.times > 0
+    }
+}
+
+/// How a delivery was deferred last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Deferred {
+    /// Deferrals in a row by the same schedule.
+    pub(crate) times: u16,
+    /// Number of the class.
+    class: u8,
+    /// The schedule is that of the class alone.
+    own: bool,
+}
+
+impl Deferred {
+    pub(crate) fn new(times: u32, class: Class, own: bool) -> Self {
+        Self {
+            times: u16::try_from(times).unwrap_or(u16::MAX),
+            class: u8::try_from(i32::from(class)).unwrap_or(0),
+            own,
+        }
+    }
+
+    pub(crate) fn class(self) -> Class {
+        Class::try_from(i32::from(self.class)).unwrap_or_default()
+    }
+
+    pub(crate) fn has_own_schedule(self) -> bool {
+        self.own
+    }
+
+    /// The next deferral, for this class.
+    pub(crate) fn next(self, class: Class, own: bool) -> Self {
+        let goes_on = self.own == own && (!own || self.class() == class);
+        let times = if goes_on { u32::from(self.times) } else { 0 };
+        Self::new(times + 1, class, own)
+    }
 }
 
 /// End of a message's list of deliveries.
@@ -121,34 +167,76 @@ pub(crate) struct Flight {
     pub(crate) doubt_ms: Option<u64>,
 }
 
-/// When to try again.
+/// When to try again after a deferral for some class of reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Before the second attempt, milliseconds.
-    pub initial_ms: u64,
-    /// Each wait is this many times the one before, in percent: 200 doubles.
-    pub factor_percent: u32,
-    /// The longest wait, milliseconds.
-    pub max_ms: u64,
+pub struct Retry<'a> {
+    /// How long to wait.
+    pub waits: Waits<'a>,
     /// Each wait is longer or shorter by up to this, percent.
     pub jitter_percent: u32,
-    /// Milliseconds from acceptance after which a deferral is an expiry.
+    /// Milliseconds of age after which a deferral is an expiry.
     pub max_age_ms: u64,
+    /// The waits are for this class alone: they begin with the first deferral for it.
+    pub own: bool,
+    /// Bounds of the wait that a reply asks for, milliseconds; a longest of 0: none is asked.
+    pub asked_ms: (u64, u64),
 }
 
-impl Retry {
-    /// The wait after `attempts` attempts (at least 1), milliseconds. `seed` spreads deliveries that fail together.
-    pub fn delay_ms(&self, attempts: u32, seed: u64) -> u64 {
-        let mut delay = self.initial_ms;
-        for _ in 1..attempts {
-            delay = delay.saturating_mul(u64::from(self.factor_percent)) / 100;
-            if delay >= self.max_ms {
-                break;
+/// How long to wait from one attempt to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits<'a> {
+    /// Each wait is so many times the one before.
+    Exponential {
+        /// The first, milliseconds.
+        initial_ms: u64,
+        /// Percent: 200 doubles.
+        factor_percent: u32,
+        /// The longest, milliseconds.
+        max_ms: u64,
+    },
+    /// One after the other, and then the last one again and again.
+    List(&'a [Span]),
+}
+
+impl Retry<'_> {
+    /// The wait after so many deferrals (at least 1), milliseconds. `seed` spreads deliveries that fail together.
+    pub fn delay_ms(&self, deferrals: u32, seed: u64) -> u64 {
+        let delay = match self.waits {
+            Waits::List(waits) => {
+                let position = usize::try_from(deferrals.saturating_sub(1)).unwrap_or(usize::MAX);
+                let wait = waits.get(position).or(waits.last());
+                wait.map_or(0, |wait| wait.as_millis())
             }
-        }
-        let delay = delay.min(self.max_ms);
-        let spread = delay.saturating_mul(u64::from(self.jitter_percent.min(100))) / 100;
+            Waits::Exponential {
+                initial_ms,
+                factor_percent,
+                max_ms,
+            } => {
+                let mut delay = initial_ms;
+                for _ in 1..deferrals {
+                    let next = delay.saturating_mul(u64::from(factor_percent)) / 100;
+                    if next == delay || next >= max_ms {
+                        delay = next;
+                        break;
+                    }
+                    delay = next;
+                }
+                delay.min(max_ms)
+            }
+        };
+        let spread = self.jitter_ms(delay);
         delay - spread + mix(seed) % (2 * spread + 1)
+    }
+
+    /// The wait that a reply asked for, within the bounds; never shorter for the jitter. `None`: none is asked.
+    pub fn asked_delay_ms(&self, asked_ms: u64, seed: u64) -> Option<u64> {
+        let (least, most) = self.asked_ms;
+        let delay = (most > 0).then(|| asked_ms.max(least).min(most))?;
+        Some(delay + mix(seed) % (self.jitter_ms(delay) + 1))
+    }
+
+    fn jitter_ms(&self, delay: u64) -> u64 {
+        delay.saturating_mul(u64::from(self.jitter_percent.min(100))) / 100
     }
 }
 
@@ -171,31 +259,97 @@ pub(crate) fn seed(id: &MessageId, salt: u64) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn waits_grow_to_the_maximum_and_vary_within_the_jitter() {
-        let retry = Retry {
+    const RETRY: Retry<'static> = Retry {
+        waits: Waits::Exponential {
             initial_ms: 1000,
             factor_percent: 200,
             max_ms: 10_000,
-            jitter_percent: 10,
-            max_age_ms: 0,
-        };
-        for (attempts, expected) in [
+        },
+        jitter_percent: 10,
+        max_age_ms: 0,
+        own: false,
+        asked_ms: (2_000, 60_000),
+    };
+
+    fn check_waits(retry: &Retry<'_>, expected: &[(u32, u64)]) {
+        for (deferrals, expected) in expected {
+            for seed in 0..100 {
+                let delay = retry.delay_ms(*deferrals, seed);
+                assert!(
+                    (expected * 9 / 10..=expected * 11 / 10).contains(&delay),
+                    "{deferrals}: {delay}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn waits_grow_to_the_maximum_and_vary_within_the_jitter() {
+        let expected = [
             (1, 1000),
             (2, 2000),
             (3, 4000),
             (4, 8000),
             (5, 10_000),
             (1000, 10_000),
-        ] {
-            for seed in 0..100 {
-                let delay = retry.delay_ms(attempts, seed);
-                assert!(
-                    (expected * 9 / 10..=expected * 11 / 10).contains(&delay),
-                    "{attempts}: {delay}"
-                );
+            (u32::MAX, 10_000),
+        ];
+        check_waits(&RETRY, &expected);
+        let level = Retry {
+            waits: Waits::Exponential {
+                initial_ms: 1000,
+                factor_percent: 100,
+                max_ms: 10_000,
+            },
+            ..RETRY
+        };
+        check_waits(&level, &[(1, 1000), (u32::MAX, 1000)]);
+    }
+
+    #[test]
+    fn waits_of_a_list_come_in_order_and_the_last_one_stays() {
+        let waits = [1, 5, 2].map(Span::from_secs);
+        let retry = Retry {
+            waits: Waits::List(&waits),
+            ..RETRY
+        };
+        let expected = [(1, 1000), (2, 5000), (3, 2000), (4, 2000), (u32::MAX, 2000)];
+        check_waits(&retry, &expected);
+    }
+
+    #[test]
+    fn a_wait_that_is_asked_for_is_kept_within_bounds_and_never_cut_short() {
+        for seed in 0..100 {
+            for (asked, least, most) in [
+                (10_000, 10_000, 11_000),
+                (1, 2_000, 2_200),
+                (u64::MAX, 60_000, 66_000),
+            ] {
+                let delay = RETRY.asked_delay_ms(asked, seed).unwrap();
+                assert!((least..=most).contains(&delay), "{asked}: {delay}");
             }
         }
+        let deaf = Retry {
+            asked_ms: (0, 0),
+            ..RETRY
+        };
+        assert_eq!(deaf.asked_delay_ms(1000, 0), None);
+    }
+
+    #[test]
+    fn deferrals_in_a_row_are_counted_by_schedule() {
+        let mut deferred = Deferred::default();
+        let mut times = |class, own| {
+            deferred = deferred.next(class, own);
+            (deferred.times, deferred.class())
+        };
+        use Class::{Dns, Greylisted, Throttled};
+        assert_eq!(times(Throttled, false), (1, Throttled));
+        assert_eq!(times(Dns, false), (2, Dns));
+        assert_eq!(times(Greylisted, true), (1, Greylisted));
+        assert_eq!(times(Greylisted, true), (2, Greylisted));
+        assert_eq!(times(Dns, true), (1, Dns));
+        assert_eq!(times(Throttled, false), (1, Throttled));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use journal::{Lost, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
-use proto::journal::{Acted, Disposition, Outcome, RecipientOutcome, Reply, Stage};
+use proto::journal::{Acted, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::delivery::{Flight, Retry, State};
 use crate::effect::{Counted, Effect, SessionId};
@@ -30,8 +30,8 @@ pub enum InDoubt {
 
 /// What the configuration says of a delivery.
 pub trait Policies {
-    /// When to retry and for how long.
-    fn retry(&self, tenant: &str, stream: &str, domain: &str) -> Retry;
+    /// When to retry what is deferred for this class, and for how long.
+    fn retry(&self, tenant: &str, stream: &str, domain: &str, class: Class) -> Retry<'_>;
     /// What to do with attempts in doubt.
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt;
 }
@@ -368,10 +368,11 @@ impl Intake {
         if !matches!(delivery.state, State::Ready | State::Behind) {
             return false;
         }
-        if delivery.attempts == 0 && message.expires_ms == 0 {
+        if !delivery.is_retry() && message.expires_ms == 0 {
             return false;
         }
-        if now_ms < self.expires_ms(slot, policies) {
+        // The class may have given it less time than that, but at the deferral.
+        if now_ms < self.expires_ms(slot, Class::Unspecified, policies) {
             return false;
         }
         let reply = Reply {
@@ -384,7 +385,8 @@ impl Intake {
         true
     }
 
-    pub(crate) fn expires_ms(&self, slot: u32, policies: &dyn Policies) -> u64 {
+    /// When a delivery that is deferred for this class is given up, Unix milliseconds.
+    pub(crate) fn expires_ms(&self, slot: u32, class: Class, policies: &dyn Policies) -> u64 {
         let Some(delivery) = self.live.deliveries.get(slot) else {
             return u64::MAX;
         };
@@ -398,6 +400,7 @@ impl Intake {
             self.live.strings.get(message.tenant),
             self.live.strings.get(message.stream),
             self.live.strings.get(delivery.domain),
+            class,
         );
         message.id.unix_ms().saturating_add(retry.max_age_ms)
     }

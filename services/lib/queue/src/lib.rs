@@ -30,7 +30,7 @@ mod tests;
 
 pub use accepting::BlockError;
 pub use attempts::RouteOf;
-pub use delivery::{Key, Retry};
+pub use delivery::{Key, Retry, Waits};
 pub use effect::{Assigned, Counted, Effect, SessionId};
 pub use intake::{InDoubt, Intake, Policies, Settings};
 pub use recovery::ReplayError;

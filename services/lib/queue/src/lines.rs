@@ -58,7 +58,7 @@ impl Live {
             stream: message.stream,
             campaign: message.campaign,
             domain: delivery.domain,
-            retry: delivery.attempts > 0,
+            retry: delivery.is_retry(),
         })
     }
 

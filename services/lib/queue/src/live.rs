@@ -9,7 +9,7 @@ use mail::MessageId;
 use crate::Key;
 use crate::arena::Arena;
 use crate::blocks::Blocks;
-use crate::delivery::{Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
+use crate::delivery::{Deferred, Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
 use crate::lines::Lines;
 use crate::strings::Strings;
 
@@ -18,6 +18,7 @@ pub(crate) struct NewDelivery<'a> {
     pub(crate) domain: &'a str,
     pub(crate) ordinals: Ordinals,
     pub(crate) attempts: u16,
+    pub(crate) deferred: Deferred,
     pub(crate) due_ms: u64,
     pub(crate) held: bool,
     pub(crate) wants_dsn: bool,
@@ -126,6 +127,7 @@ impl Live {
             domain: self.strings.acquire(new.domain),
             generation: self.generations,
             attempts: new.attempts,
+            deferred: new.deferred,
             state: if new.held {
                 State::Held
             } else {
@@ -156,13 +158,14 @@ impl Live {
         delivery.ordinals = Ordinals::new(&rest);
         self.recipients -= left.len();
         let (message, name) = (delivery.message, delivery.domain);
-        let (attempts, due_ms, wants_dsn) =
-            (delivery.attempts, delivery.due_ms, delivery.wants_dsn);
+        let (attempts, deferred) = (delivery.attempts, delivery.deferred);
+        let (due_ms, wants_dsn) = (delivery.due_ms, delivery.wants_dsn);
         let domain = self.strings.shared(name);
         let new = NewDelivery {
             domain: &domain,
             ordinals: Ordinals::new(&left),
             attempts,
+            deferred,
             due_ms,
             held: true,
             wants_dsn,

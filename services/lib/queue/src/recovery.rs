@@ -5,7 +5,7 @@ use mail::MessageId;
 use proto::journal::entry::Kind;
 use proto::journal::{Begin, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart};
 
-use crate::delivery::{Flight, Ordinals, State, mix};
+use crate::delivery::{Deferred, Flight, Ordinals, State, mix};
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
 
@@ -143,7 +143,7 @@ impl Intake {
     /// Retries that are overdue are spread, so that a restart is no burst.
     fn assign_overdue(&mut self, now_ms: u64) {
         let overdue = self.live.deliveries.iter().filter(|(_, delivery)| {
-            delivery.state == State::Waiting && delivery.attempts > 0 && delivery.due_ms < now_ms
+            delivery.state == State::Waiting && delivery.is_retry() && delivery.due_ms < now_ms
         });
         let slots: Vec<u32> = overdue.map(|(slot, _)| slot).collect();
         for slot in slots {
@@ -357,6 +357,15 @@ impl Intake {
                     domain: text(delivery.domain),
                     ordinals: Ordinals::new(&ordinals),
                     attempts: u16::try_from(delivery.attempts).unwrap_or(u16::MAX),
+                    deferred: Deferred::new(
+                        // Earlier releases counted attempts only.
+                        match delivery.deferrals {
+                            0 => delivery.attempts,
+                            deferrals => deferrals,
+                        },
+                        delivery.class(),
+                        delivery.own_schedule,
+                    ),
                     due_ms: delivery.due_ms,
                     held,
                     wants_dsn: delivery.flags & 1 != 0,

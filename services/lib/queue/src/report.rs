@@ -5,7 +5,7 @@ use proto::dispatch::Report;
 use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::Key;
-use crate::delivery::{State, seed};
+use crate::delivery::{Deferred, Delivery, State, seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
 use crate::live::{Finished, Live};
@@ -17,6 +17,8 @@ pub enum Verdict {
     Delivered,
     /// Not now.
     Transient,
+    /// Not now, and nothing was said of the message: no attempt of it is consumed, and it waits like after one.
+    HostTrouble,
     /// Never.
     Permanent,
     /// Broken off by us before the final dot: no attempt.
@@ -38,6 +40,8 @@ pub struct Judged {
     pub verdict: Verdict,
     /// Why.
     pub class: Class,
+    /// How long the other side wants us to wait, milliseconds.
+    pub retry_after_ms: Option<u64>,
 }
 
 /// A report that came before the block of its message was read.
@@ -95,6 +99,10 @@ impl Intake {
             return;
         };
         let present = self.flight_of(&reference).map(|(slot, _)| slot);
+        let is_attempt = judged.is_empty()
+            || judged
+                .iter()
+                .any(|judged| judged.verdict != Verdict::HostTrouble);
         let recipients = match present {
             Some(slot) => self.dispose(now_ms, slot, judged, policies),
             None => self.dispose_late(message_slot, judged),
@@ -110,9 +118,10 @@ impl Intake {
         let attempts = delivery
             .and_then(|slot| self.live.deliveries.get(slot))
             .map_or(0, |d| u32::from(d.attempts));
-        let counts = recipients
-            .iter()
-            .any(|recipient| recipient.disposition() != Disposition::Returned);
+        let counts = is_attempt
+            && recipients
+                .iter()
+                .any(|recipient| recipient.disposition() != Disposition::Returned);
         let outcome = Outcome {
             attempt: attempts + u32::from(counts),
             recipients,
@@ -186,7 +195,7 @@ impl Intake {
         }
     }
 
-    /// A ready delivery can't be sent for a reason of ours (no answer of the DNS): deferred like after an attempt.
+    /// A ready delivery can't be sent (no answer of the DNS): deferred like after an attempt, which is not counted.
     pub fn defer(
         &mut self,
         now_ms: u64,
@@ -204,13 +213,14 @@ impl Intake {
         if delivery.state != State::Ready {
             return;
         }
-        let (message, attempt) = (delivery.message, u32::from(delivery.attempts) + 1);
+        let (message, attempt) = (delivery.message, u32::from(delivery.attempts));
         let judged = |&ordinal: &u16| Judged {
             ordinal: ordinal.into(),
             address: String::new(),
             reply: reply.clone(),
-            verdict: Verdict::Transient,
+            verdict: Verdict::HostTrouble,
             class,
+            retry_after_ms: None,
         };
         let judged = delivery.ordinals.as_slice().iter().map(judged).collect();
         let outcome = Outcome {
@@ -236,19 +246,23 @@ impl Intake {
         let Some(message) = self.live.messages.get(delivery.message) else {
             return Vec::new();
         };
-        let tenant = self.live.strings.get(message.tenant);
-        let stream = self.live.strings.get(message.stream);
-        let retry = policies.retry(tenant, stream, self.live.strings.get(delivery.domain));
-        let attempts = u32::from(delivery.attempts) + 1;
-        let next_ms = now_ms + retry.delay_ms(attempts, seed(&message.id, u64::from(attempts)));
-        let expires_ms = self.expires_ms(slot, policies);
-        let doubt = policies.in_doubt(tenant, stream);
+        let doubt = policies.in_doubt(
+            self.live.strings.get(message.tenant),
+            self.live.strings.get(message.stream),
+        );
+        let judged = complete(delivery, judged);
+        let next = self.next_attempts(now_ms, slot, &judged, policies);
         let decide = |judged: Judged| {
+            let next = next.iter().find(|next| next.class == judged.class);
+            let next_ms = next.map_or(now_ms, |next| next.at_ms);
+            let expires_ms = next.map_or(u64::MAX, |next| next.expires_ms);
             let (disposition, next_attempt_ms) = match judged.verdict {
                 Verdict::Delivered => (Disposition::Delivered, 0),
                 Verdict::Permanent => (Disposition::Bounced, 0),
-                Verdict::Transient if next_ms >= expires_ms => (Disposition::Expired, 0),
-                Verdict::Transient => (Disposition::Deferred, next_ms),
+                Verdict::Transient | Verdict::HostTrouble if next_ms >= expires_ms => {
+                    (Disposition::Expired, 0)
+                }
+                Verdict::Transient | Verdict::HostTrouble => (Disposition::Deferred, next_ms),
                 Verdict::Returned => (Disposition::Returned, now_ms + 1_000),
                 Verdict::InDoubt => match doubt {
                     InDoubt::Retry => (Disposition::InDoubt, next_ms),
@@ -265,25 +279,77 @@ impl Intake {
                 next_attempt_ms,
                 dsn_owed: failed && delivery.wants_dsn,
                 class: judged.class.into(),
+                deferrals: match (disposition, next) {
+                    (Disposition::Deferred, Some(next)) => next.deferred.times.into(),
+                    _ => 0,
+                },
+                own_schedule: disposition == Disposition::Deferred
+                    && next.is_some_and(|next| next.deferred.has_own_schedule()),
             }
         };
-        let is_in = |ordinal: u32| {
-            u16::try_from(ordinal).is_ok_and(|ordinal| delivery.ordinals.contains(ordinal))
+        judged.into_iter().map(decide).collect()
+    }
+
+    /// When the recipients are tried again that are to be, by class. Those of a class go on together: as late as the
+    /// one among them asks for that asks for most.
+    fn next_attempts(
+        &self,
+        now_ms: u64,
+        slot: u32,
+        judged: &[Judged],
+        policies: &dyn Policies,
+    ) -> Vec<Next> {
+        let mut all: Vec<Next> = Vec::new();
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return all;
         };
-        let unreported: Vec<Judged> = delivery
-            .ordinals
-            .as_slice()
-            .iter()
-            .map(|&ordinal| u32::from(ordinal))
-            .filter(|ordinal| judged.iter().all(|judged| judged.ordinal != *ordinal))
-            .map(not_reported)
-            .collect();
-        judged
-            .into_iter()
-            .filter(|judged| is_in(judged.ordinal))
-            .chain(unreported)
-            .map(decide)
-            .collect()
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return all;
+        };
+        let goes_on = |judged: &&Judged| {
+            matches!(
+                judged.verdict,
+                Verdict::Transient | Verdict::HostTrouble | Verdict::InDoubt
+            )
+        };
+        for judged in judged.iter().filter(goes_on) {
+            let position = all.iter().position(|next| next.class == judged.class);
+            if position.is_some() && judged.retry_after_ms.is_none() {
+                continue;
+            }
+            let class = judged.class;
+            let retry = policies.retry(
+                self.live.strings.get(message.tenant),
+                self.live.strings.get(message.stream),
+                self.live.strings.get(delivery.domain),
+                class,
+            );
+            let deferred = delivery.deferred.next(class, retry.own);
+            let times = u32::from(deferred.times);
+            // The same for all classes: those that go by one schedule go on together.
+            let seed = seed(&message.id, u64::from(times));
+            let asked = judged.retry_after_ms;
+            let wait_ms = asked.and_then(|asked_ms| retry.asked_delay_ms(asked_ms, seed));
+            let is_asked = wait_ms.is_some();
+            let wait_ms = wait_ms.unwrap_or_else(|| retry.delay_ms(times, seed));
+            let at_ms = now_ms.saturating_add(wait_ms);
+            match position.and_then(|position| all.get_mut(position)) {
+                None => all.push(Next {
+                    class,
+                    at_ms,
+                    is_asked,
+                    expires_ms: self.expires_ms(slot, class, policies),
+                    deferred,
+                }),
+                Some(known) if is_asked => {
+                    let later = known.is_asked && known.at_ms >= at_ms;
+                    known.at_ms = if later { known.at_ms } else { at_ms };
+                    known.is_asked = true;
+                }
+                Some(_) => {}
+            }
+        }
+        all
     }
 
     /// A report of an attempt that is not the present one (it was in doubt, and decided): final results count,
@@ -312,6 +378,7 @@ impl Intake {
                 next_attempt_ms: 0,
                 dsn_owed: bounced && delivery.wants_dsn,
                 class: judged.class.into(),
+                ..RecipientOutcome::default()
             })
         };
         judged.into_iter().filter_map(decide).collect()
@@ -321,7 +388,7 @@ impl Intake {
     pub(crate) fn apply_outcome(&mut self, outcome: &Outcome) -> Option<Finished> {
         let id = MessageId::try_from(&outcome.message_id[..]).ok()?;
         let message_slot = self.live.find(&id)?;
-        self.part_held(message_slot, outcome);
+        self.part_recipients(message_slot, outcome);
         for recipient in &outcome.recipients {
             let Ok(ordinal) = u16::try_from(recipient.ordinal) else {
                 continue;
@@ -340,6 +407,14 @@ impl Intake {
                         continue;
                     };
                     delivery.attempts = u16::try_from(outcome.attempt).unwrap_or(u16::MAX);
+                    if recipient.disposition() == Disposition::Deferred {
+                        let times = match recipient.deferrals {
+                            0 => outcome.attempt,
+                            times => times,
+                        };
+                        delivery.deferred =
+                            Deferred::new(times, recipient.class(), recipient.own_schedule);
+                    }
                     if recipient.next_attempt_ms == u64::MAX {
                         delivery.state = State::Held;
                     } else if delivery.state != State::Waiting
@@ -364,33 +439,64 @@ impl Intake {
 }
 
 impl Intake {
-    /// When some recipients of a delivery are to be held and others to be tried again, they part.
-    fn part_held(&mut self, message_slot: u32, outcome: &Outcome) {
-        let ordinals = |is_held: bool| {
-            let of_kind = move |recipient: &&RecipientOutcome| {
-                let goes_on = matches!(
-                    recipient.disposition(),
-                    Disposition::Deferred | Disposition::Returned | Disposition::InDoubt
-                );
-                goes_on && (recipient.next_attempt_ms == u64::MAX) == is_held
-            };
-            outcome
+    /// Recipients of a delivery that go on at different times, or of which some are to be held, part: those of each
+    /// time become a delivery of their own.
+    fn part_recipients(&mut self, message_slot: u32, outcome: &Outcome) {
+        let goes_on = |recipient: &&RecipientOutcome| {
+            matches!(
+                recipient.disposition(),
+                Disposition::Deferred | Disposition::Returned | Disposition::InDoubt
+            )
+        };
+        let mut times: Vec<u64> = Vec::new();
+        for recipient in outcome.recipients.iter().filter(goes_on) {
+            if !times.contains(&recipient.next_attempt_ms) {
+                times.push(recipient.next_attempt_ms);
+            }
+        }
+        // Those of the first time stay where they are.
+        for time in times.into_iter().skip(1) {
+            let of_time: Vec<u16> = outcome
                 .recipients
                 .iter()
-                .filter(of_kind)
+                .filter(goes_on)
+                .filter(|recipient| recipient.next_attempt_ms == time)
                 .filter_map(|recipient| u16::try_from(recipient.ordinal).ok())
-        };
-        if ordinals(false).next().is_none() {
-            return;
-        }
-        let held: Vec<u16> = ordinals(true).collect();
-        if let Some(slot) = held
-            .first()
-            .and_then(|first| self.live.delivery_with(message_slot, *first))
-        {
-            self.live.part(slot, &held);
+                .collect();
+            let first = of_time.first();
+            if let Some(slot) =
+                first.and_then(|ordinal| self.live.delivery_with(message_slot, *ordinal))
+            {
+                self.live.part(slot, &of_time);
+            }
         }
     }
+}
+
+/// When a class of deferred recipients is tried again.
+struct Next {
+    class: Class,
+    at_ms: u64,
+    /// A reply asked for it.
+    is_asked: bool,
+    /// Those that would be tried after it are given up.
+    expires_ms: u64,
+    deferred: Deferred,
+}
+
+/// What is reported of a delivery's recipients, and something of those that are left out.
+fn complete(delivery: &Delivery, mut judged: Vec<Judged>) -> Vec<Judged> {
+    judged.retain(|judged| {
+        u16::try_from(judged.ordinal).is_ok_and(|ordinal| delivery.ordinals.contains(ordinal))
+    });
+    let ordinals = delivery.ordinals.as_slice().iter();
+    let unreported: Vec<Judged> = ordinals
+        .map(|&ordinal| u32::from(ordinal))
+        .filter(|ordinal| judged.iter().all(|judged| judged.ordinal != *ordinal))
+        .map(not_reported)
+        .collect();
+    judged.extend(unreported);
+    judged
 }
 
 fn is_ready(live: &Live, slot: u32) -> bool {
@@ -412,5 +518,6 @@ fn not_reported(ordinal: u32) -> Judged {
         },
         verdict: Verdict::Transient,
         class: Class::Infrastructure,
+        retry_after_ms: None,
     }
 }

@@ -205,6 +205,9 @@ impl Intake {
             begun_epoch: begun.map_or(0, |(flight, _)| flight.epoch),
             begun_attempt: begun.map_or(0, |(flight, _)| flight.attempt),
             begun_final_reply_timeout_ms: begun.map_or(0, |(flight, _)| flight.final_reply_ms),
+            deferrals: delivery.deferred.times.into(),
+            own_schedule: delivery.deferred.has_own_schedule(),
+            class: delivery.deferred.class().into(),
         })
     }
 }

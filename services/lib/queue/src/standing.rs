@@ -1,6 +1,7 @@
 //! How deliveries stand, for those who want to know why one does not move.
 
 use mail::MessageId;
+use proto::journal::Class;
 
 use crate::Key;
 use crate::delivery::State;
@@ -52,8 +53,12 @@ pub struct Standing<'a> {
     pub domain: &'a str,
     /// Recipients that are not final.
     pub recipients: usize,
-    /// Attempts made.
+    /// Attempts made, those aside in which nothing was said of the message.
     pub attempts: u32,
+    /// It was tried before, or could not be.
+    pub is_retry: bool,
+    /// Why it was deferred last.
+    pub class: Class,
     /// What it waits for.
     pub wait: Wait,
 }
@@ -131,6 +136,8 @@ impl Intake {
             domain: live.strings.get(delivery.domain),
             recipients: delivery.ordinals.as_slice().len(),
             attempts: delivery.attempts.into(),
+            is_retry: delivery.is_retry(),
+            class: delivery.deferred.class(),
             wait,
         })
     }

@@ -96,7 +96,10 @@ pub(super) struct Reply {
 pub(super) fn heard_in(judged: &[Judged]) -> (u64, Vec<Reply>) {
     let mut replies: Vec<Reply> = Vec::new();
     for recipient in judged {
-        if !matches!(recipient.verdict, Verdict::Transient | Verdict::Permanent) {
+        if !matches!(
+            recipient.verdict,
+            Verdict::Transient | Verdict::HostTrouble | Verdict::Permanent
+        ) {
             continue;
         }
         let reply = &recipient.reply;

@@ -1,6 +1,6 @@
 //! From a sender's words to a verdict.
 
-use classify::{Kind, Observation, classify};
+use classify::{Kind, Observation, classify, retry_after};
 use proto::dispatch::RecipientReport;
 use proto::journal::{Class, Stage};
 use queue::{Judged, Verdict};
@@ -21,13 +21,19 @@ pub(super) fn judge(report: RecipientReport, dot_sent: bool) -> Judged {
         address: report.address,
         verdict: match verdict.kind {
             Kind::Delivered => Verdict::Delivered,
-            // The retry schedule only has an age, no number of attempts: what "consumes no attempt" waits alike.
-            Kind::Transient | Kind::HostTrouble => Verdict::Transient,
+            Kind::Transient => Verdict::Transient,
+            Kind::HostTrouble => Verdict::HostTrouble,
             Kind::Permanent => Verdict::Permanent,
             Kind::Returned => Verdict::Returned,
             Kind::InDoubt => Verdict::InDoubt,
         },
         class: Class::try_from(verdict.class as i32).unwrap_or_default(),
+        retry_after_ms: match verdict.kind {
+            Kind::Transient | Kind::HostTrouble => {
+                retry_after(&reply.text).map(|seconds| seconds * 1000)
+            }
+            _ => None,
+        },
         reply,
     }
 }
@@ -89,7 +95,16 @@ mod tests {
         );
         assert_eq!(verdict(Stage::FinalDot, 0, "", true), Verdict::InDoubt);
         assert_eq!(verdict(Stage::Prepare, 0, "", false), Verdict::Returned);
-        assert_eq!(verdict(Stage::Banner, 554, "", false), Verdict::Transient);
+        for stage in [
+            Stage::Connect,
+            Stage::Banner,
+            Stage::Ehlo,
+            Stage::Starttls,
+            Stage::Auth,
+        ] {
+            assert_eq!(verdict(stage, 554, "5.7.1", false), Verdict::HostTrouble);
+        }
+        assert_eq!(verdict(Stage::Dns, 0, "4.4.3", false), Verdict::HostTrouble);
         assert_eq!(
             verdict(Stage::Rcpt, 550, "5.1.1", false),
             Verdict::Permanent

@@ -2,31 +2,53 @@
 
 use std::sync::Arc;
 
-use config::Snapshot;
-use queue::{InDoubt, Policies, Retry};
+use config::{RetryClass, RetryWaits, Snapshot};
+use proto::journal::Class;
+use queue::{InDoubt, Policies, Retry, Waits};
 
 /// Used where no route matches: the delivery waits for one, it does not expire early.
-const WITHOUT_ROUTE: Retry = Retry {
-    initial_ms: 300_000,
-    factor_percent: 200,
-    max_ms: 14_400_000,
+const WITHOUT_ROUTE: Retry<'static> = Retry {
+    waits: Waits::Exponential {
+        initial_ms: 300_000,
+        factor_percent: 200,
+        max_ms: 14_400_000,
+    },
     jitter_percent: 10,
     max_age_ms: 5 * 86_400_000,
+    own: false,
+    asked_ms: (0, 0),
 };
 
 pub(super) struct ByConfig(pub(super) Arc<Snapshot>);
 
 impl Policies for ByConfig {
-    fn retry(&self, tenant: &str, stream: &str, domain: &str) -> Retry {
-        self.0
-            .route(tenant, stream, domain)
-            .map_or(WITHOUT_ROUTE, |route| Retry {
-                initial_ms: route.retry.initial.as_millis(),
-                factor_percent: route.retry.factor.saturating_mul(100),
-                max_ms: route.retry.max.as_millis(),
-                jitter_percent: route.retry.jitter_percent,
-                max_age_ms: route.max_age.as_millis(),
-            })
+    fn retry(&self, tenant: &str, stream: &str, domain: &str, class: Class) -> Retry<'_> {
+        let Some(route) = self.0.route(tenant, stream, domain) else {
+            return WITHOUT_ROUTE;
+        };
+        let (schedule, own) = route.retry.schedule(retry_class(class));
+        let max_age = schedule.max_age.unwrap_or(route.max_age);
+        Retry {
+            waits: match &schedule.waits {
+                RetryWaits::List(waits) => Waits::List(waits),
+                RetryWaits::Exponential {
+                    initial,
+                    factor,
+                    max,
+                } => Waits::Exponential {
+                    initial_ms: initial.as_millis(),
+                    factor_percent: factor.saturating_mul(100),
+                    max_ms: max.as_millis(),
+                },
+            },
+            jitter_percent: schedule.jitter_percent,
+            max_age_ms: max_age.min(route.max_age).as_millis(),
+            own,
+            asked_ms: (
+                route.retry.asked.least.as_millis(),
+                route.retry.asked.most.as_millis(),
+            ),
+        }
     }
 
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt {
@@ -39,5 +61,19 @@ impl Policies for ByConfig {
             Some(config::InDoubt::GiveUp) => InDoubt::GiveUp,
             Some(config::InDoubt::Retry) | None => InDoubt::Retry,
         }
+    }
+}
+
+fn retry_class(class: Class) -> Option<RetryClass> {
+    match class {
+        Class::Unspecified => None,
+        Class::Recipient => Some(RetryClass::Recipient),
+        Class::MailboxFull => Some(RetryClass::MailboxFull),
+        Class::Policy => Some(RetryClass::Policy),
+        Class::Throttled => Some(RetryClass::Throttled),
+        Class::Greylisted => Some(RetryClass::Greylisted),
+        Class::Infrastructure => Some(RetryClass::Infrastructure),
+        Class::Content => Some(RetryClass::Content),
+        Class::Dns => Some(RetryClass::Dns),
     }
 }

@@ -12,7 +12,7 @@ pub(super) fn flow_of(config: &Snapshot, delivery: &RouteOf<'_>) -> Flow {
     let stream = tenant.and_then(|tenant| tenant.stream(delivery.stream));
     Flow {
         high: stream.is_some_and(|stream| stream.priority == Priority::High),
-        retry: delivery.attempts > 0,
+        retry: delivery.is_retry,
         tenant: lane_hash(delivery.tenant),
         tenant_weight: tenant.map_or(1, |tenant| tenant.weight),
         stream: lane_hash(delivery.stream),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use config::{Route, ShapingQuery};
 use egress::{Blocked, LaneId, Unit};
 use mail::{MessageId, PartitionId};
+use proto::journal::Class;
 use queue::{Standing, Wait, Which};
 
 use super::placing::Way;
@@ -23,8 +24,8 @@ pub enum Constraint {
     Held,
     /// It may not be sent before.
     NotBefore(u64),
-    /// It is tried again then.
-    RetryTime(u64),
+    /// It is tried again then, after a deferral of this class.
+    RetryTime(u64, Class),
     /// No route matches, or the route's pool has no source with a weight.
     NoRoute,
     /// The MX hosts of its domain are being asked for.
@@ -94,7 +95,7 @@ impl Constraint {
             Self::Quarantined => "quarantine",
             Self::Held => "hold",
             Self::NotBefore(_) => "not-before",
-            Self::RetryTime(_) => "retry-time",
+            Self::RetryTime(..) => "retry-time",
             Self::NoRoute => "no-route",
             Self::Dns => "dns",
             Self::HandOver => "hand-over",
@@ -118,7 +119,7 @@ impl Constraint {
     /// Until when, if that is known.
     pub fn until_ms(&self) -> Option<u64> {
         match self {
-            Self::NotBefore(at) | Self::RetryTime(at) => Some(*at),
+            Self::NotBefore(at) | Self::RetryTime(at, _) => Some(*at),
             Self::InDoubt(at) => *at,
             Self::Lane { blocked, .. } => match blocked {
                 Blocked::Rate { until_ms, .. } | Blocked::Suspended { until_ms } => Some(*until_ms),
@@ -137,7 +138,9 @@ impl fmt::Display for Constraint {
             Self::Quarantined => f.write_str("in quarantine"),
             Self::Held => f.write_str("held until somebody releases it"),
             Self::NotBefore(_) => f.write_str("not to be sent before its time"),
-            Self::RetryTime(_) => f.write_str("waits for its next attempt"),
+            Self::RetryTime(_, class) => {
+                write!(f, "waits for its next attempt: {}", reason_of(*class))
+            }
             Self::NoRoute => f.write_str("no route with a usable pool matches"),
             Self::Dns => f.write_str("the MX hosts of the domain are being asked for"),
             Self::HandOver => f.write_str("the partition is being handed over"),
@@ -193,6 +196,21 @@ impl fmt::Display for Constraint {
             Self::InDoubt(_) => f.write_str("begun, and its sender is gone"),
             Self::DsnOwed => f.write_str("final; the report to its sender is not stored yet"),
         }
+    }
+}
+
+/// Why the last attempt came to nothing.
+fn reason_of(class: Class) -> &'static str {
+    match class {
+        Class::Unspecified => "deferred",
+        Class::Recipient => "the mailbox is not there for now",
+        Class::MailboxFull => "the mailbox is full",
+        Class::Policy => "refused for now by a rule about the sender",
+        Class::Throttled => "the other side says that it is too much",
+        Class::Greylisted => "greylisted",
+        Class::Infrastructure => "the other side, or the way to it, does not work",
+        Class::Content => "the content is refused for now",
+        Class::Dns => "the DNS gives no answer",
     }
 }
 
@@ -287,8 +305,8 @@ impl Machine {
                 }
             }
             (Wait::Until(_) | Wait::Behind | Wait::Ready, None) => Constraint::NoRoute,
-            (Wait::Until(at_ms), _) if standing.attempts == 0 => Constraint::NotBefore(at_ms),
-            (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms),
+            (Wait::Until(at_ms), _) if !standing.is_retry => Constraint::NotBefore(at_ms),
+            (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms, standing.class),
             (Wait::Behind | Wait::Ready, Some(route)) => {
                 let item = Item {
                     partition,

@@ -4,6 +4,7 @@ use mail::{Domain, Span};
 use serde_json::{Value, json};
 
 use super::names::DomainMatch;
+use super::retry::RetryPolicy;
 use crate::Fields;
 
 /// Which way mail goes, and for how long it is tried.
@@ -38,31 +39,6 @@ pub struct RouteMatch {
     pub domains: Vec<DomainMatch>,
 }
 
-/// Exponential back-off: attempt n + 1 comes `initial · factor^(n − 1)`, at most `max`, after
-/// attempt n, each time ± `jitter_percent`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// After the first attempt.
-    pub initial: Span,
-    /// 1 to 10.
-    pub factor: u32,
-    /// Upper bound.
-    pub max: Span,
-    /// 0 to 50.
-    pub jitter_percent: u32,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self {
-            initial: Span::from_secs(300),
-            factor: 2,
-            max: Span::from_secs(4 * 3600),
-            jitter_percent: 10,
-        }
-    }
-}
-
 const DEFAULT_MAX_AGE: Span = Span::from_secs(5 * 86_400);
 
 impl Route {
@@ -75,7 +51,7 @@ impl Route {
         };
         matched.close();
         let retry_fields = spec.map("retry");
-        let retry = read_retry(&retry_fields);
+        let retry = RetryPolicy::read(&retry_fields);
         retry_fields.close();
         let smart_host = spec.text("smartHost").filter(|text| !text.is_empty());
         let smart_host = smart_host.and_then(|_| spec.domain("smartHost"));
@@ -109,12 +85,7 @@ impl Route {
             "pool": self.pool,
             "port": self.port,
             "allowPrivate": self.allow_private,
-            "retry": {
-                "initial": self.retry.initial.to_string(),
-                "factor": self.retry.factor,
-                "max": self.retry.max.to_string(),
-                "jitter": self.retry.jitter_percent,
-            },
+            "retry": self.retry.spec(),
             "maxAge": self.max_age.to_string(),
         });
         if let Some(host) = &self.smart_host {
@@ -122,29 +93,4 @@ impl Route {
         }
         spec
     }
-}
-
-fn read_retry(fields: &Fields<'_>) -> RetryPolicy {
-    let default = RetryPolicy::default();
-    let retry = RetryPolicy {
-        initial: fields.parsed("initial").unwrap_or(default.initial),
-        factor: fields
-            .small_integer("factor", 1..=10)
-            .unwrap_or(default.factor),
-        max: fields.parsed("max").unwrap_or(default.max),
-        jitter_percent: fields
-            .small_integer("jitter", 0..=50)
-            .unwrap_or(default.jitter_percent),
-    };
-    if retry.initial.as_millis() == 0 {
-        fields.problem("initial", "must not be 0");
-    }
-    if retry.max < retry.initial {
-        let what = format!(
-            "must not be shorter than initial ({}), found {}",
-            retry.initial, retry.max
-        );
-        fields.problem("max", what);
-    }
-    retry
 }

@@ -5,6 +5,7 @@ mod automation;
 mod lookups;
 mod merging;
 mod problems;
+mod retry;
 mod round_trip;
 mod shaping;
 

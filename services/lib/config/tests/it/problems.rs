@@ -158,10 +158,25 @@ fn each_bad_document_gets_its_message() {
             "{ pool: default, retry: { initial: 5, max: 1m, jitter: 60 }, maxAge: 60d }",
             &[
                 "doc 7 Route/b spec.retry.initial: a text is expected, found the number 5: write it in quotes",
-                "doc 7 Route/b spec.retry.jitter: a whole number from 0 to 50 is expected, found the number 60",
                 "doc 7 Route/b spec.retry.max: must not be shorter than initial (5m), found 1m",
+                "doc 7 Route/b spec.retry.jitter: a whole number from 0 to 50 is expected, found the number 60",
                 "doc 7 Route/b spec.maxAge: 1s to 30d is expected, found 60d",
                 "doc 7 Route/default spec.match: ties with Route/b for mail to any domain: neither is more specific",
+            ],
+        ),
+        (
+            "Route",
+            "b",
+            "{ match: { domains: [ b.example ] }, pool: default, retry: { waits: [], max: 1h, tryAgainIn: { least: 1h, most: 30m }, \
+             classes: { greylisted: { waits: [ 5m, 0 ], maxAge: 40d }, mailboxFull: { factor: 11 }, full: {} } } }",
+            &[
+                "doc 7 Route/b spec.retry.max: is given together with waits: one of them is expected",
+                "doc 7 Route/b spec.retry.waits: 1 to 64 durations are expected",
+                "doc 7 Route/b spec.retry.classes.mailboxFull.factor: a whole number from 1 to 10 is expected, found the number 11",
+                "doc 7 Route/b spec.retry.classes.greylisted.waits[1]: a text is expected, found the number 0",
+                "doc 7 Route/b spec.retry.classes.greylisted.maxAge: 1s to 30d is expected, found 40d",
+                "doc 7 Route/b spec.retry.classes.full: unknown field; known: recipient, mailboxFull, policy, throttled, greylisted, infrastructure, content, dns",
+                "doc 7 Route/b spec.retry.tryAgainIn.most: must not be shorter than least (1h), found 30m; 0 = no reply is asked",
             ],
         ),
         (

@@ -7,6 +7,7 @@ mod doubt;
 mod lines;
 mod notifications;
 mod recovering;
+mod retries;
 mod rows;
 mod trimming;
 
@@ -33,7 +34,9 @@ const VIA: crate::Via<'static> = crate::Via {
 const SESSION: SessionId = SessionId(1);
 
 pub(crate) struct Rules {
-    retry: Retry,
+    retry: Retry<'static>,
+    /// Of a class alone.
+    own: Vec<(Class, Retry<'static>)>,
     in_doubt: InDoubt,
 }
 
@@ -41,20 +44,26 @@ impl Default for Rules {
     fn default() -> Self {
         Self {
             retry: Retry {
-                initial_ms: 60_000,
-                factor_percent: 200,
-                max_ms: 3_600_000,
+                waits: Waits::Exponential {
+                    initial_ms: 60_000,
+                    factor_percent: 200,
+                    max_ms: 3_600_000,
+                },
                 jitter_percent: 0,
                 max_age_ms: 86_400_000,
+                own: false,
+                asked_ms: (10_000, 3_600_000),
             },
+            own: Vec::new(),
             in_doubt: InDoubt::Retry,
         }
     }
 }
 
 impl Policies for Rules {
-    fn retry(&self, _: &str, _: &str, _: &str) -> Retry {
-        self.retry
+    fn retry(&self, _: &str, _: &str, _: &str, class: Class) -> Retry<'_> {
+        let own = self.own.iter().find(|(of, _)| *of == class);
+        own.map_or(self.retry, |(_, retry)| *retry)
     }
 
     fn in_doubt(&self, _: &str, _: &str) -> InDoubt {
@@ -280,14 +289,18 @@ impl Desk {
     }
 
     fn report(&mut self, delivery: &DeliveryRef, verdicts: &[(u32, Verdict)]) {
-        let report = Report {
-            delivery: Some(delivery.clone()),
-            ..Report::default()
-        };
         let judged = verdicts
             .iter()
             .map(|(ordinal, verdict)| judged(*ordinal, *verdict))
             .collect();
+        self.report_judged(delivery, judged);
+    }
+
+    fn report_judged(&mut self, delivery: &DeliveryRef, judged: Vec<Judged>) {
+        let report = Report {
+            delivery: Some(delivery.clone()),
+            ..Report::default()
+        };
         self.intake
             .report(self.now_ms, SESSION, &report, judged, VIA, &self.rules);
         self.drain();
@@ -443,5 +456,6 @@ pub(crate) fn judged(ordinal: u32, verdict: Verdict) -> Judged {
         reply: Reply::default(),
         verdict,
         class: Class::Unspecified,
+        retry_after_ms: None,
     }
 }

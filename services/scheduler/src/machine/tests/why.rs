@@ -74,7 +74,7 @@ fn not_before_and_retry_time() {
     desk.renew();
     let delivery = desk.assignments().remove(0).delivery.unwrap();
     desk.report(&delivery, Stage::Rcpt, 451);
-    let Constraint::RetryTime(at_ms) = why(&desk) else {
+    let Constraint::RetryTime(at_ms, _) = why(&desk) else {
         panic!("{:?}", why(&desk));
     };
     desk.now_ms = at_ms - 1;

@@ -1,0 +1,63 @@
+use config::{RetryClass, RetryWaits, Snapshot};
+use mail::Span;
+
+use crate::{COMPLETE, document};
+
+fn with_retry(retry: &str) -> Snapshot {
+    let spec = format!("{{ match: {{ domains: [ r.example ] }}, pool: default, retry: {retry} }}");
+    Snapshot::from_documents(&format!("{COMPLETE}{}", document("Route", "r", &spec))).unwrap()
+}
+
+fn exponential(initial: u64, factor: u32, max: u64) -> RetryWaits {
+    RetryWaits::Exponential {
+        initial: Span::from_secs(initial),
+        factor,
+        max: Span::from_secs(max),
+    }
+}
+
+#[test]
+fn a_class_has_what_it_says_and_otherwise_what_holds_for_all() {
+    let snapshot = with_retry(
+        "{ initial: 10m, max: 2h, jitter: 5, tryAgainIn: { most: 6h }, classes: {
+           greylisted: { waits: [5m, 10m], jitter: 0 }, mailboxFull: { initial: 4h, maxAge: 3d }, dns: { maxAge: 2d } } }",
+    );
+    let route = snapshot.route("acme", "bulk", "r.example").unwrap();
+    let retry = &route.retry;
+    let of = |class| {
+        let (schedule, own) = retry.schedule(class);
+        (
+            schedule.waits.clone(),
+            schedule.jitter_percent,
+            schedule.max_age,
+            own,
+        )
+    };
+    let day = |days: u64| Some(Span::from_secs(days * 86_400));
+    assert_eq!(of(None), (exponential(600, 2, 7200), 5, None, false));
+    assert_eq!(of(Some(RetryClass::Policy)), of(None));
+    let waits = RetryWaits::List(vec![Span::from_secs(300), Span::from_secs(600)]);
+    assert_eq!(of(Some(RetryClass::Greylisted)), (waits, 0, None, true));
+    let full = exponential(14_400, 2, 14_400);
+    assert_eq!(of(Some(RetryClass::MailboxFull)), (full, 5, day(3), true));
+    let dns = exponential(600, 2, 7200);
+    assert_eq!(of(Some(RetryClass::Dns)), (dns, 5, day(2), true));
+    assert_eq!(
+        (retry.asked.least, retry.asked.most),
+        (Span::from_secs(30), Span::from_secs(6 * 3600))
+    );
+}
+
+#[test]
+fn schedules_read_back_from_json() {
+    for retry in [
+        "{}",
+        "{ waits: [1m, 2m, 1h], jitter: 50, tryAgainIn: { most: 0 } }",
+        "{ waits: [1m], classes: { dns: { initial: 2m }, content: {}, policy: { maxAge: 1d } } }",
+    ] {
+        let snapshot = with_retry(retry);
+        let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+        assert_eq!(read.hash(), snapshot.hash(), "{retry}");
+        assert_eq!(read.routes(), snapshot.routes(), "{retry}");
+    }
+}
