@@ -22,10 +22,10 @@ pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
 pub use resources::{
     API_VERSION, Action as AutomationAction, AskedWait, AutomationRule, AutomationSet, Credential,
-    DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login,
+    DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,
     PasswordHash, Priority, Provider, ReplyMatch, RetryClass, RetryPolicy, RetrySchedule,
     RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
-    ShapingRule, ShapingSet, Stream, Tenant, TextPattern, TlsPolicy,
+    ShapingRule, ShapingSet, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -12,7 +12,7 @@ use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
     AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route,
-    SendingDomain, Shaping, ShapingExplanation, ShapingQuery, Tenant, canonical,
+    SendingDomain, Shaping, ShapingExplanation, ShapingQuery, Stream, Tenant, canonical,
 };
 
 /// The version of the JSON form.
@@ -189,6 +189,11 @@ impl Snapshot {
     /// The tenant of this name.
     pub fn tenant(&self, name: &str) -> Option<&Arc<Tenant>> {
         self.index.tenants.get(name)
+    }
+
+    /// A stream of a tenant.
+    pub fn stream(&self, tenant: &str, stream: &str) -> Option<&Stream> {
+        self.tenant(tenant)?.stream(stream)
     }
 
     /// All tenants, in no order.

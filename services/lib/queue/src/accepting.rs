@@ -200,6 +200,7 @@ impl Intake {
             campaign: &envelope.campaign,
             size: u32::try_from(size).unwrap_or(u32::MAX),
             expires_ms: envelope.expires_at_ms,
+            not_before_s: seconds_until(&id, envelope.not_before_ms),
             quarantined,
             upload_id: entry.chunks.as_ref().map_or("", |chunks| &chunks.upload_id),
         });
@@ -315,6 +316,12 @@ impl Intake {
         self.log(Kind::DsnSpooled(entry), Gate::Nothing);
         true
     }
+}
+
+/// From a message's acceptance to a time.
+fn seconds_until(id: &MessageId, at_ms: u64) -> u32 {
+    let seconds = at_ms.saturating_sub(id.unix_ms()).div_ceil(1000);
+    u32::try_from(seconds).unwrap_or(u32::MAX)
 }
 
 /// Recipients that one SMTP transaction can carry.

@@ -2,10 +2,12 @@
 use mail::{MessageId, Place};
 use proto::dispatch::{DeliveryRef, InFlight};
 use proto::journal::entry::Kind;
-use proto::journal::{Begin, Disposition, Outcome, Quarantined, RecipientOutcome, Reply, Stage};
+use proto::journal::{
+    Begin, Class, Disposition, Outcome, Quarantined, RecipientOutcome, Reply, Stage,
+};
 
 use crate::Key;
-use crate::delivery::{FINAL_REPLY_MS, Flight, State, seed};
+use crate::delivery::{FINAL_REPLY_MS, Flight, State, seed, spread_seed};
 use crate::effect::{Assigned, Counted, Effect, SessionId, delivery_ref};
 use crate::intake::{Gate, InDoubt, Intake, Policies};
 use crate::report::Via;
@@ -25,6 +27,8 @@ impl Intake {
             is_retry: delivery.is_retry(),
             sequence: message.sequence,
             seed: seed(&message.id, u64::from(delivery.attempts)),
+            spread_seed: spread_seed(message, delivery),
+            from_ms: message.earliest_ms(),
         })
     }
 
@@ -237,6 +241,39 @@ impl Intake {
         }
     }
 
+    /// A ready delivery waits for its window or its place in the spread; nothing is logged, since whoever takes over finds
+    /// the same. It is looked at when it expires, if that is before.
+    pub fn hold_back(&mut self, key: Key, until_ms: u64, policies: &dyn Policies) {
+        let Some(slot) = self.live.resolve(key) else {
+            return;
+        };
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return;
+        };
+        if delivery.state != State::Ready {
+            return;
+        }
+        let message = self.live.messages.get(delivery.message);
+        let has_expiry = message.is_some_and(|message| message.expires_ms != 0);
+        let expires_ms = if has_expiry || delivery.is_retry() {
+            self.expires_ms(slot, Class::Unspecified, policies)
+        } else {
+            u64::MAX
+        };
+        self.live.hold_back_until(slot, until_ms.min(expires_ms));
+    }
+
+    /// Windows or spreads are others now: what is held back for them is due, to be looked at anew. Cost O(live
+    /// deliveries).
+    pub fn release_held_back(&mut self, now_ms: u64) {
+        let held_back = self.live.deliveries.iter();
+        let held_back = held_back.filter(|(_, delivery)| delivery.state == State::HeldBack);
+        let slots: Vec<u32> = held_back.map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.live.wait_until(slot, now_ms);
+        }
+    }
+
     /// A sender gives an assignment back that it has not begun. Ready again at `until_ms`.
     pub fn returned(&mut self, session: SessionId, reference: &DeliveryRef, until_ms: u64) {
         let Some((slot, flight)) = self.flight_of(reference) else {
@@ -354,4 +391,8 @@ pub struct RouteOf<'a> {
     pub sequence: u64,
     /// Differs between deliveries and attempts.
     pub seed: u64,
+    /// Differs between deliveries, and stays the same until the first attempt.
+    pub spread_seed: u64,
+    /// From when on it may be sent, Unix milliseconds.
+    pub from_ms: u64,
 }

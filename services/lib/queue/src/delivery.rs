@@ -59,6 +59,9 @@ impl Ordinals {
 pub(crate) enum State {
     /// In the heap until it is due.
     Waiting,
+    /// It was due, and is in the heap until its window opens or its place in the spread comes. Told apart in memory only:
+    /// who takes over finds it due.
+    HeldBack,
     /// Due, and behind so many others of its line that the lanes need not have it yet.
     Behind,
     /// Handed to the lanes.
@@ -130,6 +133,19 @@ impl Deferred {
     }
 }
 
+impl Message {
+    /// From when on it may be sent, Unix milliseconds.
+    pub(crate) fn earliest_ms(&self) -> u64 {
+        self.id.unix_ms() + u64::from(self.not_before_s) * 1000
+    }
+}
+
+/// A seed from a delivery that stays the same as long as nothing was tried.
+pub(crate) fn spread_seed(message: &Message, delivery: &Delivery) -> u64 {
+    let first = delivery.ordinals.as_slice().first().copied().unwrap_or(0);
+    mix(seed(&message.id, u64::from(first) << 32))
+}
+
 /// End of a message's list of deliveries.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -139,6 +155,8 @@ pub(crate) struct Message {
     pub(crate) sequence: u64,
     /// Unix milliseconds; 0 = the maximum age of the route.
     pub(crate) expires_ms: u64,
+    /// From acceptance to the time before which it must not be sent, seconds.
+    pub(crate) not_before_s: u32,
     pub(crate) index: u32,
     pub(crate) tenant: Name,
     pub(crate) stream: Name,

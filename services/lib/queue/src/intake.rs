@@ -9,7 +9,7 @@ use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
 use proto::journal::{Acted, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
-use crate::delivery::{Flight, Retry, State};
+use crate::delivery::{Flight, Retry, State, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::live::{Finished, Live};
 use crate::recovery::Recovery;
@@ -32,6 +32,9 @@ pub enum InDoubt {
 pub trait Policies {
     /// When to retry what is deferred for this class, and for how long.
     fn retry(&self, tenant: &str, stream: &str, domain: &str, class: Class) -> Retry<'_>;
+    /// When the first attempt comes of what may be sent from `from_ms` on (Unix milliseconds); `seed` spreads them. The
+    /// age counts from there.
+    fn first_attempt_ms(&self, tenant: &str, stream: &str, from_ms: u64, seed: u64) -> u64;
     /// What to do with attempts in doubt.
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt;
 }
@@ -396,13 +399,14 @@ impl Intake {
         if message.expires_ms != 0 {
             return message.expires_ms;
         }
-        let retry = policies.retry(
-            self.live.strings.get(message.tenant),
-            self.live.strings.get(message.stream),
-            self.live.strings.get(delivery.domain),
-            class,
-        );
-        message.id.unix_ms().saturating_add(retry.max_age_ms)
+        let tenant = self.live.strings.get(message.tenant);
+        let stream = self.live.strings.get(message.stream);
+        let domain = self.live.strings.get(delivery.domain);
+        let retry = policies.retry(tenant, stream, domain, class);
+        let seed = spread_seed(message, delivery);
+        policies
+            .first_attempt_ms(tenant, stream, message.earliest_ms(), seed)
+            .saturating_add(retry.max_age_ms)
     }
 
     /// Ends all recipients of a delivery that is not at a sender, by a decision of ours.

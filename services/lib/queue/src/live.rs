@@ -36,6 +36,7 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) campaign: &'a str,
     pub(crate) size: u32,
     pub(crate) expires_ms: u64,
+    pub(crate) not_before_s: u32,
     pub(crate) quarantined: bool,
     /// Upload whose chunks are the content.
     pub(crate) upload_id: &'a str,
@@ -92,6 +93,7 @@ impl Live {
             id: new.id,
             sequence: new.sequence,
             expires_ms: new.expires_ms,
+            not_before_s: new.not_before_s,
             index: new.index,
             tenant: self.strings.acquire(new.tenant),
             stream: self.strings.acquire(new.stream),
@@ -232,6 +234,16 @@ impl Live {
         self.due.push(Reverse((due_ms, slot, delivery.generation)));
     }
 
+    /// Puts a delivery that is due back into the heap.
+    pub(crate) fn hold_back_until(&mut self, slot: u32, due_ms: u64) {
+        self.wait_until(slot, due_ms);
+        if let Some(delivery) = self.deliveries.get_mut(slot)
+            && delivery.state == State::Waiting
+        {
+            delivery.state = State::HeldBack;
+        }
+    }
+
     /// A delivery is at a sender. Replaces an earlier flight of it.
     pub(crate) fn begin_flight(&mut self, slot: u32, flight: Flight) {
         self.end_flight(slot);
@@ -296,7 +308,8 @@ impl Live {
             let Some(delivery) = self.deliveries.get_mut(slot) else {
                 continue;
             };
-            if delivery.state == State::Waiting && delivery.due_ms == due {
+            let waits = matches!(delivery.state, State::Waiting | State::HeldBack);
+            if waits && delivery.due_ms == due {
                 delivery.state = State::Behind;
                 return Some(slot);
             }

@@ -337,6 +337,7 @@ impl Intake {
             campaign: text(message.campaign),
             size: message.size,
             expires_ms: message.expires_at_ms,
+            not_before_s: message.not_before_s,
             quarantined,
             upload_id: &message.upload_id,
         });

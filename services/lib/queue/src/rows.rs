@@ -71,7 +71,7 @@ impl Intake {
             match delivery.state {
                 State::Ready | State::Behind => row.ready += recipients,
                 State::Held => row.held += recipients,
-                State::Waiting => {
+                State::Waiting | State::HeldBack => {
                     row.deferred += recipients;
                     row.next_due_ms = Some(
                         row.next_due_ms

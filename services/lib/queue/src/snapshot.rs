@@ -165,6 +165,7 @@ impl Intake {
             campaign: table.position(message.campaign),
             accepted_at_ms: message.id.unix_ms(),
             expires_at_ms: message.expires_ms,
+            not_before_s: message.not_before_s,
             flags: u32::from(message.quarantined),
             deliveries: deliveries
                 .into_iter()

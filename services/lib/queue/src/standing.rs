@@ -28,6 +28,8 @@ pub enum Wait {
     Held,
     /// For its time, Unix milliseconds.
     Until(u64),
+    /// For its window or its place in the spread of its stream, Unix milliseconds.
+    HeldBack(u64),
     /// It is due, and others of its tenant, stream, campaign and domain are with the lanes before it.
     Behind,
     /// It is with the lanes.
@@ -118,6 +120,7 @@ impl Intake {
             State::Held if message.quarantined => Wait::Quarantined,
             State::Held => Wait::Held,
             State::Waiting => Wait::Until(delivery.due_ms),
+            State::HeldBack => Wait::HeldBack(delivery.due_ms),
             State::Behind => Wait::Behind,
             State::Ready => Wait::Ready,
             State::InFlight => match flight.and_then(|flight| flight.session) {

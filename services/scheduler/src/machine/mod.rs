@@ -13,6 +13,7 @@ mod sessions;
 mod tests;
 mod turns;
 mod why;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -139,6 +140,8 @@ pub struct Machine {
     sites: Sites<Item>,
     rotations: HashMap<String, Rotation>,
     automation: Automation,
+    /// Some stream has a window.
+    has_windows: bool,
     /// The time of the last call.
     now_ms: u64,
     outputs: Vec<Output>,
@@ -161,6 +164,7 @@ impl Machine {
             sites: Sites::default(),
             rotations: HashMap::new(),
             automation: Automation::default(),
+            has_windows: false,
             now_ms: 0,
             outputs: Vec::new(),
             counts: Counts::default(),
@@ -377,6 +381,7 @@ impl Machine {
 
     fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
         self.automation.configure(&config);
+        self.windows_change(now_ms, &config);
         self.config = config;
         self.rotations.clear();
         self.lanes_are_stale();

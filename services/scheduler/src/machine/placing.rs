@@ -13,6 +13,7 @@ use proto::journal::{Class, Disposition, Reply, Stage};
 use super::automation::Recent;
 use super::policies::ByConfig;
 use super::turns::flow_of;
+use super::windows::held_back_until;
 use super::{Item, Machine, Output};
 
 /// How long a delivery without a route waits for one, milliseconds.
@@ -234,6 +235,15 @@ impl Machine {
             self.unroutable(now_ms, item);
             return;
         };
+        let tenant = config.tenant(to.tenant).map(|tenant| &**tenant);
+        let stream = tenant.and_then(|tenant| tenant.stream(to.stream));
+        if let Some(timing) = stream.and_then(|stream| stream.timing.as_deref())
+            && let Some(until_ms) = held_back_until(timing, now_ms, &to)
+        {
+            let policies = ByConfig(config.clone());
+            owned.intake.hold_back(item.key, until_ms, &policies);
+            return;
+        }
         let site = match &route.smart_host {
             Some(host) => SiteOf::Known(host.as_str().into()),
             None => self.sites.site_of(now_ms, to.domain, || item),
@@ -260,7 +270,7 @@ impl Machine {
                     site: &site,
                     class: class.as_deref(),
                 };
-                let flow = flow_of(&config, &to);
+                let flow = flow_of(tenant, stream, &to);
                 self.enqueue(now_ms, item, &way, &flow, affinity);
             }
             SiteOf::Unknown { ask: true } => {

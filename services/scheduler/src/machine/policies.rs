@@ -51,11 +51,14 @@ impl Policies for ByConfig {
         }
     }
 
+    fn first_attempt_ms(&self, tenant: &str, stream: &str, from_ms: u64, seed: u64) -> u64 {
+        let stream = self.0.stream(tenant, stream);
+        let timing = stream.and_then(|stream| stream.timing.as_deref());
+        timing.map_or(from_ms, |timing| timing.first_attempt_ms(from_ms, seed))
+    }
+
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt {
-        let stream = self
-            .0
-            .tenant(tenant)
-            .and_then(|tenant| tenant.stream(stream));
+        let stream = self.0.stream(tenant, stream);
         match stream.map(|stream| stream.in_doubt) {
             Some(config::InDoubt::Hold) => InDoubt::Hold,
             Some(config::InDoubt::GiveUp) => InDoubt::GiveUp,

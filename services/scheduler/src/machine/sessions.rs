@@ -312,7 +312,15 @@ impl Machine {
             self.lanes.unassign(lane, slot, sender);
             return;
         }
+        if self.is_too_late(now_ms, item) {
+            self.lanes.unassign(lane, slot, sender);
+            return;
+        }
         // It may have waited in its lane for long.
+        let Some(owned) = self.partitions.get_mut(&item.partition) else {
+            self.lanes.unassign(lane, slot, sender);
+            return;
+        };
         if owned
             .intake
             .expire(now_ms, item.key, &ByConfig(self.config.clone()))

@@ -17,6 +17,7 @@ mod automation;
 mod fair;
 mod shaping;
 mod why;
+mod windows;
 
 const START_MS: u64 = 1_800_000_000_000;
 const P0: PartitionId = PartitionId(0);

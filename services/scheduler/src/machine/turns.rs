@@ -1,15 +1,17 @@
 //! Where a ready delivery stands in the line of its lane.
 
-use config::{Priority, Snapshot};
+use config::{Priority, Stream, Tenant};
 use egress::Flow;
 use queue::RouteOf;
 
 use super::lane_hash;
 
 /// By tenant, stream and campaign. A tenant or stream that is not in the configuration (any more) has the weight 1.
-pub(super) fn flow_of(config: &Snapshot, delivery: &RouteOf<'_>) -> Flow {
-    let tenant = config.tenant(delivery.tenant);
-    let stream = tenant.and_then(|tenant| tenant.stream(delivery.stream));
+pub(super) fn flow_of(
+    tenant: Option<&Tenant>,
+    stream: Option<&Stream>,
+    delivery: &RouteOf<'_>,
+) -> Flow {
     Flow {
         high: stream.is_some_and(|stream| stream.priority == Priority::High),
         retry: delivery.is_retry,

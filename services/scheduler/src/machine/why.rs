@@ -26,6 +26,17 @@ pub enum Constraint {
     NotBefore(u64),
     /// It is tried again then, after a deferral of this class.
     RetryTime(u64, Class),
+    /// The window of its stream is closed.
+    Window {
+        /// The stream.
+        stream: String,
+        /// Its hours and time zone.
+        hours: String,
+        /// When it opens.
+        until_ms: u64,
+    },
+    /// Its place in the spread of its stream comes then.
+    Spread(u64),
     /// No route matches, or the route's pool has no source with a weight.
     NoRoute,
     /// The MX hosts of its domain are being asked for.
@@ -96,6 +107,8 @@ impl Constraint {
             Self::Held => "hold",
             Self::NotBefore(_) => "not-before",
             Self::RetryTime(..) => "retry-time",
+            Self::Window { .. } => "window",
+            Self::Spread(_) => "spread",
             Self::NoRoute => "no-route",
             Self::Dns => "dns",
             Self::HandOver => "hand-over",
@@ -119,7 +132,8 @@ impl Constraint {
     /// Until when, if that is known.
     pub fn until_ms(&self) -> Option<u64> {
         match self {
-            Self::NotBefore(at) | Self::RetryTime(at, _) => Some(*at),
+            Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
+            Self::Window { until_ms, .. } => Some(*until_ms),
             Self::InDoubt(at) => *at,
             Self::Lane { blocked, .. } => match blocked {
                 Blocked::Rate { until_ms, .. } | Blocked::Suspended { until_ms } => Some(*until_ms),
@@ -141,6 +155,13 @@ impl fmt::Display for Constraint {
             Self::RetryTime(_, class) => {
                 write!(f, "waits for its next attempt: {}", reason_of(*class))
             }
+            Self::Window { stream, hours, .. } => {
+                write!(
+                    f,
+                    "the window of the stream {stream} is closed; it is open {hours}"
+                )
+            }
+            Self::Spread(_) => f.write_str("its place in the spread of its stream has not come"),
             Self::NoRoute => f.write_str("no route with a usable pool matches"),
             Self::Dns => f.write_str("the MX hosts of the domain are being asked for"),
             Self::HandOver => f.write_str("the partition is being handed over"),
@@ -304,7 +325,10 @@ impl Machine {
                     begun_ms,
                 }
             }
-            (Wait::Until(_) | Wait::Behind | Wait::Ready, None) => Constraint::NoRoute,
+            (Wait::Until(_) | Wait::HeldBack(_) | Wait::Behind | Wait::Ready, None) => {
+                Constraint::NoRoute
+            }
+            (Wait::HeldBack(at_ms), _) => self.held_back_by(now_ms, standing, at_ms),
             (Wait::Until(at_ms), _) if !standing.is_retry => Constraint::NotBefore(at_ms),
             (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms, standing.class),
             (Wait::Behind | Wait::Ready, Some(route)) => {
@@ -315,6 +339,22 @@ impl Machine {
                 };
                 self.constraint_of_ready(now_ms, owned, item, standing, route)
             }
+        }
+    }
+
+    fn held_back_by(&self, now_ms: u64, standing: &Standing<'_>, at_ms: u64) -> Constraint {
+        let stream = self.config.stream(standing.tenant, standing.stream);
+        let timing = stream.and_then(|stream| stream.timing.as_deref());
+        let window = timing.and_then(|timing| timing.window.as_ref());
+        match window.and_then(|window| Some((window, window.opens_ms(now_ms)?))) {
+            Some((window, opens_ms)) if standing.is_retry || at_ms <= opens_ms => {
+                Constraint::Window {
+                    stream: standing.stream.to_owned(),
+                    hours: window.to_string(),
+                    until_ms: opens_ms,
+                }
+            }
+            _ => Constraint::Spread(at_ms),
         }
     }
 

@@ -57,6 +57,12 @@ impl<'a> Fields<'a> {
         self.present(name).is_some()
     }
 
+    /// Whether the field is a list without anything in it.
+    pub fn is_empty_list(&self, name: &'static str) -> bool {
+        self.present(name)
+            .is_some_and(|node| matches!(&node.value, NodeValue::List(items) if items.is_empty()))
+    }
+
     /// Takes a field as known that was read before.
     pub fn skip(&self, name: &'static str) {
         self.is_given(name);

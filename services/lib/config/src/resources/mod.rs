@@ -10,6 +10,7 @@ mod route;
 mod sending_domain;
 mod shaping;
 mod tenant;
+mod window;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ pub use route::{Route, RouteMatch};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, TlsPolicy};
 pub use tenant::{InDoubt, Priority, Stream, Tenant};
+pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;
 

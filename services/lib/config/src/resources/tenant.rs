@@ -1,8 +1,10 @@
 //! Kind Tenant.
 
+use mail::Span;
 use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
+use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -29,6 +31,8 @@ pub struct Stream {
     pub priority: Priority,
     /// What becomes of its attempts in doubt.
     pub in_doubt: InDoubt,
+    /// When it is sent; `None`: as soon as it can be.
+    pub timing: Option<Box<Timing>>,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -76,6 +80,7 @@ impl Tenant {
                 .unwrap_or(InDoubt::Retry);
             let weight = weight(&fields);
             let priority = fields.one_of("priority", &PRIORITY);
+            let timing = read_timing(&fields);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -92,6 +97,7 @@ impl Tenant {
                     weight,
                     priority: priority.unwrap_or(usual),
                     in_doubt,
+                    timing,
                 });
             }
             fields.close();
@@ -119,16 +125,87 @@ impl Tenant {
 
     pub(super) fn spec(&self) -> Value {
         let stream = |stream: &Stream| {
-            json!({
+            let mut spec = json!({
                 "name": stream.name,
                 "weight": stream.weight,
                 "priority": super::word(&PRIORITY, stream.priority),
                 "inDoubt": super::word(&IN_DOUBT, stream.in_doubt),
-            })
+            });
+            if let Some(timing) = &stream.timing {
+                spec["spread"] = json!(timing.spread.to_string());
+                spec["delay"] = json!(timing.delay.to_string());
+                if let Some(window) = &timing.window {
+                    let open: Vec<String> =
+                        window.open().iter().map(OpenHours::to_string).collect();
+                    spec["window"] = json!({ "zone": window.zone(), "open": open });
+                }
+            }
+            spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
         json!({ "weight": self.weight, "defaultStream": self.default_stream, "streams": streams })
     }
+}
+
+/// The longest delay of a first attempt, and the longest spread where there is no window.
+const LONGEST_DELAY: Span = Span::from_secs(30 * 86_400);
+const LONGEST_SPREAD: Span = Span::from_secs(7 * 86_400);
+const NONE: Span = Span::from_secs(0);
+
+fn read_timing(fields: &Fields<'_>) -> Option<Box<Timing>> {
+    let timing = Timing {
+        window: read_window(fields),
+        spread: fields.parsed("spread").unwrap_or(NONE),
+        delay: fields.parsed("delay").unwrap_or(NONE),
+    };
+    if timing.delay > LONGEST_DELAY {
+        let what = format!("0 to 30d is expected, found {}", timing.delay);
+        fields.problem("delay", what);
+    }
+    match &timing.window {
+        Some(window) if timing.spread >= window.weekly() => {
+            let what = format!(
+                "must be shorter than the window is open in a week ({}), found {}",
+                window.weekly(),
+                timing.spread
+            );
+            fields.problem("spread", what);
+        }
+        None if timing.spread > LONGEST_SPREAD => {
+            let what = format!("0 to 7d is expected, found {}", timing.spread);
+            fields.problem("spread", what);
+        }
+        _ => {}
+    }
+    let says_something = timing.window.is_some() || timing.spread > NONE || timing.delay > NONE;
+    says_something.then(|| Box::new(timing))
+}
+
+fn read_window(fields: &Fields<'_>) -> Option<Window> {
+    let given = fields.is_given("window");
+    let window = fields.map("window");
+    if !given {
+        return None;
+    }
+    let zone = window.read("zone", window::zone);
+    if !window.is_given("zone") {
+        window.problem(
+            "zone",
+            "is missing: the name of a time zone such as Europe/Rome",
+        );
+    }
+    let open = window.read_list("open", OpenHours::parse);
+    if !window.is_given("open") {
+        window.problem("open", "is missing: it would never be open");
+    } else if open.len() > MOST_HOURS {
+        window.problem("open", format!("at most {MOST_HOURS} entries are expected"));
+    }
+    let is_empty = window.is_empty_list("open");
+    if is_empty {
+        window.problem("open", "is empty: it would never be open");
+    }
+    window.close();
+    (!open.is_empty()).then_some(Window::new(zone?, open))
 }
 
 fn weight(fields: &Fields<'_>) -> u16 {

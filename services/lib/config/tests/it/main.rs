@@ -5,9 +5,9 @@ mod automation;
 mod lookups;
 mod merging;
 mod problems;
-mod retry;
 mod round_trip;
 mod shaping;
+mod times;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"

@@ -38,6 +38,9 @@ pub(crate) struct Rules {
     /// Of a class alone.
     own: Vec<(Class, Retry<'static>)>,
     in_doubt: InDoubt,
+    delay_ms: u64,
+    /// 0 = no spread.
+    spread_ms: u64,
 }
 
 impl Default for Rules {
@@ -56,6 +59,8 @@ impl Default for Rules {
             },
             own: Vec::new(),
             in_doubt: InDoubt::Retry,
+            delay_ms: 0,
+            spread_ms: 0,
         }
     }
 }
@@ -64,6 +69,10 @@ impl Policies for Rules {
     fn retry(&self, _: &str, _: &str, _: &str, class: Class) -> Retry<'_> {
         let own = self.own.iter().find(|(of, _)| *of == class);
         own.map_or(self.retry, |(_, retry)| *retry)
+    }
+
+    fn first_attempt_ms(&self, _: &str, _: &str, from_ms: u64, seed: u64) -> u64 {
+        from_ms + self.delay_ms + seed.checked_rem(self.spread_ms).unwrap_or(0)
     }
 
     fn in_doubt(&self, _: &str, _: &str) -> InDoubt {

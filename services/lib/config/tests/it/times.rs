@@ -49,6 +49,25 @@ fn a_class_has_what_it_says_and_otherwise_what_holds_for_all() {
 }
 
 #[test]
+fn windows_read_back_from_json() {
+    let spec = "{ defaultStream: a, streams: [
+        { name: a, window: { zone: europe/rome, open: [ \"mon-fri 09:00-18:00\", sat ] }, spread: 4h },
+        { name: b, delay: 10m }, { name: c } ] }";
+    let snapshot = Snapshot::from_documents(&document("Tenant", "t", spec)).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    assert_eq!(read.tenant("t"), snapshot.tenant("t"));
+    let timing = |stream| snapshot.stream("t", stream).unwrap().timing.as_ref();
+    let window = timing("a").unwrap().window.as_ref().unwrap();
+    assert_eq!(
+        window.to_string(),
+        "mon-fri 09:00-18:00, sat 00:00-24:00 Europe/Rome"
+    );
+    assert_eq!(timing("b").unwrap().delay, Span::from_secs(600));
+    assert_eq!(timing("c"), None);
+}
+
+#[test]
 fn schedules_read_back_from_json() {
     for retry in [
         "{}",
