@@ -2,6 +2,7 @@
 //!
 //! - [`Grants`]: the connection, and [`Grants::ask`]
 //! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered
+//! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -29,10 +30,12 @@
 mod connection;
 mod grant;
 mod grants;
+mod quota;
 mod script;
 mod share;
 
 pub use connection::Options;
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
 pub use grants::{Error, Grants, Unavailable};
+pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;

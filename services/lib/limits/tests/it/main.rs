@@ -4,5 +4,6 @@
 mod access;
 mod failures;
 mod holders;
+mod quota;
 mod server;
 mod window;
