@@ -9,3 +9,4 @@ mod pipeline;
 mod proxy;
 mod servers;
 mod starting;
+mod submission;

@@ -1,11 +1,11 @@
 //! A small SMTP client that tells refused, accepted and unknown apart.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// What became of a submission.
@@ -38,6 +38,18 @@ impl Session {
     /// Connects, reads the banner and says EHLO. Each reply is waited for at most `patience`.
     pub async fn open(address: SocketAddr, patience: Duration) -> Result<Self> {
         let stream = timeout(patience, TcpStream::connect(address)).await??;
+        Self::begin(stream, patience).await
+    }
+
+    /// As [`Session::open`], from an address of IPv4 that is ours.
+    pub async fn open_from(from: IpAddr, address: SocketAddr, patience: Duration) -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(from, 0))?;
+        let stream = timeout(patience, socket.connect(address)).await??;
+        Self::begin(stream, patience).await
+    }
+
+    async fn begin(stream: TcpStream, patience: Duration) -> Result<Self> {
         stream.set_nodelay(true)?;
         let mut session = Self {
             stream: BufReader::new(stream),

@@ -261,6 +261,11 @@ impl Relay {
             .submission
     }
 
+    /// Where this process takes submissions.
+    pub fn submission_of(&mut self, name: &str) -> Result<SocketAddr> {
+        Ok(self.instance(name)?.ports.submission)
+    }
+
     fn instance(&mut self, name: &str) -> Result<&mut Instance> {
         self.instances
             .get_mut(name)

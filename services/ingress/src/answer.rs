@@ -120,7 +120,7 @@ pub(crate) const CANNOT_VERIFY: Answer = Answer::new(
 pub(crate) const HELP: Answer = Answer::new(
     214,
     EnhancedCode(2, 0, 0),
-    "EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT",
+    "EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
 );
 pub(crate) const START_TLS: Answer = Answer::new(220, EnhancedCode(2, 0, 0), "Ready to start TLS");
 pub(crate) const AUTHENTICATED: Answer =
@@ -141,6 +141,12 @@ pub(crate) const NEED_MAIL: Answer =
     Answer::new(503, EnhancedCode(5, 5, 1), "MAIL FROM comes first");
 pub(crate) const NO_VALID_RECIPIENTS: Answer =
     Answer::new(554, EnhancedCode(5, 5, 1), "No valid recipients");
+
+pub(crate) const CHUNKS_BEGUN: Answer = Answer::new(
+    503,
+    EnhancedCode(5, 5, 1),
+    "After BDAT only BDAT, RSET, NOOP and QUIT may come",
+);
 
 pub(crate) const TLS_ACTIVE: Answer =
     Answer::new(503, EnhancedCode(5, 5, 1), "TLS is active already");
@@ -186,6 +192,11 @@ pub(crate) const AUTH_BUSY: Answer = Answer::new(
     EnhancedCode(4, 7, 0),
     "Temporary authentication failure; try again later",
 );
+pub(crate) const AUTH_BANNED: Answer = Answer::new(
+    454,
+    EnhancedCode(4, 7, 0),
+    "Too many failed logins; try again later",
+);
 pub(crate) const AUTH_REQUIRED: Answer =
     Answer::new(530, EnhancedCode(5, 7, 0), "Authentication required");
 pub(crate) const NOT_AUTHORISED: Answer = Answer::new(
@@ -196,6 +207,11 @@ pub(crate) const NOT_AUTHORISED: Answer = Answer::new(
 
 pub(crate) const UNSUPPORTED_PARAMETER: Answer =
     Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
+pub(crate) const RECIPIENT_NEEDS_SMTPUTF8: Answer = Answer::new(
+    553,
+    EnhancedCode(5, 6, 7),
+    "Recipient address needs SMTPUTF8",
+);
 pub(crate) const ADDRESS_LITERAL: Answer = Answer::new(
     550,
     EnhancedCode(5, 1, 2),
@@ -205,6 +221,22 @@ pub(crate) const TOO_MANY_RECIPIENTS: Answer = Answer::new(
     452,
     EnhancedCode(4, 5, 3),
     "Too many recipients; send the others in another transaction",
+);
+pub(crate) const OVER_QUOTA: Answer = Answer::new(550, EnhancedCode(5, 7, 28), "Quota exceeded");
+pub(crate) const MONTH_USED_UP: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 1),
+    "The quota of this month is used up",
+);
+pub(crate) const TOO_MANY_BY_POLICY: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 1),
+    "More recipients in one message than this credential may have",
+);
+pub(crate) const TOO_LARGE_FOR_RECIPIENTS: Answer = Answer::new(
+    552,
+    EnhancedCode(5, 3, 4),
+    "Message size exceeds the limit for so many recipients",
 );
 pub(crate) const TOO_LARGE: Answer =
     Answer::new(552, EnhancedCode(5, 3, 4), "Message size exceeds the limit");

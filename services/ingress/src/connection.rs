@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use crate::answer::{self, Answer};
 use crate::metrics::TenantMetrics;
 use crate::proxy::Client;
+use crate::receive::Incoming;
 use crate::server::{Listening, Shared};
 use crate::session::{Effect, Session};
 use crate::socket::{Input, Socket};
@@ -54,6 +55,8 @@ pub(crate) struct Connection {
     pub(crate) output: Vec<u8>,
     pub(crate) session: Session,
     pub(crate) tenant_metrics: Option<TenantMetrics>,
+    /// The message whose chunks come in.
+    pub(crate) chunks: Option<Box<Incoming>>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -80,6 +83,7 @@ impl Connection {
             output: Vec::new(),
             session,
             tenant_metrics: None,
+            chunks: None,
             shutdown: Box::pin(async move { shutdown.requested().await }),
         }
     }
@@ -134,6 +138,10 @@ impl Connection {
         let mut auth_lines = AuthLineDecoder::new();
         loop {
             let effect = self.decode(&mut commands, &mut auth_lines);
+            if self.chunks.is_some() && !self.session.in_chunks() {
+                // RSET, EHLO: what came so far is forgotten.
+                self.chunks = None;
+            }
             match effect {
                 None => {
                     self.send().await?;
@@ -158,6 +166,15 @@ impl Connection {
                 }
                 Some(Effect::Receive) => {
                     if let Effect::Close = Box::pin(self.receive()).await? {
+                        return Ok(Ended::CutOff);
+                    }
+                }
+                Some(Effect::Chunk {
+                    size,
+                    last,
+                    refused,
+                }) => {
+                    if let Effect::Close = Box::pin(self.chunk(size, last, refused)).await? {
                         return Ok(Ended::CutOff);
                     }
                 }

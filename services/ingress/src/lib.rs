@@ -7,6 +7,7 @@
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
+//! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `login`, `password` | AUTH: from lines to a claim, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
@@ -17,8 +18,9 @@
 //! message are accepted, since clients in the field send them (RFC 5321 section 4.5.3.1.6 names
 //! 1,000 octets as the least that must be taken; the sender of a long line is warned by nobody, and
 //! breaking it would break signatures). A CR or LF alone is refused, in commands and messages. Mail
-//! to address literals and addresses that need SMTPUTF8 are refused. An empty return path is
-//! accepted from every client that may send at all.
+//! to address literals is refused. An empty return path is accepted from every client that may send at
+//! all. Content that comes with BDAT is held to the same line ends as that of DATA, with which it goes
+//! on; BINARYMIME is not offered.
 
 mod answer;
 mod connection;
@@ -29,6 +31,7 @@ mod metrics;
 mod password;
 mod policy;
 mod proxy;
+mod quota;
 mod receive;
 mod sasl;
 mod server;
@@ -38,6 +41,7 @@ mod store;
 mod tls;
 mod watch_stores;
 
+pub use quota::QuotaError;
 pub use server::{Error, Listeners, run};
 
 /// Registers the metrics of the service, so that they can be described without running it.

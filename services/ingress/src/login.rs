@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use config::{PasswordHash, Snapshot};
+use limits::{Charged, Receipt, Scope, WindowLimit};
 
 use crate::answer;
 use crate::connection::{Connection, Ended};
 use crate::password::Verdict;
 use crate::policy::Identity;
+use crate::quota;
 use crate::sasl::Claim;
 use crate::session::Effect;
 
@@ -15,9 +20,27 @@ use crate::session::Effect;
 const FAILURE_DELAY: Duration = Duration::from_secs(1);
 
 impl Connection {
-    /// Checks a claim, and answers.
+    /// Checks a claim, and answers. A failed login is charged beforehand, so that no number of connections to
+    /// any number of pods gets more of them; one that succeeds is given back.
     pub(crate) async fn login(&mut self, claim: Claim) -> Result<Effect, Ended> {
         self.send().await?;
+        let attempt = self
+            .shared
+            .quotas
+            .charge(
+                LOGINS,
+                &[self.attempts_of(&claim.username)],
+                1,
+                Duration::ZERO,
+            )
+            .await;
+        let Charged::Yes(attempt) = attempt else {
+            self.shared.metrics.login_bans.inc();
+            tracing::warn!(client = %self.client_network(), "login not checked: too many have failed");
+            tokio::time::sleep(FAILURE_DELAY).await;
+            self.say(answer::AUTH_BANNED);
+            return Ok(Effect::Close);
+        };
         let (credential, hash, stand_in) = look_up(&self.shared.snapshot.borrow(), &claim.username);
         let hash = read_hash(hash, credential.as_deref()).await;
         let stand_in = read_hash(stand_in, None).await;
@@ -32,15 +55,18 @@ impl Connection {
             .await;
         let effect = match (verdict, credential) {
             (Verdict::Right, Some(credential)) => {
+                self.forgive(attempt);
                 let identity = Identity {
                     credential,
                     username: claim.username,
                 };
                 self.session.logged_in(identity, &mut self.output)
             }
-            (Verdict::Busy, _) => self
-                .session
-                .say_uncounted(answer::AUTH_BUSY, &mut self.output),
+            (Verdict::Busy, _) => {
+                self.forgive(attempt);
+                self.session
+                    .say_uncounted(answer::AUTH_BUSY, &mut self.output)
+            }
             (Verdict::Right | Verdict::Wrong, credential) => {
                 self.shared.metrics.auth_failures.inc();
                 let known = credential.is_some();
@@ -51,7 +77,30 @@ impl Connection {
         };
         Ok(effect)
     }
+
+    /// What failed logins are counted by: the client's network together with the user name, so that nobody else
+    /// in the network and nobody elsewhere is locked out. Of names only a digest is kept.
+    fn attempts_of(&self, username: &str) -> Scope {
+        let digest = digest(&SHA256, username.as_bytes());
+        let name = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]);
+        let allowed = self.shared.failed_logins;
+        Scope {
+            key: format!("{}/{name}", quota::network(self.session.client())),
+            windows: vec![WindowLimit {
+                length_ms: allowed.window.as_millis(),
+                limit: allowed.count,
+            }],
+        }
+    }
+
+    fn forgive(&self, attempt: Receipt) {
+        let quotas = self.shared.quotas.clone();
+        tokio::spawn(async move { quotas.give_back(attempt).await });
+    }
 }
+
+/// Names the counts of failed logins.
+const LOGINS: &str = "logins";
 
 /// The credential of a user name with its hash, and some credential's hash to spend the same time on
 /// when there is none.

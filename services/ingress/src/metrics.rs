@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     tls_handshakes: IntCounterVec,
     proxy_refusals: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
+    pub(crate) login_bans: IntCounter,
     pub(crate) accept_unknown: IntCounter,
     /// From the final dot to the reply written, seconds.
     pub(crate) accept_seconds: Histogram,
@@ -33,6 +34,7 @@ pub(crate) struct Metrics {
     /// The rest of it: what ingress itself adds, seconds.
     pub(crate) added_seconds: Histogram,
     pub(crate) body_pool_free: IntGauge,
+    pub(crate) redis_connected: IntGauge,
     block_messages: Histogram,
     durability: IntGaugeVec,
 }
@@ -126,6 +128,10 @@ impl Metrics {
                 "staffetta_ingress_auth_failures_total",
                 "Logins with wrong credentials.",
             ),
+            login_bans: counter(
+                "staffetta_ingress_login_bans_total",
+                "Logins not even checked, since too many with this user name had failed from that network.",
+            ),
             accept_unknown: counter(
                 "staffetta_ingress_accept_unknown_total",
                 "Messages of which it is not known whether they were stored; the client was told to send again.",
@@ -148,6 +154,10 @@ impl Metrics {
             body_pool_free: gauge(
                 "staffetta_ingress_body_pool_free_bytes",
                 "Memory that is left for contents that are coming in.",
+            ),
+            redis_connected: gauge(
+                "staffetta_ingress_redis_connected",
+                "1 when quotas and failed logins are counted over all processes by Redis, 0 when each keeps to its share.",
             ),
             block_messages: histogram(
                 "staffetta_ingress_block_messages",

@@ -1,6 +1,8 @@
 //! Who may send as whom (requirement A5). Pure: the snapshot decides.
 
-use config::{Credential, Snapshot};
+use std::sync::Arc;
+
+use config::{Credential, Snapshot, Tenant};
 use mail::{Address, Domain};
 use message::{Inspection, inspect};
 use smtp::EnhancedCode;
@@ -24,6 +26,47 @@ pub(crate) struct Sender {
     pub(crate) credential: String,
     /// Empty when a network was trusted.
     pub(crate) authenticated_as: String,
+    /// What holds for it.
+    pub(crate) rules: Rules,
+}
+
+/// The documents behind a [`Sender`], as they were at MAIL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(crate) tenant: Arc<Tenant>,
+    pub(crate) credential: Arc<Credential>,
+}
+
+impl Sender {
+    /// Recipients of one message; `None` = no rule.
+    pub(crate) fn max_recipients(&self) -> Option<usize> {
+        let (credential, tenant) = (&self.rules.credential.limits, &self.rules.tenant.limits);
+        let most = credential.max_recipients.or(tenant.max_recipients)?;
+        usize::try_from(most).ok()
+    }
+
+    /// Recipients that fit into every quota at once; more in one message could never be sent.
+    pub(crate) fn most_at_once(&self) -> Option<u64> {
+        let (credential, tenant) = (&self.rules.credential.limits, &self.rules.tenant.limits);
+        [credential, tenant]
+            .into_iter()
+            .flat_map(|limits| limits.quotas.iter().chain(&limits.network_quotas))
+            .map(|quota| quota.count)
+            .min()
+    }
+
+    /// Octets of a message to so many recipients, where the listener takes `listener`.
+    pub(crate) fn max_size(&self, recipients: usize, listener: u64) -> u64 {
+        let (credential, tenant) = (&self.rules.credential.limits, &self.rules.tenant.limits);
+        let limits = if credential.sizes.is_empty() {
+            tenant
+        } else {
+            credential
+        };
+        limits
+            .size_for(recipients)
+            .map_or(listener, |size| size.as_u64().min(listener))
+    }
 }
 
 /// Decides at MAIL whether, and as whom, a client may send with this return path (`None` = `<>`).
@@ -66,6 +109,10 @@ pub(crate) fn authorise(
         authenticated_as: identity
             .map(|identity| identity.username.clone())
             .unwrap_or_default(),
+        rules: Rules {
+            tenant: Arc::clone(tenant),
+            credential: Arc::clone(credential),
+        },
     })
 }
 

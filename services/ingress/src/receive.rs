@@ -1,4 +1,4 @@
-//! After DATA: the content is received and judged, and the message answered.
+//! After DATA or BDAT: the content is received and judged, and the message answered.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::Snapshot;
 use mail::MessageId;
 use message::{Additions, ReceivedInfo, date_text, message_id_text, received_field, repair};
-use smtp::{DataDecoder, EnhancedCode};
+use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::connection::{Connection, Ended};
 use crate::content::{Content, Received, Repaired};
 use crate::memory::Reservation;
 use crate::policy;
+use crate::quota::{self, Charge};
 use crate::session::{Effect, Transaction};
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
@@ -22,33 +23,185 @@ const UPLOAD_MEMORY: usize = 5 * 1024 * 1024;
 /// How long a client waits for memory.
 const MEMORY_PATIENCE: Duration = Duration::from_millis(500);
 
+/// A message that comes in: what was collected of it, and what that holds.
+pub(crate) struct Incoming {
+    id: MessageId,
+    snapshot: Arc<Snapshot>,
+    content: Content,
+    upload: Option<Upload>,
+    reservation: Reservation,
+    charge: Option<Charge>,
+    /// Then it has to be complete.
+    deadline: Instant,
+    /// Of a message in chunks.
+    decoder: ChunkDecoder,
+}
+
+/// What makes content of the octets of the connection.
+trait Decoder {
+    fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> DataProgress;
+    fn error(&self) -> Option<DataError>;
+}
+
+impl Decoder for DataDecoder {
+    fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> DataProgress {
+        Self::decode(self, input, out)
+    }
+
+    fn error(&self) -> Option<DataError> {
+        Self::error(self)
+    }
+}
+
+impl Decoder for ChunkDecoder {
+    fn decode(&mut self, input: &[u8], out: &mut Vec<u8>) -> DataProgress {
+        Self::decode(self, input, out)
+    }
+
+    fn error(&self) -> Option<DataError> {
+        Self::error(self)
+    }
+}
+
 impl Connection {
     /// After DATA: the transaction of the session to its end.
     pub(crate) async fn receive(&mut self) -> Result<Effect, Ended> {
         let Some(transaction) = self.session.take_transaction() else {
             return Ok(self.say(answer::NEED_MAIL));
         };
+        let limit = transaction.max_size(self.listening.policy.max_message_size);
+        let mut incoming = match self.make_room(&transaction, limit).await {
+            Ok(incoming) => incoming,
+            Err(refusal) => return Ok(self.say(refusal)),
+        };
+        answer::SEND_DATA.write(&mut self.output);
+        self.send().await?;
+        incoming.deadline = Instant::now() + self.listening.data_timeout;
+        let mut decoder = DataDecoder::new(limit);
+        self.read_into(&mut decoder, &mut incoming, &transaction)
+            .await?;
+        self.conclude(incoming, transaction).await
+    }
+
+    /// After BDAT (RFC 3030): one chunk, read to its end whatever is wrong with it; the last one ends the
+    /// transaction, and so does one that is refused.
+    pub(crate) async fn chunk(
+        &mut self,
+        size: u64,
+        last: bool,
+        refused: Option<Answer>,
+    ) -> Result<Effect, Ended> {
+        if let Some(refusal) = refused {
+            self.pass_over(size).await?;
+            return Ok(self.say(refusal));
+        }
+        let Some(transaction) = self.session.take_transaction() else {
+            self.pass_over(size).await?;
+            return Ok(self.say(answer::NEED_MAIL));
+        };
+        let mut incoming = match self.chunks.take() {
+            Some(incoming) => incoming,
+            None => {
+                let limit = transaction.max_size(self.listening.policy.max_message_size);
+                match self.make_room(&transaction, limit).await {
+                    Ok(incoming) => Box::new(incoming),
+                    Err(refusal) => {
+                        self.pass_over(size).await?;
+                        return Ok(self.say(refusal));
+                    }
+                }
+            }
+        };
+        let mut decoder = incoming.decoder.clone();
+        decoder.begin(size);
+        if size > 0 {
+            self.read_into(&mut decoder, &mut incoming, &transaction)
+                .await?;
+        }
+        if last {
+            decoder.finish(incoming.content.sink());
+        }
+        if let Some(error) = decoder.error() {
+            incoming.content.refuse(error.into());
+        }
+        if last {
+            return self.conclude(*incoming, transaction).await;
+        }
+        if let Some(refusal) = incoming.content.refusal().cloned() {
+            return Ok(self.say(refusal));
+        }
+        incoming.decoder = decoder;
+        self.chunks = Some(incoming);
+        self.session.resume(transaction);
+        let text = format!("{size} octets received");
+        Ok(self.say(Answer::with(250, EnhancedCode(2, 0, 0), text)))
+    }
+
+    /// Reads so many octets that nobody wants: they are no commands.
+    async fn pass_over(&mut self, mut size: u64) -> Result<(), Ended> {
+        let deadline = Instant::now() + self.listening.data_timeout;
+        while size > 0 {
+            if self.input.is_empty() {
+                self.read_content(deadline).await?;
+            }
+            let there = self.input.octets().len();
+            let count = usize::try_from(size).map_or(there, |size| size.min(there));
+            self.input.consume(count);
+            size -= count as u64;
+        }
+        Ok(())
+    }
+
+    /// Memory for what is expected, and the recipients' part of the quotas.
+    async fn make_room(
+        &mut self,
+        transaction: &Transaction,
+        limit: u64,
+    ) -> Result<Incoming, Answer> {
         let mut reservation = Reservation::default();
         let need = Content::first_need(transaction.declared_size);
-        if self
+        let room = self
             .shared
             .pool
             .grow(&mut reservation, need, MEMORY_PATIENCE)
-            .await
-            .is_err()
-        {
-            return Ok(self.say(answer::NO_MEMORY));
-        }
-        answer::SEND_DATA.write(&mut self.output);
-        self.send().await?;
+            .await;
+        room.map_err(|_| answer::NO_MEMORY)?;
+        let charge = quota::charge(
+            &self.shared.quotas,
+            &transaction.sender,
+            self.session.origin(),
+            transaction.recipients.len(),
+        )
+        .await?;
+        Ok(Incoming {
+            id: MessageId::now(),
+            snapshot: Arc::clone(&self.shared.snapshot.borrow()),
+            content: Content::new(transaction.declared_size),
+            upload: None,
+            reservation,
+            charge,
+            deadline: Instant::now() + self.listening.data_timeout,
+            decoder: ChunkDecoder::new(limit),
+        })
+    }
 
-        let id = MessageId::now();
-        let snapshot = Arc::clone(&self.shared.snapshot.borrow());
-        let (received, upload) = self
-            .read_message(id, &transaction, &snapshot, &mut reservation)
-            .await?;
+    /// The content is complete: it is judged, stored and answered.
+    async fn conclude(
+        &mut self,
+        incoming: Incoming,
+        mut transaction: Box<Transaction>,
+    ) -> Result<Effect, Ended> {
         let complete = Instant::now();
-        let received = match received {
+        let Incoming {
+            id,
+            snapshot,
+            content,
+            upload,
+            reservation,
+            charge,
+            ..
+        } = incoming;
+        let received = match self.finish(id, content, &transaction, &snapshot) {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
@@ -58,11 +211,22 @@ impl Connection {
             recipients: transaction.recipients.len(),
             length: received.length,
         };
+        if let Some(wait) = charge
+            .as_ref()
+            .map(Charge::wait)
+            .filter(|wait| !wait.is_zero())
+        {
+            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+            transaction.not_before_ms = runtime::now_ms().saturating_add(wait_ms);
+        }
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
         drop(reservation);
         if let Err(refusal) = stored {
             return Ok(self.say(refusal));
+        }
+        if let Some(charge) = charge {
+            charge.keep();
         }
         self.session.message_accepted();
         let text = format!("Ok queued as {id}");
@@ -72,24 +236,42 @@ impl Connection {
         Ok(effect)
     }
 
-    /// Reads to the final dot, whatever is wrong before it.
-    async fn read_message(
-        &mut self,
+    fn finish(
+        &self,
         id: MessageId,
+        mut content: Content,
         transaction: &Transaction,
         snapshot: &Snapshot,
-        reservation: &mut Reservation,
-    ) -> Result<(Result<Received, Answer>, Option<Upload>), Ended> {
-        let deadline = Instant::now() + self.listening.data_timeout;
-        let headers = HeaderJudge::of(self, id, transaction, snapshot);
+    ) -> Result<Received, Answer> {
+        // Asked only of content without an empty line.
+        let mut judge =
+            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot).judge(header);
+        content.absorb(&mut judge);
+        content.finish(&mut judge)
+    }
+
+    /// Reads to the end that the decoder sees, whatever is wrong before it.
+    async fn read_into(
+        &mut self,
+        decoder: &mut impl Decoder,
+        incoming: &mut Incoming,
+        transaction: &Transaction,
+    ) -> Result<(), Ended> {
+        let Incoming {
+            id,
+            snapshot,
+            content,
+            upload,
+            reservation,
+            deadline,
+            ..
+        } = incoming;
+        let headers = HeaderJudge::of(self, *id, transaction, snapshot);
         let mut judge = |header: &[u8]| headers.judge(header);
-        let mut decoder = DataDecoder::new(self.listening.policy.max_message_size);
-        let mut content = Content::new(transaction.declared_size);
-        let mut upload: Option<Upload> = None;
         self.input.enlarge(&self.shared.content_buffers);
         loop {
             if self.input.is_empty() {
-                self.read_content(deadline).await?;
+                self.read_content(*deadline).await?;
             }
             if content.refusal().is_none() {
                 let need = content.need(self.input.octets().len());
@@ -111,7 +293,7 @@ impl Connection {
                 content.refuse(error.into());
             }
             if progress.done {
-                return Ok((content.finish(&mut judge), upload));
+                return Ok(());
             }
             if let Some(piece) = content.take_piece() {
                 let room = self
@@ -120,12 +302,12 @@ impl Connection {
                     .grow(reservation, UPLOAD_MEMORY, MEMORY_PATIENCE)
                     .await;
                 let stored = match room {
-                    Ok(()) => self.shared.upload(&mut upload, piece).await,
+                    Ok(()) => self.shared.upload(upload, piece).await,
                     Err(_) => Err(answer::NO_MEMORY),
                 };
                 if let Err(refusal) = stored {
                     content.refuse(refusal);
-                    upload = None;
+                    *upload = None;
                 }
             }
         }
@@ -198,7 +380,11 @@ impl<'a> HeaderJudge<'a> {
             from_helo: connection.session.client_name(),
             client_ip: connection.session.client(),
             by_host: &hostname,
-            with: connection.session.protocol(),
+            with: if transaction.smtputf8 {
+                connection.session.protocol().with_smtputf8()
+            } else {
+                connection.session.protocol()
+            },
             id,
             for_single_recipient: match transaction.recipients.as_slice() {
                 [only] => Some(&only.address),

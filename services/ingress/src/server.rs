@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Snapshot;
+use config::{Quota, Snapshot};
 use runtime::bootstrap::{Bootstrap, Listener, ListenerTls, ProxyProtocol};
 use runtime::{Readiness, Shutdown, TlsError};
 use spool::{BlockWriter, Opened, Stores};
@@ -18,6 +18,7 @@ use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::proxy::{self, Client};
+use crate::quota::{self, QuotaError};
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
@@ -57,6 +58,9 @@ pub enum Error {
     /// The stores are not those of an installation, or not durable enough.
     #[error("ingress: {0}")]
     Stores(#[from] spool::Error),
+    /// Redis, where quotas are counted, can't even be tried.
+    #[error("ingress: {0}")]
+    Quotas(#[from] QuotaError),
 }
 
 /// What all connections share.
@@ -67,6 +71,9 @@ pub(crate) struct Shared {
     pub(crate) pool: BodyPool,
     pub(crate) content_buffers: ContentBuffers,
     pub(crate) passwords: PasswordChecker,
+    pub(crate) quotas: limits::Quotas,
+    /// So many failed logins are allowed a network with one user name.
+    pub(crate) failed_logins: Quota,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -294,6 +301,8 @@ async fn start(
         content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
+        quotas: quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?,
+        failed_logins: bootstrap.ingress.failed_logins,
         metrics,
         shutdown: shutdown.clone(),
     }))

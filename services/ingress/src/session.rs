@@ -5,16 +5,18 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use ipnet::IpNet;
-use mail::Address;
 use message::Protocol;
-use proto::envelope;
-use smtp::{AuthLine, Body, Command, CommandError, ForwardPath, MailParams, RcptParams, Return};
+use smtp::{AuthLine, Command, CommandError};
 
 use crate::answer::{self, Answer};
 use crate::metrics::Metrics;
-use crate::policy::{self, Identity, Sender};
+use crate::policy::Identity;
 use crate::proxy::Client;
 use crate::sasl::{self, Claim, Exchange, Mechanism, Next};
+
+mod transaction;
+
+pub(crate) use transaction::Transaction;
 
 /// So many refused commands end a session.
 const MAX_ERRORS: u32 = 10;
@@ -44,6 +46,14 @@ pub(crate) enum Effect {
     Login(Claim),
     /// Make room, answer 354 and read the content.
     Receive,
+    /// Read a chunk of the content, and forget it when it was refused; then answer.
+    Chunk {
+        /// Octets that follow the command.
+        size: u64,
+        /// The content is complete with it.
+        last: bool,
+        refused: Option<Answer>,
+    },
     /// The client said goodbye: send the output and close.
     Quit,
     /// Send the output and close, whatever the client still sends.
@@ -58,18 +68,6 @@ pub(crate) enum Storage {
     Away,
     /// It is near its bound.
     Full,
-}
-
-/// An open transaction.
-pub(crate) struct Transaction {
-    pub(crate) sender: Sender,
-    /// Empty for the null reverse-path.
-    pub(crate) return_path: String,
-    pub(crate) recipients: Vec<envelope::Recipient>,
-    pub(crate) declared_size: Option<u64>,
-    pub(crate) body: envelope::Body,
-    pub(crate) ret: envelope::DsnReturn,
-    pub(crate) envid: String,
 }
 
 struct Greeting {
@@ -124,14 +122,31 @@ impl Session {
         self.exchange.is_some()
     }
 
-    /// The transaction, after [`Effect::Receive`].
+    /// The transaction, after [`Effect::Receive`] or the last chunk, or when a chunk was refused.
     pub(crate) fn take_transaction(&mut self) -> Option<Box<Transaction>> {
         self.transaction.take()
+    }
+
+    /// The transaction goes on after a chunk.
+    pub(crate) fn resume(&mut self, transaction: Box<Transaction>) {
+        self.transaction = Some(transaction);
+    }
+
+    /// Whether chunks of a message were received of which the last is still to come.
+    pub(crate) fn in_chunks(&self) -> bool {
+        self.transaction
+            .as_ref()
+            .is_some_and(|transaction| transaction.chunked)
     }
 
     /// The client's address, IPv4 where it is one.
     pub(crate) fn client(&self) -> IpAddr {
         self.client.address
+    }
+
+    /// The client, and how its address is known.
+    pub(crate) fn origin(&self) -> Client {
+        self.client
     }
 
     /// What the client calls itself.
@@ -193,12 +208,9 @@ impl Session {
                     self.say_uncounted(answer, out)
                 };
             }
-            Ok(Command::Data) => match &self.transaction {
-                None => answer::NEED_MAIL,
-                Some(transaction) if transaction.recipients.is_empty() => {
-                    answer::NO_VALID_RECIPIENTS
-                }
-                Some(_) => return Effect::Receive,
+            Ok(Command::Data) => match self.data() {
+                Err(refusal) => refusal,
+                Ok(()) => return Effect::Receive,
             },
             Ok(Command::Rset) => {
                 self.transaction = None;
@@ -208,10 +220,13 @@ impl Session {
                 answer::BYE.write(out);
                 return Effect::Quit;
             }
-            Ok(Command::Bdat { .. }) => {
-                // Not offered. What follows is content, and must not be taken for commands.
-                self.say(answer::NOT_IMPLEMENTED, out);
-                return Effect::Close;
+            Ok(Command::Bdat { size, last }) => {
+                let refused = self.bdat().err();
+                return Effect::Chunk {
+                    size,
+                    last,
+                    refused,
+                };
             }
             Ok(Command::Noop) => answer::OK,
             Ok(Command::Vrfy) => answer::CANNOT_VERIFY,
@@ -296,6 +311,8 @@ impl Session {
             "PIPELINING",
             &size,
             "8BITMIME",
+            "SMTPUTF8",
+            "CHUNKING",
             "ENHANCEDSTATUSCODES",
             "DSN",
             &limits,
@@ -373,103 +390,6 @@ impl Session {
             Next::Claim(claim) => Effect::Login(claim),
             Next::Malformed => self.say(answer::AUTH_MALFORMED, out),
         }
-    }
-
-    fn mail(
-        &mut self,
-        return_path: Option<Address>,
-        params: MailParams,
-        snapshot: &Snapshot,
-        storage: Storage,
-    ) -> Result<Answer, Answer> {
-        if self.greeting.is_none() {
-            return Err(answer::SAY_EHLO);
-        }
-        if self.transaction.is_some() {
-            return Err(answer::NESTED_MAIL);
-        }
-        let sender = policy::authorise(
-            snapshot,
-            self.identity.as_ref(),
-            self.client,
-            return_path.as_ref(),
-        )?;
-        let body = match params.body {
-            None | Some(Body::SevenBit) => envelope::Body::SevenBit,
-            Some(Body::EightBitMime) => envelope::Body::EightBit,
-            Some(Body::BinaryMime) => return Err(answer::UNSUPPORTED_PARAMETER),
-        };
-        if params.smtputf8 || params.require_tls {
-            return Err(answer::UNSUPPORTED_PARAMETER);
-        }
-        if params
-            .size
-            .is_some_and(|size| size > self.listener.max_message_size)
-        {
-            return Err(answer::TOO_LARGE);
-        }
-        match storage {
-            Storage::Ready => {}
-            Storage::Away => return Err(answer::STORAGE_AWAY),
-            Storage::Full => return Err(answer::STORAGE_FULL),
-        }
-        self.transaction = Some(Box::new(Transaction {
-            sender,
-            return_path: return_path
-                .map(|path| path.as_str().to_owned())
-                .unwrap_or_default(),
-            recipients: Vec::with_capacity(1),
-            declared_size: params.size,
-            body,
-            ret: match params.ret {
-                None => envelope::DsnReturn::Unspecified,
-                Some(Return::Full) => envelope::DsnReturn::Full,
-                Some(Return::Headers) => envelope::DsnReturn::Headers,
-            },
-            envid: params
-                .envid
-                .map(|envid| envid.as_str().to_owned())
-                .unwrap_or_default(),
-        }));
-        Ok(answer::SENDER_OK)
-    }
-
-    fn rcpt(&mut self, path: ForwardPath, params: &RcptParams) -> Result<Answer, Answer> {
-        let transaction = self.transaction.as_mut().ok_or(answer::NEED_MAIL)?;
-        let address = match path {
-            // RFC 5321 section 4.5.1: the postmaster of this host, who has a mailbox elsewhere.
-            ForwardPath::Postmaster => format!("postmaster@{}", self.listener.hostname),
-            ForwardPath::Mailbox(address) if address.needs_smtputf8() => {
-                return Err(CommandError::NeedsSmtpUtf8.into());
-            }
-            ForwardPath::Mailbox(address) if address.domain().is_none() => {
-                return Err(answer::ADDRESS_LITERAL);
-            }
-            ForwardPath::Mailbox(address) => address.as_str().to_owned(),
-        };
-        if transaction
-            .recipients
-            .iter()
-            .any(|recipient| recipient.address == address)
-        {
-            // Named twice, delivered once.
-            return Ok(answer::RECIPIENT_OK);
-        }
-        if transaction.recipients.len() >= self.listener.max_recipients {
-            return Err(answer::TOO_MANY_RECIPIENTS);
-        }
-        transaction.recipients.push(envelope::Recipient {
-            address,
-            notify: params.notify.bits(),
-            orcpt: params
-                .orcpt
-                .as_ref()
-                .map(|orcpt| orcpt.as_str().to_owned())
-                .unwrap_or_default(),
-            return_path: String::new(),
-            header_variant: 0,
-        });
-        Ok(answer::RECIPIENT_OK)
     }
 }
 

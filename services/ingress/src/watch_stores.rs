@@ -41,6 +41,10 @@ pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
             .metrics
             .body_pool_free
             .set(i64::try_from(shared.pool.free()).unwrap_or(i64::MAX));
+        shared
+            .metrics
+            .redis_connected
+            .set(i64::from(shared.quotas.is_connected()));
         let stats = shared.writer.stats();
         shared.metrics.blocks(&before, &stats);
         before = stats;

@@ -25,6 +25,12 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
             Body::EightBit => "body 8BITMIME".to_owned(),
         },
     ];
+    if envelope.not_before_ms > 0 {
+        lines.push("later".to_owned());
+    }
+    if envelope.smtputf8 {
+        lines.push("smtputf8".to_owned());
+    }
     for recipient in &envelope.recipients {
         let orcpt = if recipient.orcpt.is_empty() {
             String::new()

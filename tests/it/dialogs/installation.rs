@@ -7,12 +7,12 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use bytes::Bytes;
 use config::Snapshot;
-use kit::NatsServer;
+use kit::{NatsServer, RedisServer};
 use rustls_pki_types::CertificateDer;
 use spool::Stores;
 
 /// `staffetta.yaml` of the stage.
-pub fn bootstrap(nats: &NatsServer) -> String {
+pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
     let listener = |name: &str, tls: &str, more: &str| {
         format!(
             "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
@@ -31,9 +31,11 @@ pub fn bootstrap(nats: &NatsServer) -> String {
         listener("single", "none", ", maxConnections: 1"),
     ];
     format!(
-        "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\ningress:\n  listeners:\n{}",
+        "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\nredis: {{ url: \"{}\" }}\n\
+         ingress:\n  failedLogins: 4/10m\n  listeners:\n{}",
         nats.url(),
         nats.monitor_url(),
+        redis.url(),
         listeners.concat()
     )
 }
@@ -58,6 +60,45 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-leaver }
 spec: { tenant: acme, username: leaver@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-limited }
+spec:
+  tenant: acme
+  username: limited@acme.example
+  passwordHash: \"HASH\"
+  limits: { maxRecipients: 3, sizes: [ { above: 0, size: 64KiB }, { above: 1, size: 1KiB } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-guessed }
+spec: { tenant: acme, username: guessed@acme.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-deferred }
+spec: { tenant: acme, username: deferred@acme.example, passwordHash: \"HASH\", limits: { quotas: [ 5/h ], overQuota: defer } }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-queued }
+spec: { tenant: acme, username: queued@acme.example, passwordHash: \"HASH\", limits: { quotas: [ 2/h ], queueUpTo: 90m } }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-rejected }
+spec: { tenant: acme, username: rejected@acme.example, passwordHash: \"HASH\", limits: { quotas: [ 2/h ], overQuota: reject } }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-monthly }
+spec: { tenant: acme, username: monthly@acme.example, passwordHash: \"HASH\", limits: { monthly: 2 } }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-from-one-network }
+spec: { tenant: acme, username: from-one-network@acme.example, passwordHash: \"HASH\", limits: { networkQuotas: [ 1/h ], overQuota: defer } }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential

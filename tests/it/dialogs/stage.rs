@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use kit::{NatsServer, Place};
+use kit::{NatsServer, Place, RedisServer};
 use mail::{MessageId, PartitionId};
 use proto::envelope::{Envelope, Recipient};
 use proto::spool::IndexEntry;
@@ -33,6 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Stage {
     place: Place,
     nats: NatsServer,
+    redis: RedisServer,
     stores: Stores,
     addresses: HashMap<String, SocketAddr>,
     certificate: CertificateDer<'static>,
@@ -53,6 +54,7 @@ impl Stage {
     pub async fn set(name: &str) -> Result<Self> {
         let place = Place::new(name)?;
         let nats = NatsServer::start(place.path()).await?;
+        let redis = RedisServer::start(place.path()).await?;
         let options = Options {
             url: nats.url(),
             access: spool::Access::default(),
@@ -72,7 +74,7 @@ impl Stage {
         apply(&stores, &documents(), false).await?;
 
         let certificate = write_certificate(place.path())?;
-        let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats), place.path())
+        let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats, &redis), place.path())
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let listeners = ingress::Listeners::bind(&bootstrap)?;
         let addresses: HashMap<_, _> = listeners.addresses().into_iter().collect();
@@ -86,6 +88,7 @@ impl Stage {
         let stage = Self {
             place,
             nats,
+            redis,
             stores,
             addresses,
             certificate,
@@ -145,7 +148,7 @@ impl Stage {
     pub async fn strike(self) -> Result<()> {
         self.shutdown.request();
         self.ingress.await??;
-        drop((self.stores, self.nats));
+        drop((self.stores, self.nats, self.redis));
         self.place.finish()
     }
 

@@ -27,5 +27,7 @@ pub use resources::{
     RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
     ShapingRule, ShapingSet, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
 };
+// What may be submitted.
+pub use resources::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -20,6 +20,14 @@ pub enum Protocol {
     Esmtpa,
     /// Authenticated under TLS.
     Esmtpsa,
+    /// With SMTPUTF8 (RFC 6531 section 4.3), neither TLS nor AUTH.
+    Utf8Smtp,
+    /// With SMTPUTF8, under TLS.
+    Utf8Smtps,
+    /// With SMTPUTF8, authenticated, without TLS.
+    Utf8Smtpa,
+    /// With SMTPUTF8, authenticated under TLS.
+    Utf8Smtpsa,
 }
 
 impl Protocol {
@@ -33,6 +41,17 @@ impl Protocol {
         }
     }
 
+    /// The same for a transaction with SMTPUTF8.
+    pub fn with_smtputf8(self) -> Self {
+        match self {
+            Self::Esmtp => Self::Utf8Smtp,
+            Self::Esmtps => Self::Utf8Smtps,
+            Self::Esmtpa => Self::Utf8Smtpa,
+            Self::Esmtpsa => Self::Utf8Smtpsa,
+            other => other,
+        }
+    }
+
     /// As it is registered.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,6 +60,10 @@ impl Protocol {
             Self::Esmtps => "ESMTPS",
             Self::Esmtpa => "ESMTPA",
             Self::Esmtpsa => "ESMTPSA",
+            Self::Utf8Smtp => "UTF8SMTP",
+            Self::Utf8Smtps => "UTF8SMTPS",
+            Self::Utf8Smtpa => "UTF8SMTPA",
+            Self::Utf8Smtpsa => "UTF8SMTPSA",
         }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! | side | reads | writes |
 //! |---|---|---|
-//! | server | [`CommandDecoder`], [`AuthLineDecoder`], [`DataDecoder`] | [`write::reply`] |
+//! | server | [`CommandDecoder`], [`AuthLineDecoder`], [`DataDecoder`], [`ChunkDecoder`] | [`write::reply`] |
 //! | server, before all else | [`decode_proxy_header`] | |
 //! | client | [`ReplyDecoder`], [`EhloCapabilities`] | [`write::mail`] and the like, [`DataEncoder`] |
 
@@ -15,6 +15,7 @@
 
 mod auth;
 mod capabilities;
+mod chunk_decoder;
 mod command;
 mod command_decoder;
 mod data_decoder;
@@ -31,6 +32,7 @@ pub mod xtext;
 
 pub use auth::{AuthLine, AuthLineDecoder, Secret};
 pub use capabilities::{EhloCapabilities, Limits};
+pub use chunk_decoder::ChunkDecoder;
 pub use command::{Command, CommandError, ForwardPath};
 pub use command_decoder::CommandDecoder;
 pub use data_decoder::{DataDecoder, DataError, DataProgress};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
+use super::Allowance;
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -20,6 +21,8 @@ pub struct Credential {
     pub stream: Option<String>,
     /// From these networks no AUTH is needed.
     pub networks: Vec<IpNet>,
+    /// Of its mail, beside those of the tenant.
+    pub limits: Allowance,
 }
 
 /// User name and password.
@@ -88,12 +91,16 @@ impl Credential {
             _ => None,
         };
         let stream = spec.text("stream").filter(|text| !text.is_empty());
+        let limits = spec.map("limits");
+        let allowance = Allowance::read(&limits);
+        limits.close();
         Some(Self {
             name: name.to_owned(),
             tenant: spec.required_text("tenant")?.to_owned(),
             login,
             stream: stream.map(str::to_owned),
             networks,
+            limits: allowance,
         })
     }
 
@@ -112,6 +119,9 @@ impl Credential {
         if !self.networks.is_empty() {
             let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();
             spec["networks"] = json!(networks);
+        }
+        if let Some(limits) = self.limits.spec() {
+            spec["limits"] = limits;
         }
         spec
     }

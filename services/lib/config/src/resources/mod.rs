@@ -1,5 +1,6 @@
 //! The kinds of resource documents.
 
+mod allowance;
 mod automation;
 mod credential;
 mod egress_pool;
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::{Fields, Node, Problems};
 
+pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash};
 pub use egress_pool::{EgressPool, EgressSource};

@@ -3,6 +3,7 @@
 use mail::Span;
 use serde_json::{Value, json};
 
+use super::Allowance;
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
 use crate::Fields;
@@ -18,6 +19,8 @@ pub struct Tenant {
     pub default_stream: String,
     /// At least one.
     pub streams: Vec<Stream>,
+    /// Of all its mail.
+    pub limits: Allowance,
 }
 
 /// A traffic class of a tenant.
@@ -106,6 +109,9 @@ impl Tenant {
             spec.problem("streams", "at least one stream is expected");
         }
         let weight = weight(spec);
+        let limits = spec.map("limits");
+        let allowance = Allowance::read(&limits);
+        limits.close();
         let default_stream = spec.required_text("defaultStream")?;
         if !streams.iter().any(|stream| stream.name == default_stream) {
             let known: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
@@ -120,6 +126,7 @@ impl Tenant {
             weight,
             default_stream: default_stream.to_owned(),
             streams,
+            limits: allowance,
         })
     }
 
@@ -143,7 +150,11 @@ impl Tenant {
             spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
-        json!({ "weight": self.weight, "defaultStream": self.default_stream, "streams": streams })
+        let mut spec = json!({ "weight": self.weight, "defaultStream": self.default_stream, "streams": streams });
+        if let Some(limits) = self.limits.spec() {
+            spec["limits"] = limits;
+        }
+        spec
     }
 }
 

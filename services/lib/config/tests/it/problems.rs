@@ -67,7 +67,19 @@ fn each_bad_document_gets_its_message() {
             &[
                 "doc 7 Tenant/B! metadata.name: a name of at most 63 lower-case letters, digits, '-' and '.' is expected, found \"B!\"",
                 "doc 7 Tenant/B! spec.streams[1].name: \"main\" is used twice",
-                "doc 7 Tenant/B! spec.colour: unknown field; known: streams, weight, defaultStream",
+                "doc 7 Tenant/B! spec.colour: unknown field; known: streams, weight, limits, defaultStream",
+            ],
+        ),
+        (
+            "Tenant",
+            "b",
+            "{ defaultStream: main, streams: [ { name: main } ], limits: { quotas: [ \"300/m\", \"200/h\", \"9/x\" ], overQuota: drop, sizes: [ { above: 1, size: 5MiB }, { above: 1, size: 9MiB } ], monthly: 0 } }",
+            &[
+                "doc 7 Tenant/b spec.limits.sizes[1].above: must be more than that of the entry before",
+                "doc 7 Tenant/b spec.limits.quotas[2]: a quota such as 300/m, 2000/h or 10000/12h (1 second to 31 days) is expected, found \"9/x\"",
+                "doc 7 Tenant/b spec.limits.quotas: 300/m has no effect beside 200/h",
+                "doc 7 Tenant/b spec.limits.monthly: a whole number from 1 to 1000000000000 is expected, found the number 0",
+                "doc 7 Tenant/b spec.limits.overQuota: one of queue, defer, reject is expected, found \"drop\"",
             ],
         ),
         (

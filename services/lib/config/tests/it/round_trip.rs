@@ -30,6 +30,31 @@ fn the_order_of_documents_and_the_spelling_of_units_do_not_change_the_hash() {
 }
 
 #[test]
+fn limits_of_tenants_and_credentials_read_back() {
+    let limits = "{ maxRecipients: 20, sizes: [ { above: 0, size: 50MiB }, { above: 1, size: 5MiB } ], \
+                  quotas: [ 300/m, 10000/12h ], networkQuotas: [ 60/60s ], monthly: 100000, \
+                  overQuota: defer, queueUpTo: 30m }";
+    let tenant = document(
+        "Tenant",
+        "t",
+        &format!("{{ defaultStream: m, streams: [ {{ name: m }} ], limits: {limits} }}"),
+    );
+    let credential = document(
+        "Credential",
+        "c",
+        &format!("{{ tenant: t, networks: [ \"192.0.2.0/24\" ], limits: {limits} }}"),
+    );
+    let snapshot = Snapshot::from_documents(&(tenant + &credential)).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let limits = &read.credential("c").unwrap().limits;
+    assert_eq!(limits, &snapshot.tenant("t").unwrap().limits);
+    assert_eq!(limits.quotas[1].to_string(), "10000/12h");
+    assert_eq!(limits.network_quotas[0].to_string(), "60/m");
+    assert_eq!(limits.max_recipients, Some(20));
+}
+
+#[test]
 fn json_of_another_format_is_refused() {
     for (json, expected) in [
         (

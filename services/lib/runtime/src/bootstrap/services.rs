@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use config::Fields;
+use config::{Fields, Quota};
 use mail::{ByteSize, Span};
 
 use super::Listener;
@@ -19,6 +19,10 @@ pub struct Ingress {
     pub body_memory: ByteSize,
     /// How long a stop waits for messages that are coming in or being stored.
     pub drain_timeout: Span,
+    /// Processes that share the quotas while Redis is away, 1 to 1,000: each has its part.
+    pub replicas: u32,
+    /// Failed logins of one client network with one user name; more are not even checked.
+    pub failed_logins: Quota,
 }
 
 /// Service `signer`.
@@ -79,6 +83,11 @@ impl Ingress {
                 .parsed("bodyMemory")
                 .unwrap_or(ByteSize::from_mib(256)),
             drain_timeout: fields.parsed("drainTimeout").unwrap_or(Span::from_secs(30)),
+            replicas: fields.small_integer("replicas", 1..=1000).unwrap_or(2),
+            failed_logins: fields.parsed("failedLogins").unwrap_or(Quota {
+                count: 10,
+                window: Span::from_secs(600),
+            }),
         };
         fields.close();
         ingress

@@ -1,6 +1,8 @@
 //! Tests over the public face of the crate.
 
 #[cfg(test)]
+mod chunks;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod data;

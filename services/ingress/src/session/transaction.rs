@@ -1,0 +1,192 @@
+//! MAIL, RCPT, and when the content may come.
+
+use config::Snapshot;
+use mail::Address;
+use proto::envelope;
+use smtp::{Body, ForwardPath, MailParams, RcptParams, Return};
+
+use super::{Session, Storage};
+use crate::answer::{self, Answer};
+use crate::policy::{self, Sender};
+
+/// An open transaction.
+pub(crate) struct Transaction {
+    pub(crate) sender: Sender,
+    /// Empty for the null reverse-path.
+    pub(crate) return_path: String,
+    pub(crate) recipients: Vec<envelope::Recipient>,
+    pub(crate) declared_size: Option<u64>,
+    pub(crate) body: envelope::Body,
+    pub(crate) smtputf8: bool,
+    pub(crate) ret: envelope::DsnReturn,
+    pub(crate) envid: String,
+    /// Unix milliseconds; 0 = at once.
+    pub(crate) not_before_ms: u64,
+    /// The content comes with BDAT, and has begun.
+    pub(super) chunked: bool,
+}
+
+impl Session {
+    pub(super) fn mail(
+        &mut self,
+        return_path: Option<Address>,
+        params: MailParams,
+        snapshot: &Snapshot,
+        storage: Storage,
+    ) -> Result<Answer, Answer> {
+        if self.greeting.is_none() {
+            return Err(answer::SAY_EHLO);
+        }
+        if self.transaction.is_some() {
+            return Err(answer::NESTED_MAIL);
+        }
+        let sender = policy::authorise(
+            snapshot,
+            self.identity.as_ref(),
+            self.client,
+            return_path.as_ref(),
+        )?;
+        let body = match params.body {
+            None | Some(Body::SevenBit) => envelope::Body::SevenBit,
+            Some(Body::EightBitMime) => envelope::Body::EightBit,
+            Some(Body::BinaryMime) => return Err(answer::UNSUPPORTED_PARAMETER),
+        };
+        if params.require_tls {
+            return Err(answer::UNSUPPORTED_PARAMETER);
+        }
+        let most = sender.max_size(1, self.listener.max_message_size);
+        if params.size.is_some_and(|size| size > most) {
+            return Err(answer::TOO_LARGE);
+        }
+        match storage {
+            Storage::Ready => {}
+            Storage::Away => return Err(answer::STORAGE_AWAY),
+            Storage::Full => return Err(answer::STORAGE_FULL),
+        }
+        self.transaction = Some(Box::new(Transaction {
+            sender,
+            return_path: return_path
+                .map(|path| path.as_str().to_owned())
+                .unwrap_or_default(),
+            recipients: Vec::with_capacity(1),
+            declared_size: params.size,
+            body,
+            smtputf8: params.smtputf8,
+            ret: match params.ret {
+                None => envelope::DsnReturn::Unspecified,
+                Some(Return::Full) => envelope::DsnReturn::Full,
+                Some(Return::Headers) => envelope::DsnReturn::Headers,
+            },
+            envid: params
+                .envid
+                .map(|envid| envid.as_str().to_owned())
+                .unwrap_or_default(),
+            not_before_ms: 0,
+            chunked: false,
+        }));
+        Ok(answer::SENDER_OK)
+    }
+
+    pub(super) fn rcpt(
+        &mut self,
+        path: ForwardPath,
+        params: &RcptParams,
+    ) -> Result<Answer, Answer> {
+        let transaction = self.transaction.as_mut().ok_or(answer::NEED_MAIL)?;
+        if transaction.chunked {
+            return Err(answer::CHUNKS_BEGUN);
+        }
+        let orcpt_needs_utf8 = params
+            .orcpt
+            .as_ref()
+            .is_some_and(smtp::OriginalRecipient::needs_smtputf8);
+        let address = match path {
+            // RFC 5321 section 4.5.1: the postmaster of this host, who has a mailbox elsewhere.
+            ForwardPath::Postmaster => format!("postmaster@{}", self.listener.hostname),
+            // RFC 6531 section 3.4, and RFC 6533 section 3 for ORCPT.
+            ForwardPath::Mailbox(address)
+                if (address.needs_smtputf8() || orcpt_needs_utf8) && !transaction.smtputf8 =>
+            {
+                return Err(answer::RECIPIENT_NEEDS_SMTPUTF8);
+            }
+            ForwardPath::Mailbox(address) if address.domain().is_none() => {
+                return Err(answer::ADDRESS_LITERAL);
+            }
+            ForwardPath::Mailbox(address) => address.as_str().to_owned(),
+        };
+        if transaction
+            .recipients
+            .iter()
+            .any(|recipient| recipient.address == address)
+        {
+            // Named twice, delivered once.
+            return Ok(answer::RECIPIENT_OK);
+        }
+        let count = transaction.recipients.len() + 1;
+        if count > self.listener.max_recipients {
+            return Err(answer::TOO_MANY_RECIPIENTS);
+        }
+        let sender = &transaction.sender;
+        if sender
+            .most_at_once()
+            .is_some_and(|most| count as u64 > most)
+        {
+            return Err(answer::TOO_MANY_RECIPIENTS);
+        }
+        if sender.max_recipients().is_some_and(|most| count > most) {
+            return Err(answer::TOO_MANY_BY_POLICY);
+        }
+        if transaction
+            .declared_size
+            .is_some_and(|size| size > sender.max_size(count, self.listener.max_message_size))
+        {
+            return Err(answer::TOO_LARGE_FOR_RECIPIENTS);
+        }
+        transaction.recipients.push(envelope::Recipient {
+            address,
+            notify: params.notify.bits(),
+            orcpt: params
+                .orcpt
+                .as_ref()
+                .map(|orcpt| orcpt.as_str().to_owned())
+                .unwrap_or_default(),
+            return_path: String::new(),
+            header_variant: 0,
+        });
+        Ok(answer::RECIPIENT_OK)
+    }
+
+    /// Whether DATA may begin.
+    pub(super) fn data(&self) -> Result<(), Answer> {
+        match &self.transaction {
+            None => Err(answer::NEED_MAIL),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                Err(answer::NO_VALID_RECIPIENTS)
+            }
+            // RFC 3030 section 3: the two are not mixed.
+            Some(transaction) if transaction.chunked => Err(answer::CHUNKS_BEGUN),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Whether a chunk may come.
+    pub(super) fn bdat(&mut self) -> Result<(), Answer> {
+        match &mut self.transaction {
+            None => Err(answer::NEED_MAIL),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                Err(answer::NO_VALID_RECIPIENTS)
+            }
+            Some(transaction) => {
+                transaction.chunked = true;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// Octets that its content may have, with the recipients that it has, where the listener takes `listener`.
+    pub(crate) fn max_size(&self, listener: u64) -> u64 {
+        self.sender.max_size(self.recipients.len(), listener)
+    }
+}
