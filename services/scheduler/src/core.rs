@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use limits::{SLOT_TTL, SlotRequest};
 use mail::PartitionId;
 use proto::admin::QueueRow;
 use proto::dispatch::{SchedulerFrame, SchedulerItem, SenderFrame};
@@ -269,6 +270,25 @@ impl Core {
                     .collect();
                 self.errands
                     .ask_grant(lane, key, window, want, used, outside, owned);
+            }
+            Output::AskSlots {
+                lane,
+                key,
+                limit,
+                share,
+                have,
+                want,
+            } => {
+                let request = SlotRequest {
+                    key,
+                    holder: self.machine.scheduler_id().to_owned(),
+                    limit,
+                    share,
+                    have,
+                    want,
+                    ttl: SLOT_TTL,
+                };
+                self.errands.ask_slots(lane, request);
             }
             Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {

@@ -1,12 +1,14 @@
-//! What the machine wants from the network: sites of domains, grants of rates.
+//! What the machine wants from the network: sites of domains, grants of rates, leases of connections.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dns::Resolver;
-use egress::{GrantNews, LaneId, SiteNews, Window};
-use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
+use egress::{GrantNews, LaneId, SiteNews, SlotNews, Window};
+use limits::{
+    GrantReply, GrantRequest, Grants, SLOT_TTL, SliceId, SliceUse, SlotReply, SlotRequest,
+};
 use mail::Domain;
 use telemetry::IntCounterVec;
 
@@ -16,6 +18,8 @@ use crate::machine::Input;
 
 /// While Redis does not answer it is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// So long before its end a lease is not used any more.
+const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs errands in tasks of their own and brings the results to the core.
 pub(crate) struct Errands {
@@ -27,6 +31,16 @@ pub(crate) struct Errands {
     /// By lane and window: the slice that is drawn on, and what no answered request has reported yet.
     books: Arc<Mutex<Books>>,
     answers: IntCounterVec,
+    leases: IntCounterVec,
+}
+
+/// Words about connections, by answer.
+pub(crate) fn leases() -> IntCounterVec {
+    telemetry::counter_with(
+        "staffetta_scheduler_connection_leases_total",
+        "Renewals of the connections of a lane, by answer: granted (some more), none (no more were asked for), nothing (others have them), away (Redis is away: the safe share holds).",
+        &["answer"],
+    )
 }
 
 /// Questions for grants, by answer.
@@ -63,6 +77,7 @@ impl Errands {
             partitions,
             books: Arc::default(),
             answers: answers(),
+            leases: leases(),
         }
     }
 
@@ -71,6 +86,18 @@ impl Errands {
         tokio::spawn(async move {
             let news = site_of(&resolver, &domain).await;
             tell(&events, Input::Resolved(domain, news)).await;
+        });
+    }
+
+    pub(crate) fn ask_slots(&self, lane: LaneId, request: SlotRequest) {
+        let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
+        let leases = self.leases.clone();
+        tokio::spawn(async move {
+            let asked_ms = clock.now_ms();
+            let answer = grants.lease(&request).await;
+            let (name, news) = slot_news(&request, answer, asked_ms, clock.now_ms());
+            leases.with_label_values(&[name]).inc();
+            tell(&events, Input::Slots(lane, news)).await;
         });
     }
 
@@ -133,6 +160,35 @@ impl Errands {
             .expect("nobody panics while holding the books");
         let lanes: HashSet<&LaneId> = lanes.iter().collect();
         books.retain(|(of, _), _| !lanes.contains(of));
+    }
+}
+
+fn slot_news(
+    request: &SlotRequest,
+    answer: Result<SlotReply, limits::Unavailable>,
+    asked_ms: u64,
+    now_ms: u64,
+) -> (&'static str, SlotNews) {
+    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match answer {
+        Ok(reply) => {
+            let name = match (reply.granted, request.want) {
+                (0, 0) => "none",
+                (0, _) => "nothing",
+                _ => "granted",
+            };
+            let news = SlotNews::Leased {
+                granted: reply.granted,
+                excess: reply.excess,
+                others_wait: reply.others_wait,
+                until_ms: asked_ms + milliseconds(SLOT_TTL.saturating_sub(LEASE_MARGIN)),
+            };
+            (name, news)
+        }
+        Err(_) => {
+            let over_ms = now_ms + milliseconds(SLOT_TTL);
+            ("away", SlotNews::Away { over_ms })
+        }
     }
 }
 

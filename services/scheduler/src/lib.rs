@@ -33,5 +33,6 @@ pub fn register_metrics() {
     metrics::redis_connected();
     oldest::Oldest::new();
     errands::answers();
+    errands::leases();
     store_sizes::StoreSizes::new(mail::PartitionId(0));
 }

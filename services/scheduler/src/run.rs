@@ -93,7 +93,7 @@ impl Scheduler {
         let grants = Grants::connect(grant_options(&bootstrap.redis)?)?;
         tokio::spawn(watch_redis(grants.clone(), shutdown.clone()));
         let errands = Errands::new(resolver, grants, clock, events.clone(), partitions);
-        let machine = Machine::new(&*id, partitions);
+        let machine = Machine::new(&*id, partitions).leasing_connections();
         tokio::spawn(Core::new(machine, clock, errands, dropped).run(inbox));
         tokio::spawn(follow_config(snapshots, events.clone()));
         let ownership = Ownership {

@@ -145,7 +145,7 @@ pub fn recovery(waiting: u64) -> anyhow::Result<()> {
     let mut seconds = Vec::new();
     let mut cpu = Vec::new();
     for _ in 0..3 {
-        let mut owner = Machine::new("scheduler-0", PARTITIONS);
+        let mut owner = Machine::new("scheduler-0", PARTITIONS).leasing_connections();
         let (began, cpu_began) = (Instant::now(), cpu_time());
         let mut found = 0;
         for (stored, number) in stored.iter().zip(0..) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use config::Snapshot;
-use egress::{GrantNews, SiteNews};
+use egress::{GrantNews, SiteNews, SlotNews};
 use journal::{Tail, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use prost::Message as _;
@@ -86,7 +86,7 @@ impl Rig {
         let problems = |problems: Vec<config::Problem>| anyhow::anyhow!("{problems:?}");
         let snapshot = Snapshot::from_documents(documents).map_err(problems)?;
         let mut rig = Self {
-            machine: Machine::new("scheduler-0", PARTITIONS),
+            machine: Machine::new("scheduler-0", PARTITIONS).leasing_connections(),
             now_ms: 1_800_000_000_000,
             due: VecDeque::new(),
             spare: Vec::new(),
@@ -311,6 +311,15 @@ impl Rig {
                         },
                     ),
                 );
+            }
+            Output::AskSlots { lane, want, .. } => {
+                let news = SlotNews::Leased {
+                    granted: want,
+                    excess: 0,
+                    others_wait: false,
+                    until_ms: self.now_ms + 20_000,
+                };
+                self.after(ANSWER_MS, Input::Slots(lane, news));
             }
             _ => {}
         }

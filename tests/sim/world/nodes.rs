@@ -26,6 +26,7 @@ impl World {
                 Output::Journal(partition, effect) => self.journal(node, partition, effect),
                 Output::Resolve(domain) => self.after(5, Event::Resolved { node, life, domain }),
                 Output::AskGrant { .. } => unreachable!("no lane has a rate here"),
+                Output::AskSlots { .. } => unreachable!("connections are not leased here"),
                 Output::LanesForgotten(_) => {}
                 Output::TrimSpool(partition, below) => {
                     // A stale owner's purge is late, but what it purges was final by the journal.

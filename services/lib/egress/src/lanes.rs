@@ -1,6 +1,7 @@
 //! Lanes: egress source × site.
 
 mod blocked;
+mod lease;
 mod senders;
 mod slots;
 
@@ -15,6 +16,8 @@ use crate::fair::{Fair, Flow, Queue};
 use crate::rate::{GrantNews, Rates, TakeAll, Window};
 
 pub use blocked::Blocked;
+use lease::Lease;
+pub use lease::SlotNews;
 use senders::{Senders, SourceId};
 use slots::{Choice, Slots};
 
@@ -36,8 +39,11 @@ pub struct SlotId(pub u32);
 /// What limits a lane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneLimits {
-    /// Connections at a time over all senders, at least 1.
+    /// Connections at a time over all senders.
     pub connections: u32,
+    /// When the connections are those of all schedulers together, so that each must be leased: how many may be used
+    /// when nobody answers. `None` = all connections are for this scheduler.
+    pub connection_share: Option<u32>,
     /// After so many messages a sender opens a new connection; 0 = it does not.
     pub messages_per_connection: u32,
     /// Messages and connections per time; all hold. No two with the same unit and length.
@@ -85,6 +91,19 @@ pub enum Decision<T> {
         /// How many were used outside any grant since the last question.
         outside: u64,
     },
+    /// Say how many connections a lane has, which leases them anew, and ask for more.
+    AskSlots {
+        /// The lane.
+        lane: LaneId,
+        /// Connections that all schedulers together may have.
+        limit: u32,
+        /// How many of them when nobody knows what others have.
+        share: u32,
+        /// How many there are.
+        have: u32,
+        /// How many more are wanted.
+        want: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -93,9 +112,11 @@ struct Lane {
     site: Option<Arc<str>>,
     source: SourceId,
     connections: u32,
+    connection_share: Option<u32>,
     messages_per_connection: u32,
     queue: Queue,
     slots: Slots,
+    lease: Lease,
     rates: Rates,
     ramp: Ramp,
     suspended_until_ms: u64,
@@ -135,18 +156,45 @@ impl Ramp {
 }
 
 impl Lane {
-    /// Connections that it may have by now.
-    fn allowed(&self, now_ms: u64) -> u32 {
+    /// Connections that its limits let it have by now, those of other schedulers apart.
+    fn ramped(&self, now_ms: u64) -> u32 {
         if self.ramp.every_ms > 0 && self.slots.used() == 0 {
             return self.connections.min(1);
         }
         self.connections.min(self.ramp.allows(now_ms))
     }
 
+    /// Connections that it may have by now.
+    fn allowed(&self, now_ms: u64) -> u32 {
+        let (limit, share) = (self.connections, self.connection_share);
+        let leased = self.lease.allowed(now_ms, limit, share);
+        self.ramped(now_ms).min(leased)
+    }
+
+    /// Connections that it could have by now, as far as is known: before more are asked for, others may leave them.
+    fn hoped(&self, now_ms: u64) -> u32 {
+        match self.lease.is_short() {
+            true => self.allowed(now_ms),
+            false => self.ramped(now_ms),
+        }
+    }
+
+    /// What is said about its connections now.
+    fn speak(&mut self, now_ms: u64, away_ms: Option<u64>) -> Option<(u32, u32, lease::Word)> {
+        let share = self.connection_share?;
+        let used = self.slots.used();
+        let more = self.ramped(now_ms).saturating_sub(used);
+        let waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
+        let most = more.min(waiting);
+        let word = self.lease.speak(now_ms, used, most, (share, away_ms))?;
+        Some((self.connections, share, word))
+    }
+
     fn is_idle(&self) -> bool {
         self.site.is_some()
             && self.queue.is_empty()
             && self.slots.used() == 0
+            && self.lease.is_over()
             && !self.runnable
             && !self.starved
     }
@@ -170,6 +218,10 @@ pub struct Lanes<T> {
     /// How many of them have not been looked at since credit came back.
     hopeful: usize,
     timers: BinaryHeap<Reverse<(u64, LaneId)>>,
+    /// When lanes say how many connections they have.
+    leases: BinaryHeap<Reverse<(u64, LaneId)>>,
+    /// When nobody answered what was said about connections.
+    away_ms: Option<u64>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
     /// Lanes that had nothing, and since when.
     idle: VecDeque<(u64, LaneId)>,
@@ -191,6 +243,8 @@ impl<T> Default for Lanes<T> {
             starved: VecDeque::new(),
             hopeful: 0,
             timers: BinaryHeap::new(),
+            leases: BinaryHeap::new(),
+            away_ms: None,
             closing: VecDeque::new(),
             idle: VecDeque::new(),
             waiting: 0,
@@ -217,9 +271,11 @@ impl<T> Lanes<T> {
             site: Some(site.clone()),
             source,
             connections: limits.connections,
+            connection_share: limits.connection_share,
             messages_per_connection: limits.messages_per_connection,
             queue: Queue::default(),
             slots: Slots::default(),
+            lease: Lease::default(),
             rates: Rates::new(limits.windows),
             ramp: Ramp {
                 every_ms: limits.ramp_ms,
@@ -276,6 +332,7 @@ impl<T> Lanes<T> {
             return;
         };
         state.connections = limits.connections;
+        state.connection_share = limits.connection_share;
         state.messages_per_connection = limits.messages_per_connection;
         state.rates.set(&limits.windows);
         state.ramp.every_ms = limits.ramp_ms;
@@ -350,8 +407,16 @@ impl<T> Lanes<T> {
     /// A sender is gone with all its connections.
     pub fn sender_gone(&mut self, sender: SenderId) {
         self.senders.gone(sender);
+        let now_ms = self.now_ms;
         for number in 0..self.lanes.len() {
+            let before = self.lanes[number].slots.used();
             self.with_slots(LaneId(number as u32), |slots| slots.gone(sender));
+            let state = &mut self.lanes[number];
+            if state.connection_share.is_some() {
+                // It may have them open until it sees that it is not attached any more.
+                let lost = before - state.slots.used();
+                state.lease.lose(now_ms, lost);
+            }
             self.wake(LaneId(number as u32));
         }
     }
@@ -359,6 +424,7 @@ impl<T> Lanes<T> {
     /// An assignment is over (reported, returned or refused): the slot is idle again and the credit comes back.
     pub fn released(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
         self.with_slots(lane, |slots| slots.release(slot, sender));
+        self.close_surplus(lane);
         self.senders.give(sender);
         // Who waited longest goes first: else the lane that just had its turn would take the credit again.
         self.hopeful = self.starved.len();
@@ -386,7 +452,47 @@ impl<T> Lanes<T> {
     /// A sender has closed the connection of a slot.
     pub fn slot_closed(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
         self.with_slots(lane, |slots| slots.closed(slot, sender));
+        let now_ms = self.now_ms;
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize)
+            && state.connection_share.is_some()
+            && state
+                .lease
+                .gave_back(now_ms, state.slots.used(), !state.queue.is_empty())
+        {
+            set_lease_timer(&mut self.leases, state, lane, now_ms);
+        }
         self.wake(lane);
+    }
+
+    /// An answer to what was said about the connections of a lane.
+    pub fn slots(&mut self, now_ms: u64, lane: LaneId, news: SlotNews) {
+        self.now_ms = now_ms;
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        state.lease.news(now_ms, news);
+        if matches!(news, SlotNews::Away { .. }) {
+            self.away_ms = Some(now_ms);
+        }
+        set_lease_timer(&mut self.leases, state, lane, now_ms);
+        self.close_surplus(lane);
+        self.note_idle(lane);
+        self.wake(lane);
+    }
+
+    /// Idle connections are closed when more are open than are leased.
+    fn close_surplus(&mut self, lane: LaneId) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        if state.connection_share.is_none() {
+            return;
+        }
+        let allowed = state.allowed(self.now_ms);
+        while let Some((slot, holder)) = state.slots.surplus(allowed) {
+            state.slots.close(slot);
+            self.closing.push_back((lane, slot, holder));
+        }
     }
 
     /// Changes the slots of a lane, and counts those in use.
@@ -417,7 +523,9 @@ impl<T> Lanes<T> {
 
     /// When the next lane that waits for time goes on.
     pub fn next_wake(&self) -> Option<u64> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let timers = [self.timers.peek(), self.leases.peek()];
+        let times = timers.into_iter().flatten().map(|Reverse((at, _))| *at);
+        times.min()
     }
 
     fn wake(&mut self, lane: LaneId) {
@@ -491,6 +599,15 @@ impl<T> Lanes<T> {
             self.timers.pop();
             self.wake(lane);
         }
+        while let Some(&Reverse((at, lane))) = self.leases.peek() {
+            if at > now_ms {
+                break;
+            }
+            self.leases.pop();
+            if let Some(decision) = self.speak(now_ms, lane) {
+                return Some(decision);
+            }
+        }
         loop {
             let Some(lane) = self.runnable.pop_front() else {
                 if self.senders.has_credit() && self.revive() {
@@ -510,6 +627,27 @@ impl<T> Lanes<T> {
                 return Some(Decision::CloseSlot { lane, slot, sender });
             }
         }
+    }
+
+    /// What a lane says about its connections, if it is time.
+    fn speak(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
+        let state = self.lanes.get_mut(lane.0 as usize)?;
+        if state.lease.speaks_at()? > now_ms {
+            set_lease_timer(&mut self.leases, state, lane, now_ms);
+            return None;
+        }
+        let said = state.speak(now_ms, self.away_ms);
+        if said.is_none() {
+            self.note_idle(lane);
+        }
+        let (limit, share, lease::Word { have, want }) = said?;
+        Some(Decision::AskSlots {
+            lane,
+            limit,
+            share,
+            have,
+            want,
+        })
     }
 
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
@@ -540,10 +678,18 @@ impl<T> Lanes<T> {
                 return None;
             }
             Choice::Full => {
-                if allowed < state.connections {
+                let ramped = state.ramped(now_ms);
+                if ramped < state.connections {
                     let until_ms = state.ramp.next_ms(now_ms);
                     set_timer(&mut self.timers, state, lane, now_ms, until_ms);
                 }
+                if state.connection_share.is_none() || state.slots.used() >= ramped {
+                    return None;
+                }
+                if state.lease.runs_short(now_ms) {
+                    return self.speak(now_ms, lane);
+                }
+                set_lease_timer(&mut self.leases, state, lane, now_ms);
                 return None;
             }
         };
@@ -600,6 +746,22 @@ fn set_timer(
     if state.timer_ms <= now_ms || until_ms < state.timer_ms {
         state.timer_ms = until_ms;
         timers.push(Reverse((until_ms, lane)));
+    }
+}
+
+/// As [`set_timer`], for when the lane speaks about its connections.
+fn set_lease_timer(
+    timers: &mut BinaryHeap<Reverse<(u64, LaneId)>>,
+    state: &mut Lane,
+    lane: LaneId,
+    now_ms: u64,
+) {
+    let Some(at_ms) = state.lease.speaks_at() else {
+        return;
+    };
+    if state.lease.timer_ms <= now_ms || at_ms < state.lease.timer_ms {
+        state.lease.timer_ms = at_ms;
+        timers.push(Reverse((at_ms, lane)));
     }
 }
 

@@ -146,11 +146,9 @@ impl Connector {
             .await?;
         let id = u64::from_str_radix(&id, 16)
             .map_err(|_| malformed("the epoch's id is not hexadecimal"))?;
-        self.scripts
-            .grant
-            .prepare_invoke()
-            .load_async(&mut connection)
-            .await?;
+        for script in [&self.scripts.grant, &self.scripts.slots] {
+            script.prepare_invoke().load_async(&mut connection).await?;
+        }
         if fresh == 1 {
             tracing::warn!(epoch = %hex(id), "Redis has no counts: the safe share holds for one window of each limit");
         } else {

@@ -1,21 +1,22 @@
-//! Asking for slices.
+//! Asking for slices of rates, and for leases of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
 use crate::connection::{Connector, Link, random};
-use crate::script::{answer, hex};
-use crate::{GrantReply, GrantRequest, Options, SliceId};
+use crate::script::{answer, hex, slot_answer};
+use crate::{GrantReply, GrantRequest, Options, SliceId, SlotReply, SlotRequest};
 
-/// Lends slices of limits. Cheap to clone; one connection for all clones.
+/// Lends slices of rates, and connections. Cheap to clone; one connection for all clones.
 #[derive(Clone)]
 pub struct Grants {
     connector: Arc<Connector>,
     /// Numbers of slices: a random start, so that no two processes choose the same.
     next_number: Arc<AtomicU64>,
+    /// The epoch in which connections were leased; 0 = in none.
+    leased_in: Arc<AtomicU64>,
 }
 
 /// The options make no sense.
@@ -42,6 +43,7 @@ impl Grants {
         Ok(Self {
             connector,
             next_number: Arc::new(AtomicU64::new(random())),
+            leased_in: Arc::default(),
         })
     }
 
@@ -52,57 +54,80 @@ impl Grants {
 
     /// Reports the slice before and asks for another one. Takes at most the response time-out.
     pub async fn ask(&self, request: &GrantRequest) -> Result<GrantReply, Unavailable> {
-        let Some(mut link) = self.connector.link() else {
-            return Err(Unavailable("not connected".into()));
-        };
+        let link = self.link()?;
         let slice_id = SliceId {
             epoch: link.epoch.id,
             number: self.next_number.fetch_add(1, Ordering::Relaxed),
         };
         let scripts = &self.connector.scripts;
         let pipeline = scripts.ask(request, self.connector.prefix(), &link.epoch, slice_id);
+        match self.run(link.clone(), &pipeline, &scripts.grant).await? {
+            Some(granted) => answer(granted, slice_id).map_err(|error| self.failed(&link, &error)),
+            None => Ok(GrantReply::Unknown {
+                safe_for: request.window.saturating_add(request.ttl),
+            }),
+        }
+    }
+
+    /// Says how many connections a holder has, which leases them anew, and asks for more. Takes at most the response
+    /// time-out. After [`Unavailable`] Redis may have heard it: what is said next replaces it.
+    pub async fn lease(&self, request: &SlotRequest) -> Result<SlotReply, Unavailable> {
+        let link = self.link()?;
+        let scripts = &self.connector.scripts;
+        // Who had leases in a memory that is lost may have been one of many.
+        let before = self.leased_in.load(Ordering::Relaxed);
+        let fresh = before == 0 || before == link.epoch.id;
+        let pipeline = scripts.lease(request, self.connector.prefix(), &link.epoch, fresh);
+        let leased = self.run(link.clone(), &pipeline, &scripts.slots).await?;
+        let leased = leased.ok_or_else(|| Unavailable("the counts are gone".into()))?;
+        let reply = slot_answer(leased).map_err(|error| self.failed(&link, &error))?;
+        if reply.known || before == 0 {
+            self.leased_in.store(link.epoch.id, Ordering::Relaxed);
+        }
+        Ok(reply)
+    }
+
+    fn link(&self) -> Result<Link, Unavailable> {
+        self.connector
+            .link()
+            .ok_or_else(|| Unavailable("not connected".into()))
+    }
+
+    /// The answer of a script; `None` when the memory is another one than the request assumes.
+    async fn run(
+        &self,
+        mut link: Link,
+        pipeline: &Pipeline,
+        script: &Script,
+    ) -> Result<Option<Value>, Unavailable> {
         let mut attempts = 0;
         loop {
             attempts += 1;
             let replies: RedisResult<(RedisResult<Value>, RedisResult<Value>)> =
                 pipeline.query_async(&mut link.connection).await;
-            let outcome = replies.and_then(|(granted, epoch)| Ok((granted?, epoch?)));
+            let outcome = replies.and_then(|(answered, epoch)| Ok((answered?, epoch?)));
             match outcome {
-                Ok((granted, epoch)) => {
-                    return self.judge(request, &link, slice_id, granted, &epoch);
+                Ok((answered, epoch)) => {
+                    let expected = hex(link.epoch.id);
+                    if matches!(&epoch, Value::BulkString(id) if id == expected.as_bytes()) {
+                        return Ok(Some(answered));
+                    }
+                    self.connector.drop_link(&link, "the counts are gone");
+                    return Ok(None);
                 }
                 // The server forgot its scripts (SCRIPT FLUSH): nothing was carried out, so asking again is safe.
                 Err(error) if is_no_script(&error) && attempts == 1 => {
-                    if let Err(error) = scripts
-                        .grant
+                    let loaded = script
                         .prepare_invoke()
                         .load_async(&mut link.connection)
-                        .await
-                    {
+                        .await;
+                    if let Err(error) = loaded {
                         return Err(self.failed(&link, &error));
                     }
                 }
                 Err(error) => return Err(self.failed(&link, &error)),
             }
         }
-    }
-
-    fn judge(
-        &self,
-        request: &GrantRequest,
-        link: &Link,
-        slice_id: SliceId,
-        granted: Value,
-        epoch: &Value,
-    ) -> Result<GrantReply, Unavailable> {
-        let expected = hex(link.epoch.id);
-        let same_epoch = matches!(epoch, Value::BulkString(id) if id == expected.as_bytes());
-        if !same_epoch {
-            self.connector.drop_link(link, "the counts are gone");
-            let safe_for: Duration = request.window.saturating_add(request.ttl);
-            return Ok(GrantReply::Unknown { safe_for });
-        }
-        answer(granted, slice_id).map_err(|error| self.failed(link, &error))
     }
 
     /// Any failure ends the connection: a demoted master (READONLY), one that loads, one that hangs.

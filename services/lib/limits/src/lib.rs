@@ -1,7 +1,8 @@
-//! Limits that hold over all replicas: slices of a lane's limit, lent by Redis.
+//! Limits that hold over all replicas: slices of a lane's rates and leases of its connections, lent by Redis.
 //!
-//! - [`Grants`]: the connection, and [`Grants::ask`]
-//! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered
+//! - [`Grants`]: the connection, [`Grants::ask`] and [`Grants::lease`]
+//! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered about rates
+//! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
@@ -16,6 +17,15 @@
 //! Uses are counted as of the last one in the slice, so a slice that is used up slowly makes the limit look
 //! fuller than it is: at a steady pace the limit is used to about `window / (window + ttl / 2)`. A `ttl` of
 //! 1/16 of the window costs 3 %.
+//!
+//! # Connections
+//!
+//! A connection lasts as long as it lasts, so what Redis has is how many each holder has, for the life of its lease
+//! since it said so last. A connection is free when its holder says that it has one less, which it does after the connection is
+//! closed, or when the lease ran out. What holders have counts even if it is more than the limit, as after a time
+//! without Redis. While others wait, who has more than its fair part (limit / holders) is told to give connections
+//! up; when there are fewer connections than holders, they take turns. After Redis lost its memory each keeps to its share
+//! for the life of a lease, and holders that had leases before take no new one until all have said what they have.
 //!
 //! # What can't be known
 //!
@@ -33,9 +43,11 @@ mod grants;
 mod quota;
 mod script;
 mod share;
+mod slot;
 
 pub use connection::Options;
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
 pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;
+pub use slot::{SLOT_TTL, SlotReply, SlotRequest};

@@ -3,14 +3,15 @@
 use redis::{Pipeline, RedisResult, Script, Value};
 
 use crate::connection::Epoch;
-use crate::{GrantReply, GrantRequest, SliceId};
+use crate::{GrantReply, GrantRequest, SliceId, SlotReply, SlotRequest};
 
 /// Largest number that Lua holds exactly.
 const EXACT: u64 = 1 << 53;
 
-/// The two scripts with their hashes.
+/// The scripts with their hashes.
 pub(crate) struct Scripts {
     pub(crate) grant: Script,
+    pub(crate) slots: Script,
     pub(crate) epoch: Script,
 }
 
@@ -18,6 +19,7 @@ impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
             grant: Script::new(include_str!("grant.lua")),
+            slots: Script::new(include_str!("slots.lua")),
             epoch: Script::new(include_str!("epoch.lua")),
         }
     }
@@ -53,7 +55,7 @@ impl Scripts {
             .cmd("EVALSHA")
             .arg(self.grant.get_hash())
             .arg(1)
-            .arg(lane_key(prefix, &request.key, epoch.id))
+            .arg(state_key(prefix, "grant", &request.key, epoch.id))
             .arg(request.limit.min(EXACT))
             .arg(window)
             .arg(request.want.min(EXACT))
@@ -64,16 +66,46 @@ impl Scripts {
             .arg(previous.1)
             .arg(previous.2)
             .arg(outside.min(EXACT));
-        pipeline.cmd("HGET").arg(epoch_key(prefix)).arg("id");
-        pipeline.ignore_errors();
+        same_epoch(&mut pipeline, prefix);
+        pipeline
+    }
+
+    /// As [`Scripts::ask`], about connections.
+    pub(crate) fn lease(
+        &self,
+        request: &SlotRequest,
+        prefix: &str,
+        epoch: &Epoch,
+        fresh: bool,
+    ) -> Pipeline {
+        let mut pipeline = redis::pipe();
+        pipeline
+            .cmd("EVALSHA")
+            .arg(self.slots.get_hash())
+            .arg(1)
+            .arg(state_key(prefix, "slots", &request.key, epoch.id))
+            .arg(request.limit)
+            .arg(millis(request.ttl))
+            .arg(&request.holder)
+            .arg(request.have)
+            .arg(request.want)
+            .arg(epoch.since_ms)
+            .arg(request.share)
+            .arg(u8::from(fresh));
+        same_epoch(&mut pipeline, prefix);
         pipeline
     }
 }
 
+fn same_epoch(pipeline: &mut Pipeline, prefix: &str) {
+    pipeline.cmd("HGET").arg(epoch_key(prefix)).arg("id");
+    pipeline.ignore_errors();
+}
+
 /// Where the state of a lane is. The braces are the hash tag of a cluster; the epoch is in the name, so that
 /// state which a restarted server read from its disk is never taken for the present one.
-fn lane_key(prefix: &str, key: &str, epoch: u64) -> String {
-    format!("{prefix}:grant:{{{key}}}:{}", hex(epoch))
+fn state_key(prefix: &str, what: &str, key: &str, epoch: u64) -> String {
+    format!("{prefix}:{what}:{{{key}}}:{}", hex(epoch))
 }
 
 pub(crate) fn epoch_key(prefix: &str) -> String {
@@ -102,5 +134,16 @@ pub(crate) fn answer(value: Value, slice_id: SliceId) -> RedisResult<GrantReply>
         },
         1 => GrantReply::Nothing { retry_after: time },
         _ => GrantReply::Unknown { safe_for: time },
+    })
+}
+
+/// Reads the answer of the script about connections.
+pub(crate) fn slot_answer(value: Value) -> RedisResult<SlotReply> {
+    let (known, granted, excess, short): (u8, u32, u32, u32) = redis::from_redis_value(value)?;
+    Ok(SlotReply {
+        granted,
+        excess,
+        others_wait: short > 0,
+        known: known == 1,
     })
 }

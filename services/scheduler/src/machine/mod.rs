@@ -20,8 +20,8 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use egress::{
-    Automation, Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, Unit,
-    Window,
+    Automation, Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, SlotNews,
+    Unit, Window,
 };
 use hashbrown::HashMap;
 use journal::WriterEvent;
@@ -105,6 +105,8 @@ pub enum Input {
     Resolved(Arc<str>, SiteNews),
     /// An answer to a question for a grant.
     Grant(LaneId, Window, GrantNews),
+    /// An answer to what was said about connections.
+    Slots(LaneId, SlotNews),
     /// Messages were copied forward; `None` = the copy failed.
     Copied {
         /// The partition.
@@ -132,6 +134,7 @@ struct Owned {
 pub struct Machine {
     scheduler_id: String,
     partition_count: u32,
+    leases_connections: bool,
     config: Arc<Snapshot>,
     partitions: BTreeMap<PartitionId, Owned>,
     sessions: HashMap<SessionId, Session>,
@@ -156,6 +159,7 @@ impl Machine {
         Self {
             scheduler_id: scheduler_id.into(),
             partition_count,
+            leases_connections: false,
             config: Arc::new(Snapshot::default()),
             partitions: BTreeMap::new(),
             sessions: HashMap::new(),
@@ -170,6 +174,18 @@ impl Machine {
             counts: Counts::default(),
             effects: Vec::new(),
         }
+    }
+
+    /// Connections are opened only under leases ([`Output::AskSlots`]), so that a lane's limit holds for all schedulers
+    /// together. Without this each partition has its share of a limit.
+    pub fn leasing_connections(mut self) -> Self {
+        self.leases_connections = true;
+        self
+    }
+
+    /// Its id, unique per process start.
+    pub fn scheduler_id(&self) -> &str {
+        &self.scheduler_id
     }
 
     /// What is to be done since the last call, in order.
@@ -248,6 +264,7 @@ impl Machine {
                 }
             }
             Input::Grant(lane, window, news) => self.lanes.grant(now_ms, lane, window, news),
+            Input::Slots(lane, news) => self.lanes.slots(now_ms, lane, news),
             Input::Copied {
                 partition,
                 epoch,
@@ -357,6 +374,25 @@ impl Machine {
                 item,
             } => self.assign(now_ms, lane, slot, sender, item),
             Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
+            Decision::AskSlots {
+                lane,
+                limit,
+                share,
+                have,
+                want,
+            } => {
+                let Some((source, site)) = self.lanes.names(lane) else {
+                    return;
+                };
+                self.outputs.push(Output::AskSlots {
+                    lane,
+                    key: format!("{source}|{site}"),
+                    limit,
+                    share,
+                    have,
+                    want,
+                });
+            }
             Decision::AskGrant {
                 lane,
                 window,

@@ -33,6 +33,21 @@ pub enum Output {
         /// How many were used outside any grant since the last question.
         outside: u64,
     },
+    /// Say how many connections a lane has, and ask for more.
+    AskSlots {
+        /// Whose.
+        lane: LaneId,
+        /// The name of the limit for all replicas.
+        key: String,
+        /// Connections that all replicas together may have.
+        limit: u32,
+        /// How many of them when nobody knows what others have.
+        share: u32,
+        /// How many there are here.
+        have: u32,
+        /// How many more are wanted.
+        want: u32,
+    },
     /// Nothing more is asked for these lanes; others may get their numbers.
     LanesForgotten(Vec<LaneId>),
     /// Purge the spool below a sequence.

@@ -440,7 +440,7 @@ impl Machine {
 
     pub(super) fn limits_of(&self, info: &LaneInfo, source: &str, key: &str) -> LaneLimits {
         let hash = lane_hash(&format!("{source}|{key}"));
-        limits_of(info, self.shares(), hash)
+        limits_of(info, self.shares(), hash, self.leases_connections)
     }
 
     /// After a change of the configuration: each lane is shaped anew when the next delivery goes there, since the rules
@@ -462,7 +462,7 @@ impl Machine {
         }
     }
 
-    /// Which partitions are ours, for the shares of limits that are not leased yet.
+    /// Which partitions are ours, for the shares of limits.
     fn shares(&self) -> Shares {
         let owned = self
             .partitions
@@ -481,9 +481,10 @@ struct Shares {
     owned: u64,
 }
 
-/// Connections are shared by partition: each has limit / P, the remainder is with the partition that the lane's hash
-/// names. With all partitions at one scheduler that is the whole limit.
-fn limits_of(info: &LaneInfo, shares: Shares, hash: u64) -> LaneLimits {
+/// The share of connections goes by partition: each has limit / P, the remainder is with the partition that the lane's
+/// hash names. With all partitions at one scheduler that is the whole limit. When connections are leased, it is for
+/// times in which nobody lends them.
+fn limits_of(info: &LaneInfo, shares: Shares, hash: u64, leased: bool) -> LaneLimits {
     let (shaping, restraint) = (&info.shaping, &info.restraint);
     let owned: Vec<u32> = (0..shares.partitions.min(64))
         .filter(|partition| shares.owned >> partition & 1 == 1)
@@ -491,9 +492,11 @@ fn limits_of(info: &LaneInfo, shares: Shares, hash: u64) -> LaneLimits {
     let connections = shaping
         .connections
         .min(restraint.connections.unwrap_or(u32::MAX));
-    let connections = limits::safe_share(connections.into(), shares.partitions, &owned, hash);
+    let share = limits::safe_share(connections.into(), shares.partitions, &owned, hash);
+    let share = u32::try_from(share).unwrap_or(u32::MAX);
     LaneLimits {
-        connections: u32::try_from(connections).unwrap_or(u32::MAX),
+        connections: if leased { connections } else { share },
+        connection_share: leased.then_some(share),
         messages_per_connection: info.messages_per_connection(),
         windows: windows_of(shaping, restraint),
         ramp_ms: shaping.ramp_up.as_millis(),

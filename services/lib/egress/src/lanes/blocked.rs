@@ -16,7 +16,7 @@ pub enum Blocked {
     NoSender,
     /// Every sender that has the source holds as many deliveries as it takes.
     NoCredit,
-    /// As many connections as allowed are busy.
+    /// As many connections as allowed are busy, here or at other schedulers.
     Connections {
         /// So many are allowed now.
         allowed: u32,
@@ -55,9 +55,12 @@ impl<T> Lanes<T> {
         if !self.senders.any_able(lane.source) {
             return Some(Blocked::NoCredit);
         }
-        let allowed = lane.allowed(now_ms);
+        let allowed = lane.hoped(now_ms);
         if lane.slots.are_busy(allowed) {
-            let until_ms = (allowed < lane.connections).then(|| lane.ramp.next_ms(now_ms));
+            let by_ramp = lane.ramped(now_ms) < lane.connections;
+            let until_ms = by_ramp.then(|| lane.ramp.next_ms(now_ms));
+            // Of all schedulers: those that are not ours are busy elsewhere.
+            let allowed = lane.ramped(now_ms);
             return Some(Blocked::Connections { allowed, until_ms });
         }
         if let Some((window, until_ms)) = lane.rates.blocked(now_ms) {
@@ -75,7 +78,7 @@ impl<T> Lanes<T> {
             {
                 return 0;
             }
-            let free = lane.slots.free(lane.allowed(now_ms)) as usize;
+            let free = lane.slots.free(lane.hoped(now_ms)) as usize;
             lane.queue.len().min(free)
         };
         self.lanes.iter().map(of_lane).sum()

@@ -74,13 +74,13 @@ impl Slots {
 
     /// Whether no delivery can have a slot, as long as so many connections are allowed.
     pub(super) fn are_busy(&self, limit: u32) -> bool {
-        self.idle == NONE && self.used >= limit.max(1)
+        self.idle == NONE && self.used >= limit
     }
 
     /// Deliveries that could have a slot now.
     pub(super) fn free(&self, limit: u32) -> u32 {
         let busy = self.used - self.idles;
-        limit.max(1).saturating_sub(busy)
+        limit.saturating_sub(busy)
     }
 
     /// When more connections are open than allowed (any more), an idle one is to be closed. Else: an idle connection
@@ -92,7 +92,6 @@ impl Slots {
         sender: SenderId,
         able: impl Fn(SenderId) -> bool,
     ) -> Choice {
-        let limit = limit.max(1);
         let first_idle = || match self.slots.get(self.idle as usize) {
             Some(slot) => Choice::Close(SlotId(self.idle), slot.holder),
             None => Choice::Full,
@@ -114,6 +113,12 @@ impl Slots {
             Some((idle, slot)) => Choice::Slot(SlotId(idle), slot.holder),
             None => first_idle(),
         }
+    }
+
+    /// An idle connection, when more are open than allowed.
+    pub(super) fn surplus(&self, limit: u32) -> Option<(SlotId, SenderId)> {
+        let slot = self.slots.get(self.idle as usize)?;
+        (self.open > limit).then_some((SlotId(self.idle), slot.holder))
     }
 
     /// The latest idle ones.

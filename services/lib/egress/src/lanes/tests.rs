@@ -3,6 +3,7 @@ use crate::rate::{RateLimit, Unit};
 
 const LIMITS: LaneLimits = LaneLimits {
     connections: 2,
+    connection_share: None,
     messages_per_connection: 0,
     windows: Vec::new(),
     ramp_ms: 0,

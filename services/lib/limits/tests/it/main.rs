@@ -6,4 +6,5 @@ mod failures;
 mod holders;
 mod quota;
 mod server;
+mod slots;
 mod window;

@@ -1,0 +1,126 @@
+"""`make limits`: limits of many sizes under load, against a host that enforces them.
+
+    python tests/limits/run.py [--seconds N] [--short]
+
+Three schedulers, four senders, real NATS and Redis, a sink that counts connections and messages per source address in
+sliding windows and answers 421 above. More is always submitted than the limits let through. No limit is ever exceeded,
+and at least 95 % of each is used. `--short` is the form for `make test`: windows of a second and connections only,
+and a machine that has other things to do may use less (80 %).
+
+The last line is `limits: ok …`, or `limits: FAILED …` with exit status 1.
+"""
+
+import argparse
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from limits.book import fullest, open_at_once, used  # noqa: E402
+from limits.installation import Installation, Limit  # noqa: E402
+from limits.load import Load  # noqa: E402
+from rig.processes import Failed, Rig  # noqa: E402
+
+# Redis is new: for one window and the life of a slice more nobody knows what was used before (90 s for a minute).
+SETTLE_MINUTES, SETTLE = 70, 25
+LEAST, LEAST_SHORT = 0.95, 0.80
+
+
+def limits(short):
+    """Of many sizes."""
+    all_sizes = [
+        Limit("one-a-minute", messages=[(1, 60)]),
+        Limit("thirty-a-minute", messages=[(30, 60)]),
+        Limit("ten-a-second", messages=[(10, 1)], backlog=120),
+        Limit("hundred-a-second", messages=[(100, 1)], backlog=600),
+        Limit("two-windows", messages=[(200, 1), (6000, 60)], backlog=1200),
+        Limit("one-connection", connections=1, delay=0.1),
+        Limit("three-connections", connections=3, delay=0.1, backlog=120),
+        Limit("sixteen-connections", connections=16, delay=0.25, backlog=300),
+        Limit("opened", opened=[(60, 60)], delay=0.1),
+    ]
+    minutes = ("thirty-a-minute", "two-windows", "opened")
+    return [limit for limit in all_sizes if not (short and limit.name in minutes)]
+
+
+class Test:
+    """One run."""
+
+    def __init__(self, rig, arguments):
+        self.seconds, self.short = arguments.seconds, arguments.short
+        self.relay = Installation(rig, limits(self.short))
+        self.load = Load(self.relay.submission, self.wanted)
+        rig.at_end.append(self.load.stop)
+
+    def wanted(self, submitted):
+        """What each destination is short of."""
+        book = self.relay.book.read()
+        return {limit.domain: len(book.mail[limit.source]) + limit.backlog - submitted.get(limit.domain, 0)
+                for limit in self.relay.limits}
+
+    def run(self):
+        begun = time.monotonic()
+        # The connections' leases are known after their life, the short windows after theirs.
+        settled = begun + SETTLE
+        end = settled + self.seconds
+        while (now := time.monotonic()) < end:
+            if self.load.failure:
+                raise Failed(f"the clients: {self.load.failure!r}")
+            time.sleep(min(1, end - now))
+        self.load.stop()
+        time.sleep(0.3)
+        return self.verdict(begun, settled, end)
+
+    def verdict(self, begun, settled, end):
+        book = self.relay.book.read()
+        problems, figures = [], []
+        least = LEAST_SHORT if self.short else LEAST
+        for limit in self.relay.limits:
+            mail, opened = book.mail[limit.source], book.opened[limit.source]
+            parts = []
+            for times, windows in ((mail, limit.messages), (opened, limit.opened)):
+                for count, seconds in windows:
+                    since = begun + SETTLE_MINUTES if seconds == 60 else settled
+                    part = used(times, count, seconds, since)
+                    figures.append(f"{limit.name}={fullest(times, seconds)}/{count}")
+                    if part is not None:
+                        parts.append(part)
+            if limit.connections:
+                most, mean = open_at_once(opened, book.closed[limit.source], settled, end)
+                parts.append(mean / limit.connections)
+                figures.append(f"{limit.name}={most}/{limit.connections}")
+            if parts:
+                figures[-1] += f":{max(parts):.3f}"
+                if max(parts) < least:
+                    problems.append(f"only {max(parts):.3f} of {limit.name} was used")
+            elif not self.short:
+                problems.append(f"nothing is known of {limit.name}")
+        messages = sum(map(len, book.mail.values()))
+        for moment, source, what in book.above[:5]:
+            name = next(limit.name for limit in self.relay.limits if limit.source == source)
+            problems.append(f"{name}: {what} above the limit after {moment - begun:.1f} s")
+        text = f"violations={len(book.above)} messages={messages} {' '.join(figures)}"
+        if problems:
+            raise Failed(f"{'; '.join(problems)}; {text}")
+        return text
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600, help="of load after the first moments")
+    parser.add_argument("--short", action="store_true", help="the form for `make test`")
+    arguments = parser.parse_args()
+    begun = time.monotonic()
+    try:
+        with Rig("limits") as rig:
+            result = Test(rig, arguments).run()
+    except Exception as failure:
+        reason = failure if isinstance(failure, Failed) else f"{type(failure).__name__}: {failure}"
+        print(f"limits: FAILED {reason}")
+        sys.exit(1)
+    print(f"limits: ok {result} seconds={time.monotonic() - begun:.0f}")
+
+
+if __name__ == "__main__":
+    main()
