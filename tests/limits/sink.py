@@ -22,8 +22,8 @@ import time
 
 # Before a connection is judged, what has happened to others must have been read.
 LOOK_AROUND = 0.01
-# The limits are kept by when a message is given to a sender; the ways from there differ by so much, seconds.
-UNEVEN = 0.1
+# How unevenly this program itself may get to read what came, seconds.
+UNEVEN = 0.05
 
 
 class Window:

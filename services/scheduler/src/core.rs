@@ -259,6 +259,7 @@ impl Core {
                 lane,
                 key,
                 window,
+                lag_ms,
                 want,
                 used,
                 outside,
@@ -269,7 +270,7 @@ impl Core {
                     .map(|partition| partition.0)
                     .collect();
                 self.errands
-                    .ask_grant(lane, key, window, want, used, outside, owned);
+                    .ask_grant(lane, key, window, lag_ms, want, used, outside, owned);
             }
             Output::AskSlots {
                 lane,

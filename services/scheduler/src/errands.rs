@@ -107,6 +107,7 @@ impl Errands {
         lane: LaneId,
         key: String,
         window: Window,
+        lag_ms: u64,
         want: u64,
         used: u64,
         outside: u64,
@@ -127,7 +128,7 @@ impl Errands {
             let request = GrantRequest {
                 key,
                 limit: window.limit.count,
-                window: length,
+                window: length + Duration::from_millis(lag_ms),
                 want,
                 ttl: GrantRequest::good_ttl(length),
                 previous: book.slice.map(|slice_id| SliceUse {

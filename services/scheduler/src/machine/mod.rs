@@ -5,6 +5,7 @@
 
 mod automation;
 mod judge;
+mod lag;
 mod outputs;
 mod placing;
 mod policies;
@@ -403,10 +404,12 @@ impl Machine {
                 let Some((source, site)) = self.lanes.names(lane) else {
                     return;
                 };
+                let info = self.lane_infos.get(lane);
                 self.outputs.push(Output::AskGrant {
                     lane,
                     key: limit_name(source, site, window),
                     window,
+                    lag_ms: info.map_or(0, |info| info.lag.of_window(window.limit.per_ms)),
                     want,
                     used,
                     outside,

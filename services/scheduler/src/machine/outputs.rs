@@ -26,6 +26,8 @@ pub enum Output {
         key: String,
         /// Which of its windows.
         window: Window,
+        /// By how much it is to be longer, so that it holds at the other side, milliseconds.
+        lag_ms: u64,
         /// How many are wanted.
         want: u64,
         /// How many of the last grant were used.

@@ -11,6 +11,7 @@ use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 
 use super::automation::Recent;
+use super::lag::Lag;
 use super::policies::ByConfig;
 use super::turns::flow_of;
 use super::windows::held_back_until;
@@ -35,6 +36,7 @@ pub(super) struct LaneInfo {
     /// What is done about replies, on top of it.
     pub(super) restraint: Restraint,
     pub(super) recent: Recent,
+    pub(super) lag: Lag,
     /// The configuration changed since it was shaped.
     pub(super) stale: bool,
     /// Another one after each change, and for each lane of the same number, so that senders are told.
@@ -382,7 +384,7 @@ impl Machine {
             if self.lane_infos.get(lane).is_some_and(is_stale) {
                 let mut info = self.shaped_lane(item, way, pool, position, &key)?;
                 if let Some(before) = self.lane_infos.get(lane) {
-                    info.recent = before.recent;
+                    (info.recent, info.lag) = (before.recent, before.lag);
                 }
                 let limits = self.limits_of(&info, &source.name, &key);
                 self.lane_infos.insert(lane, info);
@@ -428,6 +430,7 @@ impl Machine {
             provider: None,
             restraint: Restraint::default(),
             recent: Recent::default(),
+            lag: Lag::default(),
             shaping: Shaping::default(),
             stale: false,
             version: 0,

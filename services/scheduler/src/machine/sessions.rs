@@ -40,6 +40,7 @@ struct Held {
     slot: SlotId,
     place: Place,
     domain: std::sync::Arc<str>,
+    since_ms: u64,
 }
 
 impl Session {
@@ -137,7 +138,13 @@ impl Machine {
         let Some(state) = self.sessions.get(&session) else {
             return;
         };
-        let lane = state.held.get(&key_of(&delivery)).map(|held| held.lane);
+        let held = state.held.get(&key_of(&delivery));
+        let lane = held.map(|held| held.lane);
+        if let Some(held) = held
+            && let Some(info) = self.lane_infos.get_mut(held.lane)
+        {
+            info.lag.note(now_ms, now_ms.saturating_sub(held.since_ms));
+        }
         let info = lane.and_then(|lane| self.lane_infos.get(lane));
         owned.intake.begin(
             now_ms,
@@ -348,6 +355,7 @@ impl Machine {
                 slot,
                 place: assigned.place,
                 domain: assigned.domain.clone(),
+                since_ms: now_ms,
             },
         );
         let assignment = Assignment {
