@@ -6,11 +6,13 @@ BENCH ?= all
 # Rounds of each kind of soak test, and the kinds to run (all when empty).
 ROUNDS ?= 20
 KIND ?=
+# Seconds of load of the test of limits.
+SECONDS ?= 600
 # Seconds for each fuzz target.
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak powercut fuzz bench image chart namespaces prometheus clean
+.PHONY: help build servers test lint demo soak powercut fuzz bench image chart namespaces limits prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -28,6 +30,7 @@ lint: ## formatting and clippy, warnings are errors
 test: servers lint ## all tests in their short form (15 minutes at most)
 	$(CARGO) build --workspace
 	$(CARGO) test --workspace
+	STAFFETTA_BIN=$(CURDIR)/target/debug/staffetta .servers/python/bin/python tests/limits/run.py --short --seconds 25
 	$(MAKE) --no-print-directory chart
 
 demo: servers ## the whole relay on this machine, checked from outside by foreign programs
@@ -65,6 +68,10 @@ namespaces: servers ## processes in network namespaces for pods: scaled, restart
 	@tests/namespaces/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/namespaces/run.py
+
+limits: servers ## limits of many sizes over three schedulers and four senders, at a host that enforces them: SECONDS=600
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/limits/run.py --seconds $(SECONDS)
 
 prometheus: servers ## a real Prometheus scrapes every service under load, and answers every query of the dashboards
 	$(CARGO) build --release -p staffetta

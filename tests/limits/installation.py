@@ -44,8 +44,8 @@ class Limit:
 class Installation:
     """Running with its configuration applied when it is made."""
 
-    def __init__(self, rig, limits, partitions=8):
-        self.rig, self.limits = rig, limits
+    def __init__(self, rig, limits, uneven, partitions=8):
+        self.rig, self.limits, self.uneven = rig, limits, uneven
         for number, limit in enumerate(limits, 1):
             limit.source = f"127.20.0.{number}"
         self.addresses = {name: f"127.20.2.{number}" for number, name in enumerate(INSTANCES, 1)}
@@ -71,6 +71,7 @@ class Installation:
 
     def _start_sink(self):
         table = {limit.source: {"messages": limit.messages, "opened": limit.opened, "delay": limit.delay,
+                                "uneven": self.uneven,
                                 **({"connections": limit.connections} if limit.connections else {})}
                  for limit in self.limits}
         path = self.rig.directory / "limits.json"

@@ -1,9 +1,9 @@
 """An MX host that enforces limits per source address: python sink.py ADDRESS PORT LIMITS BOOK
 
 LIMITS is a JSON file: {source address: {"messages": [[count, seconds], …], "opened": [[count, seconds], …],
-"connections": count, "delay": seconds}}. A connection above a limit gets 421 for its banner, a message above one
-gets 421 for its MAIL; `delay` is how long the reply to the content takes. Nothing is forgiven: the windows slide, and
-what is refused counts as a violation.
+"connections": count, "delay": seconds, "uneven": seconds}}. A connection above a limit gets 421 for its banner, a message above one
+gets 421 for its MAIL; `delay` is how long the reply to the content takes. The windows slide, shorter by `uneven`:
+so unevenly may this program itself get to read what came, on a machine that has other things to do.
 
 Lines of BOOK, with the time in seconds of the machine's monotonic clock:
 
@@ -22,15 +22,13 @@ import time
 
 # Before a connection is judged, what has happened to others must have been read.
 LOOK_AROUND = 0.01
-# How unevenly this program itself may get to read what came, seconds.
-UNEVEN = 0.05
 
 
 class Window:
     """Uses within a time that slides."""
 
-    def __init__(self, count, seconds):
-        self.count, self.seconds = count, max(seconds - UNEVEN, seconds / 2)
+    def __init__(self, count, seconds, uneven):
+        self.count, self.seconds = count, seconds - uneven
         self.times = collections.deque()
 
     def is_full(self, now):
@@ -46,8 +44,9 @@ class Source:
     """What came from one address."""
 
     def __init__(self, limits):
-        self.messages = [Window(*window) for window in limits.get("messages", [])]
-        self.opened = [Window(*window) for window in limits.get("opened", [])]
+        uneven = limits.get("uneven", 0)
+        self.messages = [Window(*window, uneven) for window in limits.get("messages", [])]
+        self.opened = [Window(*window, uneven) for window in limits.get("opened", [])]
         self.most, self.delay = limits.get("connections", 1_000_000), limits.get("delay", 0)
         self.connections = 0
 
