@@ -4,6 +4,7 @@
 mod access;
 mod failures;
 mod holders;
+mod long_windows;
 mod quota;
 mod server;
 mod slots;
