@@ -106,7 +106,10 @@ impl Run {
         let mut window: VecDeque<u64> = VecDeque::new();
         let mut most = 0;
         for at_ms in &self.uses {
-            while window.front().is_some_and(|first| first + self.window_ms <= *at_ms) {
+            while window
+                .front()
+                .is_some_and(|first| first + self.window_ms <= *at_ms)
+            {
                 window.pop_front();
             }
             window.push_back(*at_ms);
