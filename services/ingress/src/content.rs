@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use dkim::BodyHasher;
-use message::HeaderEnd;
+use message::{HeaderEnd, Times};
 
 use crate::answer::{self, Answer};
 
@@ -30,6 +30,7 @@ pub(crate) struct Repaired {
     pub(crate) header: Vec<u8>,
     /// Domain of the author.
     pub(crate) from_domain: String,
+    pub(crate) times: Times,
 }
 
 /// A message that came in whole.
@@ -40,6 +41,7 @@ pub(crate) struct Received {
     pub(crate) header_length: u32,
     pub(crate) body_hash: [u8; 32],
     pub(crate) from_domain: String,
+    pub(crate) times: Times,
     /// Octets of the whole, pieces included.
     pub(crate) length: u64,
 }
@@ -61,6 +63,7 @@ pub(crate) struct Content {
 struct Done {
     length: u32,
     from_domain: String,
+    times: Times,
 }
 
 impl Content {
@@ -149,6 +152,7 @@ impl Content {
                 self.header = Some(Done {
                     length,
                     from_domain: repaired.from_domain,
+                    times: repaired.times,
                 });
             }
             Err(refusal) => self.refuse(refusal),
@@ -210,6 +214,7 @@ impl Content {
             header_length: header.length,
             body_hash: self.hasher.finish(),
             from_domain: header.from_domain,
+            times: header.times,
             length: self.left + rest.len() as u64,
             rest,
         })
@@ -229,6 +234,7 @@ mod tests {
         Ok(Repaired {
             header: repaired,
             from_domain: "acme.example".to_owned(),
+            times: Times::default(),
         })
     }
 
@@ -290,6 +296,7 @@ mod tests {
             Ok(Repaired {
                 header: vec![b'x'; 5000],
                 from_domain: String::new(),
+                times: Times::default(),
             })
         });
         let received = assembling.finish(&mut keep).unwrap();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use config::{Credential, Snapshot, Tenant};
+use config::{Credential, Snapshot, Stream, Tenant};
 use mail::{Address, Domain};
-use message::{Inspection, inspect};
+use message::{Inspection, Times, inspect, times};
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
@@ -140,6 +140,27 @@ pub(crate) fn judge_header(
         Some(domain) => Err(not_yours(domain.as_str())),
         None => Ok(author.domain),
     }
+}
+
+/// Between which times a message may be sent: by its header, else by its stream.
+pub(crate) fn judge_times(
+    header: &[u8],
+    stream: Option<&Stream>,
+    now_ms: u64,
+) -> Result<Times, Answer> {
+    let mut times = times(header, now_ms).map_err(|error| {
+        Answer::with(
+            554,
+            EnhancedCode(5, 6, 0),
+            format!("Message refused: {error}"),
+        )
+    })?;
+    if times.expires_ms.is_none() {
+        let span = stream.and_then(|stream| stream.expires_after);
+        let from_ms = times.not_before_ms.unwrap_or(now_ms);
+        times.expires_ms = span.map(|span| from_ms + span.as_millis());
+    }
+    Ok(times)
 }
 
 fn has_login(credential: &Credential, username: &str) -> bool {

@@ -362,6 +362,7 @@ struct HeaderJudge<'a> {
     id: MessageId,
     snapshot: &'a Snapshot,
     tenant: &'a str,
+    stream: &'a str,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -396,6 +397,7 @@ impl<'a> HeaderJudge<'a> {
             id,
             snapshot,
             tenant: &transaction.sender.tenant,
+            stream: &transaction.sender.stream,
             received,
             unix_ms,
             hostname,
@@ -404,6 +406,8 @@ impl<'a> HeaderJudge<'a> {
 
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
         let author = policy::judge_header(header, self.snapshot, self.tenant)?;
+        let stream = self.snapshot.stream(self.tenant, self.stream);
+        let times = policy::judge_times(header, stream, self.unix_ms)?;
         let additions = Additions {
             received: &self.received,
             date_if_missing: &date_text(self.unix_ms),
@@ -412,6 +416,7 @@ impl<'a> HeaderJudge<'a> {
         Ok(Repaired {
             header: repair(header, &additions),
             from_domain: author.as_str().to_owned(),
+            times,
         })
     }
 }

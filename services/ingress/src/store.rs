@@ -91,8 +91,11 @@ fn index_entry(id: MessageId, transaction: Transaction, received: &Received) -> 
         return_path: transaction.return_path,
         recipients: transaction.recipients,
         accepted_at_ms: runtime::now_ms(),
-        not_before_ms: transaction.not_before_ms,
-        expires_at_ms: 0,
+        // The later one: what is over its quota waits, too.
+        not_before_ms: transaction
+            .not_before_ms
+            .max(received.times.not_before_ms.unwrap_or(0)),
+        expires_at_ms: received.times.expires_ms.unwrap_or(0),
         hold: false,
         priority: 0,
         require_tls: false,

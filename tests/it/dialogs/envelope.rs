@@ -31,6 +31,9 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
     if envelope.smtputf8 {
         lines.push("smtputf8".to_owned());
     }
+    if envelope.expires_at_ms > 0 {
+        lines.push("expires".to_owned());
+    }
     for recipient in &envelope.recipients {
         let orcpt = if recipient.orcpt.is_empty() {
             String::new()

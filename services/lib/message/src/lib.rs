@@ -11,6 +11,7 @@ mod header_end;
 mod inspect;
 mod received;
 mod repair;
+mod times;
 
 pub use date::date_text;
 pub use fields::{Field, Fields, fields};
@@ -18,3 +19,4 @@ pub use header_end::HeaderEnd;
 pub use inspect::{Author, AuthorError, Inspection, MAX_RECEIVED, inspect};
 pub use received::{Protocol, ReceivedInfo, received_field};
 pub use repair::{Additions, message_id_text, repair};
+pub use times::{Times, TimesError, times};

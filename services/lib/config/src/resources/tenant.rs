@@ -34,6 +34,8 @@ pub struct Stream {
     pub priority: Priority,
     /// What becomes of its attempts in doubt.
     pub in_doubt: InDoubt,
+    /// From acceptance, or the time before which it must not be sent, to its expiry; `None`: the route's maximum age.
+    pub expires_after: Option<Span>,
     /// When it is sent; `None`: as soon as it can be.
     pub timing: Option<Box<Timing>>,
 }
@@ -83,6 +85,7 @@ impl Tenant {
                 .unwrap_or(InDoubt::Retry);
             let weight = weight(&fields);
             let priority = fields.one_of("priority", &PRIORITY);
+            let expires_after = read_expires_after(&fields);
             let timing = read_timing(&fields);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
@@ -100,6 +103,7 @@ impl Tenant {
                     weight,
                     priority: priority.unwrap_or(usual),
                     in_doubt,
+                    expires_after,
                     timing,
                 });
             }
@@ -138,6 +142,9 @@ impl Tenant {
                 "priority": super::word(&PRIORITY, stream.priority),
                 "inDoubt": super::word(&IN_DOUBT, stream.in_doubt),
             });
+            if let Some(span) = stream.expires_after {
+                spec["expiresAfter"] = json!(span.to_string());
+            }
             if let Some(timing) = &stream.timing {
                 spec["spread"] = json!(timing.spread.to_string());
                 spec["delay"] = json!(timing.delay.to_string());
@@ -162,6 +169,17 @@ impl Tenant {
 const LONGEST_DELAY: Span = Span::from_secs(30 * 86_400);
 const LONGEST_SPREAD: Span = Span::from_secs(7 * 86_400);
 const NONE: Span = Span::from_secs(0);
+
+fn read_expires_after(fields: &Fields<'_>) -> Option<Span> {
+    let span = fields.parsed("expiresAfter")?;
+    if !(Span::from_secs(1)..=LONGEST_DELAY).contains(&span) {
+        fields.problem(
+            "expiresAfter",
+            format!("1s to 30d is expected, found {span}"),
+        );
+    }
+    Some(span)
+}
 
 fn read_timing(fields: &Fields<'_>) -> Option<Box<Timing>> {
     let timing = Timing {

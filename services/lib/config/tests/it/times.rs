@@ -52,7 +52,7 @@ fn a_class_has_what_it_says_and_otherwise_what_holds_for_all() {
 fn windows_read_back_from_json() {
     let spec = "{ defaultStream: a, streams: [
         { name: a, window: { zone: europe/rome, open: [ \"mon-fri 09:00-18:00\", sat ] }, spread: 4h },
-        { name: b, delay: 10m }, { name: c } ] }";
+        { name: b, delay: 10m, expiresAfter: 2d }, { name: c } ] }";
     let snapshot = Snapshot::from_documents(&document("Tenant", "t", spec)).unwrap();
     let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
     assert_eq!(read.hash(), snapshot.hash());
@@ -65,6 +65,9 @@ fn windows_read_back_from_json() {
     );
     assert_eq!(timing("b").unwrap().delay, Span::from_secs(600));
     assert_eq!(timing("c"), None);
+    let expires_after = |stream| snapshot.stream("t", stream).unwrap().expires_after;
+    assert_eq!(expires_after("b"), Some(Span::from_secs(2 * 86_400)));
+    assert_eq!(expires_after("c"), None);
 }
 
 #[test]
