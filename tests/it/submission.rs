@@ -3,7 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use aws_lc_rs::{digest, hmac, pbkdf2};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use config::ScramKeys;
 use kit::{
     Action, Documents, Layout, Outcome, Relay, Rule, Session, Setup, Sink, Stage, Zones,
     free_port_on,
@@ -181,4 +185,101 @@ async fn relay_counts(ingresses: [SocketAddr; 2]) -> Result<[usize; 2]> {
     let first = accepted([127, 9, 1, 3], ingresses, 2).await?;
     let second = accepted([127, 9, 2, 3], ingresses, 2).await?;
     Ok([first[0] + first[1], second[0] + second[1]])
+}
+
+/// A login with SCRAM-SHA-256 as a client does it (RFC 5802 section 3): the last reply.
+async fn scram_login(to: SocketAddr, username: &str, password: &[u8]) -> Result<String> {
+    let mut session = Session::open(to, PATIENCE).await?;
+    let bare = format!("n={username},r=fyko+d2lbbFgONRv9qkxdawL");
+    let first = STANDARD.encode(format!("n,,{bare}"));
+    let reply = session
+        .command(&format!("AUTH SCRAM-SHA-256 {first}"))
+        .await?;
+    let challenge = reply.strip_prefix("334 ").context("no challenge")?;
+    let challenge = String::from_utf8(STANDARD.decode(challenge)?)?;
+    let mut fields = challenge.split(',');
+    let mut field = |name: &str| {
+        fields
+            .next()
+            .and_then(|field| field.strip_prefix(name))
+            .map(str::to_owned)
+    };
+    let nonce = field("r=").context("no nonce")?;
+    let salt = STANDARD.decode(field("s=").context("no salt")?)?;
+    let iterations: u32 = field("i=").context("no iterations")?.parse()?;
+    let mut salted = [0; 32];
+    let rounds = iterations.try_into()?;
+    pbkdf2::derive(
+        pbkdf2::PBKDF2_HMAC_SHA256,
+        rounds,
+        &salt,
+        password,
+        &mut salted,
+    );
+    let sign = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text);
+    let client_key = sign(&salted, b"Client Key");
+    let stored_key = digest::digest(&digest::SHA256, client_key.as_ref());
+    let without_proof = format!("c=biws,r={nonce}");
+    let covered = format!("{bare},{challenge},{without_proof}");
+    let signature = sign(stored_key.as_ref(), covered.as_bytes());
+    let proof: Vec<u8> = client_key
+        .as_ref()
+        .iter()
+        .zip(signature.as_ref())
+        .map(|(key, signature)| key ^ signature)
+        .collect();
+    let last = format!("{without_proof},p={}", STANDARD.encode(proof));
+    let reply = session.command(&STANDARD.encode(last)).await?;
+    let Some(verifier) = reply.strip_prefix("334 ") else {
+        return Ok(reply);
+    };
+    let server_key = sign(&salted, b"Server Key");
+    let expected = format!(
+        "v={}",
+        STANDARD.encode(sign(server_key.as_ref(), covered.as_bytes()))
+    );
+    ensure!(
+        STANDARD.decode(verifier)? == expected.as_bytes(),
+        "the server does not know the keys"
+    );
+    let reply = session.command("").await?;
+    ensure!(
+        session
+            .command(&format!("MAIL FROM:<{SENDER}>"))
+            .await?
+            .starts_with("250")
+    );
+    Ok(reply)
+}
+
+#[tokio::test]
+async fn scram_proves_both_sides_and_lets_nobody_else_in() -> Result<()> {
+    let keys = ScramKeys::derive(b"pencil", b"salt of the test", 4096);
+    let mut documents = Documents::new(25);
+    documents.more = format!(
+        "---\napiVersion: staffetta.dev/v1alpha1\nkind: Credential\nmetadata: {{ name: scram }}\n\
+         spec: {{ tenant: acme, username: user, passwordHash: \"$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNo\", scram: \"{keys}\" }}\n"
+    );
+    let setup = Setup::new("scram", Zones::new(), documents.yaml()).layout(Layout::AllInOne);
+    let mut relay = Relay::prepare(&setup).await?;
+    let local = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let listener = SocketAddr::new(local, free_port_on(&[local])?);
+    relay.reconfigure(
+        "all",
+        "  listeners:\n",
+        &format!(
+            "  listeners:\n    - {{ name: scram, address: \"{listener}\", tls: none, scram: true, allowPlaintextAuthFrom: [\"127.0.0.0/8\"] }}\n"
+        ),
+    )?;
+    relay.start_all(&setup).await?;
+    ensure!(
+        scram_login(listener, "user", b"pencil")
+            .await?
+            .starts_with("235 2.7.0")
+    );
+    for (username, password) in [("user", &b"pen"[..]), ("nobody", b"pencil")] {
+        let reply = scram_login(listener, username, password).await?;
+        ensure!(reply.starts_with("535 5.7.8"), "{reply}");
+    }
+    relay.finish()
 }

@@ -193,9 +193,9 @@ impl Connection {
         if self.session.in_exchange() {
             let decoded = auth_lines.decode(self.input.octets());
             self.input.consume(decoded.consumed);
-            return decoded
-                .item
-                .map(|line| self.session.auth_line(line, &mut self.output));
+            let line = decoded.item?;
+            let snapshot = self.shared.snapshot.borrow();
+            return Some(self.session.auth_line(line, &snapshot, &mut self.output));
         }
         let decoded = commands.decode(self.input.octets());
         self.input.consume(decoded.consumed);

@@ -8,7 +8,7 @@
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
 //! | `quota` | how much a tenant, a credential, a network may send |
-//! | `sasl`, `login`, `password` | AUTH: from lines to a claim, from a claim to an answer, Argon2 |
+//! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
 //! | `watch_stores` | readiness and the writer's figures |
@@ -34,6 +34,7 @@ mod proxy;
 mod quota;
 mod receive;
 mod sasl;
+mod scram;
 mod server;
 mod session;
 mod socket;

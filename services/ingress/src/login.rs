@@ -1,4 +1,4 @@
-//! What happens with a user name and a password.
+//! What happens with a user name and a password, or a proof.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::connection::{Connection, Ended};
 use crate::password::Verdict;
 use crate::policy::Identity;
 use crate::quota;
-use crate::sasl::Claim;
+use crate::sasl::{Claim, Evidence};
+use crate::server::Shared;
 use crate::session::Effect;
 
 /// A failed login is answered this much later.
@@ -41,18 +42,24 @@ impl Connection {
             self.say(answer::AUTH_BANNED);
             return Ok(Effect::Close);
         };
-        let (credential, hash, stand_in) = look_up(&self.shared.snapshot.borrow(), &claim.username);
-        let hash = read_hash(hash, credential.as_deref()).await;
-        let stand_in = read_hash(stand_in, None).await;
-        let passwords = &self.shared.passwords;
-        let verdict = passwords
-            .check(
-                &claim.username,
-                claim.password,
-                hash.as_deref(),
-                stand_in.as_deref(),
-            )
-            .await;
+        let (verdict, credential) = match claim.evidence {
+            Evidence::Password(password) => {
+                check_password(&self.shared, &claim.username, password).await
+            }
+            Evidence::Proof(right) => {
+                let snapshot = self.shared.snapshot.borrow();
+                let credential = snapshot.credential_by_username(&claim.username);
+                let verdict = if right {
+                    Verdict::Right
+                } else {
+                    Verdict::Wrong
+                };
+                (
+                    verdict,
+                    credential.map(|credential| credential.name.clone()),
+                )
+            }
+        };
         let effect = match (verdict, credential) {
             (Verdict::Right, Some(credential)) => {
                 self.forgive(attempt);
@@ -97,6 +104,22 @@ impl Connection {
         let quotas = self.shared.quotas.clone();
         tokio::spawn(async move { quotas.give_back(attempt).await });
     }
+}
+
+/// Checks a password; gives the credential too.
+async fn check_password(
+    shared: &Shared,
+    username: &str,
+    password: Vec<u8>,
+) -> (Verdict, Option<String>) {
+    let (credential, hash, stand_in) = look_up(&shared.snapshot.borrow(), username);
+    let hash = read_hash(hash, credential.as_deref()).await;
+    let stand_in = read_hash(stand_in, None).await;
+    let verdict = shared
+        .passwords
+        .check(username, password, hash.as_deref(), stand_in.as_deref())
+        .await;
+    (verdict, credential)
 }
 
 /// Names the counts of failed logins.

@@ -238,6 +238,7 @@ impl Listening {
             hostname: hostname.to_owned(),
             starttls: matches!(listener.tls, ListenerTls::StartTls(_)),
             allow_plaintext_auth_from: listener.allow_plaintext_auth_from.clone(),
+            scram: listener.scram,
             max_message_size: listener.max_message_size.as_u64(),
             max_recipients: listener.max_recipients as usize,
         };

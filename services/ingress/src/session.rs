@@ -29,6 +29,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) starttls: bool,
     /// From here AUTH needs no TLS.
     pub(crate) allow_plaintext_auth_from: Vec<IpNet>,
+    /// AUTH SCRAM-SHA-256 is offered.
+    pub(crate) scram: bool,
     /// SIZE, octets.
     pub(crate) max_message_size: u64,
     /// RCPTMAX.
@@ -189,7 +191,7 @@ impl Session {
                 initial_response,
             }) => {
                 let initial = initial_response.as_ref().map(smtp::Secret::expose);
-                return self.auth(&mechanism, initial, out);
+                return self.auth(&mechanism, initial, snapshot, out);
             }
             Ok(Command::Mail {
                 return_path,
@@ -252,12 +254,13 @@ impl Session {
     pub(crate) fn auth_line(
         &mut self,
         line: Result<AuthLine, CommandError>,
+        snapshot: &Snapshot,
         out: &mut Vec<u8>,
     ) -> Effect {
         let exchange = self.exchange.take();
         match (exchange, line) {
             (Some(exchange), Ok(AuthLine::Response(response))) => {
-                self.sasl(exchange.answer(response.expose()), out)
+                self.sasl(exchange.answer(response.expose(), snapshot), out)
             }
             (_, Err(error)) => self.say(error.into(), out),
             (_, Ok(_)) => self.say(answer::AUTH_CANCELLED, out),
@@ -321,7 +324,11 @@ impl Session {
             lines.push("STARTTLS");
         }
         if self.may_authenticate() && self.identity.is_none() {
-            lines.push("AUTH PLAIN LOGIN");
+            lines.push(if self.listener.scram {
+                "AUTH PLAIN LOGIN SCRAM-SHA-256"
+            } else {
+                "AUTH PLAIN LOGIN"
+            });
         }
         answer::write_lines(250, lines, out);
         Effect::Continue
@@ -355,7 +362,13 @@ impl Session {
         self.tls || self.client.is_connected_from(local)
     }
 
-    fn auth(&mut self, mechanism: &str, initial: Option<&str>, out: &mut Vec<u8>) -> Effect {
+    fn auth(
+        &mut self,
+        mechanism: &str,
+        initial: Option<&str>,
+        snapshot: &Snapshot,
+        out: &mut Vec<u8>,
+    ) -> Effect {
         let refusal = if !self
             .greeting
             .as_ref()
@@ -373,8 +386,10 @@ impl Session {
                 answer::AUTH_NEEDS_IMPLICIT_TLS
             }
         } else {
-            match Mechanism::parse(mechanism) {
-                Some(mechanism) => return self.sasl(sasl::begin(mechanism, initial), out),
+            match Mechanism::parse(mechanism, self.listener.scram) {
+                Some(mechanism) => {
+                    return self.sasl(sasl::begin(mechanism, initial, snapshot), out);
+                }
                 None => answer::AUTH_UNKNOWN,
             }
         };
@@ -385,7 +400,12 @@ impl Session {
         match next {
             Next::Challenge(exchange, text) => {
                 self.exchange = Some(exchange);
-                self.say(Answer::plain(334, text), out)
+                let challenge = Answer {
+                    code: 334,
+                    enhanced: None,
+                    text,
+                };
+                self.say(challenge, out)
             }
             Next::Claim(claim) => Effect::Login(claim),
             Next::Malformed => self.say(answer::AUTH_MALFORMED, out),

@@ -70,7 +70,11 @@ enum Command {
     /// Validate staffetta.yaml and resource documents without starting anything
     Check(commands::check::Arguments),
     /// Make the hash of a password (read from standard input) for a Credential
-    HashPassword,
+    HashPassword {
+        /// The keys of SCRAM-SHA-256 instead of the Argon2 hash
+        #[arg(long)]
+        scram: bool,
+    },
     /// Write docs/metrics.md from the code
     #[command(hide = true)]
     MetricsReference,
@@ -157,7 +161,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Events(arguments) => commands::events::run(global, &arguments).await?,
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
         Command::Check(arguments) => return commands::check::run(global, &arguments),
-        Command::HashPassword => commands::hash_password::run()?,
+        Command::HashPassword { scram } => commands::hash_password::run(scram)?,
         Command::MetricsReference => commands::metrics_reference::run()?,
         Command::Dkim(command) => commands::dkim::run(&command)?,
     }

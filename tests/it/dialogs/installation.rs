@@ -25,7 +25,7 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
         listener(
             "plain",
             "none",
-            ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"]",
+            ", allowPlaintextAuthFrom: [\"127.0.0.0/8\"], scram: true",
         ),
         listener("slow", "none", ", commandTimeout: 4s, dataTimeout: 4s"),
         listener("single", "none", ", maxConnections: 1"),

@@ -32,6 +32,7 @@ fn client(tls: bool) -> Client {
         hostname: "relay.example".to_owned(),
         starttls: true,
         allow_plaintext_auth_from: Vec::new(),
+        scram: false,
         max_message_size: 1000,
         max_recipients: 2,
     };
@@ -164,7 +165,7 @@ fn an_exchange_ends_in_a_claim_or_is_cancelled() {
     client.out.clear();
     client
         .session
-        .auth_line(Ok(AuthLine::Cancel), &mut client.out);
+        .auth_line(Ok(AuthLine::Cancel), &client.snapshot, &mut client.out);
     assert!(client.out.starts_with(b"501 5.7.0"));
     assert!(!client.session.in_exchange());
     client.say("AUTH PLAIN AGEAYg==");

@@ -27,7 +27,9 @@ pub use resources::{
     RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
     ShapingRule, ShapingSet, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
 };
-// What may be submitted.
-pub use resources::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
+// What may be submitted, and by whom.
+pub use resources::{
+    Allowance, OverQuota, Quota, QuotaError, ScramKeys, ScramKeysError, SizeLimit,
+};
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::Allowance;
+use super::{Allowance, ScramKeys};
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -32,6 +32,8 @@ pub struct Login {
     pub username: String,
     /// How the password is checked.
     pub password_hash: PasswordHash,
+    /// How a proof of SCRAM-SHA-256 is checked; without them there is none.
+    pub scram: Option<ScramKeys>,
 }
 
 /// Where the hash of a password is.
@@ -57,6 +59,16 @@ impl Credential {
         let username = spec.text("username").filter(|text| !text.is_empty());
         let password_hash = spec.read_secret("passwordHash", read_password_hash);
         let hash_given = spec.is_given("passwordHash");
+        let scram = spec.read_secret("scram", |text| {
+            text.parse()
+                .map_err(|error: super::ScramKeysError| error.to_string())
+        });
+        if spec.is_given("scram") && !hash_given {
+            spec.problem(
+                "scram",
+                "needs passwordHash beside it, for the other mechanisms",
+            );
+        }
         let networks = spec.read_list("networks", |text| {
             text.parse()
                 .map(|network: IpNet| network.trunc())
@@ -71,6 +83,7 @@ impl Credential {
                 Some(Login {
                     username,
                     password_hash,
+                    scram,
                 })
             }
             (Some(_), None) if !hash_given => {
@@ -112,6 +125,9 @@ impl Credential {
                 PasswordHash::Phc(phc) => json!(phc),
                 PasswordHash::File(path) => json!(format!("file:{}", path.display())),
             };
+        }
+        if let Some(scram) = self.login.as_ref().and_then(|login| login.scram.as_ref()) {
+            spec["scram"] = json!(scram.to_string());
         }
         if let Some(stream) = &self.stream {
             spec["stream"] = json!(stream);

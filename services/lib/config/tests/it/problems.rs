@@ -114,6 +114,15 @@ fn each_bad_document_gets_its_message() {
         (
             "Credential",
             "b",
+            "{ tenant: acme, networks: [ \"10.0.0.0/8\" ], scram: \"SCRAM-SHA-1$x\" }",
+            &[
+                "doc 7 Credential/b spec.scram: SCRAM keys \"SCRAM-SHA-256$4096:…\" (see `staffetta hash-password --scram`) are expected",
+                "doc 7 Credential/b spec.scram: needs passwordHash beside it, for the other mechanisms",
+            ],
+        ),
+        (
+            "Credential",
+            "b",
             "{ tenant: acme, username: b, passwordHash: \"secretKeyRef:x/y\" }",
             &[
                 "doc 7 Credential/b spec.passwordHash: secretKeyRef is not available outside Kubernetes yet; use \"file:/path\"",

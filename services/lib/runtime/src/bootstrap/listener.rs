@@ -22,6 +22,8 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// AUTH is offered without TLS to clients of these networks (loopback only).
     pub allow_plaintext_auth_from: Vec<IpNet>,
+    /// AUTH SCRAM-SHA-256 is offered beside PLAIN and LOGIN.
+    pub scram: bool,
     /// SIZE (RFC 1870).
     pub max_message_size: ByteSize,
     /// Recipients of one transaction, at least 100 (RFC 5321 section 4.5.3.1.8).
@@ -149,6 +151,7 @@ impl Listener {
         }
         Some(Self {
             proxy_protocol,
+            scram: fields.boolean("scram").unwrap_or(false),
             max_message_size,
             max_recipients: fields
                 .small_integer("maxRecipients", 100..=10_000)
