@@ -282,6 +282,11 @@ pub(crate) const TOO_MANY_CONNECTIONS: Answer = Answer::new(
     EnhancedCode(4, 3, 2),
     "Too many connections; try again later",
 );
+pub(crate) const TOO_MANY_OF_CLIENT: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 7, 0),
+    "Too many connections from your address; try again later",
+);
 pub(crate) const SHUTTING_DOWN: Answer = Answer::new(
     421,
     EnhancedCode(4, 3, 2),

@@ -3,6 +3,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `server` | start, listeners, stop |
+//! | `clients` | how many connections each client has |
 //! | `connection` | one connection: reads, asks the session, writes |
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
@@ -23,6 +24,7 @@
 //! on; BINARYMIME is not offered.
 
 mod answer;
+mod clients;
 mod connection;
 mod content;
 mod login;

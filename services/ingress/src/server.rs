@@ -12,7 +12,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
-use crate::answer;
+use crate::answer::{self, Answer};
+use crate::clients::Clients;
 use crate::connection::Connection;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
@@ -102,6 +103,8 @@ pub(crate) struct Listening {
     pub(crate) data_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     slots: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    max_connections_per_client: Option<u32>,
     metrics: ListenerMetrics,
 }
 
@@ -252,6 +255,8 @@ impl Listening {
             data_timeout: listener.data_timeout.duration(),
             stall_timeout: STALL.min(listener.command_timeout.duration()),
             slots: Arc::new(Semaphore::new(listener.max_connections as usize)),
+            clients: Arc::default(),
+            max_connections_per_client: listener.max_connections_per_client,
             metrics: metrics.listener(&listener.name),
         })
     }
@@ -340,13 +345,7 @@ fn admit(
 ) {
     listening.metrics.connections_total.inc();
     let Ok(slot) = Arc::clone(&listening.slots).try_acquire_owned() else {
-        shared.metrics.refused(&answer::TOO_MANY_CONNECTIONS);
-        if !listening.implicit_tls {
-            let mut line = Vec::new();
-            answer::TOO_MANY_CONNECTIONS.write(&mut line);
-            // Best effort: the line fits into the buffer of a new connection, else it is closed without.
-            drop(stream.try_write(&line));
-        }
+        turn_away(&stream, &answer::TOO_MANY_CONNECTIONS, listening, shared);
         return;
     };
     if let Err(error) = stream.set_nodelay(true) {
@@ -357,11 +356,33 @@ fn admit(
     let (shared, listening) = (Arc::clone(shared), Arc::clone(listening));
     connections.spawn(async move {
         if let Some((stream, client)) = identify(stream, peer, &listening).await {
-            let connection = Connection::new(shared, listening, Socket::Plain(stream), client);
-            connection.serve().await;
+            let room = match listening.max_connections_per_client {
+                Some(most) => listening.clients.enter(client.address, most).map(Some),
+                None => Some(None),
+            };
+            match room {
+                Some(of_client) => {
+                    let connection =
+                        Connection::new(shared, listening, Socket::Plain(stream), client);
+                    connection.serve().await;
+                    drop(of_client);
+                }
+                None => turn_away(&stream, &answer::TOO_MANY_OF_CLIENT, &listening, &shared),
+            }
         }
         drop((open, slot));
     });
+}
+
+/// Says why the connection is closed, where that can be said without TLS.
+fn turn_away(stream: &TcpStream, why: &Answer, listening: &Listening, shared: &Shared) {
+    shared.metrics.refused(why);
+    if !listening.implicit_tls {
+        let mut line = Vec::new();
+        why.write(&mut line);
+        // Best effort: the line fits into the buffer of a new connection, else it is closed without.
+        drop(stream.try_write(&line));
+    }
 }
 
 /// Who is there; `None` when the connection is to be closed without a word.

@@ -29,6 +29,7 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
         ),
         listener("slow", "none", ", commandTimeout: 4s, dataTimeout: 4s"),
         listener("single", "none", ", maxConnections: 1"),
+        listener("few", "none", ", maxConnectionsPerClient: 2"),
     ];
     format!(
         "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\nredis: {{ url: \"{}\" }}\n\

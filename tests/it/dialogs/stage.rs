@@ -226,6 +226,7 @@ impl Stage {
         let (listener, from) = match name {
             "network" => ("starttls", TRUSTED),
             "single" | "slow" => (name, TRUSTED),
+            "few from elsewhere" => ("few", TRUSTED),
             _ => (name, STRANGER),
         };
         let client = Client::connect(from, self.address(listener)?).await?;

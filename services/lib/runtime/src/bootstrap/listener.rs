@@ -34,6 +34,8 @@ pub struct Listener {
     pub data_timeout: Span,
     /// Connections open at once.
     pub max_connections: u32,
+    /// The same of one client: an IPv4 address, an IPv6 /64.
+    pub max_connections_per_client: Option<u32>,
     /// Every connection begins with a PROXY header, which names the client.
     pub proxy_protocol: Option<ProxyProtocol>,
 }
@@ -161,6 +163,8 @@ impl Listener {
             max_connections: fields
                 .small_integer("maxConnections", 1..=1_000_000)
                 .unwrap_or(10_000),
+            max_connections_per_client: fields
+                .small_integer("maxConnectionsPerClient", 1..=1_000_000),
             name: name?.to_owned(),
             kind,
             address: address?,

@@ -1,0 +1,70 @@
+//! How many connections each client has, so that one can't take those of all.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::quota::network;
+
+/// Open connections by client network: an IPv4 address, an IPv6 /64. Holds as many entries as there are
+/// networks with connections.
+#[derive(Default)]
+pub(crate) struct Clients {
+    open: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// One connection of a client, as long as it lives.
+pub(crate) struct ClientSlot {
+    clients: Arc<Clients>,
+    network: IpAddr,
+}
+
+impl Clients {
+    /// `None` when the client's network has `most` already.
+    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, most: u32) -> Option<ClientSlot> {
+        let network = network(client);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(network).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(ClientSlot {
+            clients: Arc::clone(self),
+            network,
+        })
+    }
+}
+
+impl Drop for ClientSlot {
+    fn drop(&mut self) {
+        let open = &self.clients.open;
+        let mut open = open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = open.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_network_has_its_own_and_those_that_leave_make_room() {
+        let clients = Arc::new(Clients::default());
+        let enter = |client: &str| clients.enter(client.parse().unwrap(), 2);
+        let first = enter("2001:db8::1").unwrap();
+        let second = enter("2001:db8::2").unwrap();
+        assert!(enter("2001:db8::3").is_none());
+        assert!(enter("2001:db8:0:1::3").is_some());
+        assert!(enter("192.0.2.1").is_some());
+        drop(first);
+        assert!(enter("2001:db8::3").is_some());
+        drop(second);
+        assert!(clients.open.lock().unwrap().is_empty());
+    }
+}
