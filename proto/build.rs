@@ -1,7 +1,13 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 6] = [
-    "envelope", "spool", "journal", "dispatch", "signer", "admin",
+const NOUNS: [&str; 7] = [
+    "envelope",
+    "operation",
+    "spool",
+    "journal",
+    "dispatch",
+    "signer",
+    "admin",
 ];
 
 fn main() {

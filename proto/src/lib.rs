@@ -15,7 +15,7 @@ macro_rules! generated {
     )*};
 }
 
-generated!(envelope, spool, journal, dispatch, signer, admin);
+generated!(envelope, operation, spool, journal, dispatch, signer, admin);
 
 #[cfg(feature = "grpc")]
 mod calls;

@@ -29,7 +29,11 @@
 //! | `Quarantined` | a block or message can't be read | `spool_sequence`, `reason` |
 //! | `DsnSpooled` | the sender is told | `ordinals`, `dsn_message_id` |
 //! | `Automation` | something is done about replies, or is over | `rule`, `subject`, `measure`, `until`, `cause`, `ended`, and figures of the measure |
+//! | `AdminAction` | an operation on the live queue holds or begins in this partition, or is over there | `operation`, `action` (`suspend`, `move`, `retry`, `bounce`, `cancel`, `release`), `phase` (`begun`, `done`, `lifted`, `expired`), `author`, `reason`, `selector`, `until`, `pool`, `recipients`, `unresolved`, `lifted_by`, `lifted_reason` |
+//! | `Rescheduled`, `Released` | an operation made a delivery due, or released it | `operation`, `next_attempt` |
 //! | `Claim` | a scheduler took the partition | `scheduler` |
+//!
+//! A `Bounce` or `Cancellation` by an operation has its id as `operation`.
 //!
 //! Snapshots are no events.
 
@@ -37,9 +41,10 @@ use jiff::Timestamp;
 use mail::{MessageId, PartitionId};
 use proto::journal::entry::Kind;
 use proto::journal::{
-    Accepted, Acted, Begin, Class, Disposition, Outcome, Quarantined, RecipientOutcome, Record,
-    Reply, Stage,
+    Accepted, Acted, AdminAction, Begin, Class, Disposition, Outcome, Phase, Quarantined,
+    RecipientOutcome, Record, Reply, Stage, Touched,
 };
+use proto::operation::{Kind as Action, Selector};
 use serde_json::{Map, Value, json};
 
 /// Version of the events' form.
@@ -80,6 +85,8 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
                 events.push(event);
             }
             Some(Kind::Acted(acted)) => events.acted(acted),
+            Some(Kind::AdminAction(action)) => events.admin_action(action),
+            Some(Kind::Touched(touched)) => events.touched(touched),
             Some(Kind::Claim(claim)) => {
                 let event = events
                     .begin("Claim", 0)
@@ -171,6 +178,47 @@ impl Events {
         self.push(event);
     }
 
+    fn admin_action(&mut self, action: &AdminAction) {
+        let operation = action.operation.clone().unwrap_or_default();
+        let mut event = self
+            .begin("AdminAction", 0)
+            .text("operation", &operation.id)
+            .text("action", action_name(operation.kind()))
+            .text("phase", phase_name(action.phase()))
+            .text("author", &operation.author)
+            .text("reason", &operation.reason)
+            .put("selector", selector_value(operation.selector.as_ref()))
+            .text("pool", &operation.pool)
+            .number("recipients", action.recipients)
+            .number("unresolved", action.unresolved);
+        if operation.expires_at_ms != 0 {
+            event = event.put("until", json!(time(operation.expires_at_ms)));
+        }
+        if let Some(lifted) = &operation.lifted {
+            event = event
+                .text("lifted_by", &lifted.author)
+                .text("lifted_reason", &lifted.reason);
+        }
+        self.push(event);
+    }
+
+    fn touched(&mut self, touched: &Touched) {
+        let kind = if touched.released {
+            "Released"
+        } else {
+            "Rescheduled"
+        };
+        for delivery in &touched.deliveries {
+            let event = self
+                .begin(kind, 0)
+                .id("message_id", &delivery.message_id)
+                .put("ordinal", json!(delivery.ordinal))
+                .text("operation", &touched.operation)
+                .put("next_attempt", json!(time(touched.due_ms)));
+            self.push(event);
+        }
+    }
+
     fn receptions(&mut self, accepted: &Accepted) {
         for message in &accepted.messages {
             let event = self
@@ -214,6 +262,7 @@ impl Events {
                 .text("source", &outcome.source)
                 .text("site", &outcome.site)
                 .text("sender", &outcome.sender_id)
+                .text("operation", &outcome.operation)
                 .connection(outcome)
                 .verdict(disposition, recipient);
             self.push(event);
@@ -302,6 +351,57 @@ impl Event {
             event = event.put("dsn_owed", json!(recipient.dsn_owed));
         }
         event
+    }
+}
+
+/// What a selector names, without what it leaves open.
+fn selector_value(selector: Option<&Selector>) -> Value {
+    let Some(selector) = selector else {
+        return json!({});
+    };
+    let fields = [
+        ("messages", &selector.messages),
+        ("domains", &selector.domains),
+        ("sites", &selector.sites),
+        ("providers", &selector.providers),
+        ("tenants", &selector.tenants),
+        ("streams", &selector.streams),
+        ("campaigns", &selector.campaigns),
+        ("sources", &selector.sources),
+    ];
+    let named = fields.into_iter().filter(|(_, values)| !values.is_empty());
+    let mut named: Map<String, Value> = named
+        .map(|(name, values)| (name.to_owned(), json!(values)))
+        .collect();
+    if selector.accepted_before_ms != 0 {
+        let before = json!(time(selector.accepted_before_ms));
+        named.insert("accepted_before".to_owned(), before);
+    }
+    if selector.all {
+        named.insert("all".to_owned(), json!(true));
+    }
+    Value::Object(named)
+}
+
+fn action_name(kind: Action) -> &'static str {
+    match kind {
+        Action::Unspecified => "",
+        Action::Suspend => "suspend",
+        Action::Move => "move",
+        Action::Retry => "retry",
+        Action::Bounce => "bounce",
+        Action::Cancel => "cancel",
+        Action::Release => "release",
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Unspecified => "",
+        Phase::Begun => "begun",
+        Phase::Done => "done",
+        Phase::Lifted => "lifted",
+        Phase::Expired => "expired",
     }
 }
 

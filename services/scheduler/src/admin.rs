@@ -1,6 +1,7 @@
 //! `staffetta.admin.v1`: what the command-line tool asks.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::Snapshot;
@@ -10,18 +11,21 @@ use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
     ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, ExplainedDelivery,
-    JournalRecord, JournalRequest, Partition, PartitionsRequest, PartitionsResponse, QueueRequest,
-    QueueResponse, WhyRequest, WhyResponse,
+    JournalRecord, JournalRequest, LiftRequest, LiftResponse, OperateRequest, OperateResponse,
+    OperationProgress, OperationState, OperationsRequest, OperationsResponse, Partition,
+    PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse, WhyRequest, WhyResponse,
 };
+use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
-use spool::{ConfigConflict, JournalError, JournalReader, Stores};
+use spool::{ConfigConflict, JournalError, JournalReader, OperationError, Stores};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status};
 
 use crate::core::{Event, Events, constraint_of};
-use crate::machine::Explained;
+use crate::machine::{Explained, Progress, Selection};
+use crate::operate::{checked, checked_selector, short};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -91,12 +95,19 @@ impl AdminService for Admin {
         }
         let (answer, view) = oneshot::channel();
         let stopping = |_| Status::unavailable("the scheduler is stopping");
+        let QueueRequest { limit, selector } = request.into_inner();
+        let selection = selector
+            .filter(|selector| *selector != Selector::default())
+            .map(checked_selector)
+            .transpose()
+            .map_err(Status::invalid_argument)?
+            .map(|selector| Selection::new(&selector));
         self.events
-            .send(Event::Queue(answer))
+            .send(Event::Queue(selection, answer))
             .await
             .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
         let view = view.await.map_err(stopping)?;
-        let limit = match request.into_inner().limit as usize {
+        let limit = match limit as usize {
             0 => ROWS.0,
             limit => limit.min(ROWS.1),
         };
@@ -114,6 +125,82 @@ impl AdminService for Admin {
             quarantined: view.totals.quarantined,
             messages: view.totals.messages,
             automation: view.automation,
+            selected: Some(view.selected),
+        }))
+    }
+
+    async fn operate(
+        &self,
+        request: Request<OperateRequest>,
+    ) -> Result<Response<OperateResponse>, Status> {
+        let operation = request.into_inner().operation.unwrap_or_default();
+        let config = self.applied().await?;
+        let now_ms = runtime::now_ms();
+        let operation = checked(operation, now_ms, &config).map_err(Status::invalid_argument)?;
+        let store = self.stores.operations();
+        let known = store.add(&operation, now_ms).await.map_err(not_stored)?;
+        tracing::info!(
+            operation = operation.id,
+            kind = operation.kind().as_str_name(),
+            author = operation.author,
+            known = known.is_some(),
+            "an operator asked for something"
+        );
+        Ok(Response::new(OperateResponse {
+            known: known.is_some(),
+            operation: Some(known.unwrap_or(operation)),
+        }))
+    }
+
+    async fn lift(&self, request: Request<LiftRequest>) -> Result<Response<LiftResponse>, Status> {
+        let LiftRequest {
+            ids,
+            author,
+            reason,
+        } = request.into_inner();
+        short("author", &author, 128).map_err(Status::invalid_argument)?;
+        short("reason", &reason, 512).map_err(Status::invalid_argument)?;
+        if author.is_empty() {
+            return Err(Status::invalid_argument("author: somebody must have asked"));
+        }
+        let lifted = Lifted {
+            author,
+            reason,
+            at_ms: runtime::now_ms(),
+        };
+        let mut operations = Vec::new();
+        for id in ids {
+            let store = self.stores.operations();
+            let lift = |operation: &mut Operation| {
+                operation.lifted.get_or_insert_with(|| lifted.clone());
+            };
+            let stored = store.lift(&id, lift).await.map_err(not_stored)?;
+            operations.extend(stored);
+        }
+        Ok(Response::new(LiftResponse { operations }))
+    }
+
+    async fn operations(
+        &self,
+        request: Request<OperationsRequest>,
+    ) -> Result<Response<OperationsResponse>, Status> {
+        if let Some(mut owner) = self.other(&request).await? {
+            return owner.operations(request.into_inner()).await;
+        }
+        let (answer, operations) = oneshot::channel();
+        self.events
+            .send(Event::Operations(answer))
+            .await
+            .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        let operations = operations
+            .await
+            .map_err(|_| Status::unavailable("the scheduler is stopping"))?;
+        let state = |(operation, progress): (Arc<Operation>, Vec<Progress>)| OperationState {
+            operation: Some((*operation).clone()),
+            partitions: progress.into_iter().map(progress_of).collect(),
+        };
+        Ok(Response::new(OperationsResponse {
+            operations: operations.into_iter().map(state).collect(),
         }))
     }
 
@@ -242,6 +329,16 @@ impl Admin {
         ))
     }
 
+    /// The configuration that is applied.
+    async fn applied(&self) -> Result<Snapshot, Status> {
+        let stored = self.stores.config().load().await.map_err(unavailable)?;
+        let Some(stored) = stored else {
+            return Ok(Snapshot::default());
+        };
+        Snapshot::from_json(&stored.body)
+            .map_err(|_| Status::failed_precondition("the stored configuration can't be read"))
+    }
+
     /// `None` when somebody else stored a snapshot meanwhile.
     async fn try_apply(&self, request: &ApplyRequest) -> Result<Option<ApplyResponse>, Status> {
         let store = self.stores.config();
@@ -301,6 +398,26 @@ impl Admin {
 
 fn texts(problems: &[config::Problem]) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
+}
+
+fn progress_of(progress: Progress) -> OperationProgress {
+    OperationProgress {
+        partition: progress.partition.0,
+        phase: progress.phase.into(),
+        recipients: progress.recipients,
+        unresolved: progress.unresolved,
+        in_flight: progress.in_flight,
+    }
+}
+
+fn not_stored(error: OperationError) -> Status {
+    let text = error.to_string();
+    match error {
+        OperationError::TooMany => Status::resource_exhausted(text),
+        OperationError::Different(_) => Status::already_exists(text),
+        OperationError::Changing(_) => Status::aborted(text),
+        OperationError::Store(_) => Status::unavailable(text),
+    }
 }
 
 fn unavailable(error: spool::Error) -> Status {

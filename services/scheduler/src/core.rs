@@ -1,18 +1,20 @@
 //! The task that feeds the machine and passes on what it wants.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use limits::{SLOT_TTL, SlotRequest};
 use mail::PartitionId;
-use proto::admin::QueueRow;
+use proto::admin::{QueueRow, Selected};
 use proto::dispatch::{SchedulerFrame, SchedulerItem, SenderFrame};
+use proto::operation::Operation;
 use queue::{SessionId, Totals, Which};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::errands::Errands;
-use crate::machine::{Constraint, Explained, Input, Machine, Output};
+use crate::machine::{Constraint, Explained, Input, Machine, Meant, Output, Progress, Selection};
 use crate::metrics::Metrics;
 use crate::oldest::Oldest;
 use crate::partition::Partition;
@@ -48,8 +50,10 @@ pub(crate) enum Event {
     Frame(SessionId, SenderFrame),
     /// A sender's stream broke.
     Detach(SessionId),
-    /// Somebody wants to see the queue.
-    Queue(oneshot::Sender<QueueView>),
+    /// Somebody wants to see the queue, or what of it is selected.
+    Queue(Option<Selection>, oneshot::Sender<QueueView>),
+    /// Somebody wants to know how far operations are.
+    Operations(oneshot::Sender<Vec<(Arc<Operation>, Vec<Progress>)>>),
     /// Somebody wants to know why something does not move: which deliveries, and how many at most.
     Why(Which, usize, oneshot::Sender<Vec<Explained>>),
     /// Whether an upload is the content of a live message, or may be: of one that is not read yet.
@@ -68,6 +72,8 @@ pub(crate) enum Event {
 pub(crate) struct QueueView {
     pub(crate) rows: Vec<QueueRow>,
     pub(crate) totals: Totals,
+    /// What is selected; all zero when nothing was.
+    pub(crate) selected: Selected,
     pub(crate) automation: Vec<proto::admin::AutomationAct>,
 }
 
@@ -200,8 +206,11 @@ impl Core {
                 self.machine.step(now_ms, Input::Detached(session));
             }
             // Who asked may have gone.
-            Event::Queue(answer) => {
-                answer.send(self.view(now_ms)).ok();
+            Event::Queue(selection, answer) => {
+                answer.send(self.view(now_ms, selection.as_ref())).ok();
+            }
+            Event::Operations(answer) => {
+                answer.send(self.machine.operations()).ok();
             }
             Event::Why(which, limit, answer) => {
                 answer.send(self.machine.why(now_ms, &which, limit)).ok();
@@ -322,8 +331,9 @@ impl Core {
         }
     }
 
-    fn view(&self, now_ms: u64) -> QueueView {
+    fn view(&self, now_ms: u64, selection: Option<&Selection>) -> QueueView {
         let mut totals = Totals::default();
+        let mut selected = Selected::default();
         let mut rows: Vec<QueueRow> = Vec::new();
         for intake in self.machine.intakes() {
             let of_partition = intake.totals();
@@ -333,7 +343,11 @@ impl Core {
             totals.dsn_owed += of_partition.dsn_owed;
             totals.quarantined += of_partition.quarantined;
             totals.messages += of_partition.messages;
-            rows.extend(intake.rows().into_iter().map(|row| {
+            let of_partition = match selection {
+                None => intake.rows(),
+                Some(selection) => self.selected_rows(intake, selection, &mut selected),
+            };
+            rows.extend(of_partition.into_iter().map(|row| {
                 let constraint = row
                     .sample
                     .and_then(|key| self.machine.why_one(now_ms, intake.partition(), key));
@@ -353,14 +367,43 @@ impl Core {
                     in_doubt: row.in_doubt,
                     held: row.held,
                     next_due_ms: row.next_due_ms.unwrap_or(0),
+                    oldest_ms: row.oldest_ms,
                 }
             }));
         }
         QueueView {
             rows: merge(rows),
             totals,
+            selected,
             automation: self.machine.acts().map(act_of).collect(),
         }
+    }
+}
+
+impl Core {
+    fn selected_rows(
+        &self,
+        intake: &queue::Intake,
+        selection: &Selection,
+        selected: &mut Selected,
+    ) -> Vec<queue::Row> {
+        let mut messages = HashSet::new();
+        let mut is_meant = |standing: &queue::Standing<'_>| {
+            let recipients = standing.recipients as u64;
+            match self.machine.is_meant(standing, selection) {
+                Meant::Yes => {
+                    selected.recipients += recipients;
+                    messages.insert(standing.id);
+                    return true;
+                }
+                Meant::Unresolved => selected.unresolved += recipients,
+                Meant::No => {}
+            }
+            false
+        };
+        let rows = intake.rows_where(Some(&mut is_meant));
+        selected.messages += messages.len() as u64;
+        rows
     }
 }
 
@@ -400,6 +443,10 @@ fn merge(rows: Vec<QueueRow>) -> Vec<QueueRow> {
         sum.in_flight += row.in_flight;
         sum.in_doubt += row.in_doubt;
         sum.held += row.held;
+        sum.oldest_ms = match (sum.oldest_ms, row.oldest_ms) {
+            (0, oldest) | (oldest, 0) => oldest,
+            (one, other) => one.min(other),
+        };
         sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
             (0, due) | (due, 0) => due,
             (one, other) => one.min(other),

@@ -10,6 +10,7 @@
 //! | `oldest`, `store_sizes` | the age of the oldest message and the fill of streams, for Prometheus |
 //! | `errands` | what crosses the network: sites, grants |
 //! | `dispatch`, `admin` | the gRPC services |
+//! | `operate` | what an operation on the live queue must be to be stored |
 
 mod admin;
 mod clock;
@@ -19,6 +20,7 @@ mod errands;
 pub mod machine;
 mod metrics;
 mod oldest;
+mod operate;
 mod ownership;
 mod partition;
 mod run;

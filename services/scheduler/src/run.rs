@@ -9,6 +9,7 @@ use config::Snapshot;
 use limits::{Grants, Options as GrantOptions};
 use proto::admin::admin_server::AdminServer;
 use proto::dispatch::dispatch_server::DispatchServer;
+use proto::operation::Operation;
 use proto::{Attached, Call, Dispatch};
 use queue::Settings;
 use runtime::bootstrap::Redis;
@@ -19,7 +20,7 @@ use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
 use crate::clock::Clock;
-use crate::core::{Core, Event, Events};
+use crate::core::{Core, Event, Events, tell};
 use crate::dispatch::Streams;
 use crate::errands::Errands;
 use crate::machine::{Input, Machine};
@@ -107,10 +108,15 @@ impl Scheduler {
         };
         Ok(Self {
             streams: Streams::new(events.clone()),
-            events,
+            events: events.clone(),
             stores: stores.clone(),
             partitions,
-            ownership: tokio::spawn(ownership.run(shutdown)),
+            ownership: tokio::spawn(own_partitions(
+                ownership,
+                stores.operations().follow(),
+                events,
+                shutdown,
+            )),
         })
     }
 
@@ -144,6 +150,40 @@ async fn watch_redis(grants: Grants, shutdown: Shutdown) {
             () = tokio::time::sleep(REDIS_LOOK) => {}
             () = shutdown.requested() => {}
         }
+    }
+}
+
+/// Takes partitions as soon as it is known what operators have suspended, not before: nothing of that may leave.
+async fn own_partitions(
+    ownership: Ownership,
+    mut operations: watch::Receiver<Option<Arc<Vec<Operation>>>>,
+    events: Events,
+    shutdown: Shutdown,
+) {
+    let known = async {
+        // The task that follows them lives as long as the receiver.
+        operations.wait_for(Option::is_some).await.is_ok()
+    };
+    tokio::select! {
+        true = known => {}
+        () = shutdown.requested() => {}
+    }
+    tell_operations(&mut operations, &events).await;
+    tokio::spawn(async move {
+        while operations.changed().await.is_ok() {
+            tell_operations(&mut operations, &events).await;
+        }
+    });
+    ownership.run(shutdown).await;
+}
+
+async fn tell_operations(
+    operations: &mut watch::Receiver<Option<Arc<Vec<Operation>>>>,
+    events: &Events,
+) {
+    let present = operations.borrow_and_update().clone();
+    if let Some(present) = present {
+        tell(events, Input::Operations((*present).clone())).await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! The schedulers' admin service, as the commands use it.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -102,6 +103,33 @@ pub(crate) async fn partitions(admin: &mut AdminClient<Channel>) -> anyhow::Resu
         "the scheduler knows of no partition"
     );
     Ok(partitions)
+}
+
+/// The addresses of the schedulers that own partitions, and the partitions that nobody owns.
+pub(crate) async fn owners(
+    admin: &mut AdminClient<Channel>,
+) -> anyhow::Result<(BTreeSet<String>, Vec<u32>)> {
+    let (mut owners, mut unowned) = (BTreeSet::new(), Vec::new());
+    for partition in partitions(admin).await? {
+        if partition.address.is_empty() {
+            unowned.push(partition.id);
+        } else {
+            owners.insert(partition.address);
+        }
+    }
+    Ok((owners, unowned))
+}
+
+/// Says which partitions nobody answers for; empty when there are none.
+pub(crate) fn not_counted(unowned: &[u32]) -> String {
+    if unowned.is_empty() {
+        return String::new();
+    }
+    let ids: Vec<String> = unowned.iter().map(u32::to_string).collect();
+    format!(
+        "not counted: partitions without an owner: {}\n",
+        ids.join(", ")
+    )
 }
 
 /// A call that the scheduler did not carry out.

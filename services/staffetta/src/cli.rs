@@ -54,7 +54,7 @@ enum Command {
     Up(commands::up::Arguments),
     /// Change the configuration by resource documents
     Apply(commands::apply::Arguments),
-    /// Show what waits, by site and tenant, and when it is due
+    /// Show what waits, by site and tenant; suspend, resume, retry, bounce, cancel, move, release some of it
     Queue(commands::queue::Arguments),
     /// Say why mail does not move: a message, the mail to a domain or of a tenant
     Why(commands::why::Arguments),

@@ -83,6 +83,7 @@ fn describe(message_id: &str, event: &Value) -> String {
     field("sender", "sender ");
     field("spool_sequence", "block ");
     field("reason", "");
+    field("operation", "operation ");
     field("dsn_message_id", "message ");
     field("duration_ms", "ms ");
     if !event["mx"].is_null() {

@@ -19,6 +19,7 @@ impl Intake {
         let delivery = self.live.deliveries.get(slot)?;
         let message = self.live.messages.get(delivery.message)?;
         (delivery.state == State::Ready).then(|| RouteOf {
+            id: message.id,
             tenant: self.live.strings.get(message.tenant),
             stream: self.live.strings.get(message.stream),
             campaign: self.live.strings.get(message.campaign),
@@ -375,6 +376,8 @@ impl Intake {
 /// What decides where a delivery goes.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteOf<'a> {
+    /// Its message.
+    pub id: MessageId,
     /// Its tenant.
     pub tenant: &'a str,
     /// Its stream.

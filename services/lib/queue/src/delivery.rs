@@ -66,6 +66,8 @@ pub(crate) enum State {
     Behind,
     /// Handed to the lanes.
     Ready,
+    /// Ready, and kept from the lanes by an operator: found by those who parked it only.
+    Parked,
     /// At a sender; the flight tells which.
     InFlight,
     /// Not to be tried until released (hold, quarantine, in doubt under policy `hold`).

@@ -7,7 +7,9 @@ use journal::{Lost, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
-use proto::journal::{Acted, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
+use proto::journal::{
+    Acted, AdminAction, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage,
+};
 
 use crate::delivery::{Flight, Retry, State, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
@@ -127,6 +129,8 @@ pub struct Intake {
     pub(crate) early_reports: Vec<EarlyReport>,
     /// See [`Intake::acts`].
     pub(crate) acts: Vec<Acted>,
+    /// See [`Intake::operations`].
+    pub(crate) operations: Vec<AdminAction>,
 }
 
 impl Intake {
@@ -140,6 +144,7 @@ impl Intake {
             recoverable_from: writer.replay_from(),
             early_reports: Vec::new(),
             acts: Vec::new(),
+            operations: Vec::new(),
             writer,
             live: Live::default(),
             cursor: 0,
@@ -411,6 +416,18 @@ impl Intake {
 
     /// Ends all recipients of a delivery that is not at a sender, by a decision of ours.
     pub fn conclude(&mut self, now_ms: u64, key: Key, disposition: Disposition, reply: Reply) {
+        self.conclude_by(now_ms, key, disposition, reply, "");
+    }
+
+    /// As [`Intake::conclude`], by an operation.
+    pub(crate) fn conclude_by(
+        &mut self,
+        now_ms: u64,
+        key: Key,
+        disposition: Disposition,
+        reply: Reply,
+        operation: &str,
+    ) {
         let Some(slot) = self.live.resolve(key) else {
             return;
         };
@@ -439,6 +456,7 @@ impl Intake {
             recipients: recipients.collect(),
             started_at_ms: 0,
             finished_at_ms: now_ms,
+            operation: operation.to_owned(),
             ..self.outcome_of(delivery.message)
         };
         self.record_outcome(outcome, None);

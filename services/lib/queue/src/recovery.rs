@@ -57,6 +57,11 @@ pub(crate) enum Change {
     Moved { sequence: u64, index: u32 },
     Quarantined,
     DsnSpooled(Vec<u32>),
+    Touched {
+        ordinal: u16,
+        due_ms: u64,
+        released: bool,
+    },
 }
 
 impl Intake {
@@ -82,6 +87,9 @@ impl Intake {
                     }
                     for acted in start.acted {
                         self.keep_acted(acted);
+                    }
+                    for action in start.operations {
+                        self.keep_operation(action);
                     }
                     for block in start.quarantined_blocks {
                         self.hold_quarantined(block);
@@ -123,6 +131,8 @@ impl Intake {
                     self.change(id, Change::DsnSpooled(spooled.ordinals));
                 }
                 Some(Kind::Acted(acted)) => self.keep_acted(acted),
+                Some(Kind::AdminAction(action)) => self.keep_operation(action),
+                Some(Kind::Touched(touched)) => self.replay_touched(&touched).map_err(invalid)?,
                 Some(Kind::Claim(_) | Kind::SnapshotEnd(_)) | None => {}
             }
         }
@@ -258,6 +268,15 @@ impl Intake {
                 }
             }
             Change::Quarantined => self.quarantine(id),
+            Change::Touched {
+                ordinal,
+                due_ms,
+                released,
+            } => {
+                if let Some(delivery) = self.live.delivery_with(slot, ordinal) {
+                    self.apply_touched(delivery, due_ms, released);
+                }
+            }
             Change::DsnSpooled(ordinals) => {
                 if let Some(finished) = self.apply_dsn_spooled(id, &ordinals) {
                     self.live.release_block(finished.sequence);

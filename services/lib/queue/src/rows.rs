@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::Standing;
 use crate::delivery::State;
 use crate::intake::Intake;
 
@@ -26,6 +27,8 @@ pub struct Row {
     pub held: u64,
     /// When the next of the deferred is due, Unix milliseconds.
     pub next_due_ms: Option<u64>,
+    /// When the oldest of its messages was accepted, Unix milliseconds; 0 = never.
+    pub oldest_ms: u64,
     /// One of its deliveries: one that is ready, if there is one.
     pub sample: Option<crate::Key>,
 }
@@ -50,11 +53,26 @@ pub struct Totals {
 impl Intake {
     /// The queue by domain, tenant and stream. Cost O(live deliveries).
     pub fn rows(&self) -> Vec<Row> {
+        self.rows_where(None)
+    }
+
+    /// As [`Intake::rows`], of what is meant only. The deliveries of a message come in no order.
+    pub fn rows_where(
+        &self,
+        mut is_meant: Option<&mut dyn FnMut(&Standing<'_>) -> bool>,
+    ) -> Vec<Row> {
         let mut rows: BTreeMap<(u32, u32, u32), Row> = BTreeMap::new();
         for (slot, delivery) in self.live.deliveries.iter() {
             let Some(message) = self.live.messages.get(delivery.message) else {
                 continue;
             };
+            if let Some(is_meant) = &mut is_meant
+                && !self
+                    .standing(slot)
+                    .is_some_and(|standing| is_meant(&standing))
+            {
+                continue;
+            }
             let row = rows
                 .entry((delivery.domain, message.tenant, message.stream))
                 .or_insert_with(|| Row {
@@ -64,12 +82,16 @@ impl Intake {
                     ..Row::default()
                 });
             let recipients = delivery.ordinals.as_slice().len() as u64;
-            let is_ready = matches!(delivery.state, State::Ready | State::Behind);
+            let accepted_ms = message.id.unix_ms();
+            if row.oldest_ms == 0 || accepted_ms < row.oldest_ms {
+                row.oldest_ms = accepted_ms;
+            }
+            let is_ready = matches!(delivery.state, State::Ready | State::Behind | State::Parked);
             if row.sample.is_none() || (is_ready && row.ready == 0) {
                 row.sample = self.live.key(slot);
             }
             match delivery.state {
-                State::Ready | State::Behind => row.ready += recipients,
+                State::Ready | State::Behind | State::Parked => row.ready += recipients,
                 State::Held => row.held += recipients,
                 State::Waiting | State::HeldBack => {
                     row.deferred += recipients;

@@ -56,6 +56,7 @@ impl Intake {
             cursor: self.cursor,
             quarantined_blocks: self.quarantined_blocks.iter().copied().collect(),
             acted: self.acts.clone(),
+            operations: self.operations.clone(),
         };
         self.log(Kind::SnapshotStart(start), Gate::SnapshotStart);
     }

@@ -51,6 +51,8 @@ pub struct Standing<'a> {
     pub tenant: &'a str,
     /// Its stream.
     pub stream: &'a str,
+    /// Its campaign.
+    pub campaign: &'a str,
     /// Its recipient domain.
     pub domain: &'a str,
     /// Recipients that are not final.
@@ -111,7 +113,7 @@ impl Intake {
         message.is_some_and(|slot| self.live.owed.contains_key(&slot))
     }
 
-    fn standing(&self, slot: u32) -> Option<Standing<'_>> {
+    pub(crate) fn standing(&self, slot: u32) -> Option<Standing<'_>> {
         let live = &self.live;
         let delivery = live.deliveries.get(slot)?;
         let message = live.messages.get(delivery.message)?;
@@ -122,7 +124,7 @@ impl Intake {
             State::Waiting => Wait::Until(delivery.due_ms),
             State::HeldBack => Wait::HeldBack(delivery.due_ms),
             State::Behind => Wait::Behind,
-            State::Ready => Wait::Ready,
+            State::Ready | State::Parked => Wait::Ready,
             State::InFlight => match flight.and_then(|flight| flight.session) {
                 Some(session) => {
                     let begun_ms = flight.and_then(|flight| flight.begun_ms);
@@ -136,6 +138,7 @@ impl Intake {
             id: message.id,
             tenant: live.strings.get(message.tenant),
             stream: live.strings.get(message.stream),
+            campaign: live.strings.get(message.campaign),
             domain: live.strings.get(delivery.domain),
             recipients: delivery.ordinals.as_slice().len(),
             attempts: delivery.attempts.into(),

@@ -13,7 +13,7 @@
 //! | [`JournalStore`] | the fenced log of a partition |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
-//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`] | small shared state, in key-value buckets |
+//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`] | small shared state, in key-value buckets |
 //!
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
 //! and what a journal record means is decided by the callers.
@@ -35,6 +35,7 @@ mod link;
 mod members;
 mod monitor;
 mod open;
+mod operations;
 mod positions;
 mod reader;
 mod records;
@@ -56,6 +57,7 @@ pub use layout::FORMAT_VERSION;
 pub use leases::{Holder, Lease, LeaseHolder, Leases, Renewal};
 pub use members::{Announcement, MemberMap, Members, PartitionStatus};
 pub use open::Opened;
+pub use operations::{OperationError, Operations};
 pub use positions::{ReaderPosition, ReaderPositions};
 pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
 pub use stores::{Access, Options, Stores};

@@ -10,7 +10,7 @@ use proto::spool::IndexEntry;
 use crate::link::Link;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members,
-    MessageReader, ReaderPositions, WriterOptions,
+    MessageReader, Operations, ReaderPositions, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -148,6 +148,11 @@ impl Stores {
     /// The configuration snapshot.
     pub fn config(&self) -> ConfigStore {
         ConfigStore::new(self.control().clone())
+    }
+
+    /// The operations on the live queue that are not over.
+    pub fn operations(&self) -> Operations {
+        Operations::new(self.control().clone())
     }
 
     /// Number of partitions, once `open` or `init` has told it.

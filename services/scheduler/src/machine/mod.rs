@@ -6,6 +6,7 @@
 mod automation;
 mod judge;
 mod lag;
+mod operations;
 mod outputs;
 mod placing;
 mod policies;
@@ -28,11 +29,15 @@ use hashbrown::HashMap;
 use journal::WriterEvent;
 use mail::{MessageId, PartitionId};
 use proto::dispatch::SenderItem;
+use proto::operation::Operation;
 use proto::spool::BlockIndex;
 use queue::{Effect, Intake, Key, SessionId};
 
+use operations::Operations;
+pub use operations::Progress;
+pub(crate) use operations::select::{Meant, Selection};
 pub use outputs::{Counts, Output};
-use placing::LaneInfos;
+use placing::{LaneInfo, LaneInfos};
 pub(crate) use placing::lane_hash;
 use policies::ByConfig;
 use sessions::Session;
@@ -64,6 +69,8 @@ pub struct Item {
 pub enum Input {
     /// The configuration changed.
     Config(Arc<Snapshot>),
+    /// The operations of operators that are stored now.
+    Operations(Vec<Operation>),
     /// A partition was taken over: its intake is recovered. The lease holds until then (milliseconds of the clock
     /// that all calls use).
     Owned {
@@ -144,6 +151,7 @@ pub struct Machine {
     sites: Sites<Item>,
     rotations: HashMap<String, Rotation>,
     automation: Automation,
+    operations: Operations,
     /// Some stream has a window.
     has_windows: bool,
     /// The time of the last call.
@@ -169,6 +177,7 @@ impl Machine {
             sites: Sites::default(),
             rotations: HashMap::new(),
             automation: Automation::default(),
+            operations: Operations::default(),
             has_windows: false,
             now_ms: 0,
             outputs: Vec::new(),
@@ -229,6 +238,7 @@ impl Machine {
         self.now_ms = now_ms;
         match input {
             Input::Config(config) => self.configure(now_ms, config),
+            Input::Operations(operations) => self.operations_known(now_ms, operations),
             Input::Owned {
                 intake,
                 lease_until_ms,
@@ -313,6 +323,8 @@ impl Machine {
             self.drop_partition(partition, &reason);
         }
         self.collect_effects(now_ms);
+        let goes_on = self.run_operations(now_ms);
+        self.collect_effects(now_ms);
         let mut more = true;
         for _ in 0..DECISIONS_PER_RUN {
             match self.lanes.next(now_ms) {
@@ -327,7 +339,7 @@ impl Machine {
         }
         self.collect_effects(now_ms);
         self.forget_lanes(now_ms);
-        more
+        more || goes_on
     }
 
     /// Lanes that were not used for long are forgotten everywhere.
@@ -363,6 +375,7 @@ impl Machine {
         intakes
             .chain(self.lanes.next_wake())
             .chain(self.automation.next_wake())
+            .chain(self.operations.next_wake())
             .min()
     }
 
@@ -423,11 +436,10 @@ impl Machine {
         self.windows_change(now_ms, &config);
         self.config = config;
         self.rotations.clear();
+        self.operations.config_changed();
         self.lanes_are_stale();
         // What waits in lanes was put there by routes and pools that may be others now.
-        for item in self.lanes.take_all() {
-            self.place(now_ms, item);
-        }
+        self.replace_all(now_ms);
     }
 
     fn own(&mut self, now_ms: u64, intake: Box<Intake>, lease_until_ms: u64) {
@@ -442,6 +454,7 @@ impl Machine {
         };
         self.partitions.insert(partition, owned);
         self.restore_automation(now_ms, partition);
+        self.note_operations(now_ms, partition);
         self.share_limits();
         self.announce_owned();
         self.collect_effects(now_ms);
@@ -479,6 +492,7 @@ impl Machine {
             session.forget_partition(*id, partition, &mut self.lanes);
         }
         self.lanes.retain(|item| item.partition != partition);
+        self.operations.forget_partition(partition);
         true
     }
 

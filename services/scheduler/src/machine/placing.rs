@@ -9,9 +9,11 @@ use egress::{
 };
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
+use queue::RouteOf;
 
 use super::automation::Recent;
 use super::lag::Lag;
+use super::operations::Gates;
 use super::policies::ByConfig;
 use super::turns::flow_of;
 use super::windows::held_back_until;
@@ -195,6 +197,8 @@ pub(super) struct Way<'a> {
     pub(super) site: &'a Arc<str>,
     /// What sets it apart from other mail of its source and site.
     pub(super) class: Option<&'a str>,
+    /// What operators do about the sources of its pool.
+    pub(super) gates: Gates,
 }
 
 impl Way<'_> {
@@ -222,6 +226,9 @@ impl Way<'_> {
 impl Machine {
     /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
     pub(super) fn place(&mut self, now_ms: u64, item: Item) {
+        if self.is_kept(now_ms, item) {
+            return;
+        }
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
             return;
         };
@@ -260,20 +267,21 @@ impl Machine {
                     owned.intake.postpone(item.key, until_ms);
                     return;
                 }
-                let class = config.lane_class(&ShapingQuery {
-                    site: &site,
-                    domain: to.domain,
-                    stream: to.stream,
-                    source: "",
-                    pool: &route.pool,
-                });
+                let operations = &mut self.operations;
+                let moved = operations.moved(&config, &to, &site, route);
+                let route = moved.as_ref().unwrap_or(route);
+                let flow = flow_of(tenant, stream, &to);
+                let class = class_of(&config, &to, &site, &route.pool);
                 let way = Way {
                     route,
                     site: &site,
                     class: class.as_deref(),
+                    gates: operations.gates(&config, &to, &site, &route.pool),
                 };
-                let flow = flow_of(tenant, stream, &to);
-                self.enqueue(now_ms, item, &way, &flow, affinity);
+                let Some(source) = self.enqueue(now_ms, item, &way, &flow, affinity) else {
+                    return;
+                };
+                self.enqueue_elsewhere(now_ms, item, (route, &site), &source, affinity);
             }
             SiteOf::Unknown { ask: true } => {
                 let domain = to.domain.into();
@@ -324,23 +332,35 @@ impl Machine {
         }
     }
 
-    fn enqueue(&mut self, now_ms: u64, item: Item, way: &Way<'_>, flow: &Flow, affinity: u64) {
+    /// Puts a delivery into the lane whose turn it is. Gives the source instead when mail that would leave by it is moved
+    /// to another pool.
+    fn enqueue(
+        &mut self,
+        now_ms: u64,
+        item: Item,
+        way: &Way<'_>,
+        flow: &Flow,
+        affinity: u64,
+    ) -> Option<String> {
         let route = way.route;
         let Some(pool) = self.config.pool(&route.pool).cloned() else {
             self.unroutable(now_ms, item);
-            return;
+            return None;
         };
         let weights = || pool.sources.iter().map(|source| source.weight);
         let rotation = self
             .rotations
             .entry_ref(route.pool.as_str())
             .or_insert_with(|| Rotation::new(weights()));
-        let Some(mut lane) = rotation
-            .next(|_| true)
-            .and_then(|position| self.lane_of(item, way, &pool, position))
+        let position = rotation.next(|position| way.gates.is_open(position));
+        let source = position.filter(|position| way.gates.moves(*position));
+        if let Some(source) = source.and_then(|position| pool.sources.get(position)) {
+            return Some(source.name.clone());
+        }
+        let Some(mut lane) = position.and_then(|position| self.lane_of(item, way, &pool, position))
         else {
             self.unroutable(now_ms, item);
-            return;
+            return None;
         };
         if self.lanes.is_jammed(now_ms, lane)
             && let Some(free) = self.free_lane(now_ms, item, way, &pool)
@@ -348,6 +368,41 @@ impl Machine {
             lane = free;
         }
         self.lanes.push(lane, flow, item, affinity);
+        None
+    }
+
+    /// A delivery that would leave by a source from which it is moved.
+    fn enqueue_elsewhere(
+        &mut self,
+        now_ms: u64,
+        item: Item,
+        (route, site): (&Arc<Route>, &Arc<str>),
+        source: &str,
+        affinity: u64,
+    ) {
+        let config = self.config.clone();
+        let owned = self.partitions.get(&item.partition);
+        let Some(to) = owned.and_then(|owned| owned.intake.route_of(item.key)) else {
+            return;
+        };
+        let operations = &mut self.operations;
+        let Some(route) = operations.moved_from(&config, &to, site, route, source) else {
+            return;
+        };
+        let class = class_of(&config, &to, site, &route.pool);
+        let way = Way {
+            route: &route,
+            site,
+            class: class.as_deref(),
+            // What is moved on its way is not moved on.
+            gates: operations.closed(&config, &to, site, &route.pool),
+        };
+        let tenant = config.tenant(to.tenant).map(|tenant| &**tenant);
+        let stream = tenant.and_then(|tenant| tenant.stream(to.stream));
+        let flow = flow_of(tenant, stream, &to);
+        if self.enqueue(now_ms, item, &way, &flow, affinity).is_some() {
+            self.unroutable(now_ms, item);
+        }
     }
 
     /// The lane of a source of the pool whose limits do not keep it, if there is one.
@@ -361,6 +416,9 @@ impl Machine {
         let key = way.lane_key();
         let lanes = &self.lanes;
         let is_free = |position: usize| {
+            if !way.gates.is_open(position) || way.gates.moves(position) {
+                return false;
+            }
             let source = pool.sources.get(position);
             let lane = source.and_then(|source| lanes.find(&source.name, &key));
             lane.is_none_or(|lane| !lanes.is_jammed(now_ms, lane))
@@ -476,6 +534,17 @@ impl Machine {
             owned,
         }
     }
+}
+
+/// What sets mail apart from other mail of its source and site.
+fn class_of(config: &Snapshot, to: &RouteOf<'_>, site: &str, pool: &str) -> Option<String> {
+    config.lane_class(&ShapingQuery {
+        site,
+        domain: to.domain,
+        stream: to.stream,
+        source: "",
+        pool,
+    })
 }
 
 #[derive(Clone, Copy)]

@@ -131,10 +131,13 @@ impl Machine {
         let Some(delivery) = begin.delivery else {
             return;
         };
-        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
+        if !self
+            .partitions
+            .contains_key(&PartitionId(delivery.partition))
+        {
             self.refuse(session, delivery, "the partition is not owned here");
             return;
-        };
+        }
         let Some(state) = self.sessions.get(&session) else {
             return;
         };
@@ -146,6 +149,16 @@ impl Machine {
             info.lag.note(now_ms, now_ms.saturating_sub(held.since_ms));
         }
         let info = lane.and_then(|lane| self.lane_infos.get(lane));
+        if self.may_not_begin(info, &delivery) {
+            if let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) {
+                owned.intake.returned(session, &delivery, now_ms);
+            }
+            self.refuse(session, delivery, "an operator has suspended it");
+            return;
+        }
+        let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
+            return;
+        };
         owned.intake.begin(
             now_ms,
             session,

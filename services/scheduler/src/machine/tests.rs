@@ -15,6 +15,7 @@ use super::*;
 
 mod automation;
 mod fair;
+mod operations;
 mod shaping;
 mod why;
 mod windows;

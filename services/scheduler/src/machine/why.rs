@@ -12,6 +12,7 @@ use mail::{MessageId, PartitionId};
 use proto::journal::Class;
 use queue::{Standing, Wait, Which};
 
+use super::operations::Gates;
 use super::placing::Way;
 use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
 
@@ -76,6 +77,17 @@ pub enum Constraint {
     InDoubt(Option<u64>),
     /// All recipients are final, and the DSN about some is not stored yet.
     DsnOwed,
+    /// An operator has suspended it.
+    Operation {
+        /// The operation.
+        id: String,
+        /// Who asked for it.
+        author: String,
+        /// Why.
+        reason: String,
+        /// Until when; `None` = until it is lifted.
+        until_ms: Option<u64>,
+    },
 }
 
 /// A delivery and what keeps it.
@@ -126,6 +138,7 @@ impl Constraint {
             Self::AtSender { .. } => "at-sender",
             Self::InDoubt(_) => "in-doubt",
             Self::DsnOwed => "dsn",
+            Self::Operation { .. } => "operation",
         }
     }
 
@@ -135,6 +148,7 @@ impl Constraint {
             Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
             Self::Window { until_ms, .. } => Some(*until_ms),
             Self::InDoubt(at) => *at,
+            Self::Operation { until_ms, .. } => *until_ms,
             Self::Lane { blocked, .. } => match blocked {
                 Blocked::Rate { until_ms, .. } | Blocked::Suspended { until_ms } => Some(*until_ms),
                 Blocked::Connections { until_ms, .. } => *until_ms,
@@ -216,6 +230,15 @@ impl fmt::Display for Constraint {
             Self::AtSender { sender, .. } => write!(f, "sender {sender} is sending it"),
             Self::InDoubt(_) => f.write_str("begun, and its sender is gone"),
             Self::DsnOwed => f.write_str("final; the report to its sender is not stored yet"),
+            Self::Operation {
+                id, author, reason, ..
+            } => {
+                write!(f, "suspended by {author}")?;
+                if !reason.is_empty() {
+                    write!(f, ": {reason}")?;
+                }
+                write!(f, " (operation {id})")
+            }
         }
     }
 }
@@ -313,6 +336,16 @@ impl Machine {
             .config
             .route(standing.tenant, standing.stream, standing.domain)
             .filter(|route| self.has_source(route));
+        if matches!(standing.wait, Wait::Ready | Wait::Behind)
+            && let Some(operation) = self.suspended_by(standing, route)
+        {
+            return Constraint::Operation {
+                id: operation.id.clone(),
+                author: operation.author.clone(),
+                reason: operation.reason.clone(),
+                until_ms: (operation.expires_at_ms > 0).then_some(operation.expires_at_ms),
+            };
+        }
         match (standing.wait, route) {
             (Wait::Quarantined, _) => Constraint::Quarantined,
             (Wait::Held, _) => Constraint::Held,
@@ -420,24 +453,27 @@ impl Machine {
         route: &Arc<Route>,
         standing: &Standing<'_>,
     ) -> Vec<LaneId> {
-        let class = self.config.lane_class(&ShapingQuery {
-            site,
-            domain: standing.domain,
-            stream: standing.stream,
-            source: "",
-            pool: &route.pool,
-        });
-        let way = Way {
-            route,
-            site,
-            class: class.as_deref(),
-        };
-        let key = way.lane_key();
-        let pool = self.config.pool(&route.pool);
-        let sources = pool.into_iter().flat_map(|pool| &pool.sources);
-        sources
-            .filter_map(|source| self.lanes.find(&source.name, &key))
-            .collect()
+        let mut lanes = Vec::new();
+        for pool in self.pools_of(standing, site, &route.pool) {
+            let class = self.config.lane_class(&ShapingQuery {
+                site,
+                domain: standing.domain,
+                stream: standing.stream,
+                source: "",
+                pool,
+            });
+            let way = Way {
+                route,
+                site,
+                class: class.as_deref(),
+                gates: Gates::default(),
+            };
+            let key = way.lane_key();
+            let pool = self.config.pool(pool);
+            let sources = pool.into_iter().flat_map(|pool| &pool.sources);
+            lanes.extend(sources.filter_map(|source| self.lanes.find(&source.name, &key)));
+        }
+        lanes
     }
 }
 

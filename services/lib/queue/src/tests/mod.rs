@@ -6,6 +6,7 @@ mod attempts;
 mod doubt;
 mod lines;
 mod notifications;
+mod operations;
 mod recovering;
 mod retries;
 mod rows;

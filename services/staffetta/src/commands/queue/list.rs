@@ -1,17 +1,20 @@
-//! `staffetta queue`: what waits, by site and tenant, over all schedulers.
+//! What waits, by site and tenant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::Context;
-use proto::admin::{AutomationAct, QueueRequest, QueueResponse, QueueRow};
+use proto::admin::{AutomationAct, QueueRequest, QueueResponse, QueueRow, Selected};
 use serde_json::json;
 
+use super::selection::Selection;
 use crate::admin::{self, Server};
 use crate::cli::Global;
 use crate::output::{self, OutputFormat};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    #[command(flatten)]
+    selection: Selection,
     /// Rows of each scheduler at most
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
@@ -41,25 +44,25 @@ struct Queue {
     totals: Totals,
     /// What each scheduler does about replies, by its subject and rule.
     automation: BTreeMap<(String, String), AutomationAct>,
+    /// Whether it is of what was selected only, and how much that is.
+    of_selection: bool,
+    selected: Selected,
     /// Partitions without an owner: what waits there is not counted.
     unowned: Vec<u32>,
 }
 
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
     let mut admin = arguments.server.connect(global).await?;
-    let partitions = admin::partitions(&mut admin).await?;
-    let mut queue = Queue::default();
-    let mut owners = BTreeSet::new();
-    for partition in &partitions {
-        if partition.address.is_empty() {
-            queue.unowned.push(partition.id);
-        } else {
-            owners.insert(partition.address.clone());
-        }
-    }
+    let (owners, unowned) = admin::owners(&mut admin).await?;
+    let mut queue = Queue {
+        unowned,
+        of_selection: !arguments.selection.is_empty(),
+        ..Queue::default()
+    };
     for address in owners {
         let request = QueueRequest {
             limit: arguments.limit,
+            selector: queue.of_selection.then(|| arguments.selection.selector()),
         };
         let answer = admin
             .queue(admin::for_owner(&address, request)?)
@@ -84,6 +87,11 @@ impl Queue {
         totals.in_doubt += answer.in_doubt;
         totals.dsn_owed += answer.dsn_owed;
         totals.quarantined += answer.quarantined;
+        if let Some(selected) = answer.selected {
+            self.selected.messages += selected.messages;
+            self.selected.recipients += selected.recipients;
+            self.selected.unresolved += selected.unresolved;
+        }
         for act in answer.automation {
             let key = (act.subject.clone(), act.rule.clone());
             let known = self.automation.entry(key).or_default();
@@ -108,6 +116,10 @@ impl Queue {
             sum.in_flight += row.in_flight;
             sum.in_doubt += row.in_doubt;
             sum.held += row.held;
+            sum.oldest_ms = match (sum.oldest_ms, row.oldest_ms) {
+                (0, oldest) | (oldest, 0) => oldest,
+                (left, right) => left.min(right),
+            };
             sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
                 (0, due) | (due, 0) => due,
                 (left, right) => left.min(right),
@@ -126,6 +138,7 @@ impl Queue {
             "IN-FLIGHT",
             "IN-DOUBT",
             "HELD",
+            "OLDEST",
             "NEXT",
             "KEPT-BY",
         ];
@@ -142,6 +155,7 @@ impl Queue {
                 .map(|cell| shown(cell))
                 .to_vec();
             cells.extend(counts.map(|count| count.to_string()));
+            cells.push(age(row.oldest_ms, now_ms));
             cells.push(due(row.next_due_ms, now_ms));
             let constraint = row.constraint.as_ref();
             cells.push(shown(constraint.map_or("", |constraint| &constraint.kind)));
@@ -164,6 +178,21 @@ impl Queue {
             "{messages} messages; recipients: {waiting} waiting, {in_flight} in flight, {in_doubt} in doubt, \
              {dsn_owed} with a DSN owed, {quarantined} quarantined\n"
         ));
+        if self.of_selection {
+            let Selected {
+                messages,
+                recipients,
+                unresolved,
+            } = &self.selected;
+            text.push_str(&format!(
+                "selected: {messages} messages, {recipients} recipients\n"
+            ));
+            if *unresolved > 0 {
+                text.push_str(&format!(
+                    "{unresolved} recipients more may be meant: the sites of their domains are not known\n"
+                ));
+            }
+        }
         for act in self.automation.values() {
             text.push_str(&format!(
                 "{} {} {}, by {}: {}\n",
@@ -174,14 +203,7 @@ impl Queue {
                 printable(&act.cause),
             ));
         }
-        if !self.unowned.is_empty() {
-            let ids: Vec<String> = self.unowned.iter().map(u32::to_string).collect();
-            text.push_str(&format!(
-                "not counted: partitions without an owner: {}\n",
-                ids.join(", ")
-            ));
-        }
-        text
+        text + &admin::not_counted(&self.unowned)
     }
 
     fn json(&self) -> String {
@@ -197,6 +219,7 @@ impl Queue {
                     "site": row.site, "domain": row.domain, "tenant": row.tenant, "stream": row.stream,
                     "ready": row.ready, "deferred": row.deferred, "inFlight": row.in_flight,
                     "inDoubt": row.in_doubt, "held": row.held, "nextDueMs": row.next_due_ms,
+                    "oldestMs": row.oldest_ms,
                 })
             })
             .collect();
@@ -217,7 +240,14 @@ impl Queue {
             dsn_owed,
             quarantined,
         } = &self.totals;
+        let selected = self.of_selection.then(|| {
+            json!({
+                "messages": self.selected.messages, "recipients": self.selected.recipients,
+                "unresolved": self.selected.unresolved,
+            })
+        });
         let value = json!({
+            "selected": selected,
             "messages": messages, "waiting": waiting, "inFlight": in_flight, "inDoubt": in_doubt,
             "dsnOwed": dsn_owed, "quarantined": quarantined,
             "partitionsWithoutOwner": self.unowned, "rows": rows, "automation": automation,
@@ -258,20 +288,30 @@ fn shown(cell: &str) -> String {
     }
 }
 
+/// "4m 10s", "-".
+fn age(since_ms: u64, now_ms: u64) -> String {
+    match since_ms {
+        0 => "-".to_owned(),
+        since_ms => duration(now_ms.saturating_sub(since_ms)),
+    }
+}
+
 /// "in 4m 10s", "now", "-".
-fn due(due_ms: u64, now_ms: u64) -> String {
+pub(super) fn due(due_ms: u64, now_ms: u64) -> String {
     match due_ms {
         0 => "-".to_owned(),
         due_ms if due_ms <= now_ms => "now".to_owned(),
-        due_ms => {
-            let seconds = (due_ms - now_ms).div_ceil(1000);
-            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            match (hours, minutes) {
-                (0, 0) => format!("in {seconds}s"),
-                (0, minutes) => format!("in {minutes}m {seconds}s"),
-                (hours, minutes) => format!("in {hours}h {minutes}m"),
-            }
-        }
+        due_ms => format!("in {}", duration(due_ms - now_ms)),
+    }
+}
+
+fn duration(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m {seconds}s"),
+        (hours, minutes) => format!("{hours}h {minutes}m"),
     }
 }
 
@@ -289,6 +329,7 @@ mod tests {
             ready,
             deferred: 2,
             next_due_ms,
+            oldest_ms: 900,
             constraint: Some(Constraint {
                 kind: "rate".to_owned(),
                 text: "10 messages in 1 s: used up".to_owned(),
@@ -313,8 +354,8 @@ mod tests {
         queue.add(answer(100, 260_000));
         queue.unowned.push(3);
         let expected = "\
-SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  HELD  NEXT       KEPT-BY
-mx.example  a.example  acme    bulk      111         6          0         0     0  in 4m 10s  rate
+SITE        DOMAIN     TENANT  STREAM  READY  DEFERRED  IN-FLIGHT  IN-DOUBT  HELD  OLDEST  NEXT       KEPT-BY
+mx.example  a.example  acme    bulk      111         6          0         0     0  1s      in 4m 10s  rate
 6 messages; recipients: 117 waiting, 0 in flight, 3 in doubt, 0 with a DSN owed, 0 quarantined
 not counted: partitions without an owner: 3
 ";
