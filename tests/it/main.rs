@@ -5,6 +5,7 @@ mod dialogs;
 mod draining;
 mod kill;
 mod metrics;
+mod operations;
 mod pipeline;
 mod proxy;
 mod servers;

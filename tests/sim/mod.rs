@@ -21,6 +21,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
     };
     let (mut duplicates, mut in_doubt, mut crashes, mut copies) = (0, 0, 0, 0);
     let (mut dsns, mut expired, mut not_found) = (0, 0, 0);
+    let (mut operated, mut ended) = (0, 0);
     for seed in seeds.clone() {
         let mut world = World::new(seed);
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -35,16 +36,24 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         dsns += world.dsns;
         expired += world.expired;
         not_found += world.not_found;
+        operated += world.operated;
+        ended += world.ended;
     }
     if seeds.end - seeds.start >= 20 {
         assert!(
-            crashes > 0 && copies > 0 && in_doubt > 0 && duplicates > 0 && dsns > 0 && expired > 0,
+            crashes > 0
+                && copies > 0
+                && in_doubt > 0
+                && duplicates > 0
+                && dsns > 0
+                && expired > 0
+                && ended > 0,
             "the faults do not happen: the simulation proves nothing"
         );
     }
     println!(
         "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice, \
-         {dsns} DSNs, {expired} expired, {not_found} assignments whose message had moved"
+         {dsns} DSNs, {expired} expired, {not_found} assignments whose message had moved, {operated} operations, {ended} recipients ended by them"
     );
 }
 

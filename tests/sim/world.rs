@@ -5,6 +5,7 @@ mod faults;
 mod feedback;
 mod network;
 mod nodes;
+mod operators;
 mod submission;
 
 use std::cmp::Reverse;
@@ -19,6 +20,7 @@ use proto::dispatch::sender_item::Kind as ToScheduler;
 use proto::dispatch::{SchedulerItem, SenderItem};
 use proto::envelope::{Envelope, Recipient};
 use proto::journal::{Disposition, Stage, entry::Kind};
+use proto::operation::Operation;
 use proto::spool::{BlockIndex, IndexEntry};
 use queue::{Intake, SessionId, Settings};
 use rand::rngs::StdRng;
@@ -46,6 +48,11 @@ apiVersion: staffetta.dev/v1alpha1
 kind: EgressPool
 metadata: { name: default }
 spec: { sources: [ { name: a, weight: 2 }, { name: b, weight: 1 } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: EgressPool
+metadata: { name: other }
+spec: { sources: [ { name: c } ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Route
@@ -95,6 +102,11 @@ enum Event {
     Submit,
     Fault,
     Feedback,
+    Operate,
+    Operations {
+        node: usize,
+        life: u64,
+    },
     Copied {
         node: usize,
         life: u64,
@@ -118,6 +130,8 @@ struct Node {
     leases: BTreeMap<PartitionId, u64>,
     /// Blocks read of each owned partition.
     read: BTreeMap<PartitionId, u64>,
+    /// What it knows that operators want.
+    operations: Vec<Operation>,
 }
 
 struct Stream {
@@ -141,6 +155,8 @@ struct Account {
     expires_ms: u64,
     /// The journal says that it expired.
     expired: bool,
+    /// The journal says that an operator ended it; with or without a DSN.
+    ended: Option<bool>,
     /// DSNs about it that are in the spool; repetitions of one count once.
     dsns: BTreeSet<MessageId>,
 }
@@ -148,13 +164,17 @@ struct Account {
 impl Account {
     /// Nothing more will happen to it, as far as the destination and the journal say.
     fn is_settled(&self) -> bool {
-        self.accepted_by_destination > 0 || self.refused_by_destination || self.expired
+        self.accepted_by_destination > 0
+            || self.refused_by_destination
+            || self.expired
+            || self.ended.is_some()
     }
 
     /// Its message must still be in the spool.
     fn needs_spool(&self) -> bool {
+        let wants_dsn = self.wants_dsn && self.ended != Some(false);
         !self.is_settled()
-            || (self.wants_dsn && self.accepted_by_destination == 0 && self.dsns.is_empty())
+            || (wants_dsn && self.accepted_by_destination == 0 && self.dsns.is_empty())
     }
 }
 
@@ -184,6 +204,10 @@ pub struct World {
     pub dsns: u32,
     pub expired: u32,
     pub not_found: u32,
+    /// What operators want now.
+    operations: Vec<Operation>,
+    pub operated: u32,
+    pub ended: u32,
     /// Journal records that the simulated feedback has read, by partition.
     fed_back: Vec<u64>,
     submitted: u32,
@@ -217,6 +241,9 @@ impl World {
             dsns: 0,
             expired: 0,
             not_found: 0,
+            operations: Vec::new(),
+            operated: 0,
+            ended: 0,
             fed_back: vec![0; PARTITIONS as usize],
             submitted: 0,
             to_submit: 150,
@@ -237,6 +264,7 @@ impl World {
                 paused_until: 0,
                 leases: BTreeMap::new(),
                 read: BTreeMap::new(),
+                operations: Vec::new(),
             });
             world.after(node as u64 * 100, Event::Leases { node });
             world.after(1, Event::Wake { node, life: 0 });
@@ -247,12 +275,14 @@ impl World {
         world.after(50, Event::Submit);
         world.after(500, Event::Fault);
         world.after(600, Event::Feedback);
+        world.after(2_000, Event::Operate);
         world
     }
 
     fn machine(&mut self, node: usize) -> Machine {
         let mut machine = Machine::new(format!("scheduler-{node}"), PARTITIONS);
         machine.step(self.now, Input::Config(self.configuration()));
+        machine.step(self.now, Input::Operations(self.operations.clone()));
         machine
     }
 
@@ -427,6 +457,18 @@ impl World {
             Event::Submit => self.submit(),
             Event::Fault => self.fault(),
             Event::Feedback => self.feed_back(),
+            Event::Operate => self.operate(),
+            Event::Operations { node, life } => {
+                if self.nodes[node].life != life {
+                    return;
+                }
+                if self.is_paused(node) {
+                    let wait = self.nodes[node].paused_until - self.now;
+                    self.after(wait, Event::Operations { node, life });
+                    return;
+                }
+                self.learn_operations(node);
+            }
             Event::Copied {
                 node,
                 life,

@@ -55,7 +55,7 @@ enum Command {
     /// Change the configuration by resource documents
     Apply(commands::apply::Arguments),
     /// Show what waits, by site and tenant; suspend, resume, retry, bounce, cancel, move, release some of it
-    Queue(commands::queue::Arguments),
+    Queue(Box<commands::queue::Arguments>),
     /// Say why mail does not move: a message, the mail to a domain or of a tenant
     Why(commands::why::Arguments),
     /// Which limits hold for mail to a domain, and why

@@ -45,6 +45,10 @@ impl World {
                         .ledger
                         .get_mut(&(id, *ordinal))
                         .expect("only what was submitted is delivered");
+                    assert!(
+                        account.ended.is_none() || !is_accepted,
+                        "{id} was ended, and is delivered"
+                    );
                     if is_accepted {
                         account.accepted_by_destination += 1;
                         if account.accepted_by_destination > 1 {

@@ -81,6 +81,7 @@ impl World {
             paused_until: 0,
             leases: BTreeMap::new(),
             read: BTreeMap::new(),
+            operations: self.operations.clone(),
         };
         // Its leases run out by themselves.
         for stream in streams {

@@ -45,6 +45,9 @@ impl World {
                 continue;
             };
             let id = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+            if !outcome.operation.is_empty() {
+                self.note_ended(id, &outcome);
+            }
             for recipient in outcome
                 .recipients
                 .iter()
@@ -57,6 +60,21 @@ impl World {
                 self.expired += u32::from(!account.expired);
                 account.expired = true;
             }
+        }
+    }
+
+    /// An operator ended it: it will not be delivered.
+    fn note_ended(&mut self, id: MessageId, outcome: &Outcome) {
+        for recipient in &outcome.recipients {
+            let bounced = recipient.disposition() == Disposition::Bounced;
+            assert!(bounced || recipient.disposition() == Disposition::Cancelled);
+            let account = self
+                .ledger
+                .get_mut(&(id, recipient.ordinal))
+                .expect("outcomes are of submitted mail");
+            // The store may say of one record twice that it has it.
+            self.ended += u32::from(account.ended.is_none());
+            account.ended = Some(bounced);
         }
     }
 
@@ -119,6 +137,7 @@ impl World {
             );
         }
         let (mut owed, mut settled) = (BTreeSet::new(), BTreeMap::new());
+        let mut ended = BTreeSet::new();
         let records = self.logs.iter().flat_map(|log| &log.written);
         for entry in records.flat_map(|record| {
             journal::decode(record)
@@ -130,6 +149,13 @@ impl World {
                     let id = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
                     for recipient in &outcome.recipients {
                         let account = &self.ledger[&(id, recipient.ordinal)];
+                        let is_new =
+                            outcome.operation.is_empty() || ended.insert((id, recipient.ordinal));
+                        assert!(
+                            is_new,
+                            "recipient {} of {id} was ended twice",
+                            recipient.ordinal
+                        );
                         let is_expired = recipient.disposition() == Disposition::Expired;
                         assert!(
                             !is_expired || account.expires_ms != 0,

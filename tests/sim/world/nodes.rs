@@ -15,6 +15,7 @@ impl World {
         for output in outputs {
             match output {
                 Output::ToSender(session, item) => {
+                    self.check_assigned(node, &item);
                     let stream = self.streams.iter().rposition(|s| {
                         s.node == node && s.life == life && s.session == session && s.open
                     });

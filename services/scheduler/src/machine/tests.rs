@@ -177,6 +177,17 @@ impl Desk {
 
     /// A message whose envelope is changed first.
     fn message_with(&mut self, domain: &str, change: impl FnOnce(&mut Envelope)) {
+        let index = self.index_of(domain, change);
+        self.step(Input::Block {
+            partition: P0,
+            first: self.blocks,
+            sequence: self.blocks,
+            index: Ok(index),
+        });
+    }
+
+    /// The next block, with one message.
+    fn index_of(&mut self, domain: &str, change: impl FnOnce(&mut Envelope)) -> BlockIndex {
         self.blocks += 1;
         let mut id = [0; 16];
         id[..6].copy_from_slice(&self.now_ms.to_be_bytes()[2..]);
@@ -198,17 +209,11 @@ impl Desk {
             envelope: Some(envelope),
             ..IndexEntry::default()
         };
-        let index = BlockIndex {
+        BlockIndex {
             format: 1,
             entries: vec![entry],
             ..BlockIndex::default()
-        };
-        self.step(Input::Block {
-            partition: P0,
-            first: self.blocks,
-            sequence: self.blocks,
-            index: Ok(index),
-        });
+        }
     }
 
     fn resolve(&mut self, domain: &str, news: SiteNews) {

@@ -104,7 +104,7 @@ fn what_is_suspended_is_named_and_lifting_it_and_only_it_moves_the_message() {
     let text = constraint.to_string();
     assert!(text.starts_with("suspended by alice: listed"), "{text}");
     // The other one has nothing to do with it.
-    operate(&mut desk, &[suspend.clone()]);
+    operate(&mut desk, std::slice::from_ref(&suspend));
     assert_eq!(desk.assignments().len(), 0);
     suspend.lifted = Some(Lifted::default());
     operate(&mut desk, &[suspend, other]);
@@ -227,7 +227,7 @@ fn moved_mail_leaves_by_the_other_pool_and_later_mail_only_when_that_is_meant() 
     desk.message("one.example");
     let mut moves = present(&desk, operation(Kind::Move, to("one.example")));
     moves.pool = "other".into();
-    operate(&mut desk, &[moves.clone()]);
+    operate(&mut desk, std::slice::from_ref(&moves));
     let source = |desk: &mut Desk| {
         let lanes = desk.lanes_told();
         lanes.first().map(|lane| lane.source.clone())
@@ -239,7 +239,7 @@ fn moved_mail_leaves_by_the_other_pool_and_later_mail_only_when_that_is_meant() 
     if let Some(selector) = &mut moves.selector {
         selector.accepted_before_ms = 0;
     }
-    operate(&mut desk, &[moves.clone()]);
+    operate(&mut desk, std::slice::from_ref(&moves));
     desk.message("two.example");
     assert_eq!(
         source(&mut desk).as_deref(),
@@ -278,7 +278,7 @@ fn what_is_bounced_or_cancelled_ends_wherever_it_is_and_only_what_was_there() {
     assert_eq!(assigned[0].domain, "one.example");
     begin(&mut desk, &delivery);
     let cancel = present(&desk, operation(Kind::Cancel, to("one.example")));
-    operate(&mut desk, &[cancel.clone()]);
+    operate(&mut desk, std::slice::from_ref(&cancel));
     // All but the one that is begun: its attempt goes on.
     assert_eq!(desk.machine.counts().with(Disposition::Cancelled), 4);
     assert_eq!(phases(&desk), [(Phase::Begun, 4)]);
@@ -328,50 +328,68 @@ fn a_large_index_is_gone_through_in_slices() {
     assert_eq!(totals(&desk).dsn_owed, 3_000);
 }
 
-#[test]
-fn what_the_owner_did_not_finish_the_next_one_does() {
-    let mut desk = desk();
-    let cancel = operation(Kind::Cancel, to("one.example"));
-    let noted = |phase: Phase| Record {
+/// A record with a note about an operation.
+fn noted(operation: &Operation, phase: Phase) -> Record {
+    let action = proto::journal::AdminAction {
+        operation: Some(operation.clone()),
+        phase: phase.into(),
+        ..Default::default()
+    };
+    Record {
         format: 1,
         written_at_ms: START_MS,
         entries: vec![Entry {
-            kind: Some(entry::Kind::AdminAction(proto::journal::AdminAction {
-                operation: Some(cancel.clone()),
-                phase: phase.into(),
-                ..Default::default()
-            })),
+            kind: Some(entry::Kind::AdminAction(action)),
         }],
         ..Record::default()
-    };
-    for (phase, is_cancelled) in [(Phase::Begun, 1), (Phase::Done, 0)] {
-        let mut after = Desk::new(0);
-        after.step(Input::Operations(vec![present(&desk, cancel.clone())]));
-        let mut intake = after.recovering();
-        intake.replay(2, noted(phase)).unwrap();
-        after.owns(intake);
-        let before = after.machine.counts().with(Disposition::Cancelled);
-        assert_eq!(before, 0);
-        after.message_with("one.example", |envelope| envelope.hold = true);
-        let run = after.machine.operations();
-        assert_eq!(run.len(), 1);
-        // What comes to the index when it was gone through is not looked at again: `before` is when it was not.
-        let expected = if is_cancelled == 1 {
-            Phase::Done
-        } else {
-            phase
-        };
-        assert_eq!(run[0].1[0].phase, expected);
     }
-    // One that is over while nobody owned the partition is told so.
-    let mut intake = desk.recovering();
-    intake.replay(2, noted(Phase::Begun)).unwrap();
-    desk.owns(intake);
-    let notes = desk.machine.intakes().next().unwrap().operations().to_vec();
-    assert!(
-        notes.is_empty() || notes[0].phase() == Phase::Expired,
-        "{notes:?}"
-    );
+}
+
+#[test]
+fn what_the_owner_did_not_finish_the_next_one_does() {
+    for (phase, cancelled) in [(Phase::Begun, 1), (Phase::Done, 0)] {
+        let mut desk = Desk::new(0);
+        let cancel = present(&desk, operation(Kind::Cancel, to("one.example")));
+        operate(&mut desk, std::slice::from_ref(&cancel));
+        let mut intake = desk.recovering();
+        intake.replay(2, noted(&cancel, phase)).unwrap();
+        let index = desk.index_of("one.example", |envelope| envelope.hold = true);
+        intake.block(desk.now_ms, 1, 1, index).unwrap();
+        let before = desk.machine.counts().with(Disposition::Cancelled);
+        desk.owns(intake);
+        let after = desk.machine.counts().with(Disposition::Cancelled);
+        assert_eq!(after - before, cancelled, "{phase:?}");
+        assert_eq!(phases(&desk)[0].0, Phase::Done);
+    }
+}
+
+#[test]
+fn what_was_over_before_its_partition_had_an_owner_again_is_told_so() {
+    let mut desk = desk();
+    let suspend = operation(Kind::Suspend, to("one.example"));
+    let mut lifted = suspend.clone();
+    lifted.lifted = Some(Lifted::default());
+    for (present, phase) in [(vec![lifted], Phase::Lifted), (vec![], Phase::Unspecified)] {
+        operate(&mut desk, &present);
+        let mut intake = desk.recovering();
+        intake.replay(2, noted(&suspend, Phase::Begun)).unwrap();
+        desk.owns(intake);
+        let notes = desk.machine.intakes().next().unwrap().operations();
+        let last = notes
+            .first()
+            .map_or(Phase::Unspecified, |note| note.phase());
+        assert_eq!(last, phase, "one that is gone is forgotten with its end");
+        desk.message("one.example");
+        assert!(!desk.assignments().is_empty());
+        let delivery = desk
+            .machine
+            .why(desk.now_ms, &Which::Tenant("acme".into()), 9);
+        assert!(
+            delivery
+                .iter()
+                .all(|one| one.constraint.kind() != "operation")
+        );
+    }
 }
 
 #[test]
