@@ -52,9 +52,15 @@ pub(crate) struct Begun {
 /// An entry about one message, without what only events need.
 #[derive(Debug, Clone)]
 pub(crate) enum Change {
-    Begun { begun: Begun, ordinal: u16 },
+    Begun {
+        begun: Begun,
+        ordinal: u16,
+    },
     Outcome(Box<Outcome>),
-    Moved { sequence: u64, index: u32 },
+    Moved {
+        sequence: u64,
+        index: u32,
+    },
     Quarantined,
     DsnSpooled(Vec<u32>),
     Touched {

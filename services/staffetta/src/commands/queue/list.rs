@@ -12,7 +12,7 @@ use crate::cli::Global;
 use crate::output::{self, OutputFormat};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Listing {
     #[command(flatten)]
     selection: Selection,
     /// Rows of each scheduler at most
@@ -51,7 +51,7 @@ struct Queue {
     unowned: Vec<u32>,
 }
 
-pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
+pub(crate) async fn run(global: &Global, arguments: &Listing) -> anyhow::Result<()> {
     let mut admin = arguments.server.connect(global).await?;
     let (owners, unowned) = admin::owners(&mut admin).await?;
     let mut queue = Queue {

@@ -13,7 +13,7 @@ use crate::cli::Global;
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    list: list::Arguments,
+    list: list::Listing,
     #[command(subcommand)]
     command: Option<Command>,
 }

@@ -5,31 +5,30 @@ use proto::operation::Selector;
 
 /// All that are given hold; of one that is given several times, one.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Which mail")]
 pub(crate) struct Selection {
     /// A message, by its id
     #[arg(long = "message", value_name = "ID")]
     messages: Vec<String>,
     /// Mail to a recipient domain
-    #[arg(long = "domain")]
+    #[arg(long = "domain", value_name = "DOMAIN")]
     domains: Vec<String>,
     /// Mail to a site, as `staffetta queue` shows it
-    #[arg(long = "site")]
+    #[arg(long = "site", value_name = "NAME")]
     sites: Vec<String>,
     /// Mail to a provider
-    #[arg(long = "provider")]
+    #[arg(long = "provider", value_name = "NAME")]
     providers: Vec<String>,
     /// Mail of a tenant
-    #[arg(long = "tenant")]
+    #[arg(long = "tenant", value_name = "NAME")]
     tenants: Vec<String>,
     /// Mail of a stream
-    #[arg(long = "stream")]
+    #[arg(long = "stream", value_name = "NAME")]
     streams: Vec<String>,
     /// Mail of a campaign
-    #[arg(long = "campaign")]
+    #[arg(long = "campaign", value_name = "NAME")]
     campaigns: Vec<String>,
     /// Mail that would leave by an egress source, or may
-    #[arg(long = "source")]
+    #[arg(long = "source", value_name = "NAME")]
     sources: Vec<String>,
 }
 
@@ -64,7 +63,7 @@ pub(crate) struct Target {
     #[command(flatten)]
     selection: Selection,
     /// All mail; needed when nothing else is selected
-    #[arg(long, help_heading = "Which mail")]
+    #[arg(long)]
     all: bool,
 }
 
