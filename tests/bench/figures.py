@@ -7,7 +7,8 @@ from rig.processes import ROOT
 
 # Cases and metrics that the table shows, in this order, when there are figures of them.
 UNITS = {
-    "messages_per_second": "1/s", "cpu_us_per_message": "us", "accept_p50_ms": "ms", "accept_p99_ms": "ms",
+    "messages_per_second": "1/s", "cpu_us_per_message": "us", "rsa_2048_us": "us",
+    "cpu_in_signatures": "1", "accept_p50_ms": "ms", "accept_p99_ms": "ms",
     "half_load_per_second": "1/s", "half_load_accept_p50_ms": "ms", "half_load_accept_p99_ms": "ms",
     "half_load_accept_mean_ms": "ms", "half_load_storage_mean_ms": "ms", "peak_rss_mib": "MiB", "fsyncs_per_message": "1", "jetstream_ops_per_message": "1",
     "messages_per_block": "1", "ratio_to_postfix": "1", "bytes_per_delivery": "B", "recovery_seconds": "s",
