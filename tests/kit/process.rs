@@ -78,23 +78,14 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        let name = match signal {
-            Signal::Term => "-TERM",
-            Signal::Kill => "-KILL",
-            Signal::Stop => "-STOP",
-            Signal::Continue => "-CONT",
+        let number = match signal {
+            Signal::Term => rustix::process::Signal::TERM,
+            Signal::Kill => rustix::process::Signal::KILL,
+            Signal::Stop => rustix::process::Signal::STOP,
+            Signal::Continue => rustix::process::Signal::CONT,
         };
-        let status = Command::new("kill")
-            .args([name, &self.id().to_string()])
-            .status()?;
-        if !status.success() {
-            bail!(
-                "{} (process {}) cannot be sent {name}",
-                self.name,
-                self.id()
-            );
-        }
-        Ok(())
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), number)
+            .with_context(|| format!("{} cannot be sent {signal:?}", self.name))
     }
 
     /// `kill -9`, and waits until it is gone.
