@@ -20,7 +20,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         None => 0..number("SIM_SEEDS").unwrap_or(60),
     };
     let (mut duplicates, mut in_doubt, mut crashes, mut copies) = (0, 0, 0, 0);
-    let (mut dsns, mut expired, mut not_found) = (0, 0, 0);
+    let (mut dsns, mut delays, mut expired, mut not_found) = (0, 0, 0, 0);
     let (mut operated, mut ended) = (0, 0);
     for seed in seeds.clone() {
         let mut world = World::new(seed);
@@ -34,6 +34,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         crashes += world.crashes;
         copies += world.copies;
         dsns += world.dsns;
+        delays += world.delays;
         expired += world.expired;
         not_found += world.not_found;
         operated += world.operated;
@@ -46,6 +47,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
                 && in_doubt > 0
                 && duplicates > 0
                 && dsns > 0
+                && delays > 0
                 && expired > 0
                 && ended > 0,
             "the faults do not happen: the simulation proves nothing"
@@ -53,7 +55,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
     }
     println!(
         "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice, \
-         {dsns} DSNs, {expired} expired, {not_found} assignments whose message had moved, {operated} operations, {ended} recipients ended by them"
+         {dsns} DSNs, {delays} notices of delay, {expired} expired, {not_found} assignments whose message had moved, {operated} operations, {ended} recipients ended by them"
     );
 }
 

@@ -289,7 +289,11 @@ fn report(delivery: &DeliveryRef, stage: Stage, code: u32, dot_sent: bool) -> Re
             stage: stage.into(),
             code,
             enhanced: String::new(),
-            text: String::new(),
+            text: if code == 451 && ordinal % 2 == 1 {
+                "Greylisted, try again in 30 seconds".to_owned()
+            } else {
+                String::new()
+            },
         }),
     };
     Report {

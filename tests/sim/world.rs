@@ -42,7 +42,7 @@ const DOCUMENTS: &str = r#"
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
-spec: { defaultStream: mail, streams: [ { name: mail, inDoubt: retry } ] }
+spec: { defaultStream: mail, streams: [ { name: mail, inDoubt: retry, spread: 20s, delayNotices: [20s, 60s] } ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: EgressPool
@@ -57,7 +57,7 @@ spec: { sources: [ { name: c } ] }
 apiVersion: staffetta.dev/v1alpha1
 kind: Route
 metadata: { name: default }
-spec: { pool: default, retry: { initial: 5s, factor: 2, max: 60s, jitter: 10 }, maxAge: 30d }
+spec: { pool: default, retry: { initial: 5s, factor: 2, max: 60s, jitter: 10, tryAgainIn: { least: 2s, most: 40s }, classes: { greylisted: { waits: [3s, 20s] } } }, maxAge: 30d }
 "#;
 
 #[derive(Debug)]
@@ -157,6 +157,8 @@ struct Account {
     expired: bool,
     /// The journal says that an operator ended it; with or without a DSN.
     ended: Option<bool>,
+    /// It is a notice of delay, which may have come too late to be taken.
+    may_be_dropped: bool,
     /// DSNs about it that are in the spool; repetitions of one count once.
     dsns: BTreeSet<MessageId>,
 }
@@ -168,6 +170,7 @@ impl Account {
             || self.refused_by_destination
             || self.expired
             || self.ended.is_some()
+            || self.may_be_dropped
     }
 
     /// Its message must still be in the spool.
@@ -202,6 +205,7 @@ pub struct World {
     pub crashes: u32,
     pub copies: u32,
     pub dsns: u32,
+    pub delays: u32,
     pub expired: u32,
     pub not_found: u32,
     /// What operators want now.
@@ -239,6 +243,7 @@ impl World {
             crashes: 0,
             copies: 0,
             dsns: 0,
+            delays: 0,
             expired: 0,
             not_found: 0,
             operations: Vec::new(),

@@ -27,7 +27,7 @@
 //! | `InDoubt` | begun, and no outcome known | `next_attempt` |
 //! | `Moved` | the message is in another block | `spool_sequence` |
 //! | `Quarantined` | a block or message can't be read | `spool_sequence`, `reason` |
-//! | `DsnSpooled` | the sender is told | `ordinals`, `dsn_message_id` |
+//! | `DsnSpooled` | the sender is told of failures, or of a delay | `ordinals`, `dsn_message_id`, `delay_notice` |
 //! | `Automation` | something is done about replies, or is over | `rule`, `subject`, `measure`, `until`, `cause`, `ended`, and figures of the measure |
 //! | `AdminAction` | an operation on the live queue holds or begins in this partition, or is over there | `operation`, `action` (`suspend`, `move`, `retry`, `bounce`, `cancel`, `release`), `phase` (`begun`, `done`, `lifted`, `expired`), `author`, `reason`, `selector`, `until`, `pool`, `recipients`, `unresolved`, `lifted_by`, `lifted_reason` |
 //! | `Rescheduled`, `Released` | an operation made a delivery due, or released it | `operation`, `next_attempt` |
@@ -80,7 +80,14 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
                 let event = events
                     .begin("DsnSpooled", 0)
                     .id("message_id", &spooled.message_id)
-                    .put("ordinals", json!(spooled.ordinals))
+                    .put(
+                        "ordinals",
+                        json!(match spooled.notice {
+                            0 => &spooled.ordinals,
+                            _ => &spooled.delayed_ordinals,
+                        }),
+                    )
+                    .number("delay_notice", spooled.notice.into())
                     .id("dsn_message_id", &spooled.dsn_message_id);
                 events.push(event);
             }
@@ -347,6 +354,7 @@ impl Event {
         if recipient.next_attempt_ms != 0 {
             event = event.put("next_attempt", json!(time(recipient.next_attempt_ms)));
         }
+        event = event.number("delay_notice", recipient.delay_notice.into());
         if matches!(disposition, Disposition::Bounced | Disposition::Expired) {
             event = event.put("dsn_owed", json!(recipient.dsn_owed));
         }
@@ -587,6 +595,7 @@ mod tests {
                 message_id: id(),
                 ordinals: vec![1],
                 dsn_message_id: id(),
+                ..DsnSpooled::default()
             }),
         ]);
         let types: Vec<&str> = events

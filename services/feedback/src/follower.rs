@@ -320,12 +320,12 @@ impl Follower {
         {
             Ok(sequence) => {
                 self.metrics.spooled.inc();
-                tracing::info!(%partition, %message_id, sequence, "failure notification stored");
+                tracing::info!(%partition, %message_id, sequence, notice = owed.notice, "notification stored");
                 Spooled::Done
             }
             Err(error) => {
                 self.metrics.error("publish");
-                tracing::warn!(%partition, %message_id, %error, "a failure notification could not be stored yet");
+                tracing::warn!(%partition, %message_id, %error, "a notification could not be stored yet");
                 Spooled::Later
             }
         }

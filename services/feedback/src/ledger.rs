@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use dsn::Failure;
 use mail::{MessageId, Place};
 use proto::journal::entry::Kind;
-use proto::journal::{Disposition, DsnSpooled, LiveMessage, Moved, Outcome, Record, SnapshotPart};
+use proto::journal::{
+    Disposition, DsnSpooled, LiveMessage, Moved, Outcome, RecipientOutcome, Record, SnapshotPart,
+};
 
 /// A DSN that is owed: about the recipients of a message that failed together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +15,10 @@ pub(crate) struct Owed {
     pub(crate) message_id: MessageId,
     /// Where the message is, as far as the journal has been read.
     pub(crate) place: Place,
+    /// Number of the notice of delay that it is; 0 = they failed.
+    pub(crate) notice: u32,
+    /// With a notice: until when they are tried, Unix milliseconds; 0 = not known.
+    pub(crate) tried_until_ms: u64,
     /// When the owner wrote that it is owed, Unix milliseconds.
     pub(crate) written_at_ms: u64,
     /// Host of the last attempt; empty when there was none.
@@ -46,8 +52,10 @@ impl Owed {
     }
 }
 
-/// Names a DSN that is owed: sequence of the record and position in it.
+/// Names a DSN that is owed: sequence of the record, and position in it; of a notice of delay beside it.
 pub(crate) type Key = (u64, u32);
+/// Bit of the position of a notice of delay.
+const DELAY: u32 = 1 << 31;
 
 /// Reads records in order and knows which DSNs they leave owed.
 ///
@@ -77,7 +85,10 @@ impl Ledger {
         for (entry, number) in record.entries.iter().zip(0..) {
             let key = (sequence, number);
             match &entry.kind {
-                Some(Kind::Outcome(outcome)) => self.outcome(key, record.written_at_ms, outcome),
+                Some(Kind::Outcome(outcome)) => {
+                    self.outcome(key, record.written_at_ms, outcome);
+                    self.delays((sequence, number | DELAY), record.written_at_ms, outcome);
+                }
                 Some(Kind::Moved(moved)) => self.moved(moved),
                 Some(Kind::DsnSpooled(spooled)) => self.spooled(spooled),
                 Some(Kind::SnapshotPart(part)) if self.records_missing => {
@@ -157,6 +168,8 @@ impl Ledger {
                 sequence: outcome.sequence,
                 index: outcome.index,
             },
+            notice: 0,
+            tried_until_ms: 0,
             written_at_ms,
             mx_host: outcome.mx_host.clone(),
             last_attempt_ms: if outcome.started_at_ms == 0 {
@@ -165,6 +178,46 @@ impl Ledger {
                 outcome.finished_at_ms
             },
             recipients,
+        };
+        self.pending.insert(key, owed);
+    }
+
+    /// Recipients of an outcome whose sender is to be told of their delay.
+    fn delays(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
+        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
+            return;
+        };
+        let delayed = |recipient: &&RecipientOutcome| recipient.delay_notice > 0;
+        let Some(first) = outcome.recipients.iter().find(delayed) else {
+            return;
+        };
+        let recipients = outcome.recipients.iter().filter(delayed).map(|recipient| {
+            let reply = recipient.reply.clone().unwrap_or_default();
+            OwedRecipient {
+                ordinal: recipient.ordinal,
+                failure: Failure::Delayed,
+                code: reply.code,
+                enhanced: reply.enhanced,
+                text: reply.text,
+            }
+        });
+        let owed = Owed {
+            message_id,
+            place: Place {
+                sequence: outcome.sequence,
+                index: outcome.index,
+            },
+            // The same for all: they are of one delivery.
+            notice: first.delay_notice,
+            tried_until_ms: first.tried_until_ms,
+            written_at_ms,
+            mx_host: outcome.mx_host.clone(),
+            last_attempt_ms: if outcome.started_at_ms == 0 {
+                0
+            } else {
+                outcome.finished_at_ms
+            },
+            recipients: recipients.collect(),
         };
         self.pending.insert(key, owed);
     }
@@ -189,9 +242,14 @@ impl Ledger {
             .pending
             .values_mut()
             .filter(|owed| owed.message_id.as_bytes()[..] == spooled.message_id[..])
+            .filter(|owed| owed.notice == spooled.notice)
         {
+            let ordinals = match spooled.notice {
+                0 => &spooled.ordinals,
+                _ => &spooled.delayed_ordinals,
+            };
             owed.recipients
-                .retain(|recipient| !spooled.ordinals.contains(&recipient.ordinal));
+                .retain(|recipient| !ordinals.contains(&recipient.ordinal));
         }
         self.pending.retain(|_, owed| !owed.recipients.is_empty());
     }
@@ -210,6 +268,7 @@ impl Ledger {
         let is_known = |ordinal: u32| {
             self.pending.values().any(|owed| {
                 owed.message_id == message_id
+                    && owed.notice == 0
                     && owed
                         .recipients
                         .iter()
@@ -234,6 +293,8 @@ impl Ledger {
                 sequence: message.sequence,
                 index: message.index,
             },
+            notice: 0,
+            tried_until_ms: 0,
             written_at_ms,
             mx_host: String::new(),
             last_attempt_ms: 0,
@@ -244,7 +305,7 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use proto::journal::{Entry, RecipientOutcome, Reply, SnapshotEnd};
+    use proto::journal::{Entry, Reply, SnapshotEnd};
 
     use super::*;
 
@@ -347,6 +408,47 @@ mod tests {
         assert_eq!(ledger.get((1, 0)).unwrap().ordinals(), [1]);
         ledger.read(3, &record(vec![spooled(id(1), &[1]), spooled(id(2), &[0])]));
         assert_eq!((ledger.len(), ledger.position()), (0, 3));
+    }
+
+    #[test]
+    fn a_delay_is_owed_beside_a_failure_and_told_by_itself() {
+        let recipient = |ordinal, dsn_owed, delay_notice| RecipientOutcome {
+            ordinal,
+            dsn_owed,
+            delay_notice,
+            tried_until_ms: 5,
+            ..RecipientOutcome::default()
+        };
+        let outcome = Kind::Outcome(Outcome {
+            message_id: bytes(id(1)),
+            recipients: vec![
+                recipient(0, true, 0),
+                recipient(1, false, 2),
+                recipient(2, false, 0),
+            ],
+            ..Outcome::default()
+        });
+        let mut ledger = Ledger::new(0, false);
+        ledger.read(1, &record(vec![outcome]));
+        let of = |ledger: &Ledger| -> Vec<(u32, Vec<u32>)> {
+            let pending = ledger.pending();
+            pending
+                .map(|(_, owed)| (owed.notice, owed.ordinals()))
+                .collect()
+        };
+        assert_eq!(of(&ledger), [(0, vec![0]), (2, vec![1])]);
+        let told = |notice| {
+            Kind::DsnSpooled(DsnSpooled {
+                message_id: bytes(id(1)),
+                delayed_ordinals: vec![0, 1],
+                notice,
+                ..DsnSpooled::default()
+            })
+        };
+        ledger.read(2, &record(vec![told(1)]));
+        assert_eq!(ledger.len(), 2);
+        ledger.read(3, &record(vec![told(2)]));
+        assert_eq!(of(&ledger), [(0, vec![0])]);
     }
 
     #[test]

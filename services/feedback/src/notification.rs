@@ -3,10 +3,10 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use dkim::BodyHasher;
-use dsn::{FailedRecipient, Report, Return};
+use dsn::{Action, FailedRecipient, Report, Return};
 use mail::MessageId;
 use proto::envelope::{Body, DsnReturn, Envelope, Recipient};
-use proto::spool::{IndexEntry, ReportsOn};
+use proto::spool::{IndexEntry, ReportsDelay, ReportsOn};
 
 use crate::ledger::Owed;
 use crate::original::Original;
@@ -45,9 +45,10 @@ pub(crate) fn notification(
         return Err(NotOwed::NoSuchRecipients);
     }
     let ordinals = owed.ordinals();
-    let id = MessageId::from_bytes(derived(b"message", owed.message_id, &ordinals));
-    let wants_whole = envelope.ret() == DsnReturn::Full && !original.is_partial;
-    let built = dsn::failure(&Report {
+    let id = MessageId::from_bytes(derived(b"message", owed, &ordinals));
+    // RFC 3461 section 4.3: RET is about failures.
+    let wants_whole = envelope.ret() == DsnReturn::Full && !original.is_partial && owed.notice == 0;
+    let built = dsn::notification(&Report {
         reporting_mta: hostname,
         own_id: &id.to_string(),
         date_ms: owed.written_at_ms,
@@ -59,6 +60,12 @@ pub(crate) fn notification(
             Return::Full
         } else {
             Return::Headers
+        },
+        action: match owed.notice {
+            0 => Action::Failed,
+            _ => Action::Delayed {
+                until_ms: owed.tried_until_ms,
+            },
         },
         recipients,
         original: Some(dsn::Original {
@@ -90,14 +97,19 @@ pub(crate) fn notification(
             from_domain: hostname.to_owned(),
             ..Envelope::default()
         }),
-        reports_on: Some(ReportsOn {
+        reports_on: (owed.notice == 0).then(|| ReportsOn {
             message_id: Bytes::copy_from_slice(owed.message_id.as_bytes()),
             ordinals: ordinals.clone(),
+        }),
+        reports_delay: (owed.notice > 0).then(|| ReportsDelay {
+            message_id: Bytes::copy_from_slice(owed.message_id.as_bytes()),
+            ordinals: ordinals.clone(),
+            notice: owed.notice,
         }),
         ..IndexEntry::default()
     };
     Ok(Notification {
-        block_id: derived(b"block", owed.message_id, &ordinals),
+        block_id: derived(b"block", owed, &ordinals),
         entry,
         content: built.content.into(),
     })
@@ -124,12 +136,17 @@ fn failed_recipients<'a>(owed: &'a Owed, envelope: &'a Envelope) -> Vec<FailedRe
 
 /// A UUIDv7 that follows from the original's id and the recipients: its time, so that ids stay sorted by time, and
 /// for the rest a hash, so that whoever writes the DSN again gives it the same id.
-fn derived(purpose: &[u8], original: MessageId, ordinals: &[u32]) -> [u8; 16] {
+fn derived(purpose: &[u8], owed: &Owed, ordinals: &[u32]) -> [u8; 16] {
+    let original = owed.message_id;
     let mut input = b"staffetta dsn ".to_vec();
     input.extend_from_slice(purpose);
     input.extend_from_slice(original.as_bytes());
     for ordinal in ordinals {
         input.extend_from_slice(&ordinal.to_be_bytes());
+    }
+    if owed.notice > 0 {
+        input.extend_from_slice(b" delay");
+        input.extend_from_slice(&owed.notice.to_be_bytes());
     }
     let hash = digest(&SHA256, &input);
     let mut id = *original.as_bytes();
@@ -163,6 +180,8 @@ mod tests {
                 sequence: 1,
                 index: 0,
             },
+            notice: 0,
+            tried_until_ms: 0,
             written_at_ms: 1_795_351_206_000,
             mx_host: "mx.receiver.example".into(),
             last_attempt_ms: 1_795_351_205_000,
@@ -269,6 +288,32 @@ mod tests {
             (one.entry.message_id[6] >> 4, one.entry.message_id[8] >> 6),
             (7, 2)
         );
+    }
+
+    #[test]
+    fn each_notice_of_delay_is_a_message_of_its_own() {
+        let build = |notice| {
+            let mut owed = owed(&[1]);
+            (owed.notice, owed.tried_until_ms) = (notice, 1_795_783_200_000);
+            let built = notification(&owed, &original("me@sender.example"), "h.example", "s");
+            built.unwrap()
+        };
+        let ids: Vec<_> = (0..3)
+            .flat_map(|notice| {
+                let built = build(notice);
+                [built.entry.message_id.to_vec(), built.block_id.to_vec()]
+            })
+            .collect();
+        let unlike: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(unlike.len(), ids.len());
+        let second = build(2);
+        assert_eq!(second, build(2));
+        assert!(second.entry.reports_on.is_none());
+        let on = second.entry.reports_delay.unwrap();
+        assert_eq!((on.ordinals, on.notice), (vec![1], 2));
+        let text = String::from_utf8(second.content.to_vec()).unwrap();
+        assert!(text.contains("Action: delayed\r\n"), "{text}");
+        assert!(text.contains("Will-Retry-Until: Fri, 27 Nov 2026 12:40:00 +0000\r\n"));
     }
 
     #[test]

@@ -117,5 +117,6 @@ fn index_entry(id: MessageId, transaction: Transaction, received: &Received) -> 
         chunks: None,
         header_variants: Vec::new(),
         reports_on: None,
+        reports_delay: None,
     }
 }

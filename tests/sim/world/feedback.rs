@@ -2,12 +2,14 @@
 
 use bytes::Bytes;
 use proto::journal::Outcome;
-use proto::spool::ReportsOn;
+use proto::spool::{ReportsDelay, ReportsOn};
 
 use super::*;
 
 /// Marks the ids of DSNs.
 const DSN: u8 = 0xd5;
+/// And those of notices of delay, with the number of the notice.
+const DELAY: u8 = 0xe0;
 
 impl World {
     /// Reads on in every journal and spools a DSN for each outcome that owes one.
@@ -27,6 +29,7 @@ impl World {
                 {
                     if let Some(Kind::Outcome(outcome)) = entry.kind {
                         self.notify(partition, &outcome);
+                        self.notify_delay(partition, &outcome);
                     }
                 }
             }
@@ -127,6 +130,50 @@ impl World {
         });
     }
 
+    /// Spools a notice of delay where one is owed, perhaps for the second time.
+    fn notify_delay(&mut self, partition: usize, outcome: &Outcome) {
+        let owed = outcome.recipients.iter().filter(|of| of.delay_notice > 0);
+        let ordinals: Vec<u32> = owed.clone().map(|of| of.ordinal).collect();
+        let Some(notice) = owed.map(|of| of.delay_notice).next() else {
+            return;
+        };
+        let original = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+        let mut id: [u8; 16] = *original.as_bytes();
+        (id[6], id[7]) = (DELAY + notice as u8, ordinals[0] as u8);
+        let entry = IndexEntry {
+            message_id: id.to_vec().into(),
+            length: 100,
+            envelope: Some(Envelope {
+                tenant: "acme".into(),
+                stream: "mail".into(),
+                recipients: vec![Recipient {
+                    address: "s@d0.example".into(),
+                    ..Recipient::default()
+                }],
+                ..Envelope::default()
+            }),
+            reports_delay: Some(ReportsDelay {
+                message_id: outcome.message_id.clone(),
+                ordinals,
+                notice,
+            }),
+            ..IndexEntry::default()
+        };
+        // Whether it is taken is the owner's to say: its recipients may be final by now.
+        let account = Account {
+            may_be_dropped: true,
+            ..Account::default()
+        };
+        let known = self.ledger.entry((MessageId::from_bytes(id), 0));
+        known.or_insert(account);
+        self.delays += 1;
+        self.spools[partition].store(BlockIndex {
+            format: 1,
+            entries: vec![entry],
+            ..BlockIndex::default()
+        });
+    }
+
     /// What must hold at the end, besides that everything became final.
     pub fn check(&self) {
         for ((id, ordinal), account) in &self.ledger {
@@ -138,6 +185,7 @@ impl World {
         }
         let (mut owed, mut settled) = (BTreeSet::new(), BTreeMap::new());
         let mut ended = BTreeSet::new();
+        let (mut delays_owed, mut delays_told) = (BTreeSet::new(), BTreeSet::new());
         let records = self.logs.iter().flat_map(|log| &log.written);
         for entry in records.flat_map(|record| {
             journal::decode(record)
@@ -163,6 +211,13 @@ impl World {
                         );
                         let failed = is_expired || recipient.disposition() == Disposition::Bounced;
                         assert_eq!(recipient.dsn_owed, failed && account.wants_dsn);
+                        if recipient.delay_notice > 0 {
+                            assert!(account.wants_dsn, "nobody wants to be told");
+                            assert!(
+                                delays_owed.insert((id, recipient.ordinal, recipient.delay_notice)),
+                                "a notice of delay is owed twice"
+                            );
+                        }
                         if recipient.dsn_owed {
                             assert!(
                                 owed.insert((id, recipient.ordinal)),
@@ -173,6 +228,10 @@ impl World {
                 }
                 Some(Kind::DsnSpooled(spooled)) => {
                     let id = MessageId::try_from(&spooled.message_id[..]).expect("ids are valid");
+                    for ordinal in spooled.delayed_ordinals {
+                        let told = (id, ordinal, spooled.notice);
+                        assert!(delays_told.insert(told), "a delay is told twice");
+                    }
                     for ordinal in spooled.ordinals {
                         *settled.entry((id, ordinal)).or_insert(0) += 1;
                     }
@@ -181,6 +240,10 @@ impl World {
                 _ => {}
             }
         }
+        assert!(
+            delays_told.is_subset(&delays_owed),
+            "a delay is told that is none"
+        );
         assert!(
             owed.iter().eq(settled.keys()),
             "not every DSN that was owed was spooled, or others were"

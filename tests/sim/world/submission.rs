@@ -32,7 +32,7 @@ impl World {
                     self.ledger.insert((id, ordinal), account);
                     Recipient {
                         address: format!("r{ordinal}@d{}.example", self.rng.random_range(0..3)),
-                        notify: if wants_dsn { 4 } else { 1 },
+                        notify: if wants_dsn { 12 } else { 1 },
                         ..Recipient::default()
                     }
                 })

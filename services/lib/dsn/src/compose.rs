@@ -1,11 +1,11 @@
 //! The message from its parts.
 
-use crate::Report;
 use crate::date::date_text;
 use crate::explanation::explanation;
 use crate::original::{self, message_id};
 use crate::status_fields::status_fields;
 use crate::text::{field, one_line, quoted_printable};
+use crate::{Action, Report};
 
 /// A notification, ready to be spooled with the null return path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +23,9 @@ impl Built {
     }
 }
 
-/// Builds the notification that delivery to some recipients failed. At most about 64 KiB for the original, and
+/// Builds the notification that delivery to some recipients failed or is delayed. At most about 64 KiB for the original, and
 /// 2 KiB for each recipient.
-pub fn failure(report: &Report<'_>) -> Built {
+pub fn notification(report: &Report<'_>) -> Built {
     let returned = report
         .original
         .map(|original| original::part(&original, report.ret));
@@ -68,7 +68,11 @@ fn header(report: &Report<'_>, boundary: &str, eight_bit: bool) -> String {
         "To",
         &format!("<{}>", one_line(report.return_path, 320)),
     ));
-    header.push_str(&field("Subject", "Your message could not be delivered"));
+    let subject = match report.action {
+        Action::Failed => "Your message could not be delivered",
+        Action::Delayed { .. } => "Your message is delayed",
+    };
+    header.push_str(&field("Subject", subject));
     header.push_str(&field(
         "Message-ID",
         &format!("<{}@{host}>", one_line(report.own_id, 64)),

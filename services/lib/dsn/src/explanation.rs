@@ -3,7 +3,7 @@
 use crate::date::date_text;
 use crate::status_fields::status;
 use crate::text::one_line;
-use crate::{FailedRecipient, Failure, Report};
+use crate::{Action, FailedRecipient, Failure, Report};
 
 /// As much of a reply as is shown, characters.
 const REPLY_LIMIT: usize = 500;
@@ -18,15 +18,30 @@ pub(crate) fn explanation(report: &Report<'_>) -> String {
     let mut lines = vec![
         format!("This is the mail system at {host}."),
         String::new(),
-        if report.recipients.len() == 1 {
-            "Your message could not be delivered to the recipient below.".into()
-        } else {
-            format!(
-                "Your message could not be delivered to the {} recipients below.",
-                report.recipients.len()
-            )
+        match (report.action, report.recipients.len()) {
+            (Action::Failed, 1) => {
+                "Your message could not be delivered to the recipient below.".into()
+            }
+            (Action::Failed, count) => {
+                format!("Your message could not be delivered to the {count} recipients below.")
+            }
+            (Action::Delayed { .. }, 1) => {
+                "Your message could not yet be delivered to the recipient below.".into()
+            }
+            (Action::Delayed { .. }, count) => {
+                format!("Your message could not yet be delivered to the {count} recipients below.")
+            }
         },
-        "No further attempt will be made.".into(),
+        match report.action {
+            Action::Failed => "No further attempt will be made.".into(),
+            Action::Delayed { until_ms: 0 } => {
+                "You need not send it again: it is tried further.".into()
+            }
+            Action::Delayed { until_ms } => format!(
+                "You need not send it again: it is tried until {}.",
+                date_text(until_ms)
+            ),
+        },
     ];
     for recipient in report.recipients.iter().take(SHOWN) {
         lines.push(String::new());
@@ -74,6 +89,12 @@ fn push_recipient(lines: &mut Vec<String>, recipient: &FailedRecipient<'_>) {
 fn reason(recipient: &FailedRecipient<'_>) -> &'static str {
     if recipient.failure == Failure::Expired {
         return "The receiving server could not be reached or did not accept the message in time.";
+    }
+    if recipient.failure == Failure::Delayed {
+        return match recipient.reply_code {
+            0 => "The receiving server could not be reached.",
+            _ => "The receiving server did not accept the message yet.",
+        };
     }
     match status(recipient).as_str() {
         "5.1.1" | "5.1.6" => "There is no such mailbox. Please check the address.",

@@ -2,7 +2,7 @@
 //! (RFC 3464 in the multipart/report of RFC 6522, with the parameters of RFC 3461).
 //!
 //! - [`Report`], [`FailedRecipient`], [`Original`]: what is told
-//! - [`failure`]: the message, as [`Built`]
+//! - [`notification`]: the message, as [`Built`]
 //! - `status_fields`, `explanation`, `original`: its three parts
 //! - `text`: what makes hostile text harmless
 //!
@@ -20,6 +20,6 @@ mod status_fields;
 mod tests;
 mod text;
 
-pub use compose::{Built, failure};
+pub use compose::{Built, notification};
 pub use original::FULL_RETURN_LIMIT;
-pub use report::{FailedRecipient, Failure, Original, Report, Return};
+pub use report::{Action, FailedRecipient, Failure, Original, Report, Return};

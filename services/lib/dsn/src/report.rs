@@ -19,10 +19,25 @@ pub struct Report<'a> {
     pub envid: &'a str,
     /// RET as received.
     pub ret: Return,
+    /// What became of them.
+    pub action: Action,
     /// The recipients that failed together.
     pub recipients: Vec<FailedRecipient<'a>>,
     /// The original; `None` when it can't be read any more.
     pub original: Option<Original<'a>>,
+}
+
+/// What became of the recipients (RFC 3464 section 2.3.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Action {
+    /// They are given up.
+    #[default]
+    Failed,
+    /// They are tried further.
+    Delayed {
+        /// Until then, Unix milliseconds.
+        until_ms: u64,
+    },
 }
 
 /// What of the original comes back (RFC 3461 section 4.3).
@@ -72,4 +87,6 @@ pub enum Failure {
     Refused,
     /// Not accepted within the time that the message had.
     Expired,
+    /// Not accepted yet.
+    Delayed,
 }

@@ -2,7 +2,7 @@
 
 use crate::date::date_text;
 use crate::text::{ascii_line, decode_xtext, field, one_line};
-use crate::{FailedRecipient, Failure, Report};
+use crate::{Action, FailedRecipient, Failure, Report};
 
 /// As much of a reply as is passed on, characters.
 const DIAGNOSTIC_LIMIT: usize = 900;
@@ -25,17 +25,21 @@ pub(crate) fn status_fields(report: &Report<'_>) -> String {
     part.push_str(&field("Arrival-Date", &date_text(report.arrival_ms)));
     for recipient in &report.recipients {
         part.push_str("\r\n");
-        push_group(&mut part, recipient);
+        push_group(&mut part, recipient, report.action);
     }
     part
 }
 
-fn push_group(part: &mut String, recipient: &FailedRecipient<'_>) {
+fn push_group(part: &mut String, recipient: &FailedRecipient<'_>, action: Action) {
     if let Some(original) = original_recipient(recipient.orcpt) {
         part.push_str(&field("Original-Recipient", &original));
     }
     part.push_str(&field("Final-Recipient", &typed_address(recipient.address)));
-    part.push_str(&field("Action", "failed"));
+    let word = match action {
+        Action::Failed => "failed",
+        Action::Delayed { .. } => "delayed",
+    };
+    part.push_str(&field("Action", word));
     part.push_str(&field("Status", &status(recipient)));
     if !recipient.remote_mta.is_empty() {
         part.push_str(&field(
@@ -52,10 +56,15 @@ fn push_group(part: &mut String, recipient: &FailedRecipient<'_>) {
             &date_text(recipient.last_attempt_ms),
         ));
     }
+    if let Action::Delayed { until_ms } = action
+        && until_ms != 0
+    {
+        part.push_str(&field("Will-Retry-Until", &date_text(until_ms)));
+    }
 }
 
 /// The enhanced code of the refusal; 4.4.7 (delivery time expired) when the time is what ended it; 5.0.0 when
-/// nothing was said, or something that is no failure.
+/// nothing was said, or something that is no failure. Of a delay the code that says "for now", else 4.0.0.
 pub(crate) fn status(recipient: &FailedRecipient<'_>) -> String {
     if recipient.failure == Failure::Expired {
         return "4.4.7".into();
@@ -64,11 +73,15 @@ pub(crate) fn status(recipient: &FailedRecipient<'_>) -> String {
     let digits = |text: &&str, most: usize| {
         (1..=most).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit())
     };
+    let class = match recipient.failure {
+        Failure::Delayed => "4",
+        _ => "5",
+    };
     match parts.as_slice() {
-        ["5", subject, detail] if digits(subject, 3) && digits(detail, 3) => {
+        [first, subject, detail] if *first == class && digits(subject, 3) && digits(detail, 3) => {
             recipient.status.into()
         }
-        _ => "5.0.0".into(),
+        _ => format!("{class}.0.0"),
     }
 }
 

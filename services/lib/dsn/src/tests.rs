@@ -2,7 +2,9 @@
 
 use mail_parser::{MessageParser, MimeHeaders, PartType};
 
-use crate::{FULL_RETURN_LIMIT, FailedRecipient, Failure, Original, Report, Return, failure};
+use crate::{
+    Action, FULL_RETURN_LIMIT, FailedRecipient, Failure, Original, Report, Return, notification,
+};
 
 const ORIGINAL: &[u8] = b"Received: by a\r\nFrom: a@sender.example\r\nSubject: hello\r\nMessage-ID: <one@sender.example>\r\n\r\nThe body.\r\n";
 
@@ -40,6 +42,7 @@ fn report<'a>() -> Report<'a> {
         original_id: "0198-0000",
         envid: "QQ+2B1",
         ret: Return::Headers,
+        action: Action::Failed,
         recipients: vec![recipient()],
         original: Some(original(ORIGINAL)),
     }
@@ -58,7 +61,7 @@ fn status_of(content: &[u8]) -> String {
 
 #[test]
 fn has_the_fields_of_a_notification_and_three_parts() {
-    let built = failure(&report());
+    let built = notification(&report());
     let message = MessageParser::new().parse(&built.content).unwrap();
     assert_eq!(
         message.from().unwrap().first().unwrap().address(),
@@ -109,7 +112,7 @@ fn has_the_fields_of_a_notification_and_three_parts() {
 #[test]
 fn tells_machines_everything_about_the_recipient() {
     assert_eq!(
-        status_of(&failure(&report()).content),
+        status_of(&notification(&report()).content),
         "Original-Envelope-Id: QQ+1\r\n\
          Reporting-MTA: dns; relay.example.com\r\n\
          Arrival-Date: Sun, 22 Nov 2026 12:40:00 +0000\r\n\
@@ -138,7 +141,7 @@ fn leaves_out_what_is_not_known() {
         last_attempt_ms: 0,
         ..recipient()
     };
-    let built = failure(&bare);
+    let built = notification(&bare);
     assert_eq!(
         status_of(&built.content),
         "Reporting-MTA: dns; relay.example.com\r\nArrival-Date: Sun, 22 Nov 2026 12:40:00 +0000\r\n\r\n\
@@ -153,7 +156,7 @@ fn an_expired_recipient_has_status_4_4_7_and_the_last_reply() {
     late.recipients[0].failure = Failure::Expired;
     late.recipients[0].status = "4.2.1";
     late.recipients[0].reply_code = 451;
-    let status = status_of(&failure(&late).content);
+    let status = status_of(&notification(&late).content);
     assert!(status.contains("Status: 4.4.7\r\n"), "{status}");
     assert!(
         status.contains("smtp; 451 4.2.1 No such user here"),
@@ -168,7 +171,7 @@ fn several_recipients_are_groups_of_one_report() {
         address: "other@receiver.example",
         ..recipient()
     });
-    let status = status_of(&failure(&several).content);
+    let status = status_of(&notification(&several).content);
     assert_eq!(status.matches("\r\n\r\n").count(), 2);
     assert_eq!(status.matches("Final-Recipient").count(), 2);
 }
@@ -191,7 +194,7 @@ fn hostile_text_starts_no_field_no_part_and_no_long_line() {
     hostile.reporting_mta = "host\r\nX-Evil: 7";
     let content = b"Subject: a\r\nMessage-ID: <a@b>\r\nX: \r\n--=_staffetta_0198abc_1--\r\n\r\n";
     hostile.original = Some(original(content));
-    let built = failure(&hostile);
+    let built = notification(&hostile);
     let text = text_of(&built.content);
     for line in text.split("\r\n") {
         assert!(line.len() <= 998, "a line of {}", line.len());
@@ -216,13 +219,13 @@ fn hostile_text_starts_no_field_no_part_and_no_long_line() {
 fn the_whole_message_comes_back_when_asked_for_and_not_too_large() {
     let mut full = report();
     full.ret = Return::Full;
-    let built = failure(&full);
+    let built = notification(&full);
     assert!(text_of(&built.content).contains("Content-Type: message/rfc822\r\n\r\nReceived: by a"));
     assert!(text_of(&built.content).contains("The body."));
 
     let large = [ORIGINAL, &vec![b'x'; FULL_RETURN_LIMIT]].concat();
     full.original = Some(original(&large));
-    let built = failure(&full);
+    let built = notification(&full);
     assert!(text_of(&built.content).contains("text/rfc822-headers"));
     assert!(built.content.len() < 8 * 1024);
 }
@@ -232,7 +235,7 @@ fn eight_bit_content_is_announced_and_eight_bit_headers_are_encoded() {
     let content = "Subject: é\r\n\r\nBödy\r\n".as_bytes();
     let mut headers = report();
     headers.original = Some(original(content));
-    let built = failure(&headers);
+    let built = notification(&headers);
     assert!(!built.is_eight_bit());
     let message = MessageParser::new().parse(&built.content).unwrap();
     assert!(
@@ -245,7 +248,7 @@ fn eight_bit_content_is_announced_and_eight_bit_headers_are_encoded() {
     let mut full = report();
     full.original = Some(original(content));
     full.ret = Return::Full;
-    let built = failure(&full);
+    let built = notification(&full);
     assert!(built.is_eight_bit());
     let text = text_of(&built.content);
     assert_eq!(text.matches("Content-Transfer-Encoding: 8bit").count(), 2);
@@ -255,7 +258,7 @@ fn eight_bit_content_is_announced_and_eight_bit_headers_are_encoded() {
 fn addresses_beyond_ascii_take_the_form_for_seven_bits() {
     let mut eai = report();
     eai.recipients[0].address = "用户@例え.example";
-    let built = failure(&eai);
+    let built = notification(&eai);
     let status = status_of(&built.content);
     assert!(
         status
@@ -273,5 +276,35 @@ fn addresses_beyond_ascii_take_the_form_for_seven_bits() {
 
 #[test]
 fn the_same_report_gives_the_same_bytes() {
-    assert_eq!(failure(&report()), failure(&report()));
+    assert_eq!(notification(&report()), notification(&report()));
+}
+
+#[test]
+fn a_delay_is_told_as_one_and_says_until_when_it_is_tried() {
+    let mut delayed = report();
+    delayed.action = Action::Delayed {
+        until_ms: 1_795_783_200_000,
+    };
+    delayed.recipients[0].failure = Failure::Delayed;
+    delayed.recipients[0].status = "4.7.1";
+    delayed.recipients[0].reply_code = 451;
+    delayed.recipients[0].reply_text = "Greylisted";
+    let built = notification(&delayed);
+    let status = status_of(&built.content);
+    for line in [
+        "Action: delayed\r\n",
+        "Status: 4.7.1\r\n",
+        "Diagnostic-Code: smtp; 451 4.7.1 Greylisted\r\n",
+        "Will-Retry-Until: Fri, 27 Nov 2026 12:40:00 +0000\r\n",
+    ] {
+        assert!(status.contains(line), "{status}");
+    }
+    let text = text_of(&built.content);
+    assert!(text.contains("Subject: Your message is delayed\r\n"));
+    assert!(text.contains("could not yet be delivered"));
+    assert!(!text.contains("No further attempt"));
+    // Words that say "never" are none of a delay.
+    delayed.recipients[0].status = "5.1.1";
+    let status = status_of(&notification(&delayed).content);
+    assert!(status.contains("Status: 4.0.0\r\n"), "{status}");
 }

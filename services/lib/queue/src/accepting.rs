@@ -5,10 +5,10 @@ use hashbrown::HashMap;
 use mail::MessageId;
 use proto::envelope::Recipient;
 use proto::journal::entry::Kind;
-use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined};
-use proto::spool::{BlockIndex, IndexEntry};
+use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined, RecipientOutcome};
+use proto::spool::{BlockIndex, IndexEntry, ReportsDelay};
 
-use crate::delivery::{Deferred, Ordinals};
+use crate::delivery::{Deferred, Ordinals, TellDelays, Told};
 use crate::intake::{Gate, Intake};
 use crate::live::{NewDelivery, NewMessage};
 use crate::recovery::Change;
@@ -22,6 +22,7 @@ const MOST_RECIPIENTS: usize = 1 << 16;
 
 /// What NOTIFY asks for (RFC 3461 section 4.1).
 const NOTIFY_FAILURE: u32 = 4;
+const NOTIFY_DELAY: u32 = 8;
 
 /// A block that can't be taken; reading stops before it, since nothing is ever skipped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +144,15 @@ impl Intake {
                 return false;
             }
         }
+        if let Some(on) = &entry.reports_delay {
+            let known = self
+                .recovery
+                .as_mut()
+                .is_some_and(|recovery| recovery.spooled_dsns.remove(&id));
+            if !known && !self.settle_delay(on, id) {
+                return false;
+            }
+        }
         self.insert_entry(now_ms, id, block, position, entry);
         true
     }
@@ -224,7 +234,7 @@ impl Intake {
                     deferred: Deferred::default(),
                     due_ms,
                     held,
-                    wants_dsn: group.wants_dsn,
+                    told: group.told,
                 },
             );
             if held {
@@ -280,6 +290,7 @@ impl Intake {
             message_id: original.clone(),
             ordinals: ordinals.to_vec(),
             dsn_message_id: dsn.as_bytes().to_vec().into(),
+            ..DsnSpooled::default()
         };
         self.log(
             Kind::DsnSpooled(entry),
@@ -289,6 +300,58 @@ impl Intake {
             },
         );
         true
+    }
+
+    /// A notice of delay is in the spool. False when it is not owed (any more): the recipients are final meanwhile, or it
+    /// was spooled before.
+    fn settle_delay(&mut self, on: &ReportsDelay, dsn: MessageId) -> bool {
+        let Ok(id) = MessageId::try_from(&on.message_id[..]) else {
+            return false;
+        };
+        let was_owed = match self.live.find(&id) {
+            Some(_) => self.apply_delay_told(id, &on.ordinals, on.notice),
+            // Its first block is gone, and its copy is behind the notice.
+            None => self.settle_delay_early(id, on),
+        };
+        if was_owed {
+            let entry = DsnSpooled {
+                message_id: on.message_id.clone(),
+                ordinals: Vec::new(),
+                dsn_message_id: dsn.as_bytes().to_vec().into(),
+                delayed_ordinals: on.ordinals.clone(),
+                notice: on.notice,
+            };
+            self.log(Kind::DsnSpooled(entry), Gate::Nothing);
+        }
+        was_owed
+    }
+
+    /// Only while recovering.
+    fn settle_delay_early(&mut self, id: MessageId, on: &ReportsDelay) -> bool {
+        let names = |recipient: &RecipientOutcome| {
+            recipient.delay_notice == on.notice && on.ordinals.contains(&recipient.ordinal)
+        };
+        let waits = self
+            .recovery
+            .as_ref()
+            .and_then(|recovery| recovery.pending.get(&id));
+        let is_owed = waits.is_some_and(|changes| {
+            let owes = changes.iter().any(|change| match change {
+                Change::Outcome(outcome) => outcome.recipients.iter().any(names),
+                _ => false,
+            });
+            let told = changes.iter().any(|change| match change {
+                Change::DelayTold(ordinals, notice) => {
+                    *notice == on.notice && ordinals.iter().any(|of| on.ordinals.contains(of))
+                }
+                _ => false,
+            });
+            owes && !told
+        });
+        if is_owed {
+            self.change(id, Change::DelayTold(on.ordinals.clone(), on.notice));
+        }
+        is_owed
     }
 
     /// Only while recovering: the original's first block is gone, and its copy is behind the DSN.
@@ -311,6 +374,7 @@ impl Intake {
             message_id: original.as_bytes().to_vec().into(),
             ordinals: ordinals.to_vec(),
             dsn_message_id: dsn.as_bytes().to_vec().into(),
+            ..DsnSpooled::default()
         };
         self.change(original, Change::DsnSpooled(ordinals.to_vec()));
         self.log(Kind::DsnSpooled(entry), Gate::Nothing);
@@ -327,7 +391,7 @@ fn seconds_until(id: &MessageId, at_ms: u64) -> u32 {
 /// Recipients that one SMTP transaction can carry.
 struct Group {
     domain: String,
-    wants_dsn: bool,
+    told: Told,
     ordinals: Vec<u16>,
 }
 
@@ -338,7 +402,7 @@ fn group_recipients(
     stream: &str,
 ) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
-    let mut positions: HashMap<(String, &str, u32, bool), usize> = HashMap::new();
+    let mut positions: HashMap<(String, &str, u32, Told), usize> = HashMap::new();
     for (recipient, ordinal) in recipients.iter().zip(0..=u16::MAX) {
         let domain = match recipient.address.rfind('@') {
             Some(at) => mail::Domain::parse(&recipient.address[at + 1..]).map_or_else(
@@ -359,18 +423,19 @@ fn group_recipients(
         } else {
             recipient.notify & NOTIFY_FAILURE != 0
         };
-        let wants_dsn = asks && !envelope_return_path.is_empty();
+        let delays = match recipient.notify {
+            _ if envelope_return_path.is_empty() => TellDelays::Never,
+            0 => TellDelays::IfConfigured,
+            notify if notify & NOTIFY_DELAY != 0 => TellDelays::Asked,
+            _ => TellDelays::Never,
+        };
+        let told = Told::new(asks && !envelope_return_path.is_empty(), delays);
         let position = *positions
-            .entry((
-                domain.clone(),
-                return_path,
-                recipient.header_variant,
-                wants_dsn,
-            ))
+            .entry((domain.clone(), return_path, recipient.header_variant, told))
             .or_insert_with(|| {
                 groups.push(Group {
                     domain,
-                    wants_dsn,
+                    told,
                     ordinals: Vec::new(),
                 });
                 groups.len() - 1
@@ -396,6 +461,10 @@ fn accepted_message(entry: &IndexEntry) -> AcceptedMessage {
             .reports_on
             .as_ref()
             .map(|on| on.message_id.clone())
+            .or_else(|| {
+                let on = entry.reports_delay.as_ref()?;
+                Some(on.message_id.clone())
+            })
             .unwrap_or_default(),
     }
 }

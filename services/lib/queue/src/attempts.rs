@@ -215,7 +215,7 @@ impl Intake {
                     text: "the outcome of the attempt is not known".into(),
                 }),
                 next_attempt_ms: if gives_up { 0 } else { next_attempt_ms },
-                dsn_owed: gives_up && delivery.wants_dsn,
+                dsn_owed: gives_up && delivery.wants_dsn(),
                 ..Default::default()
             });
         let outcome = Outcome {

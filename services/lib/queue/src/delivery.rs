@@ -88,14 +88,77 @@ pub(crate) struct Delivery {
     pub(crate) attempts: u16,
     pub(crate) deferred: Deferred,
     pub(crate) state: State,
-    /// A failure is reported to the sender.
-    pub(crate) wants_dsn: bool,
+    pub(crate) told: Told,
 }
 
 impl Delivery {
+    /// A failure is reported to the sender.
+    pub(crate) fn wants_dsn(&self) -> bool {
+        self.told.failures()
+    }
+
     /// It was tried before, or could not be.
     pub(crate) fn is_retry(&self) -> bool {
         self.attempts > 0 || self.deferred.times > 0
+    }
+}
+
+/// What the sender of a message is told of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Told(u8);
+
+/// Whether the sender is told of delays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TellDelays {
+    /// NOTIFY leaves it out, or there is nobody to tell.
+    Never = 0,
+    /// Nothing was said: if the stream says so.
+    IfConfigured = 1,
+    /// NOTIFY=DELAY.
+    Asked = 2,
+}
+
+impl Told {
+    /// Bits of a snapshot's flags.
+    const FAILURES: u8 = 1;
+    const DELAYS: u8 = 2;
+    const NOTICES: u8 = 4;
+    /// Notices that are counted.
+    const MOST_NOTICES: u32 = 15;
+
+    pub(crate) fn new(failures: bool, delays: TellDelays) -> Self {
+        Self((u8::from(failures) * Self::FAILURES) | ((delays as u8) << Self::DELAYS))
+    }
+
+    /// Out of the flags in a snapshot, in which bit 1 says something else.
+    pub(crate) fn from_flags(flags: u32) -> Self {
+        Self((flags & 0xfd) as u8)
+    }
+
+    pub(crate) fn flags(self) -> u32 {
+        self.0.into()
+    }
+
+    pub(crate) fn failures(self) -> bool {
+        self.0 & Self::FAILURES != 0
+    }
+
+    pub(crate) fn delays(self) -> TellDelays {
+        match (self.0 >> Self::DELAYS) & 3 {
+            0 => TellDelays::Never,
+            1 => TellDelays::IfConfigured,
+            _ => TellDelays::Asked,
+        }
+    }
+
+    /// Notices of delay so far.
+    pub(crate) fn notices(self) -> u32 {
+        u32::from(self.0 >> Self::NOTICES)
+    }
+
+    pub(crate) fn with_notices(self, notices: u32) -> Self {
+        let notices = u8::try_from(notices.min(Self::MOST_NOTICES)).unwrap_or(0);
+        Self((self.0 & 0x0f) | (notices << Self::NOTICES))
     }
 }
 

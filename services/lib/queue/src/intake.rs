@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 use journal::{Lost, Writer, WriterEffect, WriterEvent};
-use mail::PartitionId;
+use mail::{PartitionId, Span};
 use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
 use proto::journal::{
@@ -37,6 +37,8 @@ pub trait Policies {
     /// When the first attempt comes of what may be sent from `from_ms` on (Unix milliseconds); `seed` spreads them. The
     /// age counts from there.
     fn first_attempt_ms(&self, tenant: &str, stream: &str, from_ms: u64, seed: u64) -> u64;
+    /// Ages at which the sender is told that delivery is delayed, ascending, at most 8; `asked`: with NOTIFY=DELAY.
+    fn delay_notices(&self, tenant: &str, stream: &str, asked: bool) -> &[Span];
     /// What to do with attempts in doubt.
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt;
 }
@@ -437,7 +439,7 @@ impl Intake {
         let Some(message) = self.live.messages.get(delivery.message) else {
             return;
         };
-        let dsn_owed = delivery.wants_dsn
+        let dsn_owed = delivery.wants_dsn()
             && matches!(disposition, Disposition::Bounced | Disposition::Expired);
         let recipients = delivery
             .ordinals

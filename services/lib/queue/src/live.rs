@@ -9,7 +9,9 @@ use mail::MessageId;
 use crate::Key;
 use crate::arena::Arena;
 use crate::blocks::Blocks;
-use crate::delivery::{Deferred, Delivery, Flight, Message, NONE, Ordinals, State, mix, seed};
+use crate::delivery::{
+    Deferred, Delivery, Flight, Message, NONE, Ordinals, State, Told, mix, seed,
+};
 use crate::lines::Lines;
 use crate::strings::Strings;
 
@@ -21,7 +23,7 @@ pub(crate) struct NewDelivery<'a> {
     pub(crate) deferred: Deferred,
     pub(crate) due_ms: u64,
     pub(crate) held: bool,
-    pub(crate) wants_dsn: bool,
+    pub(crate) told: Told,
 }
 
 /// A message to be inserted.
@@ -61,6 +63,8 @@ pub(crate) struct Live {
     doubts: BTreeSet<(u64, u32)>,
     /// Recipients by message slot whose failure is final and whose DSN is not yet spooled.
     pub(crate) owed: HashMap<u32, Vec<u16>>,
+    /// Notices of delay by message slot that are not yet spooled: ordinal and number.
+    pub(crate) delays_owed: HashMap<u32, Vec<(u16, u32)>>,
     /// Uploads by the slot of the message whose content they are.
     pub(crate) uploads: HashMap<u32, Box<str>>,
     /// Blocks with something that lives, by sequence.
@@ -135,7 +139,7 @@ impl Live {
             } else {
                 State::Waiting
             },
-            wants_dsn: new.wants_dsn,
+            told: new.told,
         };
         let slot = self.deliveries.insert(delivery);
         if let Some(message) = self.messages.get_mut(message_slot) {
@@ -161,7 +165,7 @@ impl Live {
         self.recipients -= left.len();
         let (message, name) = (delivery.message, delivery.domain);
         let (attempts, deferred) = (delivery.attempts, delivery.deferred);
-        let (due_ms, wants_dsn) = (delivery.due_ms, delivery.wants_dsn);
+        let (due_ms, told) = (delivery.due_ms, delivery.told);
         let domain = self.strings.shared(name);
         let new = NewDelivery {
             domain: &domain,
@@ -170,7 +174,7 @@ impl Live {
             deferred,
             due_ms,
             held: true,
-            wants_dsn,
+            told,
         };
         self.insert_delivery(message, new);
     }
@@ -331,9 +335,32 @@ impl Live {
         if delivery.ordinals.is_empty() {
             self.remove_delivery(delivery_slot);
         }
+        self.delay_told(message_slot, |of, _| of == ordinal);
         if dsn_owed {
             self.owed.entry(message_slot).or_default().push(ordinal);
         }
+    }
+
+    /// Notices of delay of a message that are not owed any more. False when there was none. Costs nothing while none is
+    /// owed in the partition.
+    pub(crate) fn delay_told(
+        &mut self,
+        message_slot: u32,
+        is_told: impl Fn(u16, u32) -> bool,
+    ) -> bool {
+        if self.delays_owed.is_empty() {
+            return false;
+        }
+        let Some(owed) = self.delays_owed.get_mut(&message_slot) else {
+            return false;
+        };
+        let before = owed.len();
+        owed.retain(|(ordinal, notice)| !is_told(*ordinal, *notice));
+        let some = owed.len() < before;
+        if owed.is_empty() {
+            self.delays_owed.remove(&message_slot);
+        }
+        some
     }
 
     fn remove_delivery(&mut self, slot: u32) {
@@ -393,6 +420,7 @@ impl Live {
             self.remove_delivery(slot);
         }
         self.owed.remove(&message_slot);
+        self.delays_owed.remove(&message_slot);
         if let Some(finished) = self.finish_message(message_slot) {
             self.release_block(finished.sequence);
         }

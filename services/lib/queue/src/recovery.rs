@@ -5,7 +5,7 @@ use mail::MessageId;
 use proto::journal::entry::Kind;
 use proto::journal::{Begin, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart};
 
-use crate::delivery::{Deferred, Flight, Ordinals, State, mix};
+use crate::delivery::{Deferred, Flight, Ordinals, State, Told, mix};
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
 
@@ -68,6 +68,8 @@ pub(crate) enum Change {
         due_ms: u64,
         released: bool,
     },
+    /// Ordinals and number of the notice of delay.
+    DelayTold(Vec<u32>, u32),
 }
 
 impl Intake {
@@ -134,7 +136,12 @@ impl Intake {
                     if let Some(recovery) = &mut self.recovery {
                         recovery.spooled_dsns.insert(dsn);
                     }
-                    self.change(id, Change::DsnSpooled(spooled.ordinals));
+                    if spooled.notice == 0 {
+                        self.change(id, Change::DsnSpooled(spooled.ordinals));
+                    } else {
+                        let told = Change::DelayTold(spooled.delayed_ordinals, spooled.notice);
+                        self.change(id, told);
+                    }
                 }
                 Some(Kind::Acted(acted)) => self.keep_acted(acted),
                 Some(Kind::AdminAction(action)) => self.keep_operation(action),
@@ -180,6 +187,20 @@ impl Intake {
             self.live.owed.remove(&slot);
         }
         self.live.finish_message(slot)
+    }
+
+    /// A notice of delay is spooled. False when it was not owed.
+    pub(crate) fn apply_delay_told(
+        &mut self,
+        id: MessageId,
+        ordinals: &[u32],
+        notice: u32,
+    ) -> bool {
+        let Some(slot) = self.live.find(&id) else {
+            return false;
+        };
+        let is_told = |of: u16, number| number == notice && ordinals.contains(&u32::from(of));
+        self.live.delay_told(slot, is_told)
     }
 
     pub(crate) fn apply_quarantined(&mut self, entry: &Quarantined) {
@@ -283,6 +304,9 @@ impl Intake {
                     self.apply_touched(delivery, due_ms, released);
                 }
             }
+            Change::DelayTold(ordinals, notice) => {
+                self.apply_delay_told(id, &ordinals, notice);
+            }
             Change::DsnSpooled(ordinals) => {
                 if let Some(finished) = self.apply_dsn_spooled(id, &ordinals) {
                     self.live.release_block(finished.sequence);
@@ -373,6 +397,11 @@ impl Intake {
                 message.dsn_owed.iter().filter_map(short).collect(),
             );
         }
+        if !message.delays_owed.is_empty() {
+            let owed = message.delays_owed.iter();
+            let owed = owed.filter_map(|owed| Some((short(&owed.ordinal)?, owed.notice)));
+            self.live.delays_owed.insert(message_slot, owed.collect());
+        }
         // The list of deliveries grows at its head: backwards keeps their order.
         for delivery in message.deliveries.iter().rev() {
             let ordinals: Vec<u16> = delivery.ordinals.iter().filter_map(short).collect();
@@ -394,7 +423,7 @@ impl Intake {
                     ),
                     due_ms: delivery.due_ms,
                     held,
-                    wants_dsn: delivery.flags & 1 != 0,
+                    told: Told::from_flags(delivery.flags),
                 },
             );
             if delivery.begun_epoch != 0 {

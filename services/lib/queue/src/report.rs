@@ -5,7 +5,7 @@ use proto::dispatch::Report;
 use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::Key;
-use crate::delivery::{Deferred, Delivery, State, seed};
+use crate::delivery::{Deferred, Delivery, State, TellDelays, seed, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
 use crate::live::{Finished, Live};
@@ -252,6 +252,7 @@ impl Intake {
         );
         let judged = complete(delivery, judged);
         let next = self.next_attempts(now_ms, slot, &judged, policies);
+        let notice = self.delay_notice(now_ms, slot, policies);
         let decide = |judged: Judged| {
             let next = next.iter().find(|next| next.class == judged.class);
             let next_ms = next.map_or(now_ms, |next| next.at_ms);
@@ -277,7 +278,7 @@ impl Intake {
                 disposition: disposition.into(),
                 reply: Some(judged.reply),
                 next_attempt_ms,
-                dsn_owed: failed && delivery.wants_dsn,
+                dsn_owed: failed && delivery.wants_dsn(),
                 class: judged.class.into(),
                 deferrals: match (disposition, next) {
                     (Disposition::Deferred, Some(next)) => next.deferred.times.into(),
@@ -285,9 +286,49 @@ impl Intake {
                 },
                 own_schedule: disposition == Disposition::Deferred
                     && next.is_some_and(|next| next.deferred.has_own_schedule()),
+                delay_notice: match disposition {
+                    Disposition::Deferred => notice,
+                    _ => 0,
+                },
+                tried_until_ms: match disposition {
+                    Disposition::Deferred if notice > 0 => expires_ms,
+                    _ => 0,
+                },
             }
         };
         judged.into_iter().map(decide).collect()
+    }
+
+    /// The number of the notice of delay that is to be sent when a delivery is deferred now; 0 = none. Ages that passed
+    /// without a deferral in between have one notice together.
+    fn delay_notice(&self, now_ms: u64, slot: u32, policies: &dyn Policies) -> u32 {
+        let Some(delivery) = self.live.deliveries.get(slot) else {
+            return 0;
+        };
+        let Some(message) = self.live.messages.get(delivery.message) else {
+            return 0;
+        };
+        let asked = match delivery.told.delays() {
+            TellDelays::Never => return 0,
+            TellDelays::IfConfigured => false,
+            TellDelays::Asked => true,
+        };
+        let tenant = self.live.strings.get(message.tenant);
+        let stream = self.live.strings.get(message.stream);
+        let ages = policies.delay_notices(tenant, stream, asked);
+        if ages.is_empty() {
+            return 0;
+        }
+        let seed = spread_seed(message, delivery);
+        let from_ms = policies.first_attempt_ms(tenant, stream, message.earliest_ms(), seed);
+        let age_ms = now_ms.saturating_sub(from_ms);
+        let passed = ages.iter().filter(|age| age.as_millis() <= age_ms).count();
+        let passed = u32::try_from(passed).unwrap_or(0);
+        if passed > delivery.told.notices() {
+            passed
+        } else {
+            0
+        }
     }
 
     /// When the recipients are tried again that are to be, by class. Those of a class go on together: as late as the
@@ -376,7 +417,7 @@ impl Intake {
                 disposition: disposition.into(),
                 reply: Some(judged.reply),
                 next_attempt_ms: 0,
-                dsn_owed: bounced && delivery.wants_dsn,
+                dsn_owed: bounced && delivery.wants_dsn(),
                 class: judged.class.into(),
                 ..RecipientOutcome::default()
             })
@@ -414,6 +455,11 @@ impl Intake {
                         };
                         delivery.deferred =
                             Deferred::new(times, recipient.class(), recipient.own_schedule);
+                        if recipient.delay_notice > 0 {
+                            delivery.told = delivery.told.with_notices(recipient.delay_notice);
+                            let owed = self.live.delays_owed.entry(message_slot).or_default();
+                            owed.push((ordinal, recipient.delay_notice));
+                        }
                     }
                     if recipient.next_attempt_ms == u64::MAX {
                         delivery.state = State::Held;

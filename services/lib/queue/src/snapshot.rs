@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use prost::Message as _;
 use proto::journal::entry::Kind;
-use proto::journal::{LiveDelivery, LiveMessage, SnapshotEnd, SnapshotPart, SnapshotStart};
+use proto::journal::{
+    DelayOwed, LiveDelivery, LiveMessage, SnapshotEnd, SnapshotPart, SnapshotStart,
+};
 
 use crate::delivery::State;
 use crate::effect::Effect;
@@ -173,6 +175,17 @@ impl Intake {
                 .filter_map(|slot| self.live_delivery(slot, table))
                 .collect(),
             dsn_owed: owed.into_iter().flatten().copied().map(u32::from).collect(),
+            delays_owed: self
+                .live
+                .delays_owed
+                .get(&slot)
+                .into_iter()
+                .flatten()
+                .map(|(ordinal, notice)| DelayOwed {
+                    ordinal: u32::from(*ordinal),
+                    notice: *notice,
+                })
+                .collect(),
             size: message.size,
             upload_id: self
                 .live
@@ -203,7 +216,7 @@ impl Intake {
             attempts: delivery.attempts.into(),
             due_ms: delivery.due_ms,
             begun_at_ms: begun.map_or(0, |(_, at)| at),
-            flags: u32::from(delivery.wants_dsn) | u32::from(held) << 1,
+            flags: delivery.told.flags() | u32::from(held) << 1,
             begun_epoch: begun.map_or(0, |(flight, _)| flight.epoch),
             begun_attempt: begun.map_or(0, |(flight, _)| flight.attempt),
             begun_final_reply_timeout_ms: begun.map_or(0, |(flight, _)| flight.final_reply_ms),

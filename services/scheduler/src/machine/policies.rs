@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use config::{RetryClass, RetryWaits, Snapshot};
+use mail::Span;
 use proto::journal::Class;
 use queue::{InDoubt, Policies, Retry, Waits};
 
@@ -55,6 +56,11 @@ impl Policies for ByConfig {
         let stream = self.0.stream(tenant, stream);
         let timing = stream.and_then(|stream| stream.timing.as_deref());
         timing.map_or(from_ms, |timing| timing.first_attempt_ms(from_ms, seed))
+    }
+
+    fn delay_notices(&self, tenant: &str, stream: &str, asked: bool) -> &[Span] {
+        let stream = self.0.stream(tenant, stream);
+        stream.map_or(&[], |stream| stream.delay_notices(asked))
     }
 
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt {

@@ -36,6 +36,8 @@ pub struct Stream {
     pub in_doubt: InDoubt,
     /// From acceptance, or the time before which it must not be sent, to its expiry; `None`: the route's maximum age.
     pub expires_after: Option<Span>,
+    /// Ages at which senders are told that delivery is delayed, ascending; `None`: only those who ask, after 4 hours.
+    pub delay_notices: Option<Vec<Span>>,
     /// When it is sent; `None`: as soon as it can be.
     pub timing: Option<Box<Timing>>,
 }
@@ -86,6 +88,7 @@ impl Tenant {
             let weight = weight(&fields);
             let priority = fields.one_of("priority", &PRIORITY);
             let expires_after = read_expires_after(&fields);
+            let delay_notices = read_delay_notices(&fields);
             let timing = read_timing(&fields);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
@@ -104,6 +107,7 @@ impl Tenant {
                     priority: priority.unwrap_or(usual),
                     in_doubt,
                     expires_after,
+                    delay_notices,
                     timing,
                 });
             }
@@ -145,6 +149,10 @@ impl Tenant {
             if let Some(span) = stream.expires_after {
                 spec["expiresAfter"] = json!(span.to_string());
             }
+            if let Some(ages) = &stream.delay_notices {
+                let ages: Vec<String> = ages.iter().map(Span::to_string).collect();
+                spec["delayNotices"] = json!(ages);
+            }
             if let Some(timing) = &stream.timing {
                 spec["spread"] = json!(timing.spread.to_string());
                 spec["delay"] = json!(timing.delay.to_string());
@@ -169,6 +177,21 @@ impl Tenant {
 const LONGEST_DELAY: Span = Span::from_secs(30 * 86_400);
 const LONGEST_SPREAD: Span = Span::from_secs(7 * 86_400);
 const NONE: Span = Span::from_secs(0);
+/// Notices of delay about a recipient.
+const MOST_NOTICES: usize = 8;
+/// Of those who ask for them with NOTIFY=DELAY when the stream says nothing.
+const ASKED_NOTICES: [Span; 1] = [Span::from_secs(4 * 3600)];
+
+impl Stream {
+    /// Ages at which the sender of a message is told that delivery is delayed; `asked`: with NOTIFY=DELAY.
+    pub fn delay_notices(&self, asked: bool) -> &[Span] {
+        match &self.delay_notices {
+            Some(ages) => ages,
+            None if asked => &ASKED_NOTICES,
+            None => &[],
+        }
+    }
+}
 
 fn read_expires_after(fields: &Fields<'_>) -> Option<Span> {
     let span = fields.parsed("expiresAfter")?;
@@ -179,6 +202,19 @@ fn read_expires_after(fields: &Fields<'_>) -> Option<Span> {
         );
     }
     Some(span)
+}
+
+fn read_delay_notices(fields: &Fields<'_>) -> Option<Vec<Span>> {
+    if !fields.is_given("delayNotices") {
+        return None;
+    }
+    let ages: Vec<Span> = fields.parsed_list("delayNotices");
+    let ascend = ages.windows(2).all(|pair| pair[0] < pair[1]);
+    if ages.len() > MOST_NOTICES || !ascend || ages.first().is_some_and(|age| *age <= NONE) {
+        let what = format!("at most {MOST_NOTICES} ages above 0 are expected, the shortest first");
+        fields.problem("delayNotices", what);
+    }
+    Some(ages)
 }
 
 fn read_timing(fields: &Fields<'_>) -> Option<Box<Timing>> {

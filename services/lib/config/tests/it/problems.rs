@@ -46,7 +46,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{ defaultStream: a, streams: [ { name: a, window: { zone: Rome, open: [ \"09:00-09:00\", \"monday\" ] }, spread: 8d, delay: 31d }, \
              { name: b, window: { open: [] } }, { name: c, window: { zone: UTC, open: [ \"mon 09:00-10:00\" ], hours: 5 }, spread: 1h }, \
-             { name: d, window: { zone: UTC }, expiresAfter: 0 } ] }",
+             { name: d, window: { zone: UTC }, expiresAfter: 0, delayNotices: [1d, 4h] } ] }",
             &[
                 "doc 7 Tenant/b spec.streams[0].window.zone: the name of a time zone such as Europe/Rome or UTC is expected, found \"Rome\"",
                 "doc 7 Tenant/b spec.streams[0].window.open[0]: it would never be open; 00:00-24:00 is the whole day, found \"09:00-09:00\"",
@@ -58,6 +58,7 @@ fn each_bad_document_gets_its_message() {
                 "doc 7 Tenant/b spec.streams[2].window.hours: unknown field; known: zone, open",
                 "doc 7 Tenant/b spec.streams[2].spread: must be shorter than the window is open in a week (1h), found 1h",
                 "doc 7 Tenant/b spec.streams[3].expiresAfter: 1s to 30d is expected, found 0s",
+                "doc 7 Tenant/b spec.streams[3].delayNotices: at most 8 ages above 0 are expected, the shortest first",
                 "doc 7 Tenant/b spec.streams[3].window.open: is missing: it would never be open",
             ],
         ),

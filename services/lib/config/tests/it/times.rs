@@ -52,7 +52,7 @@ fn a_class_has_what_it_says_and_otherwise_what_holds_for_all() {
 fn windows_read_back_from_json() {
     let spec = "{ defaultStream: a, streams: [
         { name: a, window: { zone: europe/rome, open: [ \"mon-fri 09:00-18:00\", sat ] }, spread: 4h },
-        { name: b, delay: 10m, expiresAfter: 2d }, { name: c } ] }";
+        { name: b, delay: 10m, expiresAfter: 2d, delayNotices: [4h, 1d] }, { name: c } ] }";
     let snapshot = Snapshot::from_documents(&document("Tenant", "t", spec)).unwrap();
     let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
     assert_eq!(read.hash(), snapshot.hash());
@@ -68,6 +68,17 @@ fn windows_read_back_from_json() {
     let expires_after = |stream| snapshot.stream("t", stream).unwrap().expires_after;
     assert_eq!(expires_after("b"), Some(Span::from_secs(2 * 86_400)));
     assert_eq!(expires_after("c"), None);
+    let notices = |stream, asked| {
+        let stream = snapshot.stream("t", stream).unwrap();
+        stream.delay_notices(asked).to_vec()
+    };
+    let hours = |hours: u64| Span::from_secs(hours * 3600);
+    assert_eq!(notices("b", false), [hours(4), hours(24)]);
+    assert_eq!(notices("b", true), notices("b", false));
+    assert_eq!(
+        (notices("c", false), notices("c", true)),
+        (vec![], vec![hours(4)])
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod accepting;
 mod acted;
 mod attempts;
+mod delays;
 mod doubt;
 mod lines;
 mod notifications;
@@ -39,6 +40,9 @@ pub(crate) struct Rules {
     /// Of a class alone.
     own: Vec<(Class, Retry<'static>)>,
     in_doubt: InDoubt,
+    /// Ages of notices of delay, with NOTIFY=DELAY and without.
+    asked_notices: Vec<mail::Span>,
+    notices: Vec<mail::Span>,
     delay_ms: u64,
     /// 0 = no spread.
     spread_ms: u64,
@@ -60,6 +64,8 @@ impl Default for Rules {
             },
             own: Vec::new(),
             in_doubt: InDoubt::Retry,
+            asked_notices: Vec::new(),
+            notices: Vec::new(),
             delay_ms: 0,
             spread_ms: 0,
         }
@@ -74,6 +80,14 @@ impl Policies for Rules {
 
     fn first_attempt_ms(&self, _: &str, _: &str, from_ms: u64, seed: u64) -> u64 {
         from_ms + self.delay_ms + seed.checked_rem(self.spread_ms).unwrap_or(0)
+    }
+
+    fn delay_notices(&self, _: &str, _: &str, asked: bool) -> &[mail::Span] {
+        if asked {
+            &self.asked_notices
+        } else {
+            &self.notices
+        }
     }
 
     fn in_doubt(&self, _: &str, _: &str) -> InDoubt {

@@ -31,10 +31,10 @@ fn live_set(intake: &Intake) -> Vec<String> {
                     };
                     let domain = live.strings.get(delivery.domain);
                     format!(
-                        "{:?} {domain} {} {} {state}",
+                        "{:?} {domain} {} {:?} {state}",
                         delivery.ordinals.as_slice(),
                         delivery.attempts,
-                        delivery.wants_dsn
+                        delivery.told
                     )
                 })
                 .collect();
