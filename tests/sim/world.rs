@@ -426,6 +426,7 @@ impl World {
                 if self.streams[stream].open {
                     let sender = self.streams[stream].sender;
                     self.note_permit(sender, &item);
+                    self.close_slot(stream, &item);
                     let acts = self.senders[sender].take(self.now, stream, item);
                     self.act(sender, acts);
                 }

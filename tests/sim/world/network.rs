@@ -1,5 +1,7 @@
 //! Streams between senders and schedulers.
 
+use proto::dispatch::{SlotClosed, scheduler_item};
+
 use super::*;
 
 impl World {
@@ -73,6 +75,17 @@ impl World {
                     );
                 }
             }
+        }
+    }
+
+    /// Slots are taken back only when nothing is under way over them: the connection is closed at once.
+    pub(super) fn close_slot(&mut self, stream: usize, item: &SchedulerItem) {
+        if let Some(scheduler_item::Kind::CloseSlot(close)) = &item.kind {
+            let closed = ToScheduler::SlotClosed(SlotClosed {
+                lane: close.lane,
+                slot: close.slot,
+            });
+            self.act(self.streams[stream].sender, vec![Act::Send(stream, closed)]);
         }
     }
 }
