@@ -413,7 +413,7 @@ fn progress_of(progress: Progress) -> OperationProgress {
 fn not_stored(error: OperationError) -> Status {
     let text = error.to_string();
     match error {
-        OperationError::TooMany => Status::resource_exhausted(text),
+        OperationError::TooMany { .. } => Status::resource_exhausted(text),
         OperationError::Different(_) => Status::already_exists(text),
         OperationError::Changing(_) => Status::aborted(text),
         OperationError::Store(_) => Status::unavailable(text),

@@ -12,19 +12,31 @@ use crate::Error;
 use crate::bucket::{self, Bucket, KeyMap, Written};
 use crate::link::Link;
 
-/// Operations that may be there at a time.
+/// Operations that may be there at a time, those that are over and still shown included.
 const MOST: usize = 1_000;
+/// Octets of all of them together: they share their bucket with the configuration, and every scheduler holds them.
+const MOST_OCTETS: usize = 4 << 20;
 /// How long one stays after it is over, for those who want to see what became of it.
 const AFTER_MS: u64 = 60_000;
-/// How long a lifted one stays: partitions without an owner learn by it who lifted it.
+/// How long a lifted one stays: partitions without an owner learn by it who lifted it. A minute, when it is in the way.
 const LIFTED: Duration = Duration::from_secs(3600);
+const LIFTED_IN_THE_WAY: Duration = Duration::from_secs(60);
 
 /// An operation was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum OperationError {
     /// There are as many as there may be.
-    #[error("there are {MOST} operations already: lift some, or wait until they are over")]
-    TooMany,
+    #[error(
+        "there are {count} operations of {kib} KiB, and with this one more than {MOST} or {} KiB: \
+         `staffetta queue resume` those that are not needed, which are gone a minute later; others go when their time is over",
+        MOST_OCTETS >> 10
+    )]
+    TooMany {
+        /// Those that are there.
+        count: usize,
+        /// Their size.
+        kib: usize,
+    },
     /// Another one of the same id is there, and differs.
     #[error("operation {0} is there already, and another one")]
     Different(String),
@@ -57,9 +69,15 @@ impl Operations {
         now_ms: u64,
     ) -> Result<Option<Operation>, OperationError> {
         let key = key_of(&operation.id)?;
+        let value = Bytes::from(operation.encode_to_vec());
         let known = self.bucket.list("operation.*").await?;
-        if !known.contains_key(&key) && known.len() >= MOST {
-            return Err(OperationError::TooMany);
+        let octets = octets_of(&known);
+        let is_full = known.len() >= MOST || octets + value.len() > MOST_OCTETS;
+        if !known.contains_key(&key) && is_full {
+            return Err(OperationError::TooMany {
+                count: known.len(),
+                kib: octets.div_ceil(1 << 10),
+            });
         }
         let ttl = match operation.expires_at_ms {
             0 => None,
@@ -67,7 +85,6 @@ impl Operations {
                 at_ms.saturating_sub(now_ms) + AFTER_MS,
             )),
         };
-        let value = Bytes::from(operation.encode_to_vec());
         match self.bucket.put(&key, value, Some(0), ttl).await? {
             Written::Done(_) => Ok(None),
             Written::Conflict => {
@@ -84,13 +101,20 @@ impl Operations {
         }
     }
 
-    /// Changes an operation, and lets it end an hour later; `None` when it is not there.
+    /// Changes an operation, and lets it end an hour later, or a minute later when there are many; `None` when it is not
+    /// there.
     pub async fn lift(
         &self,
         id: &str,
         change: impl Fn(&mut Operation),
     ) -> Result<Option<Operation>, OperationError> {
         let key = key_of(id)?;
+        let known = self.bucket.list("operation.*").await?;
+        let are_many = known.len() > MOST / 2 || octets_of(&known) > MOST_OCTETS / 2;
+        let stays = match are_many {
+            true => LIFTED_IN_THE_WAY,
+            false => LIFTED,
+        };
         for _ in 0..5 {
             let state = self.bucket.get(&key).await?;
             let Some(mut operation) = state.value.as_deref().and_then(decode) else {
@@ -100,7 +124,7 @@ impl Operations {
             let value = Bytes::from(operation.encode_to_vec());
             let written = self
                 .bucket
-                .put(&key, value, Some(state.revision), Some(LIFTED))
+                .put(&key, value, Some(state.revision), Some(stays))
                 .await?;
             if matches!(written, Written::Done(_)) {
                 return Ok(Some(operation));
@@ -135,6 +159,10 @@ impl Operations {
 fn key_of(id: &str) -> Result<String, Error> {
     bucket::check_key(id)?;
     Ok(format!("operation.{id}"))
+}
+
+fn octets_of(keys: &KeyMap) -> usize {
+    keys.values().map(|(_, value)| value.len()).sum()
 }
 
 fn decode(value: &[u8]) -> Option<Operation> {

@@ -7,6 +7,7 @@ mod blocks;
 mod configuration;
 mod journals;
 mod opening;
+mod operations;
 mod ownership;
 mod repeating;
 mod server;
