@@ -8,7 +8,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined, RecipientOutcome};
 use proto::spool::{BlockIndex, IndexEntry, ReportsDelay};
 
-use crate::delivery::{Deferred, Ordinals, TellDelays, Told};
+use crate::delivery::{Deferred, TellDelays, Told};
 use crate::intake::{Gate, Intake};
 use crate::live::{NewDelivery, NewMessage};
 use crate::recovery::Change;
@@ -17,6 +17,8 @@ use crate::recovery::Change;
 const BLOCK_FORMAT: u32 = 1;
 /// Bit of `BlockIndex.flags`: a copy made by repacking.
 const COPY: u64 = 1;
+/// Positions in a block are 16 bits.
+const MOST_ENTRIES: usize = 1 << 16;
 /// Ordinals are 16 bits.
 const MOST_RECIPIENTS: usize = 1 << 16;
 
@@ -63,7 +65,10 @@ impl Intake {
             sequence,
             messages: Vec::new(),
         };
-        for (entry, position) in index.entries.iter().zip(0_u32..) {
+        if index.entries.len() > MOST_ENTRIES {
+            self.damaged_block(sequence, "it has more entries than can be counted");
+        }
+        for (entry, position) in index.entries.iter().zip(0..=u16::MAX) {
             let Ok(id) = MessageId::try_from(&entry.message_id[..]) else {
                 self.damaged_block(sequence, "an entry has no message id");
                 continue;
@@ -125,7 +130,7 @@ impl Intake {
         now_ms: u64,
         id: MessageId,
         block: (u64, u64),
-        position: u32,
+        position: u16,
         entry: &IndexEntry,
     ) -> bool {
         let is_finished = self
@@ -163,7 +168,7 @@ impl Intake {
         &mut self,
         id: MessageId,
         block: (u64, u64),
-        position: u32,
+        position: u16,
         entry: &IndexEntry,
     ) -> bool {
         let Some(recovery) = &self.recovery else {
@@ -189,7 +194,7 @@ impl Intake {
         now_ms: u64,
         id: MessageId,
         (block_first, sequence): (u64, u64),
-        position: u32,
+        position: u16,
         entry: &IndexEntry,
     ) {
         let envelope = entry.envelope.clone().unwrap_or_default();
@@ -229,7 +234,7 @@ impl Intake {
                 message_slot,
                 NewDelivery {
                     domain: &group.domain,
-                    ordinals: Ordinals::new(&group.ordinals),
+                    ordinals: &group.ordinals,
                     attempts: 0,
                     deferred: Deferred::default(),
                     due_ms,

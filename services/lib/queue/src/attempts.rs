@@ -55,14 +55,14 @@ impl Intake {
             self.partition,
             flight.epoch,
             &message.id,
-            delivery.ordinals.as_slice(),
+            self.live.ordinals(slot),
             flight.attempt,
         );
         let assigned = Assigned {
             delivery: reference,
             place: Place {
                 sequence: message.sequence,
-                index: message.index,
+                index: message.index.into(),
             },
             domain: self.live.strings.shared(delivery.domain),
         };
@@ -142,10 +142,8 @@ impl Intake {
 
     /// Whether a delivery still has just the recipients that a reference names.
     fn is_whole(&self, slot: u32, reference: &DeliveryRef) -> bool {
-        self.live.deliveries.get(slot).is_some_and(|delivery| {
-            let ordinals = delivery.ordinals.as_slice().iter().copied().map(u32::from);
-            ordinals.eq(reference.ordinals.iter().copied())
-        })
+        let ordinals = self.live.ordinals(slot).iter().copied().map(u32::from);
+        ordinals.eq(reference.ordinals.iter().copied())
     }
 
     /// Marks a flight as begun and sets the time at which it is in doubt for good.
@@ -196,9 +194,9 @@ impl Intake {
         } else {
             now_ms
         };
-        let recipients = delivery
-            .ordinals
-            .as_slice()
+        let recipients = self
+            .live
+            .ordinals(slot)
             .iter()
             .map(|&ordinal| RecipientOutcome {
                 ordinal: ordinal.into(),
@@ -255,7 +253,7 @@ impl Intake {
             return;
         }
         let message = self.live.messages.get(delivery.message);
-        let has_expiry = message.is_some_and(|message| message.expires_ms != 0);
+        let has_expiry = message.is_some_and(|message| message.expires_ms().is_some());
         let expires_ms = if has_expiry || delivery.is_retry() {
             self.expires_ms(slot, Class::Unspecified, policies)
         } else {
@@ -314,7 +312,7 @@ impl Intake {
         let Some(message) = self.live.messages.get(message_slot) else {
             return;
         };
-        if (message.sequence, message.index) != (place.sequence, place.index) {
+        if (message.sequence, u32::from(message.index)) != (place.sequence, place.index) {
             self.live.wait_until(slot, now_ms);
             return;
         }

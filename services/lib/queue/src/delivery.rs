@@ -3,6 +3,7 @@
 use mail::{MessageId, Span};
 use proto::journal::Class;
 
+use crate::ordinals::Ordinals;
 use crate::strings::Name;
 
 /// Names a delivery within its partition as long as the scheduler owns it.
@@ -12,54 +13,11 @@ pub struct Key {
     pub(crate) generation: u32,
 }
 
-/// Recipients of a delivery, by their ordinals in the envelope.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ordinals {
-    /// The usual case, without an allocation.
-    One(u16),
-    Many(Box<[u16]>),
-}
-
-impl Ordinals {
-    pub(crate) fn new(ordinals: &[u16]) -> Self {
-        match ordinals {
-            [one] => Self::One(*one),
-            many => Self::Many(many.into()),
-        }
-    }
-
-    pub(crate) fn as_slice(&self) -> &[u16] {
-        match self {
-            Self::One(one) => std::slice::from_ref(one),
-            Self::Many(many) => many,
-        }
-    }
-
-    pub(crate) fn contains(&self, ordinal: u16) -> bool {
-        self.as_slice().contains(&ordinal)
-    }
-
-    /// Without one of them.
-    pub(crate) fn without(&self, ordinal: u16) -> Self {
-        let rest: Vec<u16> = self
-            .as_slice()
-            .iter()
-            .copied()
-            .filter(|&o| o != ordinal)
-            .collect();
-        Self::new(&rest)
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
-    }
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// In the heap until it is due.
+    /// Until it is due.
     Waiting,
-    /// It was due, and is in the heap until its window opens or its place in the spread comes. Told apart in memory only:
+    /// It was due, and waits until its window opens or its place in the spread comes. Told apart in memory only:
     /// who takes over finds it due.
     HeldBack,
     /// Due, and behind so many others of its line that the lanes need not have it yet.
@@ -198,7 +156,17 @@ impl Deferred {
     }
 }
 
+/// A time in the seconds of [`Message::expires_s`], the next whole one; 0 stays 0.
+pub(crate) fn expires_s(expires_ms: u64) -> u32 {
+    u32::try_from(expires_ms.div_ceil(1000)).unwrap_or(u32::MAX)
+}
+
 impl Message {
+    /// When it expires, Unix milliseconds; `None` = by the maximum age of the route.
+    pub(crate) fn expires_ms(&self) -> Option<u64> {
+        (self.expires_s != 0).then_some(u64::from(self.expires_s) * 1000)
+    }
+
     /// From when on it may be sent, Unix milliseconds.
     pub(crate) fn earliest_ms(&self) -> u64 {
         self.id.unix_ms() + u64::from(self.not_before_s) * 1000
@@ -207,8 +175,10 @@ impl Message {
 
 /// A seed from a delivery that stays the same as long as nothing was tried.
 pub(crate) fn spread_seed(message: &Message, delivery: &Delivery) -> u64 {
-    let first = delivery.ordinals.as_slice().first().copied().unwrap_or(0);
-    mix(seed(&message.id, u64::from(first) << 32))
+    mix(seed(
+        &message.id,
+        u64::from(delivery.ordinals.first()) << 32,
+    ))
 }
 
 /// End of a message's list of deliveries.
@@ -218,11 +188,12 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct Message {
     pub(crate) id: MessageId,
     pub(crate) sequence: u64,
-    /// Unix milliseconds; 0 = the maximum age of the route.
-    pub(crate) expires_ms: u64,
+    /// Unix seconds; 0 = the maximum age of the route.
+    pub(crate) expires_s: u32,
     /// From acceptance to the time before which it must not be sent, seconds.
     pub(crate) not_before_s: u32,
-    pub(crate) index: u32,
+    /// Position in its block.
+    pub(crate) index: u16,
     pub(crate) tenant: Name,
     pub(crate) stream: Name,
     pub(crate) campaign: Name,
@@ -438,12 +409,12 @@ mod tests {
     #[test]
     fn a_delivery_with_its_message_stays_small() {
         assert!(
-            size_of::<Option<Delivery>>() <= 56,
+            size_of::<Option<Delivery>>() <= 40,
             "{}",
             size_of::<Option<Delivery>>()
         );
         assert!(
-            size_of::<Option<Message>>() <= 64,
+            size_of::<Option<Message>>() <= 56,
             "{}",
             size_of::<Option<Message>>()
         );

@@ -320,7 +320,7 @@ impl Intake {
         };
         let outcome = Outcome {
             attempt: delivery.attempts.into(),
-            recipients: delivery.ordinals.as_slice().iter().map(returned).collect(),
+            recipients: self.live.ordinals(slot).iter().map(returned).collect(),
             finished_at_ms: now_ms,
             ..self.outcome_of(delivery.message)
         };
@@ -378,7 +378,7 @@ impl Intake {
         if !matches!(delivery.state, State::Ready | State::Behind) {
             return false;
         }
-        if !delivery.is_retry() && message.expires_ms == 0 {
+        if !delivery.is_retry() && message.expires_ms().is_none() {
             return false;
         }
         // The class may have given it less time than that, but at the deferral.
@@ -403,8 +403,8 @@ impl Intake {
         let Some(message) = self.live.messages.get(delivery.message) else {
             return u64::MAX;
         };
-        if message.expires_ms != 0 {
-            return message.expires_ms;
+        if let Some(expires_ms) = message.expires_ms() {
+            return expires_ms;
         }
         let tenant = self.live.strings.get(message.tenant);
         let stream = self.live.strings.get(message.stream);
@@ -441,9 +441,9 @@ impl Intake {
         };
         let dsn_owed = delivery.wants_dsn()
             && matches!(disposition, Disposition::Bounced | Disposition::Expired);
-        let recipients = delivery
-            .ordinals
-            .as_slice()
+        let recipients = self
+            .live
+            .ordinals(slot)
             .iter()
             .map(|&ordinal| RecipientOutcome {
                 ordinal: ordinal.into(),
@@ -476,7 +476,7 @@ impl Intake {
             stream: text(message.stream),
             campaign: text(message.campaign),
             sequence: message.sequence,
-            index: message.index,
+            index: message.index.into(),
             ..Default::default()
         }
     }

@@ -5,7 +5,7 @@
 //! an outcome) appears only when the entry that it depends on is stored. The same `apply` functions serve live
 //! operation and replay, so that what is recovered is what was there.
 //!
-//! Cost: O(1) per delivery but for the heap of due times, O(log n); about 150 bytes per waiting delivery.
+//! Cost: O(1) per delivery but for the heap of what is due within seconds, O(log n); about 170 bytes per waiting delivery.
 
 mod accepting;
 mod acted;
@@ -13,11 +13,13 @@ mod arena;
 mod attempts;
 mod blocks;
 mod delivery;
+mod due;
 mod effect;
 mod intake;
 mod lines;
 mod live;
 mod operations;
+mod ordinals;
 mod recovery;
 mod report;
 mod rows;

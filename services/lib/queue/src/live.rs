@@ -1,7 +1,6 @@
 //! The index of live messages of a partition.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 
 use hashbrown::{HashMap, HashTable};
 use mail::MessageId;
@@ -10,15 +9,17 @@ use crate::Key;
 use crate::arena::Arena;
 use crate::blocks::Blocks;
 use crate::delivery::{
-    Deferred, Delivery, Flight, Message, NONE, Ordinals, State, Told, mix, seed,
+    Deferred, Delivery, Flight, Message, NONE, State, Told, expires_s, mix, seed,
 };
+use crate::due::Due;
 use crate::lines::Lines;
+use crate::ordinals::OrdinalLists;
 use crate::strings::Strings;
 
 /// A delivery to be inserted.
 pub(crate) struct NewDelivery<'a> {
     pub(crate) domain: &'a str,
-    pub(crate) ordinals: Ordinals,
+    pub(crate) ordinals: &'a [u16],
     pub(crate) attempts: u16,
     pub(crate) deferred: Deferred,
     pub(crate) due_ms: u64,
@@ -32,7 +33,7 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) sequence: u64,
     /// Lowest sequence that belongs to the block.
     pub(crate) block_first: u64,
-    pub(crate) index: u32,
+    pub(crate) index: u16,
     pub(crate) tenant: &'a str,
     pub(crate) stream: &'a str,
     pub(crate) campaign: &'a str,
@@ -57,6 +58,7 @@ pub(crate) struct Finished {
 pub(crate) struct Live {
     pub(crate) messages: Arena<Message>,
     pub(crate) deliveries: Arena<Delivery>,
+    ordinals: OrdinalLists,
     pub(crate) strings: Strings,
     pub(crate) flights: HashMap<u32, Flight>,
     /// Flights that are begun, by the time at which they are in doubt for good.
@@ -72,9 +74,14 @@ pub(crate) struct Live {
     /// Recipients that are not final.
     pub(crate) recipients: usize,
     by_id: HashTable<u32>,
-    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    due: Due,
     pub(crate) lines: Lines,
     generations: u32,
+}
+
+/// It waits for its time.
+fn waits(delivery: &Delivery) -> bool {
+    matches!(delivery.state, State::Waiting | State::HeldBack)
 }
 
 fn hash(id: &MessageId) -> u64 {
@@ -96,7 +103,7 @@ impl Live {
         let message = Message {
             id: new.id,
             sequence: new.sequence,
-            expires_ms: new.expires_ms,
+            expires_s: expires_s(new.expires_ms),
             not_before_s: new.not_before_s,
             index: new.index,
             tenant: self.strings.acquire(new.tenant),
@@ -124,10 +131,10 @@ impl Live {
             .messages
             .get(message_slot)
             .map_or(NONE, |message| message.first);
-        self.recipients += new.ordinals.as_slice().len();
+        self.recipients += new.ordinals.len();
         let delivery = Delivery {
             due_ms: new.due_ms,
-            ordinals: new.ordinals,
+            ordinals: self.ordinals.keep(new.ordinals),
             message: message_slot,
             next: first,
             domain: self.strings.acquire(new.domain),
@@ -150,18 +157,17 @@ impl Live {
 
     /// Recipients that leave a delivery for one of their own, which waits for its first state.
     pub(crate) fn part(&mut self, slot: u32, leaving: &[u16]) {
-        let Some(delivery) = self.deliveries.get_mut(slot) else {
-            return;
-        };
-        let (left, rest): (Vec<u16>, Vec<u16>) = delivery
-            .ordinals
-            .as_slice()
+        let (left, rest): (Vec<u16>, Vec<u16>) = self
+            .ordinals(slot)
             .iter()
             .partition(|ordinal| leaving.contains(ordinal));
         if left.is_empty() || rest.is_empty() {
             return;
         }
-        delivery.ordinals = Ordinals::new(&rest);
+        self.replace_ordinals(slot, &rest);
+        let Some(delivery) = self.deliveries.get(slot) else {
+            return;
+        };
         self.recipients -= left.len();
         let (message, name) = (delivery.message, delivery.domain);
         let (attempts, deferred) = (delivery.attempts, delivery.deferred);
@@ -169,7 +175,7 @@ impl Live {
         let domain = self.strings.shared(name);
         let new = NewDelivery {
             domain: &domain,
-            ordinals: Ordinals::new(&left),
+            ordinals: &left,
             attempts,
             deferred,
             due_ms,
@@ -177,6 +183,19 @@ impl Live {
             told,
         };
         self.insert_delivery(message, new);
+    }
+
+    /// Recipients of a delivery that are not final.
+    pub(crate) fn ordinals(&self, slot: u32) -> &[u16] {
+        let delivery = self.deliveries.get(slot);
+        delivery.map_or(&[], |delivery| self.ordinals.get(&delivery.ordinals))
+    }
+
+    fn replace_ordinals(&mut self, slot: u32, ordinals: &[u16]) {
+        if let Some(delivery) = self.deliveries.get_mut(slot) {
+            self.ordinals.forget(delivery.ordinals);
+            delivery.ordinals = self.ordinals.keep(ordinals);
+        }
     }
 
     /// Slots of a message's deliveries.
@@ -197,7 +216,7 @@ impl Live {
     pub(crate) fn delivery_with(&self, message_slot: u32, ordinal: u16) -> Option<u32> {
         let mut next = self.messages.get(message_slot)?.first;
         while let Some(delivery) = self.deliveries.get(next) {
-            if delivery.ordinals.contains(ordinal) {
+            if self.ordinals.contains(&delivery.ordinals, ordinal) {
                 return Some(next);
             }
             next = delivery.next;
@@ -216,7 +235,7 @@ impl Live {
         Some(Key { slot, generation })
     }
 
-    /// Puts a delivery into the heap.
+    /// A delivery waits for its time.
     pub(crate) fn wait_until(&mut self, slot: u32, due_ms: u64) {
         let Some(delivery) = self.deliveries.get(slot) else {
             return;
@@ -235,10 +254,10 @@ impl Live {
             return;
         };
         delivery.due_ms = due_ms;
-        self.due.push(Reverse((due_ms, slot, delivery.generation)));
+        self.due.push(due_ms, slot, delivery.generation);
     }
 
-    /// Puts a delivery that is due back into the heap.
+    /// A delivery that was due waits for a later time.
     pub(crate) fn hold_back_until(&mut self, slot: u32, due_ms: u64) {
         self.wait_until(slot, due_ms);
         if let Some(delivery) = self.deliveries.get_mut(slot)
@@ -293,18 +312,19 @@ impl Live {
         Some(slot)
     }
 
-    /// When the next delivery is due.
+    /// When to look again for what is due.
     pub(crate) fn next_due(&self) -> Option<u64> {
-        self.due.peek().map(|Reverse((due, ..))| *due)
+        self.due.next()
     }
 
-    /// Takes a delivery that is due out of the heap; it is to be queued up.
+    /// Takes a delivery that is due out of those that wait; it is to be queued up.
     pub(crate) fn pop_due(&mut self, now_ms: u64) -> Option<u32> {
-        while let Some(&Reverse((due, slot, generation))) = self.due.peek() {
-            if due > now_ms {
-                return None;
-            }
-            self.due.pop();
+        let deliveries = &self.deliveries;
+        self.due.advance(now_ms, |slot| {
+            let delivery = deliveries.get(slot).filter(|delivery| waits(delivery))?;
+            Some((delivery.due_ms, delivery.generation))
+        });
+        while let Some((due, slot, generation)) = self.due.pop(now_ms) {
             let key = Key { slot, generation };
             let Some(slot) = self.resolve(key) else {
                 continue;
@@ -312,8 +332,7 @@ impl Live {
             let Some(delivery) = self.deliveries.get_mut(slot) else {
                 continue;
             };
-            let waits = matches!(delivery.state, State::Waiting | State::HeldBack);
-            if waits && delivery.due_ms == due {
+            if waits(delivery) && delivery.due_ms == due {
                 delivery.state = State::Behind;
                 return Some(slot);
             }
@@ -323,18 +342,20 @@ impl Live {
 
     /// A recipient is final: takes it out of its delivery, and the delivery out of its message when it was the last.
     pub(crate) fn finish_recipient(&mut self, delivery_slot: u32, ordinal: u16, dsn_owed: bool) {
-        let Some(delivery) = self.deliveries.get_mut(delivery_slot) else {
+        let Some(delivery) = self.deliveries.get(delivery_slot) else {
             return;
         };
-        if !delivery.ordinals.contains(ordinal) {
-            return;
-        }
-        delivery.ordinals = delivery.ordinals.without(ordinal);
-        self.recipients -= 1;
         let message_slot = delivery.message;
-        if delivery.ordinals.is_empty() {
-            self.remove_delivery(delivery_slot);
+        match self.ordinals.get(&delivery.ordinals) {
+            present if !present.contains(&ordinal) => return,
+            [_] => self.remove_delivery(delivery_slot),
+            present => {
+                let others = present.iter().copied().filter(|&other| other != ordinal);
+                let others: Vec<u16> = others.collect();
+                self.replace_ordinals(delivery_slot, &others);
+            }
         }
+        self.recipients -= 1;
         self.delay_told(message_slot, |of, _| of == ordinal);
         if dsn_owed {
             self.owed.entry(message_slot).or_default().push(ordinal);
@@ -371,6 +392,7 @@ impl Live {
         };
         self.end_flight(slot);
         self.strings.release(removed.domain);
+        self.ordinals.forget(removed.ordinals);
         let Some(message) = self.messages.get_mut(removed.message) else {
             return;
         };
@@ -413,10 +435,7 @@ impl Live {
     /// Forgets a message with all that belongs to it, without any disposition.
     pub(crate) fn forget(&mut self, message_slot: u32) {
         for slot in self.deliveries_of(message_slot) {
-            self.recipients -= self
-                .deliveries
-                .get(slot)
-                .map_or(0, |d| d.ordinals.as_slice().len());
+            self.recipients -= self.ordinals(slot).len();
             self.remove_delivery(slot);
         }
         self.owed.remove(&message_slot);

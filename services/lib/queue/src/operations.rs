@@ -71,10 +71,7 @@ impl Intake {
         if flight.is_some_and(|flight| flight.begun_ms.is_some()) {
             return Ended::Begun;
         }
-        let Some(delivery) = self.live.deliveries.get(slot) else {
-            return Ended::Gone;
-        };
-        let recipients = delivery.ordinals.as_slice().len();
+        let recipients = self.live.ordinals(slot).len();
         self.conclude_by(now_ms, key, disposition, reply, operation);
         Ended::Now(recipients)
     }
@@ -118,7 +115,7 @@ impl Intake {
                 let Some(delivery) = self.live.deliveries.get(slot) else {
                     continue;
                 };
-                let (ordinals, message) = (delivery.ordinals.as_slice(), delivery.message);
+                let (ordinals, message) = (self.live.ordinals(slot), delivery.message);
                 let Some(message) = self.live.messages.get(message) else {
                     continue;
                 };

@@ -5,7 +5,7 @@ use mail::MessageId;
 use proto::journal::entry::Kind;
 use proto::journal::{Begin, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart};
 
-use crate::delivery::{Deferred, Flight, Ordinals, State, Told, mix};
+use crate::delivery::{Deferred, Flight, State, Told, mix};
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
 
@@ -59,7 +59,7 @@ pub(crate) enum Change {
     Outcome(Box<Outcome>),
     Moved {
         sequence: u64,
-        index: u32,
+        index: u16,
     },
     Quarantined,
     DsnSpooled(Vec<u32>),
@@ -255,7 +255,7 @@ impl Intake {
     }
 
     fn replay_moved(&mut self, moved: &Moved) -> Result<(), mail::MessageIdError> {
-        for (id, index) in moved.message_ids.iter().zip(0_u32..) {
+        for (id, index) in moved.message_ids.iter().zip(0_u16..) {
             let id = MessageId::try_from(&id[..])?;
             self.change(
                 id,
@@ -342,7 +342,7 @@ impl Intake {
     }
 
     /// A message is in another block now. Gives the block that it left.
-    pub(crate) fn apply_moved(&mut self, id: MessageId, sequence: u64, index: u32) -> Option<u64> {
+    pub(crate) fn apply_moved(&mut self, id: MessageId, sequence: u64, index: u16) -> Option<u64> {
         let slot = self.live.find(&id)?;
         let message = self.live.messages.get_mut(slot)?;
         if message.sequence == sequence {
@@ -380,7 +380,7 @@ impl Intake {
             } else {
                 message.block_first
             },
-            index: message.index,
+            index: u16::try_from(message.index).unwrap_or(u16::MAX),
             tenant: text(message.tenant),
             stream: text(message.stream),
             campaign: text(message.campaign),
@@ -410,7 +410,7 @@ impl Intake {
                 message_slot,
                 NewDelivery {
                     domain: text(delivery.domain),
-                    ordinals: Ordinals::new(&ordinals),
+                    ordinals: &ordinals,
                     attempts: u16::try_from(delivery.attempts).unwrap_or(u16::MAX),
                     deferred: Deferred::new(
                         // Earlier releases counted attempts only.

@@ -5,7 +5,7 @@ use proto::dispatch::Report;
 use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::Key;
-use crate::delivery::{Deferred, Delivery, State, TellDelays, seed, spread_seed};
+use crate::delivery::{Deferred, State, TellDelays, seed, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
 use crate::live::{Finished, Live};
@@ -222,7 +222,7 @@ impl Intake {
             class,
             retry_after_ms: None,
         };
-        let judged = delivery.ordinals.as_slice().iter().map(judged).collect();
+        let judged = self.live.ordinals(slot).iter().map(judged).collect();
         let outcome = Outcome {
             attempt,
             recipients: self.dispose(now_ms, slot, judged, policies),
@@ -250,7 +250,7 @@ impl Intake {
             self.live.strings.get(message.tenant),
             self.live.strings.get(message.stream),
         );
-        let judged = complete(delivery, judged);
+        let judged = complete(self.live.ordinals(slot), judged);
         let next = self.next_attempts(now_ms, slot, &judged, policies);
         let notice = self.delay_notice(now_ms, slot, policies);
         let decide = |judged: Judged| {
@@ -531,12 +531,12 @@ struct Next {
 }
 
 /// What is reported of a delivery's recipients, and something of those that are left out.
-fn complete(delivery: &Delivery, mut judged: Vec<Judged>) -> Vec<Judged> {
+fn complete(ordinals: &[u16], mut judged: Vec<Judged>) -> Vec<Judged> {
     judged.retain(|judged| {
-        u16::try_from(judged.ordinal).is_ok_and(|ordinal| delivery.ordinals.contains(ordinal))
+        u16::try_from(judged.ordinal).is_ok_and(|ordinal| ordinals.contains(&ordinal))
     });
-    let ordinals = delivery.ordinals.as_slice().iter();
     let unreported: Vec<Judged> = ordinals
+        .iter()
         .map(|&ordinal| u32::from(ordinal))
         .filter(|ordinal| judged.iter().all(|judged| judged.ordinal != *ordinal))
         .map(not_reported)

@@ -81,7 +81,7 @@ impl Intake {
                     stream: self.live.strings.get(message.stream).to_owned(),
                     ..Row::default()
                 });
-            let recipients = delivery.ordinals.as_slice().len() as u64;
+            let recipients = self.live.ordinals(slot).len() as u64;
             let accepted_ms = message.id.unix_ms();
             if row.oldest_ms == 0 || accepted_ms < row.oldest_ms {
                 row.oldest_ms = accepted_ms;

@@ -162,12 +162,12 @@ impl Intake {
             message_id: message.id.as_bytes().to_vec().into(),
             sequence: message.sequence,
             block_first: self.live.block_first(message.sequence),
-            index: message.index,
+            index: message.index.into(),
             tenant: table.position(message.tenant),
             stream: table.position(message.stream),
             campaign: table.position(message.campaign),
             accepted_at_ms: message.id.unix_ms(),
-            expires_at_ms: message.expires_ms,
+            expires_at_ms: message.expires_ms().unwrap_or(0),
             not_before_s: message.not_before_s,
             flags: u32::from(message.quarantined),
             deliveries: deliveries
@@ -206,9 +206,9 @@ impl Intake {
         let held = delivery.state == State::Held;
         Some(LiveDelivery {
             domain: table.position(delivery.domain),
-            ordinals: delivery
-                .ordinals
-                .as_slice()
+            ordinals: self
+                .live
+                .ordinals(slot)
                 .iter()
                 .copied()
                 .map(u32::from)

@@ -140,7 +140,7 @@ impl Intake {
             stream: live.strings.get(message.stream),
             campaign: live.strings.get(message.campaign),
             domain: live.strings.get(delivery.domain),
-            recipients: delivery.ordinals.as_slice().len(),
+            recipients: live.ordinals(slot).len(),
             attempts: delivery.attempts.into(),
             is_retry: delivery.is_retry(),
             class: delivery.deferred.class(),

@@ -138,7 +138,7 @@ impl Intake {
             .messages
             .iter()
             .filter(|(_, message)| message.sequence < below);
-        let mut found: Vec<(u64, u32, MessageId)> =
+        let mut found: Vec<(u64, u16, MessageId)> =
             old.map(|(_, m)| (m.sequence, m.index, m.id)).collect();
         found.sort_unstable();
         self.trim.candidates = found.into_iter().map(|(_, _, id)| id).collect();
@@ -155,7 +155,7 @@ impl Intake {
             .any(|d| self.live.flights.contains_key(d));
         (!in_flight && !message.quarantined).then_some(Place {
             sequence: message.sequence,
-            index: message.index,
+            index: message.index.into(),
         })
     }
 
@@ -167,7 +167,7 @@ impl Intake {
         }
         self.trim.copying = false;
         let mut left = Vec::new();
-        for (id, index) in ids.iter().zip(0_u32..) {
+        for (id, index) in ids.iter().zip(0_u16..) {
             left.extend(self.apply_moved(*id, sequence, index));
         }
         let message_ids = ids

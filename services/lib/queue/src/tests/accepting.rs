@@ -17,7 +17,7 @@ fn groups(recipients: Vec<Recipient>, change: impl FnOnce(&mut Envelope)) -> Vec
         .into_iter()
         .map(|slot| {
             let delivery = live.deliveries.get(slot).unwrap();
-            (delivery.ordinals.as_slice().to_vec(), delivery.wants_dsn())
+            (live.ordinals(slot).to_vec(), delivery.wants_dsn())
         })
         .collect();
     groups.sort();

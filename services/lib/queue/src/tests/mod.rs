@@ -352,7 +352,7 @@ impl Desk {
             .unwrap();
         Place {
             sequence: message.sequence,
-            index: message.index,
+            index: message.index.into(),
         }
     }
 
@@ -422,7 +422,7 @@ impl Desk {
             .map(|slot| {
                 let delivery = live.deliveries.get(slot).unwrap();
                 (
-                    delivery.ordinals.as_slice().to_vec(),
+                    live.ordinals(slot).to_vec(),
                     delivery.state,
                     delivery.due_ms,
                 )

@@ -32,7 +32,7 @@ fn live_set(intake: &Intake) -> Vec<String> {
                     let domain = live.strings.get(delivery.domain);
                     format!(
                         "{:?} {domain} {} {:?} {state}",
-                        delivery.ordinals.as_slice(),
+                        live.ordinals(slot),
                         delivery.attempts,
                         delivery.told
                     )
@@ -47,7 +47,7 @@ fn live_set(intake: &Intake) -> Vec<String> {
                 message.sequence,
                 message.index,
                 live.block_first(message.sequence),
-                message.expires_ms,
+                message.expires_s,
                 message.quarantined,
                 live.uploads.get(&slot),
                 live.strings.get(message.tenant),
