@@ -12,7 +12,7 @@ UNITS = {
     "half_load_per_second": "1/s", "half_load_accept_p50_ms": "ms", "half_load_accept_p99_ms": "ms",
     "half_load_accept_mean_ms": "ms", "half_load_storage_mean_ms": "ms", "peak_rss_mib": "MiB", "fsyncs_per_message": "1", "jetstream_ops_per_message": "1",
     "messages_per_block": "1", "ratio_to_postfix": "1", "bytes_per_delivery": "B", "recovery_seconds": "s",
-    "cpu_ratio": "1",
+    "cpu_ratio": "1", "waiting": "1", "stopped_seconds": "s", "killed_seconds": "s",
 }
 
 

@@ -20,12 +20,16 @@ from .load import SENDER_DOMAIN, SINK_DOMAIN, Sink, source
 
 WAITING = 100_000
 DOMAINS = 1_000
-RECIPIENTS_PER_MESSAGE = 1
 PROBE_MESSAGES = 10_000
 CASE = "waiting-100k"
 
 
-def submit_varied(port, first, count):
+def waiting_domain(number):
+    """One of the domains whose MX host does not answer."""
+    return f"d{number % DOMAINS}.waiting.example"
+
+
+def submit_varied(port, first, count, recipients, domain):
     """Submits short messages to addresses of their own in many domains, pipelined, over one connection."""
     client = smtplib.SMTP("127.0.0.1", port, "client.example", timeout=120)
     client.ehlo()
@@ -34,11 +38,10 @@ def submit_varied(port, first, count):
     for start in range(first, first + count, batch):
         numbers = range(start, min(start + batch, first + count))
         for n in numbers:
-            stream.write(
-                f"MAIL FROM:<load@{SENDER_DOMAIN}>\r\nRCPT TO:<user{n}.{n * 7919 % 100003}@d{n % DOMAINS}.waiting.example>\r\nDATA\r\n".encode()
-            )
+            to = "".join(f"RCPT TO:<user{n}.{n * 7919 % 100003}@{domain(n + k)}>\r\n" for k in range(recipients))
+            stream.write(f"MAIL FROM:<load@{SENDER_DOMAIN}>\r\n{to}DATA\r\n".encode())
             stream.flush()
-            for _ in range(3):
+            for _ in range(2 + recipients):
                 reply = stream.readline()
                 if reply[:1] not in b"23":
                     raise RuntimeError(f"refused: {reply!r}")
@@ -52,13 +55,16 @@ def submit_varied(port, first, count):
     client.quit()
 
 
-def fill(port, count, clients=64):
-    """Submits from many connections at once."""
+def fill(port, count, clients=64, recipients=1, domain=waiting_domain):
+    """Submits messages from many connections at once, each to recipients in so many domains; gives how many.
+
+    `domain` gives the domain by the number of a message.
+    """
     problems = []
 
     def one(number):
         try:
-            submit_varied(port, number * (count // clients), count // clients)
+            submit_varied(port, number * (count // clients), count // clients, recipients, domain)
         except Exception as problem:
             problems.append(problem)
 

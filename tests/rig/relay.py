@@ -23,6 +23,8 @@ class Relay:
         self.configuration.write_text(self._bootstrap(nats, redis, dns, certificate, hostname))
         self.run("init")
         self.processes = {}
+        # Further processes of a service, by name: configuration and service.
+        self.others = {}
         for name in ("all",) if services == "all" else SERVICES:
             self.start(name)
 
@@ -64,7 +66,19 @@ all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
 
     def start(self, service):
         """Starts one service, or `all`."""
-        self.processes[service] = self.rig.start(service, [BINARY, "--config", self.configuration, "run", service])
+        configuration, kind = self.others.get(service, (self.configuration, service))
+        self.processes[service] = self.rig.start(service, [BINARY, "--config", configuration, "run", kind])
+
+    def add_scheduler(self, name):
+        """Starts one more scheduler, at ports of its own."""
+        text = self.configuration.read_text()
+        for ports, of in ((self.ports, "scheduler"), (self.metrics, "scheduler")):
+            ports[name] = free_port()
+            text = text.replace(f"127.0.0.1:{ports[of]}", f"127.0.0.1:{ports[name]}")
+        path = self.rig.directory / f"{name}.yaml"
+        path.write_text(text)
+        self.others[name] = (path, "scheduler")
+        self.start(name)
 
     def ready(self, service):
         """Whether the service says that it is ready."""
@@ -90,9 +104,10 @@ all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
         self.wait_ready()
         return printed
 
-    def queue(self):
-        """What waits, as `staffetta queue` tells it."""
-        return json.loads(self.run("queue", "--output", "json", "--limit", "10000"))
+    def queue(self, scheduler="scheduler"):
+        """What waits, as `staffetta queue` tells it; this scheduler is asked who has which partition."""
+        server = f"http://127.0.0.1:{self.ports[scheduler]}"
+        return json.loads(self.run("queue", "--output", "json", "--limit", "10000", "--server", server))
 
     def owned_waiting(self):
         """Recipients that wait in partitions that have an owner; 0 while the scheduler does not answer."""
