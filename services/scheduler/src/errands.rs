@@ -101,6 +101,18 @@ impl Errands {
         });
     }
 
+    pub(crate) fn ask_turns(&self, pool: Arc<str>, count: u32) {
+        let (grants, events) = (self.grants.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let first = grants.turns(&pool, count).await.ok();
+            if first.is_none() {
+                // Until then the scheduler goes by turns of its own.
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            tell(&events, Input::Turns { pool, first, count }).await;
+        });
+    }
+
     #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
     pub(crate) fn ask_grant(
         &self,

@@ -63,6 +63,8 @@ pub struct Rig {
     per_block: u64,
     fed: u64,
     finished: u64,
+    /// Turns of rotations that were drawn.
+    turns: u64,
 }
 
 impl Rig {
@@ -102,6 +104,7 @@ impl Rig {
             per_block,
             fed: 0,
             finished: 0,
+            turns: 0,
         };
         rig.machine
             .step(rig.now_ms, Input::Config(Arc::new(snapshot)));
@@ -320,6 +323,11 @@ impl Rig {
                     until_ms: self.now_ms + 20_000,
                 };
                 self.after(ANSWER_MS, Input::Slots(lane, news));
+            }
+            Output::AskTurns { pool, count } => {
+                let first = Some(self.turns);
+                self.turns += u64::from(count);
+                self.after(ANSWER_MS, Input::Turns { pool, first, count });
             }
             _ => {}
         }

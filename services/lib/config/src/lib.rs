@@ -25,7 +25,7 @@ pub use resources::{
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,
     PasswordHash, Priority, Provider, ReplyMatch, RetryClass, RetryPolicy, RetrySchedule,
     RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
-    ShapingRule, ShapingSet, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
+    ShapingRule, ShapingSet, Sticky, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
 };
 // What may be submitted, and by whom.
 pub use resources::{

@@ -87,7 +87,12 @@ impl Grants {
         Ok(reply)
     }
 
-    fn link(&self) -> Result<Link, Unavailable> {
+    /// First part of every key.
+    pub(crate) fn prefix(&self) -> &str {
+        self.connector.prefix()
+    }
+
+    pub(crate) fn link(&self) -> Result<Link, Unavailable> {
         self.connector
             .link()
             .ok_or_else(|| Unavailable("not connected".into()))
@@ -131,7 +136,7 @@ impl Grants {
     }
 
     /// Any failure ends the connection: a demoted master (READONLY), one that loads, one that hangs.
-    fn failed(&self, link: &Link, error: &RedisError) -> Unavailable {
+    pub(crate) fn failed(&self, link: &Link, error: &RedisError) -> Unavailable {
         let detail = error.to_string();
         self.connector.drop_link(link, &detail);
         Unavailable(detail)

@@ -4,6 +4,7 @@
 //! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered about rates
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
+//! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -44,6 +45,7 @@ mod quota;
 mod script;
 mod share;
 mod slot;
+mod turns;
 
 pub use connection::Options;
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};

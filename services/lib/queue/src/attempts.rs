@@ -30,6 +30,7 @@ impl Intake {
             seed: seed(&message.id, u64::from(delivery.attempts)),
             spread_seed: spread_seed(message, delivery),
             from_ms: message.earliest_ms(),
+            kept_source: self.live.kept_source(slot),
         })
     }
 
@@ -396,4 +397,6 @@ pub struct RouteOf<'a> {
     pub spread_seed: u64,
     /// From when on it may be sent, Unix milliseconds.
     pub from_ms: u64,
+    /// The egress source at which it was greylisted, and by which it goes on.
+    pub kept_source: Option<&'a str>,
 }

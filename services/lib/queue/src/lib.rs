@@ -16,6 +16,7 @@ mod delivery;
 mod due;
 mod effect;
 mod intake;
+mod kept;
 mod lines;
 mod live;
 mod operations;

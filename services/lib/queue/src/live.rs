@@ -14,7 +14,7 @@ use crate::delivery::{
 use crate::due::Due;
 use crate::lines::Lines;
 use crate::ordinals::OrdinalLists;
-use crate::strings::Strings;
+use crate::strings::{Name, Strings};
 
 /// A delivery to be inserted.
 pub(crate) struct NewDelivery<'a> {
@@ -69,6 +69,8 @@ pub(crate) struct Live {
     pub(crate) delays_owed: HashMap<u32, Vec<(u16, u32)>>,
     /// Uploads by the slot of the message whose content they are.
     pub(crate) uploads: HashMap<u32, Box<str>>,
+    /// Sources by which deliveries go on, by slot: of those that were greylisted.
+    pub(crate) kept: HashMap<u32, Name>,
     /// Blocks with something that lives, by sequence.
     pub(crate) blocks: Blocks,
     /// Recipients that are not final.
@@ -182,7 +184,8 @@ impl Live {
             held: true,
             told,
         };
-        self.insert_delivery(message, new);
+        let parted = self.insert_delivery(message, new);
+        self.share_source(slot, parted);
     }
 
     /// Recipients of a delivery that are not final.
@@ -393,6 +396,7 @@ impl Live {
         self.end_flight(slot);
         self.strings.release(removed.domain);
         self.ordinals.forget(removed.ordinals);
+        self.forget_source(slot);
         let Some(message) = self.messages.get_mut(removed.message) else {
             return;
         };

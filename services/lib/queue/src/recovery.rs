@@ -3,7 +3,9 @@
 use hashbrown::{HashMap, HashSet};
 use mail::MessageId;
 use proto::journal::entry::Kind;
-use proto::journal::{Begin, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart};
+use proto::journal::{
+    Begin, Class, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart,
+};
 
 use crate::delivery::{Deferred, Flight, State, Told, mix};
 use crate::intake::Intake;
@@ -426,6 +428,10 @@ impl Intake {
                     told: Told::from_flags(delivery.flags),
                 },
             );
+            if let Some(source) = delivery.kept_source.checked_sub(1) {
+                let source = text(source);
+                self.live.note_source(slot, Class::Greylisted, source);
+            }
             if delivery.begun_epoch != 0 {
                 let begun = Begun {
                     epoch: delivery.begun_epoch,
@@ -450,6 +456,7 @@ fn without_texts(mut outcome: Outcome) -> Outcome {
         message_id: outcome.message_id,
         attempt: outcome.attempt,
         recipients: outcome.recipients,
+        source: outcome.source,
         ..Default::default()
     }
 }

@@ -444,6 +444,10 @@ impl Intake {
                     if is_ready(&self.live, slot) {
                         self.live.set_state(slot, State::Behind);
                     }
+                    if recipient.disposition() == Disposition::Deferred {
+                        let class = recipient.class();
+                        self.live.note_source(slot, class, &outcome.source);
+                    }
                     let Some(delivery) = self.live.deliveries.get_mut(slot) else {
                         continue;
                     };

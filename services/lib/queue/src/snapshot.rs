@@ -223,6 +223,10 @@ impl Intake {
             deferrals: delivery.deferred.times.into(),
             own_schedule: delivery.deferred.has_own_schedule(),
             class: delivery.deferred.class().into(),
+            kept_source: match self.live.kept.get(&slot) {
+                Some(name) => table.position(*name) + 1,
+                None => 0,
+            },
         })
     }
 }

@@ -10,6 +10,7 @@ mod operations;
 mod outputs;
 mod placing;
 mod policies;
+mod pools;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,8 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use egress::{
-    Automation, Decision, GrantNews, LaneId, Lanes, Rotation, SenderId, SiteNews, Sites, SlotNews,
-    Unit, Window,
+    Automation, Decision, GrantNews, LaneId, Lanes, SenderId, SiteNews, Sites, SlotNews, Unit,
+    Window,
 };
 use hashbrown::HashMap;
 use journal::WriterEvent;
@@ -40,6 +41,7 @@ pub use outputs::{Counts, Output};
 pub(crate) use placing::lane_hash;
 use placing::{LaneInfo, LaneInfos};
 use policies::ByConfig;
+use pools::Pools;
 use sessions::Session;
 pub use why::{Constraint, Explained};
 
@@ -115,6 +117,15 @@ pub enum Input {
     Grant(LaneId, Window, GrantNews),
     /// An answer to what was said about connections.
     Slots(LaneId, SlotNews),
+    /// Turns of a pool's rotation that were drawn.
+    Turns {
+        /// The pool.
+        pool: Arc<str>,
+        /// The first; `None` = nobody answers.
+        first: Option<u64>,
+        /// How many.
+        count: u32,
+    },
     /// Messages were copied forward; `None` = the copy failed.
     Copied {
         /// The partition.
@@ -149,7 +160,7 @@ pub struct Machine {
     lanes: Lanes<Item>,
     lane_infos: LaneInfos,
     sites: Sites<Item>,
-    rotations: HashMap<String, Rotation>,
+    pools: Pools,
     automation: Automation,
     operations: Operations,
     /// Some stream has a window.
@@ -165,8 +176,10 @@ pub struct Machine {
 impl Machine {
     /// A machine that owns nothing, in an installation of so many partitions.
     pub fn new(scheduler_id: impl Into<String>, partition_count: u32) -> Self {
+        let scheduler_id = scheduler_id.into();
         Self {
-            scheduler_id: scheduler_id.into(),
+            pools: Pools::new(&scheduler_id),
+            scheduler_id,
             partition_count,
             leases_connections: false,
             config: Arc::new(Snapshot::default()),
@@ -175,7 +188,6 @@ impl Machine {
             lanes: Lanes::default(),
             lane_infos: LaneInfos::default(),
             sites: Sites::default(),
-            rotations: HashMap::new(),
             automation: Automation::default(),
             operations: Operations::default(),
             has_windows: false,
@@ -276,6 +288,7 @@ impl Machine {
             }
             Input::Grant(lane, window, news) => self.lanes.grant(now_ms, lane, window, news),
             Input::Slots(lane, news) => self.lanes.slots(now_ms, lane, news),
+            Input::Turns { pool, first, count } => self.turns(&pool, first, count),
             Input::Copied {
                 partition,
                 epoch,
@@ -435,7 +448,7 @@ impl Machine {
         self.automation.configure(&config);
         self.windows_change(now_ms, &config);
         self.config = config;
-        self.rotations.clear();
+        self.pools.configure(&self.config);
         self.operations.config_changed();
         self.lanes_are_stale();
         // What waits in lanes was put there by routes and pools that may be others now.

@@ -50,6 +50,13 @@ pub enum Output {
         /// How many more are wanted.
         want: u32,
     },
+    /// Draw turns of a pool's rotation.
+    AskTurns {
+        /// The pool.
+        pool: Arc<str>,
+        /// How many.
+        count: u32,
+    },
     /// Nothing more is asked for these lanes; others may get their numbers.
     LanesForgotten(Vec<LaneId>),
     /// Purge the spool below a sequence.

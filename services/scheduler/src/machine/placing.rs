@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
 use egress::{
-    Flow, Heard, LaneId, LaneLimits, RateLimit, Restraint, Rotation, SiteNews, SiteOf, Unit, Window,
+    Flow, Heard, LaneId, LaneLimits, RateLimit, Restraint, SiteNews, SiteOf, Unit, Window,
 };
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
@@ -15,6 +15,7 @@ use super::automation::Recent;
 use super::lag::Lag;
 use super::operations::Gates;
 use super::policies::ByConfig;
+use super::pools::Stays;
 use super::turns::flow_of;
 use super::windows::held_back_until;
 use super::{Item, Machine, Output};
@@ -194,11 +195,14 @@ impl LaneInfo {
 /// Which way a delivery goes, its source apart.
 pub(super) struct Way<'a> {
     pub(super) route: &'a Arc<Route>,
+    pub(super) pool: &'a Arc<EgressPool>,
     pub(super) site: &'a Arc<str>,
     /// What sets it apart from other mail of its source and site.
     pub(super) class: Option<&'a str>,
     /// What operators do about the sources of its pool.
     pub(super) gates: Gates,
+    /// Whether it has a source of its own.
+    pub(super) stays: Stays,
 }
 
 impl Way<'_> {
@@ -271,12 +275,18 @@ impl Machine {
                 let moved = operations.moved(&config, &to, &site, route);
                 let route = moved.as_ref().unwrap_or(route);
                 let flow = flow_of(tenant, stream, &to);
+                let Some(pool) = config.pool(&route.pool) else {
+                    self.unroutable(now_ms, item);
+                    return;
+                };
                 let class = class_of(&config, &to, &site, &route.pool);
                 let way = Way {
                     route,
+                    pool,
                     site: &site,
                     class: class.as_deref(),
                     gates: operations.gates(&config, &to, &site, &route.pool),
+                    stays: Stays::of(pool, &to),
                 };
                 let Some(source) = self.enqueue(now_ms, item, &way, &flow, affinity) else {
                     return;
@@ -342,28 +352,20 @@ impl Machine {
         flow: &Flow,
         affinity: u64,
     ) -> Option<String> {
-        let route = way.route;
-        let Some(pool) = self.config.pool(&route.pool).cloned() else {
-            self.unroutable(now_ms, item);
-            return None;
-        };
-        let weights = || pool.sources.iter().map(|source| source.weight);
-        let rotation = self
-            .rotations
-            .entry_ref(route.pool.as_str())
-            .or_insert_with(|| Rotation::new(weights()));
-        let position = rotation.next(|position| way.gates.is_open(position));
+        let pool = way.pool;
+        let position = self.source_for(pool, way.stays, &way.gates);
         let source = position.filter(|position| way.gates.moves(*position));
         if let Some(source) = source.and_then(|position| pool.sources.get(position)) {
             return Some(source.name.clone());
         }
-        let Some(mut lane) = position.and_then(|position| self.lane_of(item, way, &pool, position))
+        let Some(mut lane) = position.and_then(|position| self.lane_of(item, way, pool, position))
         else {
             self.unroutable(now_ms, item);
             return None;
         };
-        if self.lanes.is_jammed(now_ms, lane)
-            && let Some(free) = self.free_lane(now_ms, item, way, &pool)
+        if way.stays.is_free()
+            && self.lanes.is_jammed(now_ms, lane)
+            && let Some(free) = self.free_lane(now_ms, item, way)
         {
             lane = free;
         }
@@ -389,13 +391,19 @@ impl Machine {
         let Some(route) = operations.moved_from(&config, &to, site, route, source) else {
             return;
         };
+        let Some(pool) = config.pool(&route.pool) else {
+            self.unroutable(now_ms, item);
+            return;
+        };
         let class = class_of(&config, &to, site, &route.pool);
         let way = Way {
             route: &route,
+            pool,
             site,
             class: class.as_deref(),
             // What is moved on its way is not moved on.
             gates: operations.closed(&config, &to, site, &route.pool),
+            stays: Stays::of(pool, &to),
         };
         let tenant = config.tenant(to.tenant).map(|tenant| &**tenant);
         let stream = tenant.and_then(|tenant| tenant.stream(to.stream));
@@ -406,25 +414,19 @@ impl Machine {
     }
 
     /// The lane of a source of the pool whose limits do not keep it, if there is one.
-    fn free_lane(
-        &mut self,
-        now_ms: u64,
-        item: Item,
-        way: &Way<'_>,
-        pool: &Arc<EgressPool>,
-    ) -> Option<LaneId> {
+    fn free_lane(&mut self, now_ms: u64, item: Item, way: &Way<'_>) -> Option<LaneId> {
         let key = way.lane_key();
         let lanes = &self.lanes;
         let is_free = |position: usize| {
             if !way.gates.is_open(position) || way.gates.moves(position) {
                 return false;
             }
-            let source = pool.sources.get(position);
+            let source = way.pool.sources.get(position);
             let lane = source.and_then(|source| lanes.find(&source.name, &key));
             lane.is_none_or(|lane| !lanes.is_jammed(now_ms, lane))
         };
-        let position = self.rotations.get_mut(&way.route.pool)?.next(is_free)?;
-        self.lane_of(item, way, pool, position)
+        let position = self.pools.next(&mut self.outputs, way.pool, is_free)?;
+        self.lane_of(item, way, way.pool, position)
     }
 
     /// The lane for a delivery: there already, or made.

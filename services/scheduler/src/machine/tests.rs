@@ -16,6 +16,7 @@ use super::*;
 mod automation;
 mod fair;
 mod operations;
+mod pools;
 mod shaping;
 mod why;
 mod windows;

@@ -14,6 +14,7 @@ use queue::{Standing, Wait, Which};
 
 use super::operations::Gates;
 use super::placing::Way;
+use super::pools::Stays;
 use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
 
 /// The one thing that keeps a delivery. Times are Unix milliseconds.
@@ -454,23 +455,27 @@ impl Machine {
         standing: &Standing<'_>,
     ) -> Vec<LaneId> {
         let mut lanes = Vec::new();
-        for pool in self.pools_of(standing, site, &route.pool) {
+        for name in self.pools_of(standing, site, &route.pool) {
+            let Some(pool) = self.config.pool(name) else {
+                continue;
+            };
             let class = self.config.lane_class(&ShapingQuery {
                 site,
                 domain: standing.domain,
                 stream: standing.stream,
                 source: "",
-                pool,
+                pool: name,
             });
             let way = Way {
                 route,
+                pool,
                 site,
                 class: class.as_deref(),
                 gates: Gates::default(),
+                stays: Stays::No,
             };
             let key = way.lane_key();
-            let pool = self.config.pool(pool);
-            let sources = pool.into_iter().flat_map(|pool| &pool.sources);
+            let sources = pool.sources.iter();
             lanes.extend(sources.filter_map(|source| self.lanes.find(&source.name, &key)));
         }
         lanes

@@ -15,7 +15,23 @@ pub struct EgressPool {
     pub name: String,
     /// At least one.
     pub sources: Vec<EgressSource>,
+    /// Which deliveries keep their source.
+    pub sticky: Sticky,
 }
+
+/// Which deliveries go on by the source of their last attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sticky {
+    /// Those that were greylisted there.
+    Greylisted,
+    /// All: a delivery has one source for all its attempts.
+    Always,
+}
+
+const STICKY: [(&str, Sticky); 2] = [
+    ("greylisted", Sticky::Greylisted),
+    ("always", Sticky::Always),
+];
 
 /// Where connections to the outside come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,9 +81,11 @@ impl EgressPool {
         } else if sources.iter().all(|source| source.weight == 0) {
             spec.problem("sources", "all weights are 0: nothing could be sent");
         }
+        let sticky = spec.one_of("sticky", &STICKY);
         Some(Self {
             name: name.to_owned(),
             sources,
+            sticky: sticky.unwrap_or(Sticky::Greylisted),
         })
     }
 
@@ -86,6 +104,6 @@ impl EgressPool {
                 value
             })
             .collect();
-        json!({ "sources": sources })
+        json!({ "sources": sources, "sticky": super::word(&STICKY, self.sticky) })
     }
 }

@@ -23,7 +23,7 @@ use crate::{Fields, Node, Problems};
 pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash};
-pub use egress_pool::{EgressPool, EgressSource};
+pub use egress_pool::{EgressPool, EgressSource, Sticky};
 pub use names::DomainMatch;
 pub use provider::Provider;
 pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};

@@ -8,4 +8,5 @@ mod long_windows;
 mod quota;
 mod server;
 mod slots;
+mod turns;
 mod window;

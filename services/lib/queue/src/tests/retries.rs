@@ -274,3 +274,45 @@ fn a_journal_of_an_earlier_release_goes_on_at_the_attempt_that_it_was_at() {
     let next = attempt(&mut desk, id, vec![deferred(0, Class::Unspecified, None)]);
     assert_eq!(next, [(vec![0], 8 * MINUTE_MS)]);
 }
+
+/// Where the delivery of a message to this domain goes on, when it is ready.
+fn kept(desk: &Desk, key: Key) -> Option<String> {
+    let to = desk.intake.route_of(key).expect("it is ready");
+    to.kept_source.map(str::to_owned)
+}
+
+#[test]
+fn what_was_greylisted_goes_on_by_its_source_until_something_else_is_said_also_after_a_take_over() {
+    for with_snapshot in [false, true] {
+        let mut desk = desk();
+        let id = desk.message(&["a@one.example", "b@one.example"]);
+        assert_eq!(kept(&desk, desk.ready[0]), None);
+        // One of the two is put off for another reason: it parts, and goes on by any source.
+        let judged = vec![
+            deferred(0, Class::Greylisted, None),
+            deferred(1, Class::Throttled, None),
+        ];
+        attempt(&mut desk, id, judged);
+        if with_snapshot {
+            desk.intake.begin_snapshot();
+            desk.settle();
+        }
+        desk.crash();
+        desk.pass(MINUTE_MS);
+        assert_eq!(kept(&desk, desk.ready[0]), None);
+        desk.attempt(Verdict::Delivered);
+        desk.pass(4 * MINUTE_MS);
+        assert_eq!(kept(&desk, desk.ready[0]).as_deref(), Some("source"));
+        let trouble = Judged {
+            verdict: Verdict::HostTrouble,
+            ..deferred(0, Class::Infrastructure, None)
+        };
+        attempt(&mut desk, id, vec![trouble]);
+        desk.pass(MINUTE_MS);
+        assert_eq!(kept(&desk, desk.ready[0]).as_deref(), Some("source"));
+        attempt(&mut desk, id, vec![deferred(0, Class::Throttled, None)]);
+        desk.pass(3600 * 1000);
+        assert_eq!(kept(&desk, desk.ready[0]), None);
+        assert!(desk.intake.live.kept.is_empty());
+    }
+}
