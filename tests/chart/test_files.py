@@ -54,6 +54,8 @@ class Refusals(unittest.TestCase):
             "ingress.listeners.with_underline.port=2": "with_underline",
             "sender.autoscaling.kind=vpa": "kind",
             "networkPolicies.smtpOut.except={10.0.0.0}": "except",
+            "ingress.quotaReplicas=1001": "quotaReplicas",
+            "networkPolicies.dnsPorts={0}": "dnsPorts",
             "sender.pod.hostNetwork=true": "hostNetwork",
             "redis.enabled=false": "redis.url or redis.existingSecret",
             "nats.enabled=false": "nats.url or nats.existingSecret",

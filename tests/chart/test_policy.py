@@ -102,6 +102,49 @@ class Pods(unittest.TestCase):
         self.assertEqual(plain, checksum(rendering.rendered_with("sender.replicas=9")))
         self.assertNotEqual(plain, checksum(rendering.rendered_with("sender.credit=9")))
 
+    def test_ingress_divides_quotas_by_the_pods_that_there_may_be(self):
+        def share(*settings):
+            found = rendering.rendered_with(*settings)
+            return yaml.safe_load(rendering.one(found, "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"])[
+                "ingress"
+            ]["replicas"]
+
+        self.assertEqual(2, share())
+        self.assertEqual(5, share("ingress.replicas=5"))
+        self.assertEqual(1, share("ingress.replicas=0"))
+        self.assertEqual(10, share("ingress.autoscaling.kind=hpa"))
+        self.assertEqual(7, share("ingress.replicas=null", "ingress.autoscaling.maxReplicas=7"))
+        self.assertEqual(12, share("ingress.replicas=5", "ingress.quotaReplicas=12"))
+
+    def test_another_number_of_ingress_replaces_no_other_pods_and_applies_nothing(self):
+        def seen(*settings):
+            found = rendering.rendered_with(*settings)
+            checksums = {
+                it["metadata"]["name"]: it["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
+                for it in found
+                if it["kind"] == "Deployment" and it["metadata"]["name"] != "staffetta-redis"
+            }
+            return checksums, [it["metadata"]["name"] for it in found if it["kind"] == "Job"]
+
+        (before, jobs), (after, jobs_after) = seen(), seen("ingress.replicas=5")
+        self.assertEqual({"staffetta-ingress"}, {name for name in before if before[name] != after[name]})
+        self.assertEqual(jobs, jobs_after)
+
+    def test_nodes_that_take_no_pods_do_not_count_when_pods_are_spread(self):
+        """Beside a control plane, which has none, a worker would take one NATS server only."""
+        for _, _, _, spec in self.every_pod():
+            for constraint in spec.get("topologySpreadConstraints", []):
+                self.assertEqual("Honor", constraint["nodeTaintsPolicy"])
+
+    def test_files_for_stores_outside_are_where_the_configuration_looks_for_them(self):
+        nats, redis = bootstrap("existing")["nats"], bootstrap("existing")["redis"]
+        wanted = {nats["credentials"], nats["authorities"], redis["authorities"]}
+        for name, labels, spec in rendering.pod_templates(rendering.objects("existing")):
+            for container in rendering.containers(spec):
+                paths = {mount["mountPath"] for mount in container["volumeMounts"]}
+                self.assertLessEqual({path.rpartition("/")[0] for path in wanted}, paths, name)
+        self.assertEqual({"nats.creds", "ca.crt"}, {path.rpartition("/")[2] for path in wanted})
+
     def test_selectors_hold_nothing_that_changes_in_the_life_of_a_release(self):
         for values in rendering.VALUES:
             for it in rendering.objects(values):

@@ -38,6 +38,32 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Secrets with files that show us to NATS and Redis outside of the release, and them to us: folder and Secret, as JSON. */}}
+{{- define "staffetta.storeSecrets" -}}
+{{- $found := dict -}}
+{{- if not .Values.nats.enabled -}}
+{{- with .Values.nats.credentialsSecret -}}{{- $_ := set $found "nats-credentials" . -}}{{- end -}}
+{{- with .Values.nats.caSecret -}}{{- $_ := set $found "nats-ca" . -}}{{- end -}}
+{{- end -}}
+{{- if not .Values.redis.enabled -}}
+{{- with .Values.redis.caSecret -}}{{- $_ := set $found "redis-ca" . -}}{{- end -}}
+{{- end -}}
+{{- toJson $found -}}
+{{- end -}}
+
+{{- define "staffetta.storeVolumes" -}}
+{{- range $folder, $secret := include "staffetta.storeSecrets" . | fromJson }}
+- name: {{ $folder }}
+  secret: { secretName: {{ $secret }}, defaultMode: 288 }
+{{- end }}
+{{- end -}}
+
+{{- define "staffetta.storeMounts" -}}
+{{- range $folder, $_ := include "staffetta.storeSecrets" . | fromJson }}
+- { name: {{ $folder }}, mountPath: /etc/staffetta/{{ $folder }}, readOnly: true }
+{{- end }}
+{{- end -}}
+
 {{/* What differs from pod to pod, or is secret, comes from the environment. */}}
 {{- define "staffetta.env" -}}
 - { name: STAFFETTA_CONFIG, value: /etc/staffetta/config/staffetta.yaml }
@@ -69,6 +95,27 @@
 {{- end }}
 {{- end -}}
 
+{{/*
+Pods of ingress that share the quotas while Redis is away. Of the values alone: the live number would put another
+configuration into all pods each time that somebody scales.
+*/}}
+{{- define "staffetta.ingressShare" -}}
+{{- with .Values.ingress -}}
+{{- if .quotaReplicas -}}
+{{- int .quotaReplicas -}}
+{{- else if or (ne .autoscaling.kind "none") (kindIs "invalid" .replicas) -}}
+{{- int .autoscaling.maxReplicas -}}
+{{- else -}}
+{{- max 1 (int .replicas) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What all but ingress read of staffetta.yaml: another number of ingress is no reason to replace their pods. */}}
+{{- define "staffetta.bootstrapOfOthers" -}}
+{{- regexReplaceAll "(?m)^  replicas: [0-9]+\n" (include "staffetta.bootstrap" .) "" -}}
+{{- end -}}
+
 {{- define "staffetta.bootstrap" -}}
 {{- $volume := .Values.storage.volumeBytes | default (include "staffetta.size" .Values.nats.persistence.size) -}}
 {{- $bind := .Values.bindAddress -}}
@@ -78,7 +125,16 @@ nats:
   {{- with include "staffetta.natsMonitor" . }}
   monitor: {{ . | quote }}
   {{- end }}
-redis: { url: "${REDIS_URL}" }
+  {{- range $field, $file := dict "credentials" "nats-credentials/nats.creds" "authorities" "nats-ca/ca.crt" }}
+  {{- if has (dir $file) (include "staffetta.storeSecrets" $ | fromJson | keys) }}
+  {{ $field }}: /etc/staffetta/{{ $file }}
+  {{- end }}
+  {{- end }}
+redis:
+  url: "${REDIS_URL}"
+  {{- if hasKey (include "staffetta.storeSecrets" . | fromJson) "redis-ca" }}
+  authorities: /etc/staffetta/redis-ca/ca.crt
+  {{- end }}
 durability: {{ .Values.durability }}
 partitions: {{ .Values.partitions }}
 storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasOfStreams" . }} }
@@ -88,6 +144,7 @@ resolvers: {{ toJson . }}
 ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
+  replicas: {{ include "staffetta.ingressShare" . }}
   # The sleep before the stop is part of the grace period.
   drainTimeout: {{ max 1 (sub (int .Values.ingress.terminationGracePeriodSeconds) (add (int .Values.ingress.preStopSleepSeconds) 10)) }}s
   listeners:

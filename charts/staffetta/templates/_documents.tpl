@@ -50,6 +50,9 @@ true
     {{- toYaml .root.Values.init.resources | nindent 4 }}
   volumeMounts:
     - { name: config, mountPath: /etc/staffetta/config, readOnly: true }
+    {{- with include "staffetta.storeMounts" .root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- if .documents }}
     - { name: documents, mountPath: /etc/staffetta/documents, readOnly: true }
     {{- end }}
@@ -86,6 +89,9 @@ spec:
   volumes:
     - name: config
       configMap: { name: {{ include "staffetta.fullname" $root }}-config }
+    {{- with include "staffetta.storeVolumes" $root | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- if $documents }}
     - name: documents
       configMap: { name: {{ $documents }} }

@@ -41,6 +41,7 @@ topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: {{ . }}
     whenUnsatisfiable: ScheduleAnyway
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- $selector | nindent 8 }}
@@ -150,7 +151,8 @@ spec:
       {{- include "staffetta.selector" . | nindent 6 }}
   template:
     metadata:
-      {{- $checksums := dict "checksum/config" (include "staffetta.bootstrap" $root | sha256sum) }}
+      {{- $read := ternary "staffetta.bootstrap" "staffetta.bootstrapOfOthers" (eq .component "ingress") }}
+      {{- $checksums := dict "checksum/config" (include $read $root | sha256sum) }}
       {{- include "staffetta.podMetadata" (merge (dict "annotations" $checksums) $scope) | nindent 6 }}
     spec:
       {{- include "staffetta.podIdentity" $scope | nindent 6 }}
@@ -204,6 +206,9 @@ spec:
             {{- toYaml .values.resources | nindent 12 }}
           volumeMounts:
             - { name: config, mountPath: /etc/staffetta/config, readOnly: true }
+            {{- with include "staffetta.storeMounts" $root | trim }}
+            {{- . | nindent 12 }}
+            {{- end }}
             {{- with .mounts }}
             {{- toYaml . | nindent 12 }}
             {{- end }}
@@ -213,6 +218,9 @@ spec:
       volumes:
         - name: config
           configMap: { name: {{ include "staffetta.fullname" $root }}-config }
+        {{- with include "staffetta.storeVolumes" $root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
         {{- with .volumes }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
