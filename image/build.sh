@@ -32,8 +32,11 @@ fi
 
 mkdir -p "$work"
 say "compiling, profile $profile"
+# Where it is compiled must not be in the binary, neither in Rust's panics nor in the assertions of what is written in C.
+crates=${CARGO_HOME:-$HOME/.cargo}
 # With --target, since the flags must not reach build scripts and macros.
-RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefix=$root=/staffetta --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
+RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefix=$root=/staffetta --remap-path-prefix=$crates=/cargo" \
+    CFLAGS="-ffile-prefix-map=$root=/staffetta -ffile-prefix-map=$crates=/cargo" \
     CARGO_TARGET_DIR=$work/cargo \
     "${CARGO:-cargo}" build --quiet --locked --profile "$profile" --target "$target" -p staffetta
 binary=$work/cargo/$target/$profile/staffetta

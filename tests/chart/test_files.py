@@ -63,6 +63,7 @@ class Refusals(unittest.TestCase):
             "tls.certManager.enabled=true,tls.existingSecret=": "hostname is missing",
             "tls.selfSigned=false,tls.existingSecret=": "no certificate",
             "ingress.proxyService.enabled=true": "proxyFrom",
+            "scheduler.admin.enabled=true": "scheduler.admin.secret",
         }
         for setting, why in wrong.items():
             for helm in rendering.HELMS:

@@ -93,6 +93,24 @@ class Pods(unittest.TestCase):
                         seen.add((values, mount["mountPath"]))
         self.assertEqual({("existing", f"/etc/staffetta/dkim/dkim-example.{top}") for top in ("com", "net")}, seen)
 
+    def test_schedulers_answer_outside_only_when_asked_to_and_with_files_that_are_mounted(self):
+        self.assertNotIn("admin", bootstrap("default")["scheduler"])
+        admin = bootstrap("proxy")["scheduler"]["admin"]
+        found = rendering.objects("proxy")
+        for name, labels, spec in rendering.pod_templates(found):
+            for container in rendering.containers(spec):
+                paths = {mount["mountPath"] for mount in container.get("volumeMounts", [])}
+                self.assertEqual(component(labels) == "scheduler", "/etc/staffetta/admin" in paths, name)
+        folder = {admin[name].rpartition("/")[0] for name in ("certificate", "key", "clientAuthorities")}
+        self.assertEqual({"/etc/staffetta/admin"}, folder)
+        service = rendering.one(found, "Service", "staffetta-admin")["spec"]
+        self.assertEqual((7443, "admin"), (service["ports"][0]["port"], service["ports"][0]["targetPort"]))
+        rules = rendering.one(found, "NetworkPolicy", "staffetta-scheduler")["spec"]["ingress"]
+        self.assertEqual([{"ports": [{"protocol": "TCP", "port": "admin"}]}], [it for it in rules if "from" not in it])
+        for values in ("default", "dev", "ha"):
+            names = [it["metadata"]["name"] for it in rendering.objects(values)]
+            self.assertNotIn("staffetta-admin", names)
+
     def test_a_change_of_the_bootstrap_file_starts_new_pods(self):
         def checksum(found):
             sender = rendering.one(found, "Deployment", "staffetta-sender")

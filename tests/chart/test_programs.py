@@ -181,12 +181,12 @@ class Programs(unittest.TestCase):
             self.addCleanup(here.stop)
             config = rendering.one(here.objects, "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"]
             # Certificates are checked too, and are not here.
-            config = re.sub(r"(?m)^ *(certificate|key): .*\n", "", config).replace("tls: starttls", "tls: none")
+            config = re.sub(r"(?m)^ *(certificate|key|admin): .*\n", "", config).replace("tls: starttls", "tls: none")
             path = here.write("/staffetta.yaml", config.replace("tls: implicit", "tls: none"))
             environment = os.environ | {
                 "POD_IP": "10.1.2.3",
                 "NATS_URL": "nats://x:4222",
-                "REDIS_URL": "redis://x:6379",
+                "REDIS_URL": "rediss://x:6379",
             }
             command = [BINARY, "--config", path, "check"]
             done = subprocess.run(command, env=environment, capture_output=True, text=True)

@@ -79,6 +79,14 @@ class Image(unittest.TestCase):
         self.assertEqual(VERSION, config["Labels"]["org.opencontainers.image.version"])
         self.assertEqual([f"docker.io/library/staffetta:{VERSION}"], self.manifest["RepoTags"])
 
+    def test_nothing_in_it_tells_where_it_was_compiled(self):
+        """Two builds of one commit in two folders are the same only without that."""
+        binary = (self.root / "usr/local/bin/staffetta").read_bytes()
+        cargo = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
+        for folder in (str(ROOT), cargo):
+            at = binary.find(f"{folder}/".encode())
+            self.assertEqual(-1, at, binary[at : at + 150])
+
     def test_its_chart_names_it(self):
         chart = (ROOT / "charts" / "staffetta" / "Chart.yaml").read_text()
         self.assertIn(f'appVersion: "{VERSION}"', chart)

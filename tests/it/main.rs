@@ -6,6 +6,7 @@ mod draining;
 mod kill;
 mod metrics;
 mod operations;
+mod outside;
 mod pipeline;
 mod proxy;
 mod servers;

@@ -174,6 +174,9 @@ scheduler:
   listen: "{{ $bind }}:7103"
   advertise: "${POD_IP}:7103"
   metrics: "{{ $bind }}:9103"
+  {{- if .Values.scheduler.admin.enabled }}
+  admin: { listen: "{{ $bind }}:7443", certificate: /etc/staffetta/admin/tls.crt, key: /etc/staffetta/admin/tls.key, clientAuthorities: /etc/staffetta/admin/ca.crt }
+  {{- end }}
 sender:
   signers: ["http://{{ include "staffetta.host" (dict "root" . "name" "signer") }}:7102"]
   metrics: "{{ $bind }}:9104"

@@ -10,6 +10,7 @@
 //! | `oldest`, `store_sizes` | the age of the oldest message and the fill of streams, for Prometheus |
 //! | `errands` | what crosses the network: sites, grants |
 //! | `dispatch`, `admin` | the gRPC services |
+//! | `outside` | TLS for the command-line tool outside, with certificates on both sides |
 //! | `operate` | what an operation on the live queue must be to be stored |
 
 mod admin;
@@ -21,6 +22,7 @@ pub mod machine;
 mod metrics;
 mod oldest;
 mod operate;
+mod outside;
 mod ownership;
 mod partition;
 mod run;

@@ -12,9 +12,10 @@ use proto::dispatch::dispatch_server::DispatchServer;
 use proto::operation::Operation;
 use proto::{Attached, Call, Dispatch};
 use queue::Settings;
-use runtime::bootstrap::Redis;
+use runtime::bootstrap::{AdminListener, Redis};
 use runtime::{Bootstrap, Readiness, Shutdown};
 use spool::Stores;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
@@ -24,6 +25,7 @@ use crate::core::{Core, Event, Events, tell};
 use crate::dispatch::Streams;
 use crate::errands::Errands;
 use crate::machine::{Input, Machine};
+use crate::outside;
 use crate::ownership::{Ownership, holder};
 
 /// Events on their way to the core; then their makers wait.
@@ -57,6 +59,17 @@ pub enum Error {
         /// Why.
         source: tonic::transport::Error,
     },
+    /// The address for the command-line tool outside can't be listened at.
+    #[error("scheduler.admin {address}: {source}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// What is shown there, or asked of clients, can't be read.
+    #[error("scheduler.admin: {0}")]
+    Tls(#[from] runtime::TlsError),
     /// The health endpoint can't be served.
     #[error(transparent)]
     Health(#[from] runtime::HealthError),
@@ -201,7 +214,8 @@ async fn follow_config(mut snapshots: watch::Receiver<Arc<Snapshot>>, events: Ev
     }
 }
 
-/// Serves the gRPC services of a scheduler until shutdown.
+/// Serves the gRPC services of a scheduler until shutdown: to the services and, as far as it is asked for, the admin
+/// service to the command-line tool outside.
 pub async fn serve(
     bootstrap: &Bootstrap,
     scheduler: &Scheduler,
@@ -214,20 +228,53 @@ pub async fn serve(
         events: scheduler.events.clone(),
         partitions: scheduler.partitions,
     };
+    let admin = Arc::new(admin);
     let dispatch = DispatchServer::new(scheduler.streams.clone())
         .max_decoding_message_size(proto::MAX_DISPATCH_FRAME_BYTES)
         .max_encoding_message_size(proto::MAX_DISPATCH_FRAME_BYTES);
-    tonic::transport::Server::builder()
+    let inside = tonic::transport::Server::builder()
         .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(3)))
-        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(3)))
+        .http2_keepalive_interval(Some(Duration::from_secs(3)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(3)))
         .add_service(dispatch)
-        .add_service(AdminServer::new(admin))
-        .serve_with_shutdown(address, async move {
-            shutdown.requested().await;
-            // Streams are open for ever: what they carry is handed over by then, and they break with the process.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        })
+        .add_service(AdminServer::from_arc(admin.clone()))
+        .serve_with_shutdown(address, ended(shutdown.clone()));
+    let inside = async {
+        inside
+            .await
+            .map_err(|source| Error::Serve { address, source })
+    };
+    match &bootstrap.scheduler.admin {
+        None => inside.await,
+        Some(listener) => {
+            let outside = serve_outside(listener, admin, shutdown);
+            tokio::try_join!(inside, outside).map(|_| ())
+        }
+    }
+}
+
+/// Streams are open for ever: what they carry is handed over by then, and they break with the process.
+async fn ended(shutdown: Shutdown) {
+    shutdown.requested().await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+/// The admin service alone, for who shows a certificate.
+async fn serve_outside(
+    listener: &AdminListener,
+    admin: Arc<Admin>,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let address = listener.listen;
+    // Files that are no good are told now, and not to the first client.
+    outside::server_config(listener)?;
+    let socket = TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })?;
+    let connections = outside::connections(socket, listener.clone());
+    tonic::transport::Server::builder()
+        .add_service(AdminServer::from_arc(admin))
+        .serve_with_incoming_shutdown(connections, ended(shutdown))
         .await
         .map_err(|source| Error::Serve { address, source })
 }

@@ -1,13 +1,14 @@
 //! The schedulers' admin service, as the commands use it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mail::Span;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::{Partition, PartitionsRequest};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use crate::cli::Global;
 use crate::waiting::Waiting;
@@ -16,12 +17,59 @@ use crate::waiting::Waiting;
 const LARGEST_ANSWER: usize = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How a scheduler at an address `https://…` and we know each other.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Tls {
+    /// PEM file of the authorities that sign the server's certificate [default: those of the system]
+    #[arg(long, env = "STAFFETTA_TLS_CA", value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// PEM file with our own certificate, which scheduler.admin asks for
+    #[arg(
+        long,
+        env = "STAFFETTA_TLS_CERTIFICATE",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_certificate: Option<PathBuf>,
+    /// PEM file with its private key
+    #[arg(
+        long,
+        env = "STAFFETTA_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_certificate"
+    )]
+    tls_key: Option<PathBuf>,
+    /// Name in the server's certificate, where it is reached by another, as through a port-forward
+    #[arg(long, env = "STAFFETTA_TLS_NAME", value_name = "NAME")]
+    tls_name: Option<String>,
+}
+
+impl Tls {
+    fn config(&self) -> anyhow::Result<ClientTlsConfig> {
+        let read = |path: &PathBuf| std::fs::read(path).with_context(|| path.display().to_string());
+        let mut config = match &self.tls_ca {
+            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            None => ClientTlsConfig::new().with_native_roots(),
+        };
+        if let (Some(certificate), Some(key)) = (&self.tls_certificate, &self.tls_key) {
+            config = config.identity(Identity::from_pem(read(certificate)?, read(key)?));
+        }
+        if let Some(name) = &self.tls_name {
+            config = config.domain_name(name);
+        }
+        Ok(config)
+    }
+}
+
 /// Where to reach a scheduler.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Server {
-    /// Any scheduler, `host:port` [default: scheduler.advertise of the bootstrap file, else 127.0.0.1:7103]
+    /// Any scheduler, `host:port`, or `https://host:port` of a scheduler.admin [default: scheduler.advertise of the bootstrap
+    /// file, else 127.0.0.1:7103]
     #[arg(long, env = "STAFFETTA_SERVER", value_name = "ADDRESS")]
     server: Option<String>,
+    #[command(flatten)]
+    tls: Tls,
     /// How long a scheduler is waited for when none answers, such as `5m`
     #[arg(long, default_value = "0s", value_name = "DURATION")]
     wait: Span,
@@ -34,7 +82,7 @@ impl Server {
         let until = Instant::now() + self.wait.duration();
         let mut waiting = Waiting::new();
         loop {
-            let error = match connect(&url).await {
+            let error = match connect_over(&url, &self.tls).await {
                 Ok(admin) => return Ok(admin),
                 Err(error) => error,
             };
@@ -77,10 +125,17 @@ pub(crate) fn for_owner<T>(address: &str, request: T) -> anyhow::Result<tonic::R
     Ok(request)
 }
 
-/// Connects to the scheduler at a URL.
+/// Connects to the scheduler at a URL, as the services do.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<AdminClient<Channel>> {
-    let endpoint = Endpoint::from_shared(url.to_owned())
+    connect_over(url, &Tls::default()).await
+}
+
+async fn connect_over(url: &str, tls: &Tls) -> anyhow::Result<AdminClient<Channel>> {
+    let mut endpoint = Endpoint::from_shared(url.to_owned())
         .with_context(|| format!("{url:?} is not a URL such as http://127.0.0.1:7103"))?;
+    if url.starts_with("https://") {
+        endpoint = endpoint.tls_config(tls.config()?).context("TLS")?;
+    }
     let channel = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .connect()

@@ -15,6 +15,7 @@ use redis::{
 };
 use tokio::sync::Notify;
 
+use crate::Unavailable;
 use crate::script::{Scripts, epoch_key, hex};
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -124,13 +125,7 @@ impl Connector {
     }
 
     async fn open(&self, generation: u64) -> RedisResult<Link> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.options.response_timeout.saturating_mul(4)))
-            .set_response_timeout(Some(self.options.response_timeout));
-        let mut connection = self
-            .client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await?;
+        let mut connection = connection(&self.client, &self.options).await?;
         let info: String = redis::cmd("INFO")
             .arg("server")
             .query_async(&mut connection)
@@ -182,6 +177,29 @@ impl Connector {
             }
         }
     }
+}
+
+async fn connection(client: &Client, options: &Options) -> RedisResult<MultiplexedConnection> {
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(options.response_timeout.saturating_mul(4)))
+        .set_response_timeout(Some(options.response_timeout));
+    client
+        .get_multiplexed_async_connection_with_config(&config)
+        .await
+}
+
+/// Connects once, and asks for the server's clock, Unix milliseconds. What it fails with holds no password.
+pub async fn server_clock(options: &Options) -> Result<u64, Unavailable> {
+    let asked = async {
+        let mut connection = connection(&client(options)?, options).await?;
+        redis::cmd("TIME").query_async(&mut connection).await
+    };
+    let (seconds, microseconds): (u64, u64) = asked
+        .await
+        .map_err(|error: RedisError| Unavailable(error.to_string()))?;
+    Ok(seconds
+        .saturating_mul(1000)
+        .saturating_add(microseconds / 1000))
 }
 
 /// What is needed for a connection; none is made here.

@@ -5,6 +5,7 @@
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
+//! - [`server_clock`]: whether Redis lets us in, for who looks at an installation
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -47,7 +48,7 @@ mod share;
 mod slot;
 mod turns;
 
-pub use connection::Options;
+pub use connection::{Options, server_clock};
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
 pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};

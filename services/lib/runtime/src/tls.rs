@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 
 /// Installs aws-lc-rs as the provider of the process; later calls change nothing. Call it before
 /// anything uses TLS.
@@ -20,7 +21,7 @@ pub enum TlsError {
     /// The file can't be read, or is no PEM file of the kind.
     #[error("{what} {path}: {source}")]
     File {
-        /// "certificate" or "key".
+        /// "certificate", "key" or "clientAuthorities".
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -32,6 +33,14 @@ pub enum TlsError {
     Empty {
         /// The file.
         path: PathBuf,
+    },
+    /// A certificate can't be that of an authority.
+    #[error("clientAuthorities {path}: {source}")]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::Error,
     },
     /// Certificate and key do not belong together, or are of an unsupported kind.
     #[error("certificate {certificate} with key {key}: {source}")]
@@ -49,21 +58,52 @@ pub enum TlsError {
 /// certificates). Reads the two files each time.
 pub fn tls_server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
     init_tls();
-    let file_error = |what, path: &Path| {
-        let path = path.to_owned();
-        move |source| TlsError::File { what, path, source }
-    };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
-        .and_then(Iterator::collect)
-        .map_err(file_error("certificate", certificate))?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty {
-            path: certificate.to_owned(),
-        });
+    with_certificate(
+        ServerConfig::builder().with_no_client_auth(),
+        certificate,
+        key,
+    )
+}
+
+/// A server of HTTP/2 for clients that show a certificate which the authorities in the PEM file `clients` have signed;
+/// all others are turned away in the handshake. Reads the three files each time.
+pub fn tls_server_config_for(
+    clients: &Path,
+    certificate: &Path,
+    key: &Path,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    init_tls();
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("clientAuthorities", clients)? {
+        roots.add(authority).map_err(|source| TlsError::Authority {
+            path: clients.to_owned(),
+            source,
+        })?;
     }
-    let private_key = PrivateKeyDer::from_pem_file(key).map_err(file_error("key", key))?;
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
+    // Fails for a store without authorities, and there is one.
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .map_err(|_| TlsError::Empty {
+            path: clients.to_owned(),
+        })?;
+    let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let mut config = Arc::unwrap_or_clone(with_certificate(builder, certificate, key)?);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn with_certificate(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    certificate: &Path,
+    key: &Path,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let chain = certificates("certificate", certificate)?;
+    let private_key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File {
+        what: "key",
+        path: key.to_owned(),
+        source,
+    })?;
+    let config = builder
         .with_single_cert(chain, private_key)
         .map_err(|source| TlsError::Pair {
             certificate: certificate.to_owned(),
@@ -71,4 +111,21 @@ pub fn tls_server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerCon
             source,
         })?;
     Ok(Arc::new(config))
+}
+
+/// At least one.
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|source| TlsError::File {
+            what,
+            path: path.to_owned(),
+            source,
+        })?;
+    if found.is_empty() {
+        return Err(TlsError::Empty {
+            path: path.to_owned(),
+        });
+    }
+    Ok(found)
 }

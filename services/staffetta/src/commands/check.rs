@@ -72,16 +72,20 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
     })
 }
 
-/// Certificates of the listeners that can't be used.
+/// Certificates of the listeners, and of `scheduler.admin`, that can't be used.
 pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
     let listeners = bootstrap.ingress.listeners.iter();
     let with_files = listeners.filter_map(|listener| Some((&listener.name, listener.tls.files()?)));
-    with_files
-        .filter_map(|(name, files)| {
-            let error = runtime::tls_server_config(&files.certificate, &files.key).err()?;
-            Some(format!("listener {name}: {error}"))
-        })
-        .collect()
+    let of_listeners = with_files.filter_map(|(name, files)| {
+        let error = runtime::tls_server_config(&files.certificate, &files.key).err()?;
+        Some(format!("listener {name}: {error}"))
+    });
+    let of_admin = bootstrap.scheduler.admin.iter().filter_map(|admin| {
+        let (clients, files) = (&admin.client_authorities, &admin.files);
+        let read = runtime::tls_server_config_for(clients, &files.certificate, &files.key);
+        Some(format!("scheduler.admin: {}", read.err()?))
+    });
+    of_listeners.chain(of_admin).collect()
 }
 
 /// Files that resources refer to and that are not on this machine. They need not be where the

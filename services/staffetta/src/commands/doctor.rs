@@ -6,16 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use runtime::Bootstrap;
-use runtime::bootstrap::ListenerTls;
+use runtime::bootstrap::{ListenerTls, Redis};
 use serde_json::json;
 
 use super::check::certificate_problems;
 use crate::cli::Global;
-use crate::local::{
-    LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server, ping_redis,
-    socket_of,
-};
+use crate::local::{LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server};
 use crate::output::{self, OutputFormat};
 use crate::stores;
 
@@ -24,6 +22,7 @@ const CLOCK_TOLERANCE_MS: u64 = 1_000;
 /// An fsync that takes longer makes every 250 slow.
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 const STORES: Duration = Duration::from_secs(15);
+const REDIS_ANSWER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -272,7 +271,7 @@ async fn nats(bootstrap: &Bootstrap) -> Vec<Finding> {
         Err(_) => {
             return vec![missing(
                 "NATS",
-                format!("{} gives no answer", bootstrap.nats.url),
+                format!("{} gives no answer", without_password(&bootstrap.nats.url)),
             )];
         }
         Ok(Err(error)) => return vec![missing("NATS", error.to_string())],
@@ -297,30 +296,25 @@ async fn nats(bootstrap: &Bootstrap) -> Vec<Finding> {
                 )
             };
             vec![
-                fine("NATS", bootstrap.nats.url.clone()),
+                fine("NATS", without_password(&bootstrap.nats.url)),
                 durability,
                 streams,
             ]
         }
         Err(error) => vec![
-            fine("NATS", bootstrap.nats.url.clone()),
+            fine("NATS", without_password(&bootstrap.nats.url)),
             missing("streams", error.to_string()),
         ],
     }
 }
 
 async fn redis(bootstrap: &Bootstrap) -> Finding {
-    let url = &bootstrap.redis.url;
-    let address = match socket_of(url) {
-        Ok(address) => address,
-        Err(_) => {
-            return note(
-                "Redis",
-                format!("{url} is not looked at: it names no IP address"),
-            );
-        }
+    let url = without_password(&bootstrap.redis.url);
+    let asked = async {
+        let options = redis_options(&bootstrap.redis)?;
+        anyhow::Ok(limits::server_clock(&options).await?)
     };
-    match ping_redis(address).await {
+    match asked.await {
         Ok(clock) => {
             let difference = clock.abs_diff(runtime::now_ms());
             if difference > CLOCK_TOLERANCE_MS {
@@ -340,6 +334,38 @@ async fn redis(bootstrap: &Bootstrap) -> Finding {
             format!("{url}: {error:#}; limits fall back to the safe share"),
         ),
     }
+}
+
+fn redis_options(redis: &Redis) -> anyhow::Result<limits::Options> {
+    let read = |path: &PathBuf| {
+        std::fs::read(path).with_context(|| format!("redis.authorities {}", path.display()))
+    };
+    Ok(limits::Options {
+        login: redis.login.clone(),
+        authorities: redis.authorities.as_ref().map(read).transpose()?,
+        response_timeout: REDIS_ANSWER,
+        ..limits::Options::new(&redis.url)
+    })
+}
+
+/// URLs, separated by commas, without names and passwords.
+fn without_password(urls: &str) -> String {
+    let mut whole: Vec<String> = Vec::new();
+    for part in urls.split(',') {
+        match whole.last_mut() {
+            // A comma in a password.
+            Some(before) if !part.contains("://") => *before = format!("{before},{part}"),
+            _ => whole.push(part.to_owned()),
+        }
+    }
+    let shown = whole.iter().map(|url| match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+            format!("{scheme}://{host}")
+        }
+        None => url.clone(),
+    });
+    shown.collect::<Vec<_>>().join(",")
 }
 
 async fn schedulers(bootstrap: &Bootstrap) -> Finding {
@@ -394,4 +420,26 @@ fn missing(subject: &'static str, what: String) -> Finding {
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
+            (
+                "redis://:p@s,/w@redis.example:6379/0",
+                "redis://redis.example:6379/0",
+            ),
+            (
+                "nats://me:secret@a:4222,tls://b:4222",
+                "nats://a:4222,tls://b:4222",
+            ),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
 }

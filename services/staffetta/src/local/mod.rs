@@ -10,5 +10,5 @@ pub(crate) use folder::{DataFolder, Ports, write_secret};
 pub(crate) use programs::{
     LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server,
 };
-pub(crate) use servers::{Servers, ping_redis, socket_of};
+pub(crate) use servers::Servers;
 pub(crate) use starter::documents as starter_documents;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use limits::{Grants, Options};
+use limits::{Grants, Options, server_clock};
 
 use crate::server::{Server, connected};
 
@@ -32,12 +32,17 @@ async fn a_password_of_any_characters_and_a_user_of_the_access_list_are_shown() 
     let password = ["CONFIG", "SET", "requirepass", "q/@:%20"];
     assert_eq!(server.command(&password).as_deref(), Some("+OK"));
     is_refused(Options::new(server.url())).await;
+    let without = server_clock(&Options::new(server.url())).await.unwrap_err();
+    assert!(without.to_string().contains("NOAUTH"), "{without}");
     for login in [login("", "q/@:%20"), login("staffetta", "p/@:%20")] {
         let options = Options {
             login,
             ..Options::new(server.url())
         };
         assert!(!format!("{options:?}").contains("%20"));
+        let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let here = u64::try_from(here.unwrap().as_millis()).unwrap();
+        assert!(server_clock(&options).await.unwrap().abs_diff(here) < 5_000);
         connected(&Grants::connect(options).unwrap()).await;
     }
 }

@@ -1,12 +1,12 @@
 //! The section of each service.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::{Fields, Quota};
 use mail::{ByteSize, Span};
 
-use super::Listener;
+use super::{CertificateFiles, Listener};
 
 /// Service `ingress`.
 #[derive(Debug, Clone)]
@@ -45,6 +45,19 @@ pub struct Scheduler {
     pub advertise: String,
     /// Health and metrics.
     pub metrics: SocketAddr,
+    /// For the command-line tool from outside.
+    pub admin: Option<AdminListener>,
+}
+
+/// A listener with the admin service alone, over TLS, for clients that show a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdminListener {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What it shows.
+    pub files: CertificateFiles,
+    /// PEM file of the authorities that sign the clients' certificates: whoever has one may do everything.
+    pub client_authorities: PathBuf,
 }
 
 /// Service `sender`.
@@ -106,8 +119,28 @@ impl Signer {
     }
 }
 
+impl AdminListener {
+    fn read(fields: Fields<'_>, folder: &Path) -> Option<Self> {
+        let listen = fields
+            .required_text("listen")
+            .and_then(|_| socket_address(&fields, "listen"));
+        let file = |name| fields.required_text(name).map(|text| folder.join(text));
+        let (certificate, key) = (file("certificate"), file("key"));
+        let client_authorities = file("clientAuthorities");
+        fields.close();
+        Some(Self {
+            listen: listen?,
+            files: CertificateFiles {
+                certificate: certificate?,
+                key: key?,
+            },
+            client_authorities: client_authorities?,
+        })
+    }
+}
+
 impl Scheduler {
-    pub(super) fn read(fields: Fields<'_>) -> Self {
+    pub(super) fn read(fields: Fields<'_>, folder: &Path) -> Self {
         let listen = address(&fields, "listen", 7103);
         let advertise = match fields.text("advertise") {
             Some(text) if is_host_and_port(text) => with_brackets(text),
@@ -132,6 +165,10 @@ impl Scheduler {
             listen,
             advertise,
             metrics: address(&fields, "metrics", 9103),
+            admin: fields
+                .is_given("admin")
+                .then(|| AdminListener::read(fields.map("admin"), folder))
+                .flatten(),
         };
         fields.close();
         scheduler

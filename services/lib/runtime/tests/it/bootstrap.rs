@@ -157,6 +157,25 @@ fn a_variable_of_the_environment_becomes_part_of_a_value_and_one_that_is_not_set
 }
 
 #[test]
+fn the_admin_listener_has_certificates_for_both_sides() {
+    let whole = "scheduler: { admin: { listen: \"0.0.0.0:7443\", certificate: c.pem, key: k.pem, clientAuthorities: /ca.pem } }";
+    let bootstrap = Bootstrap::from_yaml_in(whole, Path::new("/conf")).unwrap();
+    let admin = bootstrap.scheduler.admin.unwrap();
+    assert_eq!(admin.listen.port(), 7443);
+    assert_eq!(admin.files.certificate, Path::new("/conf/c.pem"));
+    assert_eq!(admin.files.key, Path::new("/conf/k.pem"));
+    assert_eq!(admin.client_authorities, Path::new("/ca.pem"));
+    assert!(Bootstrap::from_yaml("").unwrap().scheduler.admin.is_none());
+    assert_eq!(
+        problems("scheduler: { admin: { listen: \"7443\", certificate: c.pem, key: k.pem } }"),
+        [
+            r#"scheduler.admin.listen (line 1): an address IP:port is expected, found "7443""#,
+            "scheduler.admin.clientAuthorities (line 1): is missing",
+        ]
+    );
+}
+
+#[test]
 fn an_ipv6_address_gets_brackets_and_a_password_is_not_shown() {
     let bootstrap = Bootstrap::from_yaml("scheduler: { advertise: \"fd00::1:7103\" }").unwrap();
     assert_eq!(bootstrap.scheduler.advertise, "[fd00::1]:7103");
