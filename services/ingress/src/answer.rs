@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use smtp::{CommandError, DataError, EnhancedCode};
+use smtp::{CommandError, DataError, EnhancedCode, XClientError};
 
 /// One reply: code, enhanced code (RFC 3463) and a public text that carries no internals.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,12 @@ impl From<CommandError> for Answer {
     }
 }
 
+impl From<XClientError> for Answer {
+    fn from(error: XClientError) -> Self {
+        Self::with(501, EnhancedCode(5, 5, 4), error.to_string())
+    }
+}
+
 impl From<DataError> for Answer {
     fn from(error: DataError) -> Self {
         Self::new(error.code(), error.enhanced(), error.text())
@@ -154,6 +160,22 @@ pub(crate) const PIPELINED_STARTTLS: Answer = Answer::new(
     554,
     EnhancedCode(5, 5, 1),
     "Nothing may be sent between STARTTLS and the TLS handshake",
+);
+
+pub(crate) const XCLIENT_REFUSED: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 0),
+    "XCLIENT is for trusted proxies only",
+);
+pub(crate) const XCLIENT_IN_TRANSACTION: Answer = Answer::new(
+    503,
+    EnhancedCode(5, 5, 1),
+    "XCLIENT is not allowed in a transaction",
+);
+pub(crate) const XCLIENT_LOOPBACK: Answer = Answer::new(
+    501,
+    EnhancedCode(5, 5, 4),
+    "A loopback address can't be that of your client",
 );
 
 pub(crate) const AUTH_ACTIVE: Answer =

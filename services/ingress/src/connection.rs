@@ -10,6 +10,7 @@ use smtp::{AuthLineDecoder, CommandDecoder};
 use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Answer};
+use crate::clients::ClientSlot;
 use crate::metrics::TenantMetrics;
 use crate::proxy::Client;
 use crate::receive::Incoming;
@@ -57,6 +58,8 @@ pub(crate) struct Connection {
     pub(crate) tenant_metrics: Option<TenantMetrics>,
     /// The message whose chunks come in.
     pub(crate) chunks: Option<Box<Incoming>>,
+    /// It counts as one of its client's.
+    of_client: Option<ClientSlot>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
@@ -67,6 +70,7 @@ impl Connection {
         listening: Arc<Listening>,
         socket: Socket,
         client: Client,
+        of_client: Option<ClientSlot>,
     ) -> Self {
         let session = Session::new(
             Arc::clone(&listening.policy),
@@ -84,6 +88,7 @@ impl Connection {
             session,
             tenant_metrics: None,
             chunks: None,
+            of_client,
             shutdown: Box::pin(async move { shutdown.requested().await }),
         }
     }
@@ -178,6 +183,11 @@ impl Connection {
                         return Ok(Ended::CutOff);
                     }
                 }
+                Some(Effect::NewClient) => {
+                    if let Effect::Close = self.change_client() {
+                        return Ok(Ended::CutOff);
+                    }
+                }
                 Some(Effect::Quit) => return Ok(Ended::Closed),
                 Some(Effect::Close) => return Ok(Ended::CutOff),
             }
@@ -207,6 +217,29 @@ impl Connection {
             storage,
             &mut self.output,
         ))
+    }
+
+    /// The connection counts as one of the client's that a proxy has named. A client that is not known has no limit of its
+    /// own: its connections are the proxy's.
+    fn change_client(&mut self) -> Effect {
+        self.of_client = None;
+        let client = self.session.origin();
+        let room = if client.is_known() {
+            self.listening.room_for(client)
+        } else {
+            Ok(None)
+        };
+        match room {
+            Ok(of_client) => {
+                self.of_client = of_client;
+                self.session.greet(&mut self.output);
+                Effect::Continue
+            }
+            Err(refusal) => {
+                self.say(refusal);
+                Effect::Close
+            }
+        }
     }
 
     async fn handshake(&mut self) -> Result<(), Ended> {

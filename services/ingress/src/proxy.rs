@@ -1,4 +1,4 @@
-//! Connections that a load balancer hands on: who the client is, is said by a PROXY header.
+//! Connections that a load balancer hands on: who the client is, is said by a PROXY header, or by XCLIENT.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use runtime::bootstrap::ProxyProtocol;
-use smtp::{ProxyDecoded, ProxyError, ProxyHeader, decode_proxy_header};
+use smtp::{ProxyDecoded, ProxyError, ProxyHeader, XClientAddress, decode_proxy_header};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ pub(crate) struct Client {
 pub(crate) enum Origin {
     /// It is that of the connection.
     Connection,
-    /// A trusted load balancer says so.
+    /// A trusted load balancer or proxy says so.
     Header,
     /// It is that of the load balancer, which does not say whose connection it is: nothing follows from it.
     LoadBalancer,
@@ -37,6 +37,31 @@ impl Client {
             address: address.to_canonical(),
             origin: Origin::Connection,
         }
+    }
+
+    /// Whether it is one of the proxies of `networks`, for certain: nobody else named it.
+    pub(crate) fn is_proxy(self, networks: &[IpNet]) -> bool {
+        self.is_connected_from(networks)
+    }
+
+    /// The proxy itself, before it says whose connection it hands on.
+    pub(crate) fn unnamed(self) -> Self {
+        Self {
+            origin: Origin::LoadBalancer,
+            ..self
+        }
+    }
+
+    /// Whom a proxy names; `None` when it claims what only its own machine could know.
+    pub(crate) fn named_by(proxy: IpAddr, address: XClientAddress) -> Option<Self> {
+        let (address, origin) = match address {
+            XClientAddress::Is(address) if address.is_loopback() && !proxy.is_loopback() => {
+                return None;
+            }
+            XClientAddress::Is(address) => (address, Origin::Header),
+            XClientAddress::Unavailable | XClientAddress::NotSaid => (proxy, Origin::LoadBalancer),
+        };
+        Some(Self { address, origin })
     }
 
     /// Whether its address can stand for a credential.

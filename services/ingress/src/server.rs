@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{self, Answer};
-use crate::clients::Clients;
+use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
@@ -229,19 +229,18 @@ pub(crate) const READY: &str = "ingress";
 impl Listening {
     fn new(listener: &Listener, hostname: &str, metrics: &Metrics) -> Result<Self, Error> {
         let tls = match listener.tls.files() {
-            Some(files) => Some(TlsFiles::load(&files.certificate, &files.key).map_err(
-                |source| Error::Tls {
-                    name: listener.name.clone(),
-                    source: Box::new(source),
-                },
-            )?),
-            None => None,
+            [] => None,
+            files => Some(TlsFiles::load(files).map_err(|source| Error::Tls {
+                name: listener.name.clone(),
+                source: Box::new(source),
+            })?),
         };
         let policy = ListenerPolicy {
             hostname: hostname.to_owned(),
             starttls: matches!(listener.tls, ListenerTls::StartTls(_)),
             allow_plaintext_auth_from: listener.allow_plaintext_auth_from.clone(),
             scram: listener.scram,
+            xclient_trusted: listener.xclient_trusted.clone(),
             max_message_size: listener.max_message_size.as_u64(),
             max_recipients: listener.max_recipients as usize,
         };
@@ -259,6 +258,17 @@ impl Listening {
             max_connections_per_client: listener.max_connections_per_client,
             metrics: metrics.listener(&listener.name),
         })
+    }
+}
+
+impl Listening {
+    /// Counts a connection of the client; `None` where connections of one client are not limited.
+    pub(crate) fn room_for(&self, client: Client) -> Result<Option<ClientSlot>, Answer> {
+        let Some(most) = self.max_connections_per_client else {
+            return Ok(None);
+        };
+        let slot = self.clients.enter(client.address, most);
+        slot.map(Some).ok_or(answer::TOO_MANY_OF_CLIENT)
     }
 }
 
@@ -356,18 +366,19 @@ fn admit(
     let (shared, listening) = (Arc::clone(shared), Arc::clone(listening));
     connections.spawn(async move {
         if let Some((stream, client)) = identify(stream, peer, &listening).await {
-            let room = match listening.max_connections_per_client {
-                Some(most) => listening.clients.enter(client.address, most).map(Some),
-                None => Some(None),
+            // A proxy has the connections of many clients; each counts when it is named.
+            let room = if client.is_proxy(&listening.policy.xclient_trusted) {
+                Ok(None)
+            } else {
+                listening.room_for(client)
             };
             match room {
-                Some(of_client) => {
-                    let connection =
-                        Connection::new(shared, listening, Socket::Plain(stream), client);
+                Ok(of_client) => {
+                    let socket = Socket::Plain(stream);
+                    let connection = Connection::new(shared, listening, socket, client, of_client);
                     connection.serve().await;
-                    drop(of_client);
                 }
-                None => turn_away(&stream, &answer::TOO_MANY_OF_CLIENT, &listening, &shared),
+                Err(refusal) => turn_away(&stream, &refusal, &listening, &shared),
             }
         }
         drop((open, slot));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use config::Snapshot;
 use ipnet::IpNet;
 use message::Protocol;
-use smtp::{AuthLine, Command, CommandError};
+use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
 
 use crate::answer::{self, Answer};
 use crate::metrics::Metrics;
@@ -31,6 +31,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) allow_plaintext_auth_from: Vec<IpNet>,
     /// AUTH SCRAM-SHA-256 is offered.
     pub(crate) scram: bool,
+    /// Clients of these networks are proxies that say whose connection they hand on.
+    pub(crate) xclient_trusted: Vec<IpNet>,
     /// SIZE, octets.
     pub(crate) max_message_size: u64,
     /// RCPTMAX.
@@ -56,6 +58,8 @@ pub(crate) enum Effect {
         last: bool,
         refused: Option<Answer>,
     },
+    /// The connection is that of another client from now on, who is to be greeted: [`Session::origin`].
+    NewClient,
     /// The client said goodbye: send the output and close.
     Quit,
     /// Send the output and close, whatever the client still sends.
@@ -83,6 +87,8 @@ pub(crate) struct Session {
     listener: Arc<ListenerPolicy>,
     metrics: Arc<Metrics>,
     client: Client,
+    /// Address of the proxy that may say whose connection this is.
+    proxy: Option<IpAddr>,
     tls: bool,
     greeting: Option<Greeting>,
     identity: Option<Identity>,
@@ -99,10 +105,12 @@ impl Session {
         client: Client,
         tls: bool,
     ) -> Self {
+        let is_proxy = client.is_proxy(&listener.xclient_trusted);
         Self {
             listener,
             metrics,
-            client,
+            client: if is_proxy { client.unnamed() } else { client },
+            proxy: is_proxy.then_some(client.address),
             tls,
             greeting: None,
             identity: None,
@@ -169,9 +177,7 @@ impl Session {
     /// TLS has begun: nothing that was said before counts (RFC 3207 section 4.2).
     pub(crate) fn tls_started(&mut self) {
         self.tls = true;
-        self.greeting = None;
-        self.identity = None;
-        self.transaction = None;
+        self.begin_anew();
     }
 
     /// Takes a command. `snapshot` is the configuration of this moment.
@@ -234,6 +240,11 @@ impl Session {
             Ok(Command::Vrfy) => answer::CANNOT_VERIFY,
             Ok(Command::Help) => answer::HELP,
             Ok(Command::Expn) => answer::NOT_IMPLEMENTED,
+            Ok(Command::Unknown { verb, argument })
+                if &*verb == "XCLIENT" && !self.listener.xclient_trusted.is_empty() =>
+            {
+                return self.xclient(&argument, out);
+            }
             Ok(Command::Unknown { .. }) => answer::UNKNOWN_COMMAND,
             Err(CommandError::Recipient) => {
                 return self.say_uncounted(CommandError::Recipient.into(), out);
@@ -330,8 +341,45 @@ impl Session {
                 "AUTH PLAIN LOGIN"
             });
         }
+        let xclient = format!("XCLIENT {}", XClient::ATTRIBUTES);
+        if self.proxy.is_some() {
+            lines.push(&xclient);
+        }
         answer::write_lines(250, lines, out);
         Effect::Continue
+    }
+
+    /// The connection begins anew, for the client that the proxy names.
+    fn xclient(&mut self, argument: &str, out: &mut Vec<u8>) -> Effect {
+        let client = match (self.proxy, XClient::parse(argument)) {
+            (None, _) => Err(answer::XCLIENT_REFUSED),
+            _ if self.transaction.is_some() => Err(answer::XCLIENT_IN_TRANSACTION),
+            (Some(_), Err(error)) => Err(error.into()),
+            (
+                Some(_),
+                Ok(XClient {
+                    address: XClientAddress::NotSaid,
+                }),
+            ) => Ok(self.client),
+            (Some(proxy), Ok(said)) => {
+                Client::named_by(proxy, said.address).ok_or(answer::XCLIENT_LOOPBACK)
+            }
+        };
+        match client {
+            Ok(client) => {
+                self.client = client;
+                self.begin_anew();
+                Effect::NewClient
+            }
+            Err(refusal) => self.say(refusal, out),
+        }
+    }
+
+    /// Nothing that was said before counts.
+    fn begin_anew(&mut self) {
+        self.greeting = None;
+        self.identity = None;
+        self.transaction = None;
     }
 
     fn helo(&mut self, name: Box<str>) -> Answer {

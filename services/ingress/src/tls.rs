@@ -1,20 +1,20 @@
-//! The certificate of a listener, followed when its files change.
+//! The certificates of a listener, followed when their files change.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use runtime::TlsError;
+use runtime::bootstrap::CertificateFiles;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
-/// TLS 1.2 and 1.3 with the certificate of two PEM files.
+/// TLS 1.2 and 1.3 with the certificates of PEM files, chosen by the name that a client asks for.
 pub(crate) struct TlsFiles {
-    certificate: PathBuf,
-    key: PathBuf,
+    files: Vec<CertificateFiles>,
     current: ArcSwap<Loaded>,
 }
 
@@ -23,17 +23,16 @@ struct Loaded {
     written: Written,
 }
 
-/// Times of the last change of both files; `None` where the file system does not say.
-type Written = [Option<SystemTime>; 2];
+/// Times of the last change of all files; `None` where the file system does not say.
+type Written = Vec<Option<SystemTime>>;
 
 impl TlsFiles {
-    /// Loads both files.
-    pub(crate) fn load(certificate: &Path, key: &Path) -> Result<Self, TlsError> {
-        let written = written(certificate, key);
-        let config = server_config(certificate, key)?;
+    /// Loads all files.
+    pub(crate) fn load(files: &[CertificateFiles]) -> Result<Self, TlsError> {
+        let written = written(files);
+        let config = server_config(files)?;
         Ok(Self {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
+            files: files.to_owned(),
             current: ArcSwap::from_pointee(Loaded { config, written }),
         })
     }
@@ -43,29 +42,33 @@ impl TlsFiles {
         TlsAcceptor::from(Arc::clone(&self.current.load().config))
     }
 
-    /// Loads the files again if they were written since; what is in use stays when they are no good.
+    /// Loads the files again if one was written since; what is in use stays when one of them is no good.
     /// `Ok(true)` when there is a new certificate.
     pub(crate) fn reload(&self) -> Result<bool, TlsError> {
-        let written = written(&self.certificate, &self.key);
+        let written = written(&self.files);
         if written == self.current.load().written {
             return Ok(false);
         }
-        let config = server_config(&self.certificate, &self.key)?;
+        let config = server_config(&self.files)?;
         self.current.store(Arc::new(Loaded { config, written }));
         Ok(true)
     }
 }
 
-fn written(certificate: &Path, key: &Path) -> Written {
-    [certificate, key].map(|path| {
+fn written(files: &[CertificateFiles]) -> Written {
+    let written = |path: &Path| {
         std::fs::metadata(path)
             .and_then(|file| file.modified())
             .ok()
-    })
+    };
+    files
+        .iter()
+        .flat_map(|pair| [written(&pair.certificate), written(&pair.key)])
+        .collect()
 }
 
-fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = Arc::unwrap_or_clone(runtime::tls_server_config(certificate, key)?);
+fn server_config(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
+    let mut config = Arc::unwrap_or_clone(runtime::tls_server_config(files)?);
     // Resumption by tickets: no memory per client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match aws_lc_rs::Ticketer::new() {
@@ -80,32 +83,34 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Tl
 mod tests {
     use super::*;
 
-    fn write_pair(folder: &Path) -> (PathBuf, PathBuf) {
-        let made = rcgen::generate_simple_self_signed(["relay.example".to_owned()]).unwrap();
-        let (certificate, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+    fn write_pair(folder: &Path, name: &str) -> CertificateFiles {
+        let made = rcgen::generate_simple_self_signed([format!("{name}.example")]).unwrap();
+        let certificate = folder.join(format!("{name}.pem"));
+        let key = folder.join(format!("{name}.key"));
         std::fs::write(&certificate, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        (certificate, key)
+        CertificateFiles { certificate, key }
     }
 
     #[test]
     fn follows_the_files_and_keeps_what_works() {
         let folder = tempfile::tempdir().unwrap();
-        let (certificate, key) = write_pair(folder.path());
-        let files = TlsFiles::load(&certificate, &key).unwrap();
+        let pairs = ["relay", "other"].map(|name| write_pair(folder.path(), name));
+        let files = TlsFiles::load(&pairs).unwrap();
         assert!(!files.reload().unwrap());
+        let [_, second] = pairs;
         let first = Arc::clone(&files.current.load().config);
-        std::fs::write(&certificate, "broken").unwrap();
+        std::fs::write(&second.certificate, "broken").unwrap();
         let later = SystemTime::now() + std::time::Duration::from_secs(10);
         std::fs::File::options()
             .append(true)
-            .open(&certificate)
+            .open(&second.certificate)
             .unwrap()
             .set_modified(later)
             .unwrap();
         assert!(files.reload().is_err());
         assert!(Arc::ptr_eq(&first, &files.current.load().config));
-        write_pair(folder.path());
+        write_pair(folder.path(), "other");
         assert!(files.reload().unwrap());
         assert!(!Arc::ptr_eq(&first, &files.current.load().config));
     }
@@ -113,12 +118,12 @@ mod tests {
     #[test]
     fn says_which_file_is_missing() {
         let folder = tempfile::tempdir().unwrap();
-        let error = TlsFiles::load(
-            &folder.path().join("none.pem"),
-            &folder.path().join("none.key"),
-        )
-        .err()
-        .unwrap();
+        let there = write_pair(folder.path(), "relay");
+        let missing = CertificateFiles {
+            certificate: folder.path().join("none.pem"),
+            key: folder.path().join("none.key"),
+        };
+        let error = TlsFiles::load(&[there, missing]).err().unwrap();
         assert!(error.to_string().contains("none.pem"), "{error}");
     }
 }

@@ -41,7 +41,12 @@ impl Client {
         })
     }
 
-    pub async fn start_tls(self, certificate: &CertificateDer<'static>) -> Result<Self> {
+    /// Asks for `name`, and trusts nothing but its certificate.
+    pub async fn start_tls(
+        self,
+        name: &str,
+        certificate: &CertificateDer<'static>,
+    ) -> Result<Self> {
         let Socket::Plain(stream) = self.socket else {
             bail!("TLS is active already");
         };
@@ -52,7 +57,7 @@ impl Client {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let name = ServerName::try_from("relay.example.com")?;
+        let name = ServerName::try_from(name.to_owned())?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = timeout(PATIENCE, handshake).await??;
         Ok(Self {

@@ -1,5 +1,6 @@
 //! The installation that dialogues are played on, as files and documents.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::Result;
@@ -18,7 +19,8 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
             "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
         )
     };
-    let files = ", certificate: cert.pem, key: key.pem";
+    let files = ", certificate: relay.example.com.pem, key: relay.example.com.key, \
+                 certificates: [ { certificate: mail.acme.example.pem, key: mail.acme.example.key } ]";
     let listeners = [
         listener("starttls", "starttls", files),
         listener("implicit", "implicit", files),
@@ -30,6 +32,11 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
         listener("slow", "none", ", commandTimeout: 4s, dataTimeout: 4s"),
         listener("single", "none", ", maxConnections: 1"),
         listener("few", "none", ", maxConnectionsPerClient: 2"),
+        listener(
+            "xclient",
+            "none",
+            ", maxConnectionsPerClient: 2, xclient: { trusted: [\"127.0.0.3/32\"] }",
+        ),
     ];
     format!(
         "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\nredis: {{ url: \"{}\" }}\n\
@@ -156,12 +163,20 @@ pub async fn apply(stores: &Stores, documents: &str, prune: bool) -> Result<()> 
     Ok(())
 }
 
-/// Writes a certificate and its key into the folder.
-pub fn write_certificate(folder: &Path) -> Result<CertificateDer<'static>> {
-    let made = rcgen::generate_simple_self_signed(["relay.example.com".to_owned()])?;
-    std::fs::write(folder.join("cert.pem"), made.cert.pem())?;
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem())?;
-    Ok(made.cert.der().clone())
+/// Names of the certificates of listeners with TLS; the first is shown to clients that ask for none of them.
+const NAMES: [&str; 2] = ["relay.example.com", "mail.acme.example"];
+
+/// Writes certificates and their keys into the folder.
+pub fn write_certificates(folder: &Path) -> Result<HashMap<&'static str, CertificateDer<'static>>> {
+    let mut certificates = HashMap::new();
+    for name in NAMES {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()])?;
+        std::fs::write(folder.join(format!("{name}.pem")), made.cert.pem())?;
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(folder.join(format!("{name}.key")), key)?;
+        certificates.insert(name, made.cert.der().clone());
+    }
+    Ok(certificates)
 }
 
 /// Without the credential of this name.

@@ -21,7 +21,7 @@ pub struct Step {
 /// What is to be done.
 pub enum Action {
     Connect(String),
-    StartTls,
+    StartTls(String),
     Closed,
     HangUp,
     Stop,
@@ -104,8 +104,11 @@ fn directive_of(directive: &str) -> Result<Action> {
     if let Some(name) = directive.strip_prefix("remove credential ") {
         return Ok(Action::RemoveCredential(name.to_owned()));
     }
+    if let Some(name) = directive.strip_prefix("tls ") {
+        return Ok(Action::StartTls(name.to_owned()));
+    }
     Ok(match directive {
-        "tls" => Action::StartTls,
+        "tls" => Action::StartTls("relay.example.com".to_owned()),
         "closed" => Action::Closed,
         "hang up" => Action::HangUp,
         "stop" => Action::Stop,

@@ -21,13 +21,15 @@ use tokio::task::JoinHandle;
 
 use super::client::Client;
 use super::envelope;
-use super::installation::{apply, bootstrap, documents, documents_without, write_certificate};
+use super::installation::{apply, bootstrap, documents, documents_without, write_certificates};
 use super::script::{Action, matches, unescape};
 
 const PARTITION: PartitionId = PartitionId(0);
 /// Clients that log in come from here; from the other the credential `acme-network` needs no login.
 const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const TRUSTED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+/// The proxy that the listener `xclient` believes.
+const PROXY: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Stage {
@@ -36,7 +38,7 @@ pub struct Stage {
     redis: RedisServer,
     stores: Stores,
     addresses: HashMap<String, SocketAddr>,
-    certificate: CertificateDer<'static>,
+    certificates: HashMap<&'static str, CertificateDer<'static>>,
     shutdown: Shutdown,
     ingress: JoinHandle<Result<(), ingress::Error>>,
     client: Option<Client>,
@@ -73,7 +75,7 @@ impl Stage {
         let opened = stores.open().await?;
         apply(&stores, &documents(), false).await?;
 
-        let certificate = write_certificate(place.path())?;
+        let certificates = write_certificates(place.path())?;
         let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats, &redis), place.path())
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let listeners = ingress::Listeners::bind(&bootstrap)?;
@@ -91,7 +93,7 @@ impl Stage {
             redis,
             stores,
             addresses,
-            certificate,
+            certificates,
             shutdown,
             ingress,
             client: None,
@@ -155,9 +157,11 @@ impl Stage {
     pub async fn play(&mut self, action: &Action, number: usize) -> Result<()> {
         match action {
             Action::Connect(listener) => self.connect(listener).await,
-            Action::StartTls => {
+            Action::StartTls(name) => {
                 let client = self.client.take().context("there is no connection")?;
-                self.client = Some(client.start_tls(&self.certificate).await?);
+                let certificate = self.certificates.get(name.as_str());
+                let certificate = certificate.context("there is no such certificate")?;
+                self.client = Some(client.start_tls(name, certificate).await?);
                 Ok(())
             }
             Action::Closed => self.client()?.expect_end().await,
@@ -227,6 +231,8 @@ impl Stage {
             "network" => ("starttls", TRUSTED),
             "single" | "slow" => (name, TRUSTED),
             "few from elsewhere" => ("few", TRUSTED),
+            "xclient" => ("xclient", PROXY),
+            "xclient from elsewhere" => ("xclient", STRANGER),
             _ => (name, STRANGER),
         };
         let client = Client::connect(from, self.address(listener)?).await?;

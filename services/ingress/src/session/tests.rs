@@ -33,6 +33,7 @@ fn client(tls: bool) -> Client {
         starttls: true,
         allow_plaintext_auth_from: Vec::new(),
         scram: false,
+        xclient_trusted: vec!["198.51.100.0/24".parse().unwrap()],
         max_message_size: 1000,
         max_recipients: 2,
     };
@@ -61,6 +62,9 @@ impl Client {
         self.effect = self
             .session
             .command(command, &self.snapshot, self.storage, &mut self.out);
+        if let Effect::NewClient = self.effect {
+            self.session.greet(&mut self.out);
+        }
         String::from_utf8(self.out.clone()).unwrap()
     }
 
@@ -146,6 +150,46 @@ fn tls_makes_everything_before_it_forgotten() {
     assert_eq!(client.code("STARTTLS"), "503");
     assert!(!client.say("EHLO c.example").contains("STARTTLS"));
     assert_eq!(client.session.protocol(), Protocol::Esmtps);
+}
+
+#[test]
+fn a_proxy_says_whose_connection_it_is_and_is_nobody_itself() {
+    let mut client = client(false);
+    assert!(!client.say("EHLO c.example").contains("XCLIENT"));
+    assert_eq!(client.code("XCLIENT ADDR=192.0.2.9"), "550");
+
+    let proxy = crate::proxy::Client::connected([198, 51, 100, 1].into());
+    client.session = Session::new(
+        Arc::clone(&client.session.listener),
+        Arc::clone(&client.session.metrics),
+        proxy,
+        false,
+    );
+    let ehlo = client.say("EHLO proxy.example");
+    assert!(ehlo.contains("250 XCLIENT NAME ADDR PORT PROTO"), "{ehlo}");
+    assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "530");
+    for (line, code) in [
+        ("XCLIENT", "501"),
+        ("XCLIENT ADDR=nowhere", "501"),
+        ("XCLIENT ADDR=127.0.0.1", "501"),
+        ("XCLIENT ADDR=192.0.2.9 LOGIN=app", "501"),
+        ("XCLIENT ADDR=192.0.2.9 NAME=c.example", "220"),
+        // As after the banner.
+        ("MAIL FROM:<x@acme.example>", "503"),
+        ("EHLO c.example", "250"),
+        ("MAIL FROM:<x@acme.example>", "250"),
+        ("XCLIENT ADDR=192.0.2.9", "503"),
+        ("RSET", "250"),
+        ("XCLIENT PROTO=ESMTP", "220"),
+        ("EHLO c.example", "250"),
+        ("MAIL FROM:<x@acme.example>", "250"),
+        ("RSET", "250"),
+        ("XCLIENT ADDR=[UNAVAILABLE]", "220"),
+        ("EHLO c.example", "250"),
+        ("MAIL FROM:<x@acme.example>", "530"),
+    ] {
+        assert_eq!(client.code(line), code, "{line}");
+    }
 }
 
 #[test]

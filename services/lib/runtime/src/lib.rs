@@ -1,6 +1,7 @@
 //! What every service needs to start, to tell how it is, and to stop.
 
 pub mod bootstrap;
+mod certificates;
 mod clock;
 mod health;
 mod open_files;

@@ -6,7 +6,11 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
+
+use crate::bootstrap::CertificateFiles;
+use crate::certificates::CertificatesByName;
 
 /// Installs aws-lc-rs as the provider of the process; later calls change nothing. Call it before
 /// anything uses TLS.
@@ -52,17 +56,24 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
+    /// No client could ask for it.
+    #[error("certificate {path}: it is for no host name, and would never be shown beside {first}")]
+    Nameless {
+        /// The file.
+        path: PathBuf,
+        /// The certificate that clients get who ask for no known name.
+        first: PathBuf,
+    },
+    /// There is nothing to show.
+    #[error("no certificate is named")]
+    None,
 }
 
-/// A server that shows the chain in the PEM file `certificate` (TLS 1.2 and 1.3, no client
-/// certificates). Reads the two files each time.
-pub fn tls_server_config(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
+/// A server with the certificates of these PEM files (TLS 1.2 and 1.3, no client certificates): the client gets one for the
+/// name that it asks for (SNI), and the first one when there is none or it asks for no name. Reads the files each time.
+pub fn tls_server_config(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
     init_tls();
-    with_certificate(
-        ServerConfig::builder().with_no_client_auth(),
-        certificate,
-        key,
-    )
+    with_certificates(ServerConfig::builder().with_no_client_auth(), files)
 }
 
 /// A server of HTTP/2 for clients that show a certificate which the authorities in the PEM file `clients` have signed;
@@ -87,30 +98,41 @@ pub fn tls_server_config_for(
             path: clients.to_owned(),
         })?;
     let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
-    let mut config = Arc::unwrap_or_clone(with_certificate(builder, certificate, key)?);
+    let files = CertificateFiles {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+    };
+    let mut config = Arc::unwrap_or_clone(with_certificates(builder, &[files])?);
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
 }
 
-fn with_certificate(
+fn with_certificates(
     builder: ConfigBuilder<ServerConfig, WantsServerCert>,
-    certificate: &Path,
-    key: &Path,
+    files: &[CertificateFiles],
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    let pairs = files
+        .iter()
+        .map(load_pair)
+        .collect::<Result<Vec<_>, TlsError>>()?;
+    let by_name = CertificatesByName::new(pairs, files)?;
+    Ok(Arc::new(builder.with_cert_resolver(Arc::new(by_name))))
+}
+
+fn load_pair(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
+    let CertificateFiles { certificate, key } = files;
     let chain = certificates("certificate", certificate)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File {
         what: "key",
         path: key.to_owned(),
         source,
     })?;
-    let config = builder
-        .with_single_cert(chain, private_key)
-        .map_err(|source| TlsError::Pair {
-            certificate: certificate.to_owned(),
-            key: key.to_owned(),
-            source,
-        })?;
-    Ok(Arc::new(config))
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    CertifiedKey::from_der(chain, private_key, &provider).map_err(|source| TlsError::Pair {
+        certificate: certificate.to_owned(),
+        key: key.to_owned(),
+        source,
+    })
 }
 
 /// At least one.

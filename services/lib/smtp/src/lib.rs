@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | server | [`CommandDecoder`], [`AuthLineDecoder`], [`DataDecoder`], [`ChunkDecoder`] | [`write::reply`] |
 //! | server, before all else | [`decode_proxy_header`] | |
+//! | server, of a proxy | [`XClient`] | |
 //! | client | [`ReplyDecoder`], [`EhloCapabilities`] | [`write::mail`] and the like, [`DataEncoder`] |
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -28,6 +29,7 @@ mod proxy_protocol;
 mod reply;
 mod reply_decoder;
 pub mod write;
+mod xclient;
 pub mod xtext;
 
 pub use auth::{AuthLine, AuthLineDecoder, Secret};
@@ -43,4 +45,5 @@ pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Re
 pub use proxy_protocol::{ProxyDecoded, ProxyError, ProxyHeader, decode as decode_proxy_header};
 pub use reply::{Reply, ReplyError};
 pub use reply_decoder::ReplyDecoder;
+pub use xclient::{XClient, XClientAddress, XClientError};
 pub use xtext::Xtext;

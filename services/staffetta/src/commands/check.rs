@@ -75,11 +75,12 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
 /// Certificates of the listeners, and of `scheduler.admin`, that can't be used.
 pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
     let listeners = bootstrap.ingress.listeners.iter();
-    let with_files = listeners.filter_map(|listener| Some((&listener.name, listener.tls.files()?)));
-    let of_listeners = with_files.filter_map(|(name, files)| {
-        let error = runtime::tls_server_config(&files.certificate, &files.key).err()?;
-        Some(format!("listener {name}: {error}"))
-    });
+    let of_listeners = listeners
+        .filter(|listener| !listener.tls.files().is_empty())
+        .filter_map(|listener| {
+            let error = runtime::tls_server_config(listener.tls.files()).err()?;
+            Some(format!("listener {}: {error}", listener.name))
+        });
     let of_admin = bootstrap.scheduler.admin.iter().filter_map(|admin| {
         let (clients, files) = (&admin.client_authorities, &admin.files);
         let read = runtime::tls_server_config_for(clients, &files.certificate, &files.key);

@@ -38,6 +38,8 @@ pub struct Listener {
     pub max_connections_per_client: Option<u32>,
     /// Every connection begins with a PROXY header, which names the client.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Clients of these networks are proxies that say with XCLIENT whose connection they hand on.
+    pub xclient_trusted: Vec<IpNet>,
 }
 
 /// Connections come from load balancers that say whose they are.
@@ -60,19 +62,19 @@ pub enum ListenerKind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListenerTls {
     /// With the command STARTTLS (RFC 3207).
-    StartTls(CertificateFiles),
+    StartTls(Vec<CertificateFiles>),
     /// At once (RFC 8314).
-    Implicit(CertificateFiles),
+    Implicit(Vec<CertificateFiles>),
     /// Never.
     None,
 }
 
 impl ListenerTls {
-    /// The files, unless there is no TLS.
-    pub fn files(&self) -> Option<&CertificateFiles> {
+    /// The certificates, that for clients who ask for no known name first; none without TLS.
+    pub fn files(&self) -> &[CertificateFiles] {
         match self {
-            Self::StartTls(files) | Self::Implicit(files) => Some(files),
-            Self::None => None,
+            Self::StartTls(files) | Self::Implicit(files) => files,
+            Self::None => &[],
         }
     }
 }
@@ -151,8 +153,13 @@ impl Listener {
             let what = "is not possible with proxyProtocol: who is on this machine is not known";
             fields.problem("allowPlaintextAuthFrom", what);
         }
+        let xclient_trusted = Self::read_xclient(fields);
+        if proxy_protocol.is_some() && !xclient_trusted.is_empty() {
+            fields.problem("xclient", "is not possible with proxyProtocol");
+        }
         Some(Self {
             proxy_protocol,
+            xclient_trusted,
             scram: fields.boolean("scram").unwrap_or(false),
             max_message_size,
             max_recipients: fields
@@ -193,6 +200,22 @@ impl Listener {
         })
     }
 
+    fn read_xclient(fields: &Fields<'_>) -> Vec<IpNet> {
+        if !fields.is_given("xclient") {
+            return Vec::new();
+        }
+        let xclient = fields.map("xclient");
+        let trusted = xclient.read_list("trusted", |text| {
+            text.parse::<IpNet>()
+                .map_err(|_| "a network such as 10.0.0.0/8 is expected".to_owned())
+        });
+        if trusted.is_empty() {
+            xclient.problem("trusted", "is missing: the networks of the proxies");
+        }
+        xclient.close();
+        trusted
+    }
+
     fn read_tls(fields: &Fields<'_>, folder: &Path) -> Option<ListenerTls> {
         let words = [
             ("starttls", TlsWord::StartTls),
@@ -203,27 +226,44 @@ impl Listener {
             Some(_) => fields.one_of("tls", &words),
             None => None,
         };
-        let certificate = fields.text("certificate");
-        let key = fields.text("key");
-        let files = |word: &str| match (certificate, key) {
-            (Some(certificate), Some(key)) => Some(CertificateFiles {
-                certificate: folder.join(certificate),
-                key: folder.join(key),
-            }),
-            (certificate, _) => {
-                let missing = if certificate.is_none() {
-                    "certificate"
-                } else {
-                    "key"
-                };
-                fields.problem(missing, format!("is missing: tls is {word}"));
-                None
-            }
+        let others: Vec<Option<CertificateFiles>> = fields
+            .maps("certificates")
+            .into_iter()
+            .map(|entry| {
+                let files = read_files(&entry, folder, "each certificate has both");
+                entry.close();
+                files
+            })
+            .collect();
+        if matches!(word, Some(TlsWord::None)) && !others.is_empty() {
+            fields.problem("certificates", "have no use: tls is none");
+        }
+        let files = |word: &str| -> Option<Vec<CertificateFiles>> {
+            let first = read_files(fields, folder, &format!("tls is {word}"));
+            std::iter::once(first).chain(others).collect()
         };
         match word? {
             TlsWord::StartTls => files("starttls").map(ListenerTls::StartTls),
             TlsWord::Implicit => files("implicit").map(ListenerTls::Implicit),
             TlsWord::None => Some(ListenerTls::None),
+        }
+    }
+}
+
+fn read_files(fields: &Fields<'_>, folder: &Path, why: &str) -> Option<CertificateFiles> {
+    match (fields.text("certificate"), fields.text("key")) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles {
+            certificate: folder.join(certificate),
+            key: folder.join(key),
+        }),
+        (certificate, _) => {
+            let missing = if certificate.is_none() {
+                "certificate"
+            } else {
+                "key"
+            };
+            fields.problem(missing, format!("is missing: {why}"));
+            None
         }
     }
 }

@@ -55,8 +55,8 @@ fn a_complete_file_has_the_values_that_were_written() {
     let ListenerTls::StartTls(files) = &submission.tls else {
         panic!("STARTTLS")
     };
-    assert_eq!(files.certificate, Path::new("/conf/tls/cert.pem"));
-    assert_eq!(files.key, Path::new("/etc/key.pem"));
+    assert_eq!(files[0].certificate, Path::new("/conf/tls/cert.pem"));
+    assert_eq!(files[0].key, Path::new("/etc/key.pem"));
     assert_eq!(submission.max_message_size, ByteSize::from_mib(25));
     assert_eq!((local.max_recipients, local.max_connections), (200, 5));
     assert_eq!(local.command_timeout, Span::from_secs(10));
@@ -211,6 +211,67 @@ fn a_listener_behind_a_load_balancer_trusts_it_alone() {
             "ingress.listeners[0].proxyProtocol.network (line 1): unknown field; known: trusted, headerTimeout",
             "ingress.listeners[0].allowPlaintextAuthFrom (line 1): is not possible with proxyProtocol: who is on this machine is not known",
         ]
+    );
+}
+
+#[test]
+fn a_listener_has_certificates_for_several_names() {
+    let listener = |more: &str| {
+        format!("ingress: {{ listeners: [ {{ name: s, address: \"0.0.0.0:2526\", {more} }} ] }}")
+    };
+    let text = listener(
+        "tls: implicit, certificate: a.pem, key: a.key, certificates: [ { certificate: b.pem, key: /k/b.key } ]",
+    );
+    let bootstrap = Bootstrap::from_yaml_in(&text, Path::new("/conf")).unwrap();
+    let [first, second] = bootstrap.ingress.listeners[0].tls.files() else {
+        panic!("two certificates")
+    };
+    assert_eq!(first.certificate, Path::new("/conf/a.pem"));
+    assert_eq!(second.key, Path::new("/k/b.key"));
+    assert_eq!(
+        problems(&listener(
+            "tls: starttls, certificates: [ { certificate: b.pem }, { key: c.key, name: x } ]"
+        )),
+        [
+            "ingress.listeners[0].certificates[0].key (line 1): is missing: each certificate has both",
+            "ingress.listeners[0].certificates[1].certificate (line 1): is missing: each certificate has both",
+            "ingress.listeners[0].certificates[1].name (line 1): unknown field; known: certificate, key",
+            "ingress.listeners[0].certificate (line 1): is missing: tls is starttls",
+        ]
+    );
+    assert_eq!(
+        problems(&listener(
+            "tls: none, certificates: [ { certificate: b.pem, key: b.key } ]"
+        )),
+        ["ingress.listeners[0].certificates (line 1): have no use: tls is none"]
+    );
+}
+
+#[test]
+fn a_listener_believes_proxies_that_say_xclient() {
+    let listener = |more: &str| {
+        format!(
+            "ingress: {{ listeners: [ {{ name: x, address: \"0.0.0.0:2526\", tls: none, {more} }} ] }}"
+        )
+    };
+    let bootstrap =
+        Bootstrap::from_yaml(&listener("xclient: { trusted: [\"10.0.0.0/8\"] }")).unwrap();
+    assert_eq!(bootstrap.ingress.listeners[0].xclient_trusted.len(), 1);
+    assert_eq!(
+        problems(&listener(
+            "xclient: { trusted: [] }, proxyProtocol: { trusted: [x] }"
+        )),
+        [
+            "ingress.listeners[0].proxyProtocol.trusted[0] (line 1): a network such as 10.0.0.0/8 is expected, found \"x\"",
+            "ingress.listeners[0].proxyProtocol.trusted (line 1): is missing: the networks of the load balancers",
+            "ingress.listeners[0].xclient.trusted (line 1): is missing: the networks of the proxies",
+        ]
+    );
+    assert_eq!(
+        problems(&listener(
+            "xclient: { trusted: [\"::1/128\"] }, proxyProtocol: { trusted: [\"::1/128\"] }"
+        )),
+        ["ingress.listeners[0].xclient (line 1): is not possible with proxyProtocol"]
     );
 }
 

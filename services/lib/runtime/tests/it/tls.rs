@@ -1,3 +1,4 @@
+use runtime::bootstrap::CertificateFiles;
 use runtime::tls_server_config;
 
 #[test]
@@ -11,9 +12,14 @@ fn a_certificate_and_its_key_make_a_server_and_what_is_wrong_is_named() {
     std::fs::write(path("other.pem"), second.signing_key.serialize_pem()).unwrap();
     std::fs::write(path("empty.pem"), "").unwrap();
 
-    tls_server_config(&path("cert.pem"), &path("key.pem")).unwrap();
+    let files = |certificate: &str, key: &str| CertificateFiles {
+        certificate: path(certificate),
+        key: path(key),
+    };
+    let good = files("cert.pem", "key.pem");
+    tls_server_config(std::slice::from_ref(&good)).unwrap();
     let says = |certificate: &str, key: &str| {
-        let error = tls_server_config(&path(certificate), &path(key)).unwrap_err();
+        let error = tls_server_config(&[good.clone(), files(certificate, key)]).unwrap_err();
         error
             .to_string()
             .replace(&folder.path().display().to_string(), "…")
