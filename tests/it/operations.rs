@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use kit::{
-    Documents, Outcome, Relay, Session, Setup, Sink, Zones, free_port_on, message, metric, until,
+    Documents, Layout, Outcome, Relay, Session, Setup, Sink, Zones, free_port_on, message, metric,
+    until,
 };
 use serde_json::Value;
 
@@ -64,6 +65,46 @@ async fn suspended(relay: &Relay, domain: &str, count: usize) -> Result<()> {
         (kept.len() == count && kept.iter().all(is_it)).then_some(())
     })
     .await
+}
+
+#[tokio::test]
+async fn mail_on_hold_goes_out_when_it_is_released_and_not_before() -> Result<()> {
+    let address = host(9);
+    let port = free_port_on(&[address])?;
+    let sink = Sink::start(SocketAddr::new(address, port), Vec::new()).await?;
+    let zones = Zones::new()
+        .mx("one.example", 10, "mx.one.example")
+        .address("mx.one.example", address);
+    let mut documents = Documents::new(port);
+    documents.more =
+        "---\napiVersion: staffetta.dev/v1alpha1\nkind: Credential\nmetadata: { name: held }\n\
+                      spec: { tenant: acme, networks: [ \"127.0.0.9/32\" ], mode: hold }\n"
+            .to_owned();
+    let setup = Setup::new("hold", zones, documents.yaml()).layout(Layout::AllInOne);
+    let relay = Relay::start(setup).await?;
+
+    let held_client = Ipv4Addr::new(127, 0, 0, 9).into();
+    let mut session = Session::open_from(held_client, relay.submission(), PATIENCE).await?;
+    let recipients = ["user@one.example".to_owned()];
+    let content = message("H-1", SENDER, &recipients[0], 300);
+    let outcome = session.submit(SENDER, &recipients, &content).await?;
+    ensure!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
+    // Came later, and goes at once.
+    submit(&relay, "H-2", "one.example").await?;
+    let received = sink.wait_for(1, PATIENCE).await?;
+    ensure!(received[0].text().contains("H-2"));
+    until("the other is held", PATIENCE, || async {
+        let kept = why(&relay, "one.example").await.ok()?;
+        (kept.len() == 1 && kept[0].0 == "hold").then_some(())
+    })
+    .await?;
+    ensure!(sink.count() == 1);
+
+    let released = operate(&relay, &["release", "--tenant", "acme"]).await?;
+    ensure!(!released["id"].is_null(), "{released}");
+    let received = sink.wait_for(2, PATIENCE).await?;
+    ensure!(received[1].text().contains("H-1"));
+    relay.finish()
 }
 
 #[tokio::test]

@@ -227,6 +227,11 @@ pub(crate) const NOT_AUTHORISED: Answer = Answer::new(
     "This credential may not send mail now; ask who gave it to you",
 );
 
+pub(crate) const RELEASE_TOO_LATE: Answer = Answer::new(
+    501,
+    EnhancedCode(5, 5, 4),
+    "The message can't be held for so long; see FUTURERELEASE",
+);
 pub(crate) const UNSUPPORTED_PARAMETER: Answer =
     Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
 pub(crate) const RECIPIENT_NEEDS_SMTPUTF8: Answer = Answer::new(

@@ -15,7 +15,7 @@ use crate::metrics::TenantMetrics;
 use crate::proxy::Client;
 use crate::receive::Incoming;
 use crate::server::{Listening, Shared};
-use crate::session::{Effect, Session};
+use crate::session::{Effect, Moment, Session};
 use crate::socket::{Input, Socket};
 
 /// A client that stops reading is given up after this long.
@@ -210,13 +210,12 @@ impl Connection {
         let decoded = commands.decode(self.input.octets());
         self.input.consume(decoded.consumed);
         let command = decoded.item?;
-        let storage = self.shared.storage();
-        Some(self.session.command(
-            command,
-            &self.shared.snapshot.borrow(),
-            storage,
-            &mut self.output,
-        ))
+        let moment = Moment {
+            snapshot: &self.shared.snapshot.borrow(),
+            storage: self.shared.storage(),
+            now_ms: runtime::now_ms(),
+        };
+        Some(self.session.command(command, moment, &mut self.output))
     }
 
     /// The connection counts as one of the client's that a proxy has named. A client that is not known has no limit of its

@@ -28,8 +28,18 @@ const FIRST: usize = 16 * 1024;
 pub(crate) struct Repaired {
     /// Without the empty line, every line with CRLF.
     pub(crate) header: Vec<u8>,
+    pub(crate) judged: Judged,
+}
+
+/// What follows from a header section.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
     /// Domain of the author.
     pub(crate) from_domain: String,
+    /// Traffic class of the tenant.
+    pub(crate) stream: String,
+    /// Label in it; may be empty.
+    pub(crate) campaign: String,
     pub(crate) times: Times,
 }
 
@@ -40,8 +50,7 @@ pub(crate) struct Received {
     /// Octets of the header section with its empty line.
     pub(crate) header_length: u32,
     pub(crate) body_hash: [u8; 32],
-    pub(crate) from_domain: String,
-    pub(crate) times: Times,
+    pub(crate) judged: Judged,
     /// Octets of the whole, pieces included.
     pub(crate) length: u64,
 }
@@ -62,8 +71,7 @@ pub(crate) struct Content {
 
 struct Done {
     length: u32,
-    from_domain: String,
-    times: Times,
+    judged: Judged,
 }
 
 impl Content {
@@ -151,8 +159,7 @@ impl Content {
                 let length = u32::try_from(size).unwrap_or(u32::MAX);
                 self.header = Some(Done {
                     length,
-                    from_domain: repaired.from_domain,
-                    times: repaired.times,
+                    judged: repaired.judged,
                 });
             }
             Err(refusal) => self.refuse(refusal),
@@ -213,8 +220,7 @@ impl Content {
         Ok(Received {
             header_length: header.length,
             body_hash: self.hasher.finish(),
-            from_domain: header.from_domain,
-            times: header.times,
+            judged: header.judged,
             length: self.left + rest.len() as u64,
             rest,
         })
@@ -233,8 +239,7 @@ mod tests {
         }
         Ok(Repaired {
             header: repaired,
-            from_domain: "acme.example".to_owned(),
-            times: Times::default(),
+            judged: Judged::default(),
         })
     }
 
@@ -295,8 +300,7 @@ mod tests {
         assembling.absorb(&mut |_| {
             Ok(Repaired {
                 header: vec![b'x'; 5000],
-                from_domain: String::new(),
-                times: Times::default(),
+                judged: Judged::default(),
             })
         });
         let received = assembling.finish(&mut keep).unwrap();

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use config::{Credential, Snapshot, Stream, Tenant};
+use config::{Credential, Mode, Snapshot, Stream, Tenant};
 use mail::{Address, Domain};
-use message::{Inspection, Times, inspect, times};
+use message::{Inspection, Times, inspect, labels, times};
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
@@ -22,7 +22,6 @@ pub(crate) struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Sender {
     pub(crate) tenant: String,
-    pub(crate) stream: String,
     pub(crate) credential: String,
     /// Empty when a network was trusted.
     pub(crate) authenticated_as: String,
@@ -38,6 +37,23 @@ pub(crate) struct Rules {
 }
 
 impl Sender {
+    /// Whether its messages wait until somebody releases them.
+    pub(crate) fn is_held(&self) -> bool {
+        self.rules.credential.mode == Mode::Hold || self.rules.tenant.mode == Mode::Hold
+    }
+
+    /// Whether a message may choose this stream itself.
+    fn may_choose(&self, stream: &str) -> bool {
+        let credential = &self.rules.credential;
+        match (&credential.may_choose, &credential.stream) {
+            (Some(streams), own) => {
+                own.as_deref() == Some(stream) || streams.iter().any(|name| name == stream)
+            }
+            (None, Some(own)) => own == stream,
+            (None, None) => true,
+        }
+    }
+
     /// Recipients of one message; `None` = no rule.
     pub(crate) fn max_recipients(&self) -> Option<usize> {
         let (credential, tenant) = (&self.rules.credential.limits, &self.rules.tenant.limits);
@@ -101,10 +117,6 @@ pub(crate) fn authorise(
     }
     Ok(Sender {
         tenant: tenant.name.clone(),
-        stream: credential
-            .stream
-            .clone()
-            .unwrap_or_else(|| tenant.default_stream.clone()),
         credential: credential.name.clone(),
         authenticated_as: identity
             .map(|identity| identity.username.clone())
@@ -126,13 +138,7 @@ pub(crate) fn judge_header(
     if inspection.is_loop() {
         return Err(answer::LOOP);
     }
-    let author = inspection.author.map_err(|error| {
-        Answer::with(
-            554,
-            EnhancedCode(5, 6, 0),
-            format!("Message refused: {error}"),
-        )
-    })?;
+    let author = inspection.author.map_err(|error| refused(&error))?;
     let stranger = std::iter::once(&author.domain)
         .chain(&author.others)
         .find(|domain| !owns(snapshot, tenant, domain));
@@ -142,25 +148,66 @@ pub(crate) fn judge_header(
     }
 }
 
-/// Between which times a message may be sent: by its header, else by its stream.
+/// To which stream and campaign a message belongs: by its header, else by its credential, else by its author's domain, else the
+/// tenant's default.
+pub(crate) fn judge_labels(
+    header: &[u8],
+    snapshot: &Snapshot,
+    sender: &Sender,
+    author: &Domain,
+) -> Result<(String, String), Answer> {
+    let labels = labels(header).map_err(|error| refused(&error))?;
+    let Rules { tenant, credential } = &sender.rules;
+    let of_domain = || {
+        let domain = snapshot.sending_domain(author.as_str());
+        // A domain that has just been given to another tenant says nothing about this one.
+        let stream = domain.and_then(|domain| domain.stream.as_deref());
+        stream.filter(|stream| tenant.stream(stream).is_some())
+    };
+    let stream = match labels.stream {
+        Some(stream) if tenant.stream(stream).is_none() || !sender.may_choose(stream) => {
+            return Err(Answer::with(
+                550,
+                EnhancedCode(5, 7, 1),
+                format!("This credential may not send in the stream {stream}"),
+            ));
+        }
+        Some(stream) => stream,
+        None => credential
+            .stream
+            .as_deref()
+            .or_else(of_domain)
+            .unwrap_or(&tenant.default_stream),
+    };
+    let campaign = labels.campaign.unwrap_or_default();
+    Ok((stream.to_owned(), campaign.to_owned()))
+}
+
+/// Between which times a message may be sent: by its header, else by its stream. `released_ms`: not before that in any case, Unix
+/// milliseconds.
 pub(crate) fn judge_times(
     header: &[u8],
     stream: Option<&Stream>,
+    released_ms: u64,
     now_ms: u64,
 ) -> Result<Times, Answer> {
-    let mut times = times(header, now_ms).map_err(|error| {
-        Answer::with(
-            554,
-            EnhancedCode(5, 6, 0),
-            format!("Message refused: {error}"),
-        )
-    })?;
+    let mut times = times(header, now_ms)
+        .and_then(|times| times.released_at(released_ms))
+        .map_err(|error| refused(&error))?;
     if times.expires_ms.is_none() {
         let span = stream.and_then(|stream| stream.expires_after);
         let from_ms = times.not_before_ms.unwrap_or(now_ms);
         times.expires_ms = span.map(|span| from_ms + span.as_millis());
     }
     Ok(times)
+}
+
+fn refused(error: &dyn std::error::Error) -> Answer {
+    Answer::with(
+        554,
+        EnhancedCode(5, 6, 0),
+        format!("Message refused: {error}"),
+    )
 }
 
 fn has_login(credential: &Credential, username: &str) -> bool {
@@ -192,7 +239,7 @@ mod tests {
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
-spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk } ] }
+spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk }, { name: newsletter } ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
@@ -221,6 +268,16 @@ spec: { tenant: acme, unsigned: true, includeSubdomains: true }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain
+metadata: { name: news.acme.example }
+spec: { tenant: acme, unsigned: true, stream: newsletter }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-choosy }
+spec: { tenant: acme, stream: bulk, mayChoose: [ newsletter ], networks: [ 203.0.113.0/24 ], mode: hold }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
 metadata: { name: other.example }
 spec: { tenant: other, unsigned: true }
 ";
@@ -229,11 +286,7 @@ spec: { tenant: other, unsigned: true }
         Snapshot::from_documents(DOCUMENTS).unwrap()
     }
 
-    fn authorised(
-        identity: Option<&str>,
-        client: &str,
-        path: &str,
-    ) -> Result<(String, String), u16> {
+    fn authorised(identity: Option<&str>, client: &str, path: &str) -> Result<Sender, u16> {
         let identity = identity.map(|name| Identity {
             credential: name.to_owned(),
             username: "app".to_owned(),
@@ -245,14 +298,13 @@ spec: { tenant: other, unsigned: true }
             Client::connected(client.parse().unwrap()),
             path.as_ref(),
         )
-        .map(|sender| (sender.credential, sender.stream))
         .map_err(|refusal| refusal.code)
     }
 
     #[test]
     fn a_credential_sends_only_as_its_tenants_domains() {
         let app = Some("acme-app");
-        let granted = Ok(("acme-app".to_owned(), "transactional".to_owned()));
+        let granted = Ok("acme-app".to_owned());
         for (path, expected) in [
             ("a@acme.example", granted.clone()),
             ("a@ACME.Example", granted.clone()),
@@ -262,20 +314,24 @@ spec: { tenant: other, unsigned: true }
             ("a@example.org", Err(550)),
             ("a@[192.0.2.1]", Err(550)),
         ] {
-            assert_eq!(authorised(app, "198.51.100.1", path), expected, "{path}");
+            let authorised = authorised(app, "198.51.100.1", path);
+            let credential = authorised.map(|sender| sender.credential);
+            assert_eq!(credential, expected, "{path}");
         }
     }
 
     #[test]
     fn a_network_needs_no_login() {
-        let of = |client, path| authorised(None, client, path);
+        let of = |client, path| {
+            authorised(None, client, path).map(|sender| (sender.credential, sender.tenant))
+        };
         assert_eq!(
             of("192.0.2.200", "a@acme.example"),
-            Ok(("acme-net".to_owned(), "bulk".to_owned()))
+            Ok(("acme-net".to_owned(), "acme".to_owned()))
         );
         assert_eq!(
             of("192.0.2.1", "a@other.example"),
-            Ok(("other-net".to_owned(), "bulk".to_owned()))
+            Ok(("other-net".to_owned(), "other".to_owned()))
         );
         assert_eq!(of("192.0.2.200", "a@other.example"), Err(550));
         assert_eq!(of("198.51.100.1", "a@acme.example"), Err(530));
@@ -292,6 +348,57 @@ spec: { tenant: other, unsigned: true }
             authorised(Some("acme-net"), "192.0.2.1", "a@acme.example"),
             Err(550)
         );
+    }
+
+    #[test]
+    fn a_message_belongs_to_the_stream_that_it_its_credential_or_its_domain_names() {
+        let (app, bulk, choosy) = ("198.51.100.1", "192.0.2.200", "203.0.113.1");
+        let labels = |client: &str, domain: &str, header: &str| {
+            let login = (client == app).then_some("acme-app");
+            let sender = authorised(login, client, "").unwrap();
+            let author = Domain::parse(domain).unwrap();
+            judge_labels(header.as_bytes(), &snapshot(), &sender, &author)
+                .map_err(|refusal| refusal.code)
+        };
+        let (own, news) = ("acme.example", "news.acme.example");
+        for (client, domain, header, stream) in [
+            (app, own, "", Ok("transactional")),
+            (app, news, "", Ok("newsletter")),
+            (app, "a.news.acme.example", "", Ok("transactional")),
+            (app, news, "X-Staffetta-Stream: bulk\r\n", Ok("bulk")),
+            (app, own, "X-Staffetta-Stream: other\r\n", Err(550)),
+            (app, own, "X-Staffetta-Stream: a b\r\n", Err(554)),
+            (bulk, news, "", Ok("bulk")),
+            (bulk, own, "X-Staffetta-Stream: bulk\r\n", Ok("bulk")),
+            (bulk, own, "X-Staffetta-Stream: newsletter\r\n", Err(550)),
+            (choosy, own, "", Ok("bulk")),
+            (
+                choosy,
+                own,
+                "X-Staffetta-Stream: newsletter\r\n",
+                Ok("newsletter"),
+            ),
+            (
+                choosy,
+                own,
+                "X-Staffetta-Stream: transactional\r\n",
+                Err(550),
+            ),
+        ] {
+            let found = labels(client, domain, header).map(|(stream, _)| stream);
+            assert_eq!(
+                found,
+                stream.map(str::to_owned),
+                "{client} {domain} {header}"
+            );
+        }
+        let campaign = labels(app, own, "X-Staffetta-Campaign: autumn\r\n");
+        assert_eq!(
+            campaign,
+            Ok(("transactional".to_owned(), "autumn".to_owned()))
+        );
+        assert!(authorised(None, choosy, "").unwrap().is_held());
+        assert!(!authorised(None, bulk, "").unwrap().is_held());
     }
 
     #[test]

@@ -12,9 +12,9 @@ use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
 use crate::connection::{Connection, Ended};
-use crate::content::{Content, Received, Repaired};
+use crate::content::{Content, Judged, Received, Repaired};
 use crate::memory::Reservation;
-use crate::policy;
+use crate::policy::{self, Sender};
 use crate::quota::{self, Charge};
 use crate::session::{Effect, Transaction};
 
@@ -217,7 +217,8 @@ impl Connection {
             .filter(|wait| !wait.is_zero())
         {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-            transaction.not_before_ms = runtime::now_ms().saturating_add(wait_ms);
+            let allowed_ms = runtime::now_ms().saturating_add(wait_ms);
+            transaction.not_before_ms = transaction.not_before_ms.max(allowed_ms);
         }
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
@@ -361,8 +362,9 @@ struct Accepted {
 struct HeaderJudge<'a> {
     id: MessageId,
     snapshot: &'a Snapshot,
-    tenant: &'a str,
-    stream: &'a str,
+    sender: &'a Sender,
+    /// The client wants it to be kept until then, Unix milliseconds; 0: not.
+    released_ms: u64,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -396,8 +398,8 @@ impl<'a> HeaderJudge<'a> {
         Self {
             id,
             snapshot,
-            tenant: &transaction.sender.tenant,
-            stream: &transaction.sender.stream,
+            sender: &transaction.sender,
+            released_ms: transaction.not_before_ms,
             received,
             unix_ms,
             hostname,
@@ -405,9 +407,15 @@ impl<'a> HeaderJudge<'a> {
     }
 
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
-        let author = policy::judge_header(header, self.snapshot, self.tenant)?;
-        let stream = self.snapshot.stream(self.tenant, self.stream);
-        let times = policy::judge_times(header, stream, self.unix_ms)?;
+        let tenant = &self.sender.rules.tenant;
+        let author = policy::judge_header(header, self.snapshot, &tenant.name)?;
+        let (stream, campaign) = policy::judge_labels(header, self.snapshot, self.sender, &author)?;
+        let times = policy::judge_times(
+            header,
+            tenant.stream(&stream),
+            self.released_ms,
+            self.unix_ms,
+        )?;
         let additions = Additions {
             received: &self.received,
             date_if_missing: &date_text(self.unix_ms),
@@ -415,8 +423,12 @@ impl<'a> HeaderJudge<'a> {
         };
         Ok(Repaired {
             header: repair(header, &additions),
-            from_domain: author.as_str().to_owned(),
-            times,
+            judged: Judged {
+                from_domain: author.as_str().to_owned(),
+                stream,
+                campaign,
+                times,
+            },
         })
     }
 }

@@ -66,6 +66,15 @@ pub(crate) enum Effect {
     Close,
 }
 
+/// How things stand when a command comes.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) storage: Storage,
+    /// Unix milliseconds.
+    pub(crate) now_ms: u64,
+}
+
 /// Whether messages can be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Storage {
@@ -180,16 +189,16 @@ impl Session {
         self.begin_anew();
     }
 
-    /// Takes a command. `snapshot` is the configuration of this moment.
+    /// Takes a command.
     pub(crate) fn command(
         &mut self,
         command: Result<Command, CommandError>,
-        snapshot: &Snapshot,
-        storage: Storage,
+        moment: Moment<'_>,
         out: &mut Vec<u8>,
     ) -> Effect {
+        let snapshot = moment.snapshot;
         let answer = match command {
-            Ok(Command::Ehlo(name)) => return self.ehlo(name, out),
+            Ok(Command::Ehlo(name)) => return self.ehlo(name, moment.now_ms, out),
             Ok(Command::Helo(name)) => self.helo(name),
             Ok(Command::StartTls) => return self.start_tls(out),
             Ok(Command::Auth {
@@ -203,7 +212,7 @@ impl Session {
                 return_path,
                 params,
             }) => self
-                .mail(return_path, params, snapshot, storage)
+                .mail(return_path, params, moment)
                 .unwrap_or_else(|refusal| refusal),
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
@@ -312,7 +321,7 @@ impl Session {
         self.errors = 0;
     }
 
-    fn ehlo(&mut self, name: Box<str>, out: &mut Vec<u8>) -> Effect {
+    fn ehlo(&mut self, name: Box<str>, now_ms: u64, out: &mut Vec<u8>) -> Effect {
         self.transaction = None;
         self.greeting = Some(Greeting {
             name,
@@ -320,6 +329,11 @@ impl Session {
         });
         let size = format!("SIZE {}", self.listener.max_message_size);
         let limits = format!("LIMITS RCPTMAX={}", self.listener.max_recipients);
+        let release = format!(
+            "FUTURERELEASE {} {}",
+            message::MOST_AHEAD_MS / 1000,
+            message::timestamp_text(now_ms + message::MOST_AHEAD_MS)
+        );
         let mut lines: Vec<&str> = vec![
             &self.listener.hostname,
             "PIPELINING",
@@ -330,6 +344,7 @@ impl Session {
             "ENHANCEDSTATUSCODES",
             "DSN",
             &limits,
+            &release,
         ];
         if self.listener.starttls && !self.tls {
             lines.push("STARTTLS");

@@ -7,7 +7,7 @@ use proto::spool::IndexEntry;
 use spool::{Submission, SubmitError, Upload};
 
 use crate::answer::{self, Answer};
-use crate::content::{PIECE, Received};
+use crate::content::{Judged, PIECE, Received};
 use crate::server::Shared;
 use crate::session::Transaction;
 
@@ -39,10 +39,11 @@ impl Shared {
         &self,
         id: MessageId,
         transaction: Transaction,
-        received: Received,
+        mut received: Received,
         mut upload: Option<Upload>,
     ) -> Result<(), Answer> {
-        let entry = index_entry(id, transaction, &received);
+        let judged = std::mem::take(&mut received.judged);
+        let entry = index_entry(id, transaction, judged, &received);
         let rest = received.rest;
         if rest.len() > PIECE || upload.is_some() {
             self.upload(&mut upload, rest.clone()).await?;
@@ -80,12 +81,18 @@ impl Shared {
     }
 }
 
-fn index_entry(id: MessageId, transaction: Transaction, received: &Received) -> IndexEntry {
+fn index_entry(
+    id: MessageId,
+    transaction: Transaction,
+    judged: Judged,
+    received: &Received,
+) -> IndexEntry {
     let sender = transaction.sender;
+    let hold = sender.is_held();
     let envelope = Envelope {
         tenant: sender.tenant,
-        stream: sender.stream,
-        campaign: String::new(),
+        stream: judged.stream,
+        campaign: judged.campaign,
         credential: sender.credential,
         authenticated_as: sender.authenticated_as,
         return_path: transaction.return_path,
@@ -94,16 +101,16 @@ fn index_entry(id: MessageId, transaction: Transaction, received: &Received) -> 
         // The later one: what is over its quota waits, too.
         not_before_ms: transaction
             .not_before_ms
-            .max(received.times.not_before_ms.unwrap_or(0)),
-        expires_at_ms: received.times.expires_ms.unwrap_or(0),
-        hold: false,
+            .max(judged.times.not_before_ms.unwrap_or(0)),
+        expires_at_ms: judged.times.expires_ms.unwrap_or(0),
+        hold,
         priority: 0,
         require_tls: false,
         body: transaction.body.into(),
         smtputf8: transaction.smtputf8,
         ret: transaction.ret.into(),
         envid: transaction.envid,
-        from_domain: received.from_domain.clone(),
+        from_domain: judged.from_domain,
     };
     IndexEntry {
         message_id: Bytes::copy_from_slice(id.as_bytes()),

@@ -25,6 +25,12 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
             Body::EightBit => "body 8BITMIME".to_owned(),
         },
     ];
+    if !envelope.campaign.is_empty() {
+        lines.push(format!("campaign {}", envelope.campaign));
+    }
+    if envelope.hold {
+        lines.push("held".to_owned());
+    }
     if envelope.not_before_ms > 0 {
         lines.push("later".to_owned());
     }

@@ -80,6 +80,11 @@ spec:
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
+metadata: { name: acme-held }
+spec: { tenant: acme, username: held@acme.example, passwordHash: \"HASH\", mode: hold }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
 metadata: { name: acme-guessed }
 spec: { tenant: acme, username: guessed@acme.example, passwordHash: \"HASH\" }
 ---
@@ -117,6 +122,11 @@ apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain
 metadata: { name: acme.example }
 spec: { tenant: acme, unsigned: true }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: news.acme.example }
+spec: { tenant: acme, unsigned: true, stream: bulk }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain

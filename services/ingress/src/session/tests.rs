@@ -59,9 +59,12 @@ impl Client {
             .decode(format!("{line}\r\n").as_bytes())
             .item
             .unwrap();
-        self.effect = self
-            .session
-            .command(command, &self.snapshot, self.storage, &mut self.out);
+        let moment = Moment {
+            snapshot: &self.snapshot,
+            storage: self.storage,
+            now_ms: 1_795_351_205_000,
+        };
+        self.effect = self.session.command(command, moment, &mut self.out);
         if let Effect::NewClient = self.effect {
             self.session.greet(&mut self.out);
         }
@@ -189,6 +192,36 @@ fn a_proxy_says_whose_connection_it_is_and_is_nobody_itself() {
         ("MAIL FROM:<x@acme.example>", "530"),
     ] {
         assert_eq!(client.code(line), code, "{line}");
+    }
+}
+
+#[test]
+fn a_message_is_held_until_its_client_wants_it_to_be_released() {
+    const NOW_MS: u64 = 1_795_351_205_000;
+    let mut client = client(false);
+    let ehlo = client.say("EHLO c.example");
+    let announced = "FUTURERELEASE 2592000 2026-12-22T12:40:05Z";
+    assert!(ehlo.contains(announced), "{ehlo}");
+    for (parameter, not_before_ms) in [
+        ("HOLDFOR=60", NOW_MS + 60_000),
+        ("HOLDFOR=2592000", NOW_MS + 2_592_000_000),
+        ("HOLDUNTIL=2026-11-22T12:40:06Z", NOW_MS + 1000),
+        ("HOLDUNTIL=2026-11-22T12:40:05Z", 0),
+        ("HOLDUNTIL=2020-01-01T00:00:00Z", 0),
+        ("SIZE=1", 0),
+    ] {
+        let line = format!("MAIL FROM:<x@acme.example> {parameter}");
+        assert_eq!(client.code(&line), "250", "{parameter}");
+        let transaction = client.session.take_transaction().unwrap();
+        assert_eq!(transaction.not_before_ms, not_before_ms, "{parameter}");
+    }
+    for parameter in [
+        "HOLDFOR=2592001",
+        "HOLDUNTIL=2026-12-22T12:40:06Z",
+        "HOLDFOR=x",
+    ] {
+        let line = format!("MAIL FROM:<x@acme.example> {parameter}");
+        assert!(client.say(&line).starts_with("501 5.5.4 "), "{parameter}");
     }
 }
 

@@ -1,11 +1,10 @@
 //! MAIL, RCPT, and when the content may come.
 
-use config::Snapshot;
 use mail::Address;
 use proto::envelope;
-use smtp::{Body, ForwardPath, MailParams, RcptParams, Return};
+use smtp::{Body, ForwardPath, MailParams, RcptParams, Release, Return};
 
-use super::{Session, Storage};
+use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
 use crate::policy::{self, Sender};
 
@@ -31,8 +30,7 @@ impl Session {
         &mut self,
         return_path: Option<Address>,
         params: MailParams,
-        snapshot: &Snapshot,
-        storage: Storage,
+        moment: Moment<'_>,
     ) -> Result<Answer, Answer> {
         if self.greeting.is_none() {
             return Err(answer::SAY_EHLO);
@@ -41,7 +39,7 @@ impl Session {
             return Err(answer::NESTED_MAIL);
         }
         let sender = policy::authorise(
-            snapshot,
+            moment.snapshot,
             self.identity.as_ref(),
             self.client,
             return_path.as_ref(),
@@ -58,7 +56,8 @@ impl Session {
         if params.size.is_some_and(|size| size > most) {
             return Err(answer::TOO_LARGE);
         }
-        match storage {
+        let not_before_ms = released_ms(params.release, moment.now_ms)?;
+        match moment.storage {
             Storage::Ready => {}
             Storage::Away => return Err(answer::STORAGE_AWAY),
             Storage::Full => return Err(answer::STORAGE_FULL),
@@ -81,7 +80,7 @@ impl Session {
                 .envid
                 .map(|envid| envid.as_str().to_owned())
                 .unwrap_or_default(),
-            not_before_ms: 0,
+            not_before_ms,
             chunked: false,
         }));
         Ok(answer::SENDER_OK)
@@ -182,6 +181,20 @@ impl Session {
             }
         }
     }
+}
+
+/// When a message that is to be kept may be sent, Unix milliseconds; 0 = at once.
+fn released_ms(release: Option<Release>, now_ms: u64) -> Result<u64, Answer> {
+    let at_ms = match release {
+        None => return Ok(0),
+        Some(Release::After(seconds)) => now_ms + u64::from(seconds) * 1000,
+        Some(Release::At(unix_seconds)) => unix_seconds.saturating_mul(1000),
+    };
+    if at_ms > now_ms + message::MOST_AHEAD_MS {
+        return Err(answer::RELEASE_TOO_LATE);
+    }
+    // A time that is over means at once.
+    Ok(if at_ms > now_ms { at_ms } else { 0 })
 }
 
 impl Transaction {

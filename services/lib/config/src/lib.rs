@@ -29,7 +29,7 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, OverQuota, Quota, QuotaError, ScramKeys, ScramKeysError, SizeLimit,
+    Allowance, Mode, OverQuota, Quota, QuotaError, ScramKeys, ScramKeysError, SizeLimit,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -46,7 +46,10 @@ impl<'a> References<'a> {
         match resource {
             Resource::Tenant(_) | Resource::EgressPool(_) | Resource::Provider(_) => {}
             Resource::SendingDomain(domain) => {
-                self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant)
+                self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
+                if let Some(stream) = &domain.stream {
+                    self.check_stream(resource, "spec.stream", &domain.tenant, stream);
+                }
             }
             Resource::Credential(credential) => self.check_credential(resource, credential),
             Resource::Route(route) => self.check_route(resource, route),
@@ -61,9 +64,24 @@ impl<'a> References<'a> {
 
     fn check_credential(&self, resource: &Resource, credential: &Credential) {
         self.check_name(resource, "spec.tenant", Kind::Tenant, &credential.tenant);
-        let tenant = (Kind::Tenant, credential.tenant.clone());
-        if let (Some(stream), Some(Resource::Tenant(tenant))) =
-            (&credential.stream, self.entries.get(&tenant))
+        let tenant = &credential.tenant;
+        if let Some(stream) = &credential.stream {
+            self.check_stream(resource, "spec.stream", tenant, stream);
+        }
+        for (index, stream) in credential.may_choose.iter().flatten().enumerate() {
+            self.check_stream(
+                resource,
+                &format!("spec.mayChoose[{index}]"),
+                tenant,
+                stream,
+            );
+        }
+    }
+
+    /// Reports a stream that the tenant does not have.
+    fn check_stream(&self, resource: &Resource, path: &str, tenant: &str, stream: &str) {
+        let tenant = (Kind::Tenant, tenant.to_owned());
+        if let Some(Resource::Tenant(tenant)) = self.entries.get(&tenant)
             && tenant.stream(stream).is_none()
         {
             let streams = tenant.streams.iter().map(|stream| stream.name.as_str());
@@ -72,7 +90,7 @@ impl<'a> References<'a> {
                 tenant.name,
                 known(streams)
             );
-            self.report(resource, "spec.stream", what);
+            self.report(resource, path, what);
         }
     }
 

@@ -18,6 +18,16 @@ pub fn date_text(unix_ms: u64) -> String {
     text
 }
 
+/// The date-time of RFC 3339 in UTC, without a fraction of a second, for Unix milliseconds. A time that has no such text
+/// becomes the epoch.
+pub fn timestamp_text(unix_ms: u64) -> String {
+    i64::try_from(unix_ms / 1000)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::UNIX_EPOCH)
+        .to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -34,5 +44,11 @@ mod tests {
     #[test]
     fn survives_times_that_no_calendar_has() {
         assert_eq!(date_text(u64::MAX), date_text(0));
+        assert_eq!(timestamp_text(u64::MAX), "1970-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn writes_times_of_the_internet() {
+        assert_eq!(timestamp_text(1_795_351_205_999), "2026-11-22T12:40:05Z");
     }
 }

@@ -9,14 +9,16 @@ mod date;
 mod fields;
 mod header_end;
 mod inspect;
+mod labels;
 mod received;
 mod repair;
 mod times;
 
-pub use date::date_text;
+pub use date::{date_text, timestamp_text};
 pub use fields::{Field, Fields, fields};
 pub use header_end::HeaderEnd;
 pub use inspect::{Author, AuthorError, Inspection, MAX_RECEIVED, inspect};
+pub use labels::{Labels, LabelsError, labels};
 pub use received::{Protocol, ReceivedInfo, received_field};
 pub use repair::{Additions, message_id_text, repair};
-pub use times::{Times, TimesError, times};
+pub use times::{MOST_AHEAD_MS, Times, TimesError, times};

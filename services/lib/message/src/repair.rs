@@ -4,6 +4,7 @@ use mail::MessageId;
 
 use crate::fields;
 use crate::inspect::is_bcc;
+use crate::labels::is_label;
 use crate::times::is_time;
 
 /// What [`repair`] puts in.
@@ -20,7 +21,7 @@ pub struct Additions<'a> {
 
 /// The header section as it is passed on: our trace field on top, `Date` and `Message-ID` at the
 /// end when they are missing (RFC 6409 section 8), no `Bcc` and no `Resent-Bcc` (RFC 5322 section
-/// 3.6.3), and none of the fields that [`crate::times`] reads. A first line that begins with white space continues nothing and would continue our own
+/// 3.6.3), and none of the fields that [`crate::times`] and [`crate::labels`] read. A first line that begins with white space continues nothing and would continue our own
 /// field: it is dropped. Every other byte stays as it is. Header section in, header section out, both without
 /// the empty line that ends them; every line of the result ends in CRLF.
 pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
@@ -31,7 +32,7 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
     for (index, field) in fields(header).enumerate() {
         let continues_nothing =
             index == 0 && field.raw.starts_with(b" ") | field.raw.starts_with(b"\t");
-        if is_bcc(&field) || is_time(&field) || continues_nothing {
+        if is_bcc(&field) || is_time(&field) || is_label(&field) || continues_nothing {
             continue;
         }
         has_date |= field.is("Date");
@@ -108,10 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn removes_the_times_that_are_for_us() {
+    fn removes_what_is_for_us() {
         assert_eq!(
             repaired(
-                "Date: d\r\nx-staffetta-not-before: 1h\r\nX-Staffetta-Expires:\r\n 2h\r\nMessage-ID: i\r\n"
+                "Date: d\r\nx-staffetta-not-before: 1h\r\nX-Staffetta-Expires:\r\n 2h\r\nX-Staffetta-Stream: s\r\nx-staffetta-campaign: c\r\nMessage-ID: i\r\n"
             ),
             "Received: us\r\nDate: d\r\nMessage-ID: i\r\n"
         );

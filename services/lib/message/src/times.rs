@@ -11,7 +11,7 @@ const EXPIRES: &str = "X-Staffetta-Expires";
 /// Longer values are no times, bytes.
 const LONGEST_VALUE: usize = 100;
 /// How far ahead times may be, milliseconds: 30 days to the first attempt, and 30 more to the expiry.
-const MOST_AHEAD_MS: u64 = 30 * 86_400_000;
+pub const MOST_AHEAD_MS: u64 = 30 * 86_400_000;
 
 /// Between which times a message may be sent, Unix milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -20,6 +20,23 @@ pub struct Times {
     pub not_before_ms: Option<u64>,
     /// Not any more from then on; `None`: nothing is said.
     pub expires_ms: Option<u64>,
+}
+
+impl Times {
+    /// The same for a message that may not be sent before `at_ms` for another reason: the later time holds.
+    pub fn released_at(self, at_ms: u64) -> Result<Self, TimesError> {
+        let not_before_ms = self.not_before_ms.unwrap_or(0).max(at_ms);
+        if self
+            .expires_ms
+            .is_some_and(|expires_ms| expires_ms <= not_before_ms)
+        {
+            return Err(TimesError::Expired);
+        }
+        Ok(Self {
+            not_before_ms: (not_before_ms > 0).then_some(not_before_ms),
+            ..self
+        })
+    }
 }
 
 /// Why the times of a message can't be kept.
@@ -162,6 +179,20 @@ mod tests {
         ] {
             assert_eq!(read_times(header), Err(error), "{header}");
         }
+    }
+
+    #[test]
+    fn the_later_of_two_times_to_send_holds() {
+        let times = Times {
+            not_before_ms: Some(10),
+            expires_ms: Some(20),
+        };
+        for (at_ms, not_before_ms) in [(0, 10), (9, 10), (11, 11)] {
+            let released = times.released_at(at_ms).unwrap();
+            assert_eq!(released.not_before_ms, Some(not_before_ms));
+        }
+        assert_eq!(times.released_at(20), Err(TimesError::Expired));
+        assert_eq!(Times::default().released_at(0), Ok(Times::default()));
     }
 
     proptest! {

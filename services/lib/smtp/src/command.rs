@@ -196,6 +196,8 @@ fn parameter_text(name: &str) -> &'static str {
         "ENVID" => "Bad ENVID parameter",
         "AUTH" => "Bad AUTH parameter",
         "REQUIRETLS" => "Bad REQUIRETLS parameter",
+        "HOLDFOR" => "Bad HOLDFOR parameter",
+        "HOLDUNTIL" => "Bad HOLDUNTIL parameter",
         "NOTIFY" => "Bad NOTIFY parameter",
         "ORCPT" => "Bad ORCPT parameter",
         _ => "Bad parameter",

@@ -4,7 +4,7 @@ use mail::Address;
 
 use crate::{
     Body, Command, CommandError, ForwardPath, MailParams, Notify, OriginalRecipient, RcptParams,
-    Return, Secret, Xtext,
+    Release, Return, Secret, Xtext,
 };
 
 /// Reads a command line, without its CRLF and without control characters.
@@ -201,6 +201,17 @@ fn mail_params(text: &str) -> Result<MailParams, CommandError> {
             "AUTH" => set(&mut params.auth, value.and_then(Xtext::parse), "AUTH")?,
             "SMTPUTF8" => set_flag(&mut params.smtputf8, value, "SMTPUTF8")?,
             "REQUIRETLS" => set_flag(&mut params.require_tls, value, "REQUIRETLS")?,
+            // One of the two, once.
+            "HOLDFOR" => set(
+                &mut params.release,
+                value.and_then(Release::after),
+                "HOLDFOR",
+            )?,
+            "HOLDUNTIL" => set(
+                &mut params.release,
+                value.and_then(Release::at),
+                "HOLDUNTIL",
+            )?,
             _ => return Err(CommandError::UnknownParameter),
         }
     }

@@ -41,7 +41,7 @@ pub use data_decoder::{DataDecoder, DataError, DataProgress};
 pub use data_encoder::DataEncoder;
 pub use enhanced::EnhancedCode;
 pub use line::Decoded;
-pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Return};
+pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Release, Return};
 pub use proxy_protocol::{ProxyDecoded, ProxyError, ProxyHeader, decode as decode_proxy_header};
 pub use reply::{Reply, ReplyError};
 pub use reply_decoder::ReplyDecoder;

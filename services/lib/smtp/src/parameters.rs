@@ -19,6 +19,46 @@ pub struct MailParams {
     pub auth: Option<Xtext>,
     /// `REQUIRETLS` (RFC 8689).
     pub require_tls: bool,
+    /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865); one of the two.
+    pub release: Option<Release>,
+}
+
+/// When a message may be released (RFC 4865 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// `HOLDFOR=`: so many seconds from now, 1 to 999,999,999.
+    After(u32),
+    /// `HOLDUNTIL=`: not before this time (Unix seconds, not negative).
+    At(u64),
+}
+
+impl Release {
+    pub(crate) fn after(value: &str) -> Option<Self> {
+        let digits = (1..=9).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit());
+        let seconds = digits.then(|| value.parse().ok()).flatten();
+        seconds.filter(|seconds| *seconds > 0).map(Self::After)
+    }
+
+    /// A `date-time` of RFC 3339 section 5.6; a fraction of a second counts as none.
+    pub(crate) fn at(value: &str) -> Option<Self> {
+        // The parser takes forms beyond RFC 3339.
+        let bytes = value.as_bytes();
+        let separated = bytes.get(10).is_some_and(|b| b.eq_ignore_ascii_case(&b'T'))
+            && bytes.get(13) == Some(&b':')
+            && bytes.get(16) == Some(&b':')
+            && bytes.len() <= 40;
+        let with_zone = value.ends_with(['Z', 'z'])
+            || bytes
+                .len()
+                .checked_sub(6)
+                .and_then(|at| bytes.get(at))
+                .is_some_and(|b| matches!(b, b'+' | b'-'));
+        if !separated || !with_zone {
+            return None;
+        }
+        let time: jiff::Timestamp = value.parse().ok()?;
+        u64::try_from(time.as_second()).ok().map(Self::At)
+    }
 }
 
 /// Parameters of `RCPT`.

@@ -26,7 +26,8 @@ pub fn helo(out: &mut Vec<u8>, name: &str) {
     end(out);
 }
 
-/// `MAIL FROM:<return-path>` with all parameters that are set; `None` is `<>`.
+/// `MAIL FROM:<return-path>` with all parameters that are set; `None` is `<>`. When it is to be released is between the
+/// client and its submission server (RFC 4865 section 3), and never passed on.
 pub fn mail(out: &mut Vec<u8>, return_path: Option<&Address>, params: &MailParams) {
     out.extend_from_slice(b"MAIL FROM:<");
     path(out, return_path.map_or("", Address::as_str));

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{Allowance, ScramKeys};
+use super::tenant::MODE;
+use super::{Allowance, Mode, ScramKeys};
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -19,6 +20,11 @@ pub struct Credential {
     pub login: Option<Login>,
     /// Stream of its mail; `None` = the tenant's default.
     pub stream: Option<String>,
+    /// Streams that a message may choose itself, beside `stream`; `None` = all of the tenant's where there is no `stream`, else
+    /// none.
+    pub may_choose: Option<Vec<String>>,
+    /// What becomes of its mail; the tenant's holds besides.
+    pub mode: Mode,
     /// From these networks no AUTH is needed.
     pub networks: Vec<IpNet>,
     /// Of its mail, beside those of the tenant.
@@ -104,6 +110,10 @@ impl Credential {
             _ => None,
         };
         let stream = spec.text("stream").filter(|text| !text.is_empty());
+        let may_choose = spec
+            .is_given("mayChoose")
+            .then(|| spec.read_list("mayChoose", |text| Ok(text.to_owned())));
+        let mode = spec.one_of("mode", &MODE).unwrap_or_default();
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -112,6 +122,8 @@ impl Credential {
             tenant: spec.required_text("tenant")?.to_owned(),
             login,
             stream: stream.map(str::to_owned),
+            may_choose,
+            mode,
             networks,
             limits: allowance,
         })
@@ -131,6 +143,12 @@ impl Credential {
         }
         if let Some(stream) = &self.stream {
             spec["stream"] = json!(stream);
+        }
+        if let Some(streams) = &self.may_choose {
+            spec["mayChoose"] = json!(streams);
+        }
+        if self.mode != Mode::default() {
+            spec["mode"] = json!(super::word(&MODE, self.mode));
         }
         if !self.networks.is_empty() {
             let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();

@@ -31,7 +31,7 @@ pub use route::{Route, RouteMatch};
 pub use scram_keys::{ScramKeys, ScramKeysError};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, TlsPolicy};
-pub use tenant::{InDoubt, Priority, Stream, Tenant};
+pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;

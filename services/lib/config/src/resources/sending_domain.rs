@@ -17,6 +17,8 @@ pub struct SendingDomain {
     pub tenant: String,
     /// Whether names below it belong to it too.
     pub include_subdomains: bool,
+    /// Stream of mail of its authors when neither the message nor the credential names one.
+    pub stream: Option<String>,
     /// Mail goes out without a signature; asked for by name.
     pub unsigned: bool,
     /// Each signs every message.
@@ -84,11 +86,13 @@ impl SendingDomain {
             );
         }
         let include_subdomains = spec.boolean("includeSubdomains").unwrap_or(false);
+        let stream = spec.text("stream").filter(|text| !text.is_empty());
         let tenant = spec.required_text("tenant")?.to_owned();
         Some(Self {
             domain: domain.ok()?,
             tenant,
             include_subdomains,
+            stream: stream.map(str::to_owned),
             unsigned,
             dkim,
         })
@@ -113,6 +117,9 @@ impl SendingDomain {
         });
         if !dkim.is_empty() {
             spec["dkim"] = json!(dkim);
+        }
+        if let Some(stream) = &self.stream {
+            spec["stream"] = json!(stream);
         }
         spec
     }

@@ -21,7 +21,21 @@ pub struct Tenant {
     pub streams: Vec<Stream>,
     /// Of all its mail.
     pub limits: Allowance,
+    /// What becomes of its mail.
+    pub mode: Mode,
 }
+
+/// What becomes of accepted mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// It is sent.
+    #[default]
+    Send,
+    /// It is kept until somebody releases it.
+    Hold,
+}
+
+pub(super) const MODE: [(&str, Mode); 2] = [("send", Mode::Send), ("hold", Mode::Hold)];
 
 /// A traffic class of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +131,7 @@ impl Tenant {
             spec.problem("streams", "at least one stream is expected");
         }
         let weight = weight(spec);
+        let mode = spec.one_of("mode", &MODE);
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -135,6 +150,7 @@ impl Tenant {
             default_stream: default_stream.to_owned(),
             streams,
             limits: allowance,
+            mode: mode.unwrap_or_default(),
         })
     }
 
@@ -168,6 +184,9 @@ impl Tenant {
         let mut spec = json!({ "weight": self.weight, "defaultStream": self.default_stream, "streams": streams });
         if let Some(limits) = self.limits.spec() {
             spec["limits"] = limits;
+        }
+        if self.mode != Mode::default() {
+            spec["mode"] = json!(super::word(&MODE, self.mode));
         }
         spec
     }

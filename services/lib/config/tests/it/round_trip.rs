@@ -1,4 +1,4 @@
-use config::{ShapingQuery, Snapshot};
+use config::{Mode, ShapingQuery, Snapshot};
 use mail::Span;
 use proptest::prelude::*;
 
@@ -52,6 +52,76 @@ fn limits_of_tenants_and_credentials_read_back() {
     assert_eq!(limits.quotas[1].to_string(), "10000/12h");
     assert_eq!(limits.network_quotas[0].to_string(), "60/m");
     assert_eq!(limits.max_recipients, Some(20));
+}
+
+#[test]
+fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
+    let documents = [
+        document(
+            "Tenant",
+            "t",
+            "{ defaultStream: m, streams: [ { name: m }, { name: news } ], mode: hold }",
+        ),
+        document(
+            "Credential",
+            "c",
+            "{ tenant: t, networks: [ \"192.0.2.0/24\" ], stream: m, mayChoose: [ news ], mode: hold }",
+        ),
+        document(
+            "Credential",
+            "d",
+            "{ tenant: t, networks: [ \"198.51.100.0/24\" ], mayChoose: [], mode: send }",
+        ),
+        document(
+            "SendingDomain",
+            "t.example",
+            "{ tenant: t, unsigned: true, stream: news }",
+        ),
+    ];
+    let snapshot = Snapshot::from_documents(&documents.concat()).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    assert_eq!(read.tenant("t").unwrap().mode, Mode::Hold);
+    let credential = |name| read.credential(name).unwrap();
+    assert_eq!(credential("c").mode, Mode::Hold);
+    assert_eq!(
+        credential("c").may_choose.as_deref(),
+        Some(&["news".to_owned()][..])
+    );
+    assert_eq!(credential("d").mode, Mode::Send);
+    assert_eq!(credential("d").may_choose.as_deref(), Some(&[][..]));
+    let domain = read.sending_domain("t.example").unwrap();
+    assert_eq!(domain.stream.as_deref(), Some("news"));
+
+    let wrong = [
+        document(
+            "Tenant",
+            "t",
+            "{ defaultStream: m, streams: [ { name: m } ], mode: sandbox }",
+        ),
+        document(
+            "Credential",
+            "c",
+            "{ tenant: t, networks: [ \"192.0.2.0/24\" ], mayChoose: [ m, news ] }",
+        ),
+        document(
+            "SendingDomain",
+            "t.example",
+            "{ tenant: t, unsigned: true, stream: news }",
+        ),
+    ];
+    let problems = Snapshot::from_documents(&wrong.concat()).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for expected in [
+        "spec.mode (line 5): one of send, hold is expected, found \"sandbox\"",
+        "Credential/c spec.mayChoose[1]",
+        "SendingDomain/t.example spec.stream",
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.contains(expected)),
+            "{expected}: {problems:#?}"
+        );
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use mail::Address;
 use proptest::prelude::*;
 use smtp::{
     Body, Command, CommandError, ForwardPath, MailParams, Notify, OriginalRecipient, RcptParams,
-    Return, Xtext, write,
+    Release, Return, Xtext, write,
 };
 
 use crate::pieces::{auth_lines, commands, cut, lengths};
@@ -139,6 +139,7 @@ fn reads_mail_with_all_parameters() {
         envid: Xtext::parse("x+2By"),
         auth: Xtext::parse("<>"),
         require_tls: true,
+        release: None,
     };
     assert_eq!(
         one(line),
@@ -147,6 +148,49 @@ fn reads_mail_with_all_parameters() {
             params
         })
     );
+}
+
+#[test]
+fn reads_when_a_message_may_be_released() {
+    for (parameter, release) in [
+        ("HOLDFOR=1", Release::After(1)),
+        ("holdfor=999999999", Release::After(999_999_999)),
+        ("HOLDUNTIL=2026-11-22T12:40:05Z", Release::At(1_795_351_205)),
+        (
+            "HOLDUNTIL=2026-11-22t13:40:05.5+01:00",
+            Release::At(1_795_351_205),
+        ),
+        (
+            "HOLDUNTIL=2026-11-22T12:10:05-00:30",
+            Release::At(1_795_351_205),
+        ),
+    ] {
+        let line = format!("MAIL FROM:<a@b.c> {parameter}");
+        let Ok(Command::Mail { params, .. }) = one(&line) else {
+            panic!("{line}: {:?}", one(&line))
+        };
+        assert_eq!(params.release, Some(release), "{line}");
+    }
+    for parameter in [
+        "HOLDFOR",
+        "HOLDFOR=",
+        "HOLDFOR=0",
+        "HOLDFOR=-1",
+        "HOLDFOR=1000000000",
+        "HOLDFOR=1h",
+        "HOLDFOR=60 HOLDFOR=60",
+        "HOLDFOR=60 HOLDUNTIL=2026-11-22T12:40:05Z",
+        "HOLDUNTIL=2026-11-22",
+        "HOLDUNTIL=2026-11-22T12:40:05",
+        "HOLDUNTIL=20261122T124005Z",
+        "HOLDUNTIL=2026-13-22T12:40:05Z",
+        "HOLDUNTIL=2026-11-22T12:40:05Z[UTC]",
+        "HOLDUNTIL=1960-11-22T12:40:05Z",
+        "HOLDUNTIL=tomorrow",
+    ] {
+        let error = one(&format!("MAIL FROM:<a@b.c> {parameter}")).unwrap_err();
+        assert_eq!(error.code(), 501, "{parameter}");
+    }
 }
 
 #[test]
@@ -307,6 +351,7 @@ fn mail_params() -> impl Strategy<Value = MailParams> {
                 envid: Xtext::encode(&envid).filter(|envid| envid.as_str().len() <= 100),
                 auth: Xtext::encode(&auth),
                 require_tls,
+                release: None,
             },
         )
 }
