@@ -12,7 +12,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo soak powercut fuzz bench image chart namespaces limits prometheus clean
+.PHONY: help build servers test lint demo clients soak powercut fuzz bench image chart namespaces limits prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -36,6 +36,11 @@ test: servers lint ## all tests in their short form (15 minutes at most)
 demo: servers ## the whole relay on this machine, checked from outside by foreign programs
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/demo/run.py
+
+clients: servers ## swaks, Nodemailer, PHPMailer, msmtp, curl, Postfix, Exim, HAProxy and others submit to one unchanged configuration
+	@tests/clients/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/clients/run.py
 
 soak: servers ## the long form of the kill and power-cut tests: ROUNDS=20 KIND=kill-nats,…
 	$(CARGO) build --release -p staffetta
