@@ -8,6 +8,7 @@ mod metrics;
 mod operations;
 mod outside;
 mod pipeline;
+mod pools;
 mod proxy;
 mod servers;
 mod starting;

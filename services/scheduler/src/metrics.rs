@@ -36,6 +36,10 @@ pub(crate) struct Metrics {
     /// By measure: suspend, limit, slow.
     acted: [IntCounter; 3],
     acts: IntGauge,
+    /// By cause: connect, sender.
+    sources_lost: [IntCounter; 2],
+    sources_out: IntGauge,
+    sources_seen: [u64; 2],
     queue_seconds: Histogram,
     seen: Counts,
 }
@@ -68,6 +72,11 @@ impl Metrics {
             &["measure"],
         );
         let acted = ["suspend", "limit", "slow"].map(|word| acted.with_label_values(&[word]));
+        let lost = telemetry::counter_with(
+            "staffetta_scheduler_source_outages_total",
+            "Egress sources that were taken out, by cause: connect (no connection comes about), sender (no attached sender has it or can bind it).",
+            &["cause"],
+        );
         Self {
             dispositions: DISPOSITIONS.into_iter().map(child).collect(),
             assigned: telemetry::counter(
@@ -135,6 +144,12 @@ impl Metrics {
                 "staffetta_scheduler_connection_slots",
                 "Connection slots in use or idle at senders.",
             ),
+            sources_lost: ["connect", "sender"].map(|cause| lost.with_label_values(&[cause])),
+            sources_out: telemetry::gauge(
+                "staffetta_scheduler_sources_out",
+                "Egress sources that are taken out now.",
+            ),
+            sources_seen: [0; 2],
             queue_seconds: telemetry::histogram(
                 "staffetta_scheduler_queue_seconds",
                 "Time from acceptance to delivery.",
@@ -164,6 +179,12 @@ impl Metrics {
         for (position, counter) in self.acted.iter().enumerate() {
             counter.inc_by(counts.acted[position] - self.seen.acted[position]);
         }
+        let (out, lost) = machine.sources_out();
+        set(&self.sources_out, out as u64);
+        for (position, counter) in self.sources_lost.iter().enumerate() {
+            counter.inc_by(lost[position] - self.sources_seen[position]);
+        }
+        self.sources_seen = lost;
         set(&self.acts, machine.acts().count() as u64);
         self.seen = counts.clone();
         let mut sums = [0_u64; 5];

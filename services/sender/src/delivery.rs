@@ -196,6 +196,7 @@ impl Delivery {
     fn unopened(&self, mail: &Mail, failure: OpenFailure, keep: bool) -> Result<Finished, NotNow> {
         match failure {
             OpenFailure::SiteChanged(site) => Err(NotNow(ReturnReason::SiteChanged, site)),
+            OpenFailure::Unbound(why) => Err(NotNow(ReturnReason::Source, why)),
             OpenFailure::Failed {
                 reply,
                 host,

@@ -178,6 +178,7 @@ impl Metrics {
             ReturnReason::StaleEpoch => "stale_epoch",
             ReturnReason::StorageUnavailable => "storage_unavailable",
             ReturnReason::Connection => "connection",
+            ReturnReason::Source => "source",
         };
         self.returned.with_label_values(&[name]).inc();
     }

@@ -68,6 +68,7 @@ pub async fn run(
     let settings = Settings {
         hostname: bootstrap.hostname.to_string(),
         credit: bootstrap.sender.credit,
+        sources: bootstrap.sender.sources.clone(),
         drain_timeout: bootstrap.sender.drain_timeout.duration(),
     };
     let served = serve(
@@ -90,6 +91,8 @@ pub(crate) struct Settings {
     pub hostname: String,
     /// Deliveries that each scheduler may have here.
     pub credit: u32,
+    /// Names of the egress sources that it has; empty = all.
+    pub sources: Vec<String>,
     /// Time for what is begun when a stop is asked for.
     pub drain_timeout: Duration,
 }
@@ -109,6 +112,7 @@ pub(crate) async fn serve(
     let sender = Arc::new(Sender {
         sender_id: uuid::Uuid::now_v7().to_string(),
         credit: settings.credit,
+        sources: settings.sources,
         desk: desk.clone(),
         tools: Arc::new(Tools {
             messages,

@@ -34,6 +34,8 @@ static NEXT_STREAM: AtomicU64 = AtomicU64::new(1);
 pub(crate) struct Sender {
     pub sender_id: String,
     pub credit: u32,
+    /// Names of the egress sources that it has; empty = all.
+    pub sources: Vec<String>,
     pub desk: Arc<Desk>,
     pub tools: Arc<Tools>,
     /// No more work: streams say so, and close what is idle.
@@ -98,10 +100,10 @@ impl Stream {
         let inventory = sender
             .desk
             .attach(self.id, sender.credit, self.outbox.clone());
-        // Every source: which ones this host has is not known beforehand, binding tells.
+        // Without names every source: which ones this host has is not known beforehand, binding tells.
         let hello = Hello {
             sender_id: sender.sender_id.clone(),
-            sources: Vec::new(),
+            sources: sender.sources.clone(),
             credit: sender.credit,
             inventory,
         };

@@ -2,6 +2,7 @@
 
 mod blocked;
 mod lease;
+mod outage;
 mod senders;
 mod slots;
 
@@ -18,6 +19,7 @@ use crate::rate::{GrantNews, Rates, TakeAll, Window};
 pub use blocked::Blocked;
 use lease::Lease;
 pub use lease::SlotNews;
+use outage::Outages;
 use senders::{Senders, SourceId};
 use slots::{Choice, Slots};
 
@@ -212,6 +214,7 @@ pub struct Lanes<T> {
     numbers: HashTable<u32>,
     hasher: DefaultHashBuilder,
     senders: Senders,
+    outages: Outages,
     runnable: VecDeque<LaneId>,
     /// Lanes that found no sender able to take more, the longest waiting first.
     starved: VecDeque<LaneId>,
@@ -239,6 +242,7 @@ impl<T> Default for Lanes<T> {
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             senders: Senders::default(),
+            outages: Outages::default(),
             runnable: VecDeque::new(),
             starved: VecDeque::new(),
             hopeful: 0,
@@ -653,6 +657,10 @@ impl<T> Lanes<T> {
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
         let state = self.lanes.get_mut(lane.0 as usize)?;
         let (_, affinity) = self.fair.peek(state.queue)?;
+        if let Some(until_ms) = self.outages.keeps(state.source, now_ms) {
+            set_timer(&mut self.timers, state, lane, now_ms, until_ms);
+            return None;
+        }
         if now_ms < state.suspended_until_ms {
             let until_ms = state.suspended_until_ms;
             set_timer(&mut self.timers, state, lane, now_ms, until_ms);
@@ -720,6 +728,7 @@ impl<T> Lanes<T> {
         state.slots.occupy(slot, sender, opens);
         self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
         self.senders.take(sender);
+        self.outages.tried(state.source, now_ms);
         let (_, item, _) = self.fair.pop(&mut state.queue)?;
         self.waiting -= 1;
         Some(Decision::Assign {

@@ -12,6 +12,7 @@ mod placing;
 mod policies;
 mod pools;
 mod sessions;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -43,6 +44,7 @@ use placing::{LaneInfo, LaneInfos};
 use policies::ByConfig;
 use pools::Pools;
 use sessions::Session;
+use sources::Sources;
 pub use why::{Constraint, Explained};
 
 /// Before its lease may expire the owner stops assigning, milliseconds.
@@ -161,6 +163,7 @@ pub struct Machine {
     lane_infos: LaneInfos,
     sites: Sites<Item>,
     pools: Pools,
+    sources: Sources,
     automation: Automation,
     operations: Operations,
     /// Some stream has a window.
@@ -179,6 +182,7 @@ impl Machine {
         let scheduler_id = scheduler_id.into();
         Self {
             pools: Pools::new(&scheduler_id),
+            sources: Sources::default(),
             scheduler_id,
             partition_count,
             leases_connections: false,
@@ -316,6 +320,7 @@ impl Machine {
     pub fn run(&mut self, now_ms: u64) -> bool {
         self.now_ms = now_ms;
         self.tick_automation(now_ms);
+        self.tick_sources(now_ms);
         let policies = ByConfig(self.config.clone());
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
@@ -389,6 +394,7 @@ impl Machine {
             .chain(self.lanes.next_wake())
             .chain(self.automation.next_wake())
             .chain(self.operations.next_wake())
+            .chain(self.sources.next_wake())
             .min()
     }
 
@@ -453,6 +459,7 @@ impl Machine {
         self.lanes_are_stale();
         // What waits in lanes was put there by routes and pools that may be others now.
         self.replace_all(now_ms);
+        self.sources_changed(now_ms, None);
     }
 
     fn own(&mut self, now_ms: u64, intake: Box<Intake>, lease_until_ms: u64) {

@@ -29,7 +29,7 @@ pub(super) struct LaneInfo {
     /// How its site is reached, by the route that made the lane.
     route: Arc<Route>,
     /// The pool with its source, and the position there.
-    pool: Arc<EgressPool>,
+    pub(super) pool: Arc<EgressPool>,
     position: usize,
     /// Recipient domain and stream of a delivery in it, for which the same rules hold as for all of them.
     domain: Arc<str>,
@@ -40,6 +40,8 @@ pub(super) struct LaneInfo {
     pub(super) restraint: Restraint,
     pub(super) recent: Recent,
     pub(super) lag: Lag,
+    /// When the other side was reached last, Unix milliseconds; 0 = never.
+    pub(super) answered_ms: u64,
     /// The configuration changed since it was shaped.
     pub(super) stale: bool,
     /// Another one after each change, and for each lane of the same number, so that senders are told.
@@ -353,7 +355,7 @@ impl Machine {
         affinity: u64,
     ) -> Option<String> {
         let pool = way.pool;
-        let position = self.source_for(pool, way.stays, &way.gates);
+        let position = self.source_for(now_ms, pool, way.stays, &way.gates);
         let source = position.filter(|position| way.gates.moves(*position));
         if let Some(source) = source.and_then(|position| pool.sources.get(position)) {
             return Some(source.name.clone());
@@ -416,12 +418,15 @@ impl Machine {
     /// The lane of a source of the pool whose limits do not keep it, if there is one.
     fn free_lane(&mut self, now_ms: u64, item: Item, way: &Way<'_>) -> Option<LaneId> {
         let key = way.lane_key();
-        let lanes = &self.lanes;
+        let (lanes, sources) = (&self.lanes, &self.sources);
         let is_free = |position: usize| {
             if !way.gates.is_open(position) || way.gates.moves(position) {
                 return false;
             }
             let source = way.pool.sources.get(position);
+            if source.is_some_and(|source| sources.is_out(&source.name)) {
+                return false;
+            }
             let lane = source.and_then(|source| lanes.find(&source.name, &key));
             lane.is_none_or(|lane| !lanes.is_jammed(now_ms, lane))
         };
@@ -445,6 +450,7 @@ impl Machine {
                 let mut info = self.shaped_lane(item, way, pool, position, &key)?;
                 if let Some(before) = self.lane_infos.get(lane) {
                     (info.recent, info.lag) = (before.recent, before.lag);
+                    info.answered_ms = before.answered_ms;
                 }
                 let limits = self.limits_of(&info, &source.name, &key);
                 self.lane_infos.insert(lane, info);
@@ -491,6 +497,7 @@ impl Machine {
             restraint: Restraint::default(),
             recent: Recent::default(),
             lag: Lag::default(),
+            answered_ms: 0,
             shaping: Shaping::default(),
             stale: false,
             version: 0,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::{EgressPool, Snapshot, Sticky};
+use config::{EgressPool, EgressSource, Snapshot, Sticky};
 use egress::Rotation;
 use hashbrown::HashMap;
 use queue::RouteOf;
@@ -64,6 +64,22 @@ impl Pools {
         });
     }
 
+    /// The position of the source of a delivery among those that may be used.
+    fn choose(
+        &mut self,
+        outputs: &mut Vec<Output>,
+        pool: &EgressPool,
+        stays: Stays,
+        usable: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        match stays {
+            // Also by one that takes nothing new (weight 0).
+            Stays::At(position) if usable(position) => Some(position),
+            Stays::By(number) => self.rotation(pool).of_number(number, usable),
+            Stays::At(_) | Stays::No => self.next(outputs, pool, usable),
+        }
+    }
+
     /// The position of the source whose turn it is among those that may be used.
     pub(super) fn next(
         &mut self,
@@ -91,21 +107,28 @@ impl Machine {
     /// The position of the source by which a delivery leaves; `None` when operators keep it from all of them.
     pub(super) fn source_for(
         &mut self,
+        now_ms: u64,
         pool: &EgressPool,
         stays: Stays,
         gates: &Gates,
     ) -> Option<usize> {
-        match stays {
-            // Also by one that takes nothing new (weight 0).
-            Stays::At(position) if gates.is_open(position) => return Some(position),
-            Stays::By(number) => {
-                let rotation = self.pools.rotation(pool);
-                return rotation.of_number(number, |position| gates.is_open(position));
-            }
-            Stays::At(_) | Stays::No => {}
+        let is_open = |position: usize| gates.is_open(position);
+        if self.sources.all_work() {
+            return self.pools.choose(&mut self.outputs, pool, stays, is_open);
         }
-        let is_open = |position| gates.is_open(position);
-        self.pools.next(&mut self.outputs, pool, is_open)
+        if stays.is_free()
+            && let Some(position) = self.sources.due_for_a_try(now_ms, pool, is_open)
+        {
+            return Some(position);
+        }
+        let sources = &self.sources;
+        let is_out = |source: &EgressSource| sources.is_out(&source.name);
+        let works = |position: usize| !pool.sources.get(position).is_some_and(is_out);
+        let usable = |position| is_open(position) && works(position);
+        let (pools, outputs) = (&mut self.pools, &mut self.outputs);
+        let position = pools.choose(outputs, pool, stays, usable);
+        // When none works it waits at one of them: what keeps that lane is why.
+        position.or_else(|| pools.choose(outputs, pool, stays, is_open))
     }
 
     /// An answer to [`Output::AskTurns`].

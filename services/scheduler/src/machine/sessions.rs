@@ -15,6 +15,7 @@ use super::automation::{hear, heard_in};
 use super::judge::judge;
 use super::placing::LaneInfo;
 use super::policies::ByConfig;
+use super::sources::reached;
 use super::{Item, LEASE_MARGIN_MS, Machine, Output};
 
 /// After a return that concerns the sender or a service it needs, milliseconds.
@@ -82,7 +83,7 @@ fn key_of(delivery: &DeliveryRef) -> (u32, u64, u32) {
 impl Machine {
     pub(super) fn sender_item(&mut self, now_ms: u64, session: SessionId, item: SenderItem) {
         match item.kind {
-            Some(FromSender::Hello(hello)) => self.hello(session, hello),
+            Some(FromSender::Hello(hello)) => self.hello(now_ms, session, hello),
             Some(FromSender::Begin(begin)) => self.begin(now_ms, session, begin),
             Some(FromSender::Report(report)) => self.report(now_ms, session, report),
             Some(FromSender::Returned(returned)) => self.returned(now_ms, session, returned),
@@ -93,12 +94,15 @@ impl Machine {
                     SenderId(session.0),
                 );
             }
-            Some(FromSender::Draining(_)) => self.lanes.sender_drains(SenderId(session.0)),
+            Some(FromSender::Draining(_)) => {
+                self.lanes.sender_drains(SenderId(session.0));
+                self.sources_changed(now_ms, None);
+            }
             None => {}
         }
     }
 
-    fn hello(&mut self, session: SessionId, hello: Hello) {
+    fn hello(&mut self, now_ms: u64, session: SessionId, hello: Hello) {
         let Some(state) = self.sessions.get_mut(&session) else {
             return;
         };
@@ -117,6 +121,7 @@ impl Machine {
         let sources = hello.sources.iter().map(|source| source.as_str().into());
         self.lanes
             .sender_up(SenderId(session.0), hello.credit, sources);
+        self.sources_changed(now_ms, None);
     }
 
     pub(super) fn detached(&mut self, now_ms: u64, session: SessionId) {
@@ -125,6 +130,8 @@ impl Machine {
         for owned in self.partitions.values_mut() {
             owned.intake.session_gone(now_ms, session);
         }
+        self.forget_sender(Self::sender_id_of(session));
+        self.sources_changed(now_ms, None);
     }
 
     fn begin(&mut self, now_ms: u64, session: SessionId, begin: Begin) {
@@ -185,6 +192,9 @@ impl Machine {
             .map(|recipient| judge(recipient, dot_sent));
         let judged: Vec<Judged> = judged.collect();
         let heard = heard_in(&judged);
+        let partition = PartitionId(delivery.partition);
+        let reached = reached(&judged).map(|(is, text)| (is, text.to_owned()));
+        let lane = held.as_ref().map(|held| held.lane);
         let changes = match (held.as_ref(), owned.intake.about(&delivery)) {
             (Some(held), Some(about)) => {
                 let place = (held.lane, &self.lanes, &mut self.lane_infos);
@@ -202,7 +212,10 @@ impl Machine {
             via(state, info),
             &policies,
         );
-        self.automation_changed(now_ms, Some(PartitionId(delivery.partition)), changes);
+        self.automation_changed(now_ms, Some(partition), changes);
+        if let (Some(lane), Some((is_reached, text))) = (lane, reached) {
+            self.note_reached(now_ms, lane, partition, (is_reached, &text));
+        }
     }
 
     fn returned(&mut self, now_ms: u64, session: SessionId, returned: Returned) {
@@ -237,6 +250,12 @@ impl Machine {
             }
             ReturnReason::SignerUnavailable if !returned.detail.is_empty() => {
                 owned.intake.returned(session, delivery, now_ms + LATER_MS);
+            }
+            ReturnReason::Source => {
+                owned.intake.returned(session, delivery, now_ms);
+                let partition = PartitionId(delivery.partition);
+                let sender = SenderId(session.0);
+                self.not_bound(now_ms, held.lane, partition, sender, &returned.detail);
             }
             // A sender that knows a newer epoch would refuse it again until this scheduler knows, too.
             ReturnReason::StaleEpoch

@@ -41,6 +41,15 @@ pub enum Constraint {
     Spread(u64),
     /// No route matches, or the route's pool has no source with a weight.
     NoRoute,
+    /// No source of the pool can be used.
+    NoSource {
+        /// The pool.
+        pool: String,
+        /// What is wrong with each.
+        reasons: String,
+        /// When one is tried again; `None` = as soon as a sender has one.
+        until_ms: Option<u64>,
+    },
     /// The MX hosts of its domain are being asked for.
     Dns,
     /// The partition is being handed over.
@@ -123,11 +132,13 @@ impl Constraint {
             Self::Window { .. } => "window",
             Self::Spread(_) => "spread",
             Self::NoRoute => "no-route",
+            Self::NoSource { .. } => "no-source",
             Self::Dns => "dns",
             Self::HandOver => "hand-over",
             Self::Lease => "lease",
             Self::Journal => "journal",
             Self::Lane { blocked, .. } => match blocked {
+                Blocked::SourceOut { .. } => "source-out",
                 Blocked::Suspended { .. } => "suspended",
                 Blocked::NoSender => "no-sender",
                 Blocked::NoCredit => "sender-credit",
@@ -149,9 +160,11 @@ impl Constraint {
             Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
             Self::Window { until_ms, .. } => Some(*until_ms),
             Self::InDoubt(at) => *at,
-            Self::Operation { until_ms, .. } => *until_ms,
+            Self::Operation { until_ms, .. } | Self::NoSource { until_ms, .. } => *until_ms,
             Self::Lane { blocked, .. } => match blocked {
-                Blocked::Rate { until_ms, .. } | Blocked::Suspended { until_ms } => Some(*until_ms),
+                Blocked::Rate { until_ms, .. }
+                | Blocked::Suspended { until_ms }
+                | Blocked::SourceOut { until_ms } => Some(*until_ms),
                 Blocked::Connections { until_ms, .. } => *until_ms,
                 _ => None,
             },
@@ -178,6 +191,9 @@ impl fmt::Display for Constraint {
             }
             Self::Spread(_) => f.write_str("its place in the spread of its stream has not come"),
             Self::NoRoute => f.write_str("no route with a usable pool matches"),
+            Self::NoSource { pool, reasons, .. } => {
+                write!(f, "no source of the pool {pool} can be used: {reasons}")
+            }
             Self::Dns => f.write_str("the MX hosts of the domain are being asked for"),
             Self::HandOver => f.write_str("the partition is being handed over"),
             Self::Lease => f.write_str("the partition's lease is not renewed"),
@@ -188,6 +204,7 @@ impl fmt::Display for Constraint {
                 blocked,
             } => {
                 match blocked {
+                    Blocked::SourceOut { .. } => write!(f, "the source is taken out")?,
                     Blocked::Suspended { .. } => write!(f, "suspended for what was replied")?,
                     Blocked::NoSender => write!(f, "no attached sender has the source")?,
                     Blocked::NoCredit => write!(f, "every sender holds all it can")?,
@@ -418,6 +435,9 @@ impl Machine {
                 None => return Constraint::Dns,
             },
         };
+        if let Some(kept) = self.without_source(standing, &site, route) {
+            return kept;
+        }
         let lanes = self.lanes_to(&site, route, standing);
         let holding = lanes
             .iter()
@@ -445,6 +465,29 @@ impl Machine {
                 waiting: self.lanes.waiting_in(*lane),
             },
         }
+    }
+
+    /// When no source of the pools by which a delivery may leave can be used.
+    fn without_source(
+        &self,
+        standing: &Standing<'_>,
+        site: &str,
+        route: &Route,
+    ) -> Option<Constraint> {
+        if self.sources.all_work() {
+            return None;
+        }
+        let mut kept = None;
+        for name in self.pools_of(standing, site, &route.pool) {
+            let pool = self.config.pool(name)?;
+            let (reasons, until_ms) = self.sources.outage_of(pool)?;
+            kept = Some(Constraint::NoSource {
+                pool: name.to_owned(),
+                reasons,
+                until_ms,
+            });
+        }
+        kept
     }
 
     /// The lanes in which a delivery to a site can be.

@@ -36,6 +36,8 @@ const UNREACHABLE_TIME: Duration = Duration::from_secs(60);
 pub(crate) enum OpenFailure {
     /// The MX hosts of the domain are not those of the lane's site: the other site's name.
     SiteChanged(String),
+    /// The lane's source address can't be bound here, and why.
+    Unbound(String),
     /// The last that was tried.
     Failed {
         reply: Reply,
@@ -61,10 +63,11 @@ pub(crate) struct Opener {
     metrics: Arc<Metrics>,
 }
 
-/// A try that failed, and whether the handshake was to blame.
+/// A try that failed, and what was to blame if it was not the host.
 struct Failure {
     reply: Reply,
     in_handshake: bool,
+    unbound: bool,
 }
 
 impl Failure {
@@ -72,6 +75,7 @@ impl Failure {
         Self {
             reply: reported(stage, reply),
             in_handshake: false,
+            unbound: false,
         }
     }
 
@@ -83,6 +87,7 @@ impl Failure {
         Self {
             reply: own_words(stage, 0, "", text),
             in_handshake: false,
+            unbound: false,
         }
     }
 
@@ -190,6 +195,8 @@ impl Opener {
                     tries += 1;
                     match self.try_address(lane, host, address).await {
                         Ok(connection) => return Ok(connection),
+                        // It can't be bound for any other host either.
+                        Err(failure @ OpenFailure::Unbound(_)) => return Err(failure),
                         Err(failure) => last = Some(failure),
                     }
                 }
@@ -262,6 +269,9 @@ impl Opener {
         };
         self.metrics.connects.with_label_values(&[result]).inc();
         made.map_err(|failure| {
+            if failure.unbound {
+                return OpenFailure::Unbound(failure.reply.text);
+            }
             if failure.reply.stage() == Stage::Connect {
                 self.unreachable.add(address, now);
             }
@@ -372,7 +382,10 @@ async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure>
         // Never from another address: its reputation is not the one that the scheduler chose.
         socket
             .bind(SocketAddr::new(source, 0))
-            .map_err(|error| failed("the source address can't be used", error))?;
+            .map_err(|error| Failure {
+                unbound: true,
+                ..failed("the source address can't be used", error)
+            })?;
     }
     let stream = timeout(lane.connect_timeout, socket.connect(address))
         .await

@@ -336,6 +336,7 @@ pub fn start(
     let settings = Settings {
         hostname: "relay.example".into(),
         credit: 64,
+        sources: Vec::new(),
         drain_timeout: PATIENCE,
     };
     let links = Links {

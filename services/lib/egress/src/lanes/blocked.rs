@@ -7,6 +7,11 @@ use crate::rate::Window;
 /// the next thing in the order of these variants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocked {
+    /// The source is taken out.
+    SourceOut {
+        /// Then one delivery is let through, Unix milliseconds.
+        until_ms: u64,
+    },
     /// Nothing is to leave.
     Suspended {
         /// Until when, Unix milliseconds.
@@ -45,6 +50,9 @@ impl<T> Lanes<T> {
     /// decision, or as soon as something is in the lane.
     pub fn blocked(&self, now_ms: u64, lane: LaneId) -> Option<Blocked> {
         let lane = self.lanes.get(lane.0 as usize)?;
+        if let Some(until_ms) = self.outages.keeps(lane.source, now_ms) {
+            return Some(Blocked::SourceOut { until_ms });
+        }
         if now_ms < lane.suspended_until_ms {
             let until_ms = lane.suspended_until_ms;
             return Some(Blocked::Suspended { until_ms });
@@ -73,6 +81,7 @@ impl<T> Lanes<T> {
     pub fn sendable(&self, now_ms: u64) -> usize {
         let of_lane = |lane: &super::Lane| {
             if lane.queue.is_empty()
+                || self.outages.keeps(lane.source, now_ms).is_some()
                 || now_ms < lane.suspended_until_ms
                 || lane.rates.blocked(now_ms).is_some()
             {
@@ -90,7 +99,8 @@ impl<T> Lanes<T> {
             && matches!(
                 self.blocked(now_ms, lane),
                 Some(
-                    Blocked::Suspended { .. }
+                    Blocked::SourceOut { .. }
+                        | Blocked::Suspended { .. }
                         | Blocked::NoSender
                         | Blocked::Connections { .. }
                         | Blocked::Rate { .. }

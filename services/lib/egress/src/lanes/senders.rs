@@ -8,7 +8,7 @@ use super::SenderId;
 
 /// Number of an egress source, for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct SourceId(u32);
+pub(super) struct SourceId(pub(super) u32);
 
 #[derive(Debug)]
 struct Sender {
@@ -17,15 +17,21 @@ struct Sender {
     draining: bool,
     /// `None` = every source.
     names: Option<HashSet<Arc<str>>>,
+    /// Those that it could not use lately.
+    lacks: HashSet<Arc<str>>,
     /// The same by the sources' numbers.
     has: Vec<bool>,
 }
 
 impl Sender {
     fn is_able(&self, source: SourceId) -> bool {
-        let has =
-            || self.names.is_none() || self.has.get(source.0 as usize).is_some_and(|has| *has);
+        let has = || self.has.get(source.0 as usize).is_some_and(|has| *has);
         self.credit > 0 && !self.draining && has()
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let named = self.names.as_ref().is_none_or(|names| names.contains(name));
+        named && !self.lacks.contains(name)
     }
 }
 
@@ -52,11 +58,7 @@ impl Senders {
         self.sources.push(name.clone());
         self.source_numbers.insert(name.clone(), source);
         for sender in &mut self.senders {
-            let has = sender
-                .names
-                .as_ref()
-                .is_some_and(|names| names.contains(name));
-            sender.has.push(has);
+            sender.has.push(sender.has(name));
         }
         source
     }
@@ -73,14 +75,16 @@ impl Senders {
 
     /// A sender is attached. Without names it can use every source.
     pub(super) fn up(&mut self, id: SenderId, credit: u32, names: HashSet<Arc<str>>) {
-        let has = self.sources.iter().map(|name| names.contains(name));
-        let sender = Sender {
+        let mut sender = Sender {
             id,
             credit,
             draining: false,
-            has: has.collect(),
+            has: Vec::new(),
+            lacks: HashSet::new(),
             names: (!names.is_empty()).then_some(names),
         };
+        let has = self.sources.iter().map(|name| sender.has(name));
+        sender.has = has.collect();
         match self.positions.get(&id) {
             Some(&position) => self.senders[position as usize] = sender,
             None => {
@@ -144,10 +148,36 @@ impl Senders {
 
     /// Whether any attached sender has the source, able or not.
     pub(super) fn serve(&self, source: SourceId) -> bool {
-        let has = |sender: &Sender| {
-            sender.names.is_none() || sender.has.get(source.0 as usize).is_some_and(|has| *has)
-        };
+        let has = |sender: &Sender| sender.has.get(source.0 as usize).is_some_and(|has| *has);
         self.senders.iter().any(|s| !s.draining && has(s))
+    }
+
+    /// As [`Senders::serve`], by name.
+    pub(super) fn serve_name(&self, name: &str) -> bool {
+        self.senders.iter().any(|s| !s.draining && s.has(name))
+    }
+
+    /// Whether a sender is attached and not about to go.
+    pub(super) fn any(&self) -> bool {
+        self.senders.iter().any(|sender| !sender.draining)
+    }
+
+    /// A sender could not use a source, or may try again.
+    pub(super) fn lacks(&mut self, id: SenderId, name: &Arc<str>, lacks: bool) {
+        let number = self.number(name);
+        let Some(sender) = self.get_mut(id) else {
+            return;
+        };
+        if lacks {
+            sender.lacks.insert(name.clone());
+        } else {
+            sender.lacks.remove(name);
+        }
+        let has = sender.has(name);
+        let entry = number.and_then(|number| sender.has.get_mut(number.0 as usize));
+        if let Some(entry) = entry {
+            *entry = has;
+        }
     }
 
     /// Whether a sender can take a delivery of this source.

@@ -69,6 +69,8 @@ pub struct Sender {
     pub metrics: SocketAddr,
     /// Assignments that each scheduler may have outstanding here, 1 to 65,536.
     pub credit: u32,
+    /// Names of the egress sources whose addresses this host has; empty = any, as binding tells.
+    pub sources: Vec<String>,
     /// How long a stop waits for open transactions (a final reply may take 10 minutes).
     pub drain_timeout: Span,
 }
@@ -192,6 +194,7 @@ impl Sender {
             },
             metrics: address(&fields, "metrics", 9104),
             credit: fields.small_integer("credit", 1..=65_536).unwrap_or(512),
+            sources: fields.read_list("sources", |text| Ok(text.to_owned())),
             drain_timeout: fields
                 .parsed("drainTimeout")
                 .unwrap_or(Span::from_secs(660)),

@@ -215,3 +215,185 @@ fn with_sticky_always_a_delivery_has_one_source_whatever_was_replied_and_shares_
         assert_eq!(sources[&id_of(assignment)], *source);
     }
 }
+
+fn refused(desk: &mut Desk, assignment: &Assignment) {
+    desk.report(assignment.delivery.as_ref().unwrap(), Stage::Connect, 0);
+}
+
+fn accepted(desk: &mut Desk, assignment: &Assignment) {
+    desk.report(assignment.delivery.as_ref().unwrap(), Stage::FinalDot, 250);
+}
+
+/// Lets time pass with the lease renewed.
+fn live(desk: &mut Desk, seconds: u64) {
+    for _ in 0..seconds.div_ceil(4) {
+        desk.pass(4_000);
+        desk.renew();
+        for domain in DOMAINS {
+            desk.resolve(domain, SiteNews::Site(format!("mx.{domain}").into()));
+        }
+    }
+}
+
+fn why(desk: &Desk) -> Constraint {
+    let which = queue::Which::Tenant("acme".into());
+    let all = desk.machine.why(desk.now_ms, &which, 10);
+    all.into_iter()
+        .map(|one| one.constraint)
+        .next()
+        .expect("something waits")
+}
+
+const DOMAINS: [&str; 3] = ["one.example", "two.example", "three.example"];
+const TWO: &str = "sources: [ { name: a }, { name: b } ]";
+
+/// Everything that is assigned now is answered: by `dead` no connection comes about, all else is taken.
+fn answer_all(desk: &mut Desk, dead: Option<&str>) -> Vec<String> {
+    let mut sources = Vec::new();
+    for (source, assignment) in assigned(desk) {
+        match dead == Some(source.as_str()) {
+            true => refused(desk, &assignment),
+            false => accepted(desk, &assignment),
+        }
+        sources.push(source);
+    }
+    sources
+}
+
+#[test]
+fn a_source_from_which_nothing_is_reached_any_more_is_taken_out_and_comes_back_after_a_probe() {
+    let mut desk = desk(TWO, 1000);
+    let send_all = |desk: &mut Desk, dead| {
+        for domain in DOMAINS {
+            (0..4).for_each(|_| desk.message(domain));
+            if desk.machine.site_of(domain).is_none() {
+                desk.resolve(domain, SiteNews::Site(format!("mx.{domain}").into()));
+            }
+        }
+        answer_all(desk, dead)
+    };
+    let sources = send_all(&mut desk, None);
+    assert!(["a", "b"].iter().all(|of| sources.iter().any(|s| s == of)));
+    while desk.machine.sources_out().0 == 0 {
+        assert!(send_all(&mut desk, Some("a")).len() >= 12, "all go on");
+    }
+    assert_eq!(desk.machine.sources_out(), (1, [1, 0]));
+    let sources = send_all(&mut desk, Some("a"));
+    assert!(sources.iter().all(|source| source == "b"), "{sources:?}");
+    // It is tried after a minute, by one delivery; that fails, and then after two.
+    live(&mut desk, 62);
+    answer_all(&mut desk, Some("a"));
+    let tried = |desk: &mut Desk, dead| {
+        let sources = send_all(desk, dead);
+        sources.iter().filter(|source| *source == "a").count()
+    };
+    live(&mut desk, 62);
+    let mut probes = tried(&mut desk, Some("a"));
+    assert!(probes <= 1, "{probes}");
+    live(&mut desk, 900);
+    answer_all(&mut desk, None);
+    probes = tried(&mut desk, None);
+    assert!(probes >= 1, "{probes}");
+    assert_eq!(desk.machine.sources_out().0, 0);
+    assert!(tried(&mut desk, None) > 1);
+}
+
+#[test]
+fn one_site_that_is_down_takes_no_source_out() {
+    let mut desk = desk(TWO, 1000);
+    for _ in 0..100 {
+        for (_, assignment) in send(&mut desk, "down.example", 2) {
+            refused(&mut desk, &assignment);
+        }
+        let sent = send(&mut desk, "one.example", 2);
+        sent.iter()
+            .for_each(|(_, assignment)| accepted(&mut desk, assignment));
+    }
+    assert_eq!(desk.machine.sources_out(), (0, [0, 0]));
+}
+
+#[test]
+fn a_pool_without_a_source_that_works_holds_its_mail_and_why_names_each_until_one_does() {
+    let mut desk = desk("sources: [ { name: a } ]", 1000);
+    for domain in DOMAINS {
+        desk.message(domain);
+        desk.resolve(domain, SiteNews::Site(format!("mx.{domain}").into()));
+    }
+    answer_all(&mut desk, None);
+    DOMAINS.iter().for_each(|domain| desk.message(domain));
+    answer_all(&mut desk, Some("a"));
+    assert_eq!(desk.machine.sources_out(), (1, [1, 0]));
+    live(&mut desk, 64);
+    // One is let through at a time, and the others wait.
+    let probes = assigned(&mut desk);
+    assert_eq!(probes.len(), 1);
+    let text = "no source of the pool default can be used: a: no connection comes about ()";
+    assert!(
+        desk.machine
+            .why(desk.now_ms, &queue::Which::Tenant("acme".into()), 10)
+            .iter()
+            .any(|one| one.constraint.to_string() == text)
+    );
+    accepted(&mut desk, &probes[0].1);
+    assert_eq!(desk.machine.sources_out().0, 0);
+    assert_eq!(assigned(&mut desk).len(), 2, "the others follow at once");
+}
+
+#[test]
+fn a_source_that_no_sender_can_bind_is_out_until_one_can() {
+    let mut desk = desk(TWO, 1000);
+    let sent = send(&mut desk, "one.example", 40);
+    for (source, assignment) in &sent {
+        let delivery = assignment.delivery.as_ref().unwrap();
+        match source.as_str() {
+            "a" => desk.give_back(delivery, ReturnReason::Source),
+            _ => accepted(&mut desk, assignment),
+        }
+    }
+    assert_eq!(desk.machine.sources_out(), (1, [0, 1]));
+    // What came back is sent by the other one at once: no attempt was made.
+    let again = assigned(&mut desk);
+    assert!(!again.is_empty() && count(&again, "b") == again.len());
+    // Another sender has it.
+    desk.attach(SessionId(2), 1000);
+    assert_eq!(desk.machine.sources_out().0, 0);
+    let sent = send(&mut desk, "one.example", 40);
+    assert!(count(&sent, "a") > 5);
+    // Without that one it is tried again a minute later.
+    desk.step(Input::Detached(SessionId(2)));
+    assert_eq!(desk.machine.sources_out().0, 1);
+    live(&mut desk, 64);
+    assert_eq!(desk.machine.sources_out().0, 0);
+}
+
+#[test]
+fn sources_that_no_attached_sender_names_are_out_and_the_mail_is_held() {
+    let mut desk = desk(TWO, 1000);
+    desk.step(Input::Detached(SESSION));
+    let hello = |sources: &[&str]| {
+        FromSender::Hello(Hello {
+            sender_id: "sender".into(),
+            credit: 100,
+            sources: sources.iter().map(|name| (*name).to_owned()).collect(),
+            ..Hello::default()
+        })
+    };
+    desk.step(Input::Attached(SessionId(2)));
+    desk.say(SessionId(2), hello(&["c"]));
+    assert_eq!(desk.machine.sources_out(), (2, [0, 2]));
+    assert_eq!(send(&mut desk, "one.example", 3), []);
+    let Constraint::NoSource {
+        pool,
+        reasons,
+        until_ms,
+    } = why(&desk)
+    else {
+        panic!("{:?}", why(&desk));
+    };
+    let expected = "a: no attached sender has it; b: no attached sender has it";
+    assert_eq!((&*pool, &*reasons, until_ms), ("default", expected, None));
+    desk.step(Input::Attached(SessionId(3)));
+    desk.say(SessionId(3), hello(&["b"]));
+    let sent = assigned(&mut desk);
+    assert_eq!((sent.len(), count(&sent, "b")), (3, 3));
+}

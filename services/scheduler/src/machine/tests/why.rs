@@ -116,7 +116,7 @@ fn no_sender_and_no_credit() {
         })
     };
     desk.say(SESSION, hello(10, "other"));
-    assert_eq!(why(&desk).kind(), "no-sender");
+    assert_eq!(why(&desk).kind(), "no-source");
     let other = SessionId(2);
     desk.step(Input::Attached(other));
     desk.say(other, hello(1, "a"));
