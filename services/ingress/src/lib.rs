@@ -8,6 +8,7 @@
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
+//! | `preflight` | what messages are looked over for |
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
@@ -32,6 +33,7 @@ mod memory;
 mod metrics;
 mod password;
 mod policy;
+mod preflight;
 mod proxy;
 mod quota;
 mod receive;

@@ -7,6 +7,7 @@ use spool::{DurabilityReport, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
+use crate::preflight::Findings;
 use crate::proxy::Refused;
 
 /// Upper bounds of the buckets of block sizes.
@@ -24,6 +25,7 @@ pub(crate) struct Metrics {
     connections_total: IntCounterVec,
     tls_handshakes: IntCounterVec,
     proxy_refusals: IntCounterVec,
+    preflight: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
     pub(crate) login_bans: IntCounter,
     pub(crate) accept_unknown: IntCounter,
@@ -124,6 +126,11 @@ impl Metrics {
                 "Connections closed for want of a good PROXY header: untrusted, missing, malformed, timeout, closed.",
                 &["listener", "reason"],
             ),
+            preflight: counter_with(
+                "staffetta_ingress_preflight_total",
+                "What checks of tenants found in messages, by rule and what followed: warn, reject.",
+                &["rule", "action"],
+            ),
             auth_failures: counter(
                 "staffetta_ingress_auth_failures_total",
                 "Logins with wrong credentials.",
@@ -180,6 +187,20 @@ impl Metrics {
             .map(|enhanced| enhanced.to_string())
             .unwrap_or_default();
         self.refusals.with_label_values(&[&code, &enhanced]).inc();
+    }
+
+    /// Counts what checks have found. Both labels are constants of the program.
+    pub(crate) fn looked_over(&self, findings: &Findings<'_>) {
+        let lists = [
+            (&findings.warnings, "warn"),
+            (&findings.refused_for, "reject"),
+        ];
+        for (checks, action) in lists {
+            for check in checks {
+                let labels = [check.rule.name(), action];
+                self.preflight.with_label_values(&labels).inc();
+            }
+        }
     }
 
     /// Counts a handshake by its version.

@@ -1,5 +1,6 @@
 //! After DATA or BDAT: the content is received and judged, and the message answered.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ use crate::answer::{self, Answer};
 use crate::connection::{Connection, Ended};
 use crate::content::{Content, Judged, Received, Repaired};
 use crate::memory::Reservation;
+use crate::metrics::Metrics;
 use crate::policy::{self, Sender};
+use crate::preflight;
 use crate::quota::{self, Charge};
 use crate::session::{Effect, Transaction};
 
@@ -245,8 +248,9 @@ impl Connection {
         snapshot: &Snapshot,
     ) -> Result<Received, Answer> {
         // Asked only of content without an empty line.
+        let metrics = &self.shared.metrics;
         let mut judge =
-            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot).judge(header);
+            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, metrics).judge(header);
         content.absorb(&mut judge);
         content.finish(&mut judge)
     }
@@ -267,7 +271,8 @@ impl Connection {
             deadline,
             ..
         } = incoming;
-        let headers = HeaderJudge::of(self, *id, transaction, snapshot);
+        let metrics = Arc::clone(&self.shared.metrics);
+        let headers = HeaderJudge::of(self, *id, transaction, snapshot, &metrics);
         let mut judge = |header: &[u8]| headers.judge(header);
         self.input.enlarge(&self.shared.content_buffers);
         loop {
@@ -365,6 +370,8 @@ struct HeaderJudge<'a> {
     sender: &'a Sender,
     /// The client wants it to be kept until then, Unix milliseconds; 0: not.
     released_ms: u64,
+    smtputf8: bool,
+    metrics: &'a Metrics,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -376,6 +383,7 @@ impl<'a> HeaderJudge<'a> {
         id: MessageId,
         transaction: &'a Transaction,
         snapshot: &'a Snapshot,
+        metrics: &'a Metrics,
     ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
@@ -400,6 +408,8 @@ impl<'a> HeaderJudge<'a> {
             snapshot,
             sender: &transaction.sender,
             released_ms: transaction.not_before_ms,
+            smtputf8: transaction.smtputf8,
+            metrics,
             received,
             unix_ms,
             hostname,
@@ -416,10 +426,24 @@ impl<'a> HeaderJudge<'a> {
             self.released_ms,
             self.unix_ms,
         )?;
+        let findings = preflight::look_over(header, &tenant.preflight, &stream, self.smtputf8);
+        self.metrics.looked_over(&findings);
+        if let Some(refusal) = findings.refusal() {
+            return Err(refusal);
+        }
+        let mut on_top = Cow::Borrowed(self.received.as_str());
+        if tenant.preflight.warn_header && !findings.warnings.is_empty() {
+            on_top.to_mut().push_str(&findings.header_fields());
+        }
+        let date = tenant.repair.date.then(|| date_text(self.unix_ms));
+        let message_id = tenant
+            .repair
+            .message_id
+            .then(|| message_id_text(self.id, &self.hostname));
         let additions = Additions {
-            received: &self.received,
-            date_if_missing: &date_text(self.unix_ms),
-            message_id_if_missing: &message_id_text(self.id, &self.hostname),
+            received: &on_top,
+            date_if_missing: date.as_deref(),
+            message_id_if_missing: message_id.as_deref(),
         };
         Ok(Repaired {
             header: repair(header, &additions),

@@ -57,7 +57,23 @@ spec: { defaultStream: transactional, streams: [ { name: transactional }, { name
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: other }
-spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
+spec:
+  defaultStream: bulk
+  streams: [ { name: bulk }, { name: letters } ]
+  repair: { date: false, messageId: false }
+  preflight:
+    warnHeader: true
+    rejectAt: 5
+    checks:
+      - { rule: malformedHeader, action: reject }
+      - { rule: noSubject, weight: 2 }
+      - { rule: noRecipientField, weight: 3 }
+      - { rule: noUnsubscribe, weight: 2, streams: [ bulk ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: other-app }
+spec: { tenant: other, username: app@other.example, passwordHash: \"HASH\" }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential

@@ -29,7 +29,8 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, Mode, OverQuota, Quota, QuotaError, ScramKeys, ScramKeysError, SizeLimit,
+    Allowance, Check, CheckAction, CheckRule, Mode, OverQuota, Preflight, Quota, QuotaError,
+    Repair, ScramKeys, ScramKeysError, SizeLimit,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

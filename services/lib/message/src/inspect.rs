@@ -30,6 +30,16 @@ pub struct Inspection {
     pub has_bcc: bool,
     /// Lines that are no header fields.
     pub malformed_lines: usize,
+    /// There is a `Subject` field with something in it.
+    pub has_subject: bool,
+    /// There is a `To` or `Cc` field with something in it.
+    pub names_recipients: bool,
+    /// There is a `List-Unsubscribe` field (RFC 2369 section 3.2).
+    pub has_unsubscribe: bool,
+    /// There is a `List-Unsubscribe-Post` field (RFC 8058 section 3.1).
+    pub has_one_click: bool,
+    /// There are octets beyond ASCII.
+    pub has_eight_bit: bool,
 }
 
 impl Inspection {
@@ -75,6 +85,11 @@ pub fn inspect(header: &[u8]) -> Inspection {
         has_message_id: false,
         has_bcc: false,
         malformed_lines: 0,
+        has_subject: false,
+        names_recipients: false,
+        has_unsubscribe: false,
+        has_one_click: false,
+        has_eight_bit: !header.is_ascii(),
     };
     for field in fields(header) {
         match field.name.len() {
@@ -87,6 +102,14 @@ pub fn inspect(header: &[u8]) -> Inspection {
             4 if field.is("Date") => inspection.has_date = true,
             8 if field.is("Received") => inspection.received += 1,
             10 if field.is("Message-ID") => inspection.has_message_id = true,
+            2 if field.is("To") || field.is("Cc") => {
+                inspection.names_recipients |= !field.value.trim_ascii().is_empty();
+            }
+            7 if field.is("Subject") => {
+                inspection.has_subject |= !field.value.trim_ascii().is_empty();
+            }
+            16 if field.is("List-Unsubscribe") => inspection.has_unsubscribe = true,
+            21 if field.is("List-Unsubscribe-Post") => inspection.has_one_click = true,
             _ => {}
         }
     }
@@ -250,6 +273,19 @@ mod tests {
         assert!(seen.has_date && seen.has_message_id && seen.has_bcc);
         let seen = inspect(b"X-Date: d\r\nX-Bcc: a\r\n");
         assert!(!seen.has_date && !seen.has_message_id && !seen.has_bcc);
+    }
+
+    #[test]
+    fn notes_what_pre_flight_checks_ask_for() {
+        let seen = inspect(
+            b"Subject: s\r\ncc: a\r\nLIST-UNSUBSCRIBE: <u>\r\nList-Unsubscribe-Post: x\r\n",
+        );
+        assert!(seen.has_subject && seen.names_recipients && !seen.has_eight_bit);
+        assert!(seen.has_unsubscribe && seen.has_one_click);
+        let seen =
+            inspect(b"Subject:\r\n \r\nTo: \r\nBcc: a\r\nX-List-Unsubscribe: x\r\nX: \xff\r\n");
+        assert!(!seen.has_subject && !seen.names_recipients && seen.has_eight_bit);
+        assert!(!seen.has_unsubscribe && !seen.has_one_click);
     }
 
     #[test]

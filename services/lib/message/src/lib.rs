@@ -20,5 +20,5 @@ pub use header_end::HeaderEnd;
 pub use inspect::{Author, AuthorError, Inspection, MAX_RECEIVED, inspect};
 pub use labels::{Labels, LabelsError, labels};
 pub use received::{Protocol, ReceivedInfo, received_field};
-pub use repair::{Additions, message_id_text, repair};
+pub use repair::{Additions, WARNING, message_id_text, repair};
 pub use times::{MOST_AHEAD_MS, Times, TimesError, times};

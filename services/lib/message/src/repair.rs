@@ -7,21 +7,24 @@ use crate::inspect::is_bcc;
 use crate::labels::is_label;
 use crate::times::is_time;
 
+/// Name of the field that says what pre-flight checks found; ours alone.
+pub const WARNING: &str = "X-Staffetta-Warning";
+
 /// What [`repair`] puts in.
 #[derive(Debug, Clone, Copy)]
 pub struct Additions<'a> {
     /// Our `Received` field with its CRLF, from [`crate::received_field`]; may be several fields
     /// or empty.
     pub received: &'a str,
-    /// Value of the `Date` field if there is none, from [`crate::date_text`].
-    pub date_if_missing: &'a str,
-    /// Value of the `Message-ID` field if there is none, from [`message_id_text`].
-    pub message_id_if_missing: &'a str,
+    /// Value of the `Date` field if there is none, from [`crate::date_text`]; `None`: it stays away.
+    pub date_if_missing: Option<&'a str>,
+    /// Value of the `Message-ID` field if there is none, from [`message_id_text`]; `None`: it stays away.
+    pub message_id_if_missing: Option<&'a str>,
 }
 
 /// The header section as it is passed on: our trace field on top, `Date` and `Message-ID` at the
-/// end when they are missing (RFC 6409 section 8), no `Bcc` and no `Resent-Bcc` (RFC 5322 section
-/// 3.6.3), and none of the fields that [`crate::times`] and [`crate::labels`] read. A first line that begins with white space continues nothing and would continue our own
+/// end when they are missing and wanted (RFC 6409 section 8), no `Bcc` and no `Resent-Bcc` (RFC 5322 section
+/// 3.6.3), none of the fields that [`crate::times`] and [`crate::labels`] read, and no [`WARNING`] but ours. A first line that begins with white space continues nothing and would continue our own
 /// field: it is dropped. Every other byte stays as it is. Header section in, header section out, both without
 /// the empty line that ends them; every line of the result ends in CRLF.
 pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
@@ -32,7 +35,12 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
     for (index, field) in fields(header).enumerate() {
         let continues_nothing =
             index == 0 && field.raw.starts_with(b" ") | field.raw.starts_with(b"\t");
-        if is_bcc(&field) || is_time(&field) || is_label(&field) || continues_nothing {
+        if is_bcc(&field)
+            || is_time(&field)
+            || is_label(&field)
+            || field.is(WARNING)
+            || continues_nothing
+        {
             continue;
         }
         has_date |= field.is("Date");
@@ -42,11 +50,11 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
     if !repaired.is_empty() && !repaired.ends_with(b"\r\n") {
         repaired.extend_from_slice(b"\r\n");
     }
-    if !has_date {
-        push_field(&mut repaired, "Date", additions.date_if_missing);
+    if let (false, Some(date)) = (has_date, additions.date_if_missing) {
+        push_field(&mut repaired, "Date", date);
     }
-    if !has_message_id {
-        push_field(&mut repaired, "Message-ID", additions.message_id_if_missing);
+    if let (false, Some(message_id)) = (has_message_id, additions.message_id_if_missing) {
+        push_field(&mut repaired, "Message-ID", message_id);
     }
     repaired
 }
@@ -70,8 +78,8 @@ mod tests {
 
     const ADDITIONS: Additions<'static> = Additions {
         received: "Received: us\r\n",
-        date_if_missing: "today",
-        message_id_if_missing: "<i@us>",
+        date_if_missing: Some("today"),
+        message_id_if_missing: Some("<i@us>"),
     };
 
     fn repaired(header: &str) -> String {
@@ -91,6 +99,19 @@ mod tests {
         assert_eq!(
             repaired(""),
             "Received: us\r\nDate: today\r\nMessage-ID: <i@us>\r\n"
+        );
+    }
+
+    #[test]
+    fn adds_only_what_is_wanted() {
+        let additions = Additions {
+            date_if_missing: None,
+            message_id_if_missing: None,
+            ..ADDITIONS
+        };
+        assert_eq!(
+            repair(b"x-staffetta-warning: forged\r\nFrom: a@b\r\n", &additions),
+            b"Received: us\r\nFrom: a@b\r\n"
         );
     }
 

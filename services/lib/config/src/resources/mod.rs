@@ -5,6 +5,7 @@ mod automation;
 mod credential;
 mod egress_pool;
 mod names;
+mod preflight;
 mod provider;
 mod retry;
 mod route;
@@ -25,6 +26,7 @@ pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, T
 pub use credential::{Credential, Login, PasswordHash};
 pub use egress_pool::{EgressPool, EgressSource, Sticky};
 pub use names::DomainMatch;
+pub use preflight::{Check, CheckAction, CheckRule, Preflight, Repair};
 pub use provider::Provider;
 pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};
 pub use route::{Route, RouteMatch};

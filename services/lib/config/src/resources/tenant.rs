@@ -3,9 +3,9 @@
 use mail::Span;
 use serde_json::{Value, json};
 
-use super::Allowance;
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
+use super::{Allowance, Preflight, Repair};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -23,6 +23,10 @@ pub struct Tenant {
     pub limits: Allowance,
     /// What becomes of its mail.
     pub mode: Mode,
+    /// What its messages are looked over for.
+    pub preflight: Preflight,
+    /// What they get where it is missing.
+    pub repair: Repair,
 }
 
 /// What becomes of accepted mail.
@@ -132,6 +136,13 @@ impl Tenant {
         }
         let weight = weight(spec);
         let mode = spec.one_of("mode", &MODE);
+        let preflight_fields = spec.map("preflight");
+        let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
+        let preflight = Preflight::read(&preflight_fields, &names);
+        preflight_fields.close();
+        let repair_fields = spec.map("repair");
+        let repair = Repair::read(&repair_fields);
+        repair_fields.close();
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -151,6 +162,8 @@ impl Tenant {
             streams,
             limits: allowance,
             mode: mode.unwrap_or_default(),
+            preflight,
+            repair,
         })
     }
 
@@ -187,6 +200,12 @@ impl Tenant {
         }
         if self.mode != Mode::default() {
             spec["mode"] = json!(super::word(&MODE, self.mode));
+        }
+        if let Some(preflight) = self.preflight.spec() {
+            spec["preflight"] = preflight;
+        }
+        if let Some(repair) = self.repair.spec() {
+            spec["repair"] = repair;
         }
         spec
     }

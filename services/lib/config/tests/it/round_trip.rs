@@ -125,6 +125,50 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
 }
 
 #[test]
+fn checks_and_repairs_read_back() {
+    let tenant = |more: &str| {
+        document(
+            "Tenant",
+            "t",
+            &format!("{{ defaultStream: m, streams: [ {{ name: m }} ], {more} }}"),
+        )
+    };
+    let snapshot = Snapshot::from_documents(&tenant(
+        "preflight: { checks: [ { rule: noSubject, action: reject }, \
+         { rule: noUnsubscribe, weight: 3, streams: [ m ] } ], rejectAt: 5, warnHeader: true }, \
+         repair: { messageId: false }",
+    ))
+    .unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let preflight = &read.tenant("t").unwrap().preflight;
+    assert_eq!(preflight, &snapshot.tenant("t").unwrap().preflight);
+    assert_eq!((preflight.checks.len(), preflight.reject_at), (2, Some(5)));
+    assert_eq!(preflight.of_stream("m").count(), 2);
+    assert_eq!(preflight.of_stream("other").count(), 1);
+    let repair = read.tenant("t").unwrap().repair;
+    assert!(repair.date && !repair.message_id);
+
+    let problems = Snapshot::from_documents(&tenant(
+        "preflight: { checks: [ { rule: noSense }, { action: warn }, \
+         { rule: noSubject, action: reject, weight: 2, streams: [ other ] } ] }",
+    ))
+    .unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let expected = [
+        "checks[0].rule (line 5): one of noSubject,",
+        "checks[1].rule",
+        "checks[2].weight (line 5): has no meaning: what is found is refused",
+        "checks[2].streams[0] (line 5): the name of a stream of the tenant is expected",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for expected in expected {
+        let found = problems.iter().any(|problem| problem.contains(expected));
+        assert!(found, "{expected}: {problems:#?}");
+    }
+}
+
+#[test]
 fn json_of_another_format_is_refused() {
     for (json, expected) in [
         (
