@@ -246,7 +246,7 @@ impl Connection {
         let result = self.socket.accept_tls(&acceptor, HANDSHAKE).await;
         self.shared.metrics.handshake(self.socket.tls_version());
         result?;
-        self.session.tls_started();
+        self.session.tls_started(self.socket.client_names());
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub(crate) struct Identity {
 pub(crate) struct Sender {
     pub(crate) tenant: String,
     pub(crate) credential: String,
-    /// Empty when a network was trusted.
+    /// User name, or the name in the certificate; empty when a network was trusted.
     pub(crate) authenticated_as: String,
     /// What holds for it.
     pub(crate) rules: Rules,
@@ -86,23 +86,30 @@ impl Sender {
 }
 
 /// Decides at MAIL whether, and as whom, a client may send with this return path (`None` = `<>`).
+/// A login comes before the client's certificate (`certified_as`: the DNS names in it), and that before its network.
 /// A login whose credential is gone by now counts for nothing, nor does the network of a load balancer that does not name
 /// its client.
 pub(crate) fn authorise(
     snapshot: &Snapshot,
     identity: Option<&Identity>,
+    certified_as: &[Box<str>],
     client: Client,
     return_path: Option<&Address>,
 ) -> Result<Sender, Answer> {
     let domain = return_path
         .map(|path| path.domain().ok_or_else(|| not_yours(path.domain_text())))
         .transpose();
-    let credential = match identity {
-        Some(identity) => snapshot
+    let certified = certified_as.iter().find_map(|name| {
+        let credential = snapshot.credential_by_certificate(name)?;
+        Some((credential, name))
+    });
+    let credential = match (identity, certified) {
+        (Some(identity), _) => snapshot
             .credential(&identity.credential)
             .filter(|credential| has_login(credential, &identity.username))
             .ok_or(answer::NOT_AUTHORISED)?,
-        None => snapshot
+        (None, Some((credential, _))) => credential,
+        (None, None) => snapshot
             .credential_for_network(client.address)
             .filter(|_| client.is_known())
             .ok_or(answer::AUTH_REQUIRED)?,
@@ -120,6 +127,7 @@ pub(crate) fn authorise(
         credential: credential.name.clone(),
         authenticated_as: identity
             .map(|identity| identity.username.clone())
+            .or_else(|| certified.map(|(_, name)| name.to_string()))
             .unwrap_or_default(),
         rules: Rules {
             tenant: Arc::clone(tenant),
@@ -295,6 +303,7 @@ spec: { tenant: other, unsigned: true }
         authorise(
             &snapshot(),
             identity.as_ref(),
+            &[],
             Client::connected(client.parse().unwrap()),
             path.as_ref(),
         )

@@ -203,7 +203,7 @@ spec: { tenant: acme, unsigned: true }
         let snapshot = Snapshot::from_documents(DOCUMENTS).unwrap();
         let client = Client::connected(client.parse().unwrap());
         let path = Address::parse("a@acme.example").unwrap();
-        let sender = policy::authorise(&snapshot, None, client, Some(&path)).unwrap();
+        let sender = policy::authorise(&snapshot, None, &[], client, Some(&path)).unwrap();
         assert_eq!(sender.most_at_once(), Some(60));
         let show = |scope: Scope| {
             let windows: Vec<String> = scope

@@ -230,10 +230,13 @@ impl Listening {
     fn new(listener: &Listener, hostname: &str, metrics: &Metrics) -> Result<Self, Error> {
         let tls = match listener.tls.files() {
             [] => None,
-            files => Some(TlsFiles::load(files).map_err(|source| Error::Tls {
-                name: listener.name.clone(),
-                source: Box::new(source),
-            })?),
+            files => {
+                let files = TlsFiles::load(files, listener.client_authorities.as_deref());
+                Some(files.map_err(|source| Error::Tls {
+                    name: listener.name.clone(),
+                    source: Box::new(source),
+                })?)
+            }
         };
         let policy = ListenerPolicy {
             hostname: hostname.to_owned(),

@@ -96,6 +96,8 @@ pub(crate) struct Session {
     listener: Arc<ListenerPolicy>,
     metrics: Arc<Metrics>,
     client: Client,
+    /// DNS names in the certificate that the client has shown.
+    certified_as: Vec<Box<str>>,
     /// Address of the proxy that may say whose connection this is.
     proxy: Option<IpAddr>,
     tls: bool,
@@ -120,6 +122,7 @@ impl Session {
             metrics,
             client: if is_proxy { client.unnamed() } else { client },
             proxy: is_proxy.then_some(client.address),
+            certified_as: Vec::new(),
             tls,
             greeting: None,
             identity: None,
@@ -184,8 +187,10 @@ impl Session {
     }
 
     /// TLS has begun: nothing that was said before counts (RFC 3207 section 4.2).
-    pub(crate) fn tls_started(&mut self) {
+    /// `certified_as`: the DNS names in the client's certificate.
+    pub(crate) fn tls_started(&mut self, certified_as: Vec<Box<str>>) {
         self.tls = true;
+        self.certified_as = certified_as;
         self.begin_anew();
     }
 
@@ -383,6 +388,8 @@ impl Session {
         match client {
             Ok(client) => {
                 self.client = client;
+                // It is the proxy's.
+                self.certified_as.clear();
                 self.begin_anew();
                 Effect::NewClient
             }

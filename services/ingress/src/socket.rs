@@ -68,6 +68,18 @@ impl Socket {
         }
     }
 
+    /// The DNS names in the client's certificate, which was checked; none without one.
+    pub(crate) fn client_names(&self) -> Vec<Box<str>> {
+        let chain = match self {
+            Self::Tls(stream) => stream.get_ref().1.peer_certificates(),
+            Self::Plain(_) | Self::Gone => None,
+        };
+        chain
+            .and_then(<[_]>::first)
+            .map(runtime::certificate_names)
+            .unwrap_or_default()
+    }
+
     /// Says goodbye.
     pub(crate) async fn close(&mut self) -> io::Result<()> {
         match self {

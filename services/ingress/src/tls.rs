@@ -1,6 +1,6 @@
 //! The certificates of a listener, followed when their files change.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -15,6 +15,8 @@ use tokio_rustls::TlsAcceptor;
 /// TLS 1.2 and 1.3 with the certificates of PEM files, chosen by the name that a client asks for.
 pub(crate) struct TlsFiles {
     files: Vec<CertificateFiles>,
+    /// Who signs the certificates of clients; none are asked for without.
+    clients: Option<PathBuf>,
     current: ArcSwap<Loaded>,
 }
 
@@ -28,11 +30,15 @@ type Written = Vec<Option<SystemTime>>;
 
 impl TlsFiles {
     /// Loads all files.
-    pub(crate) fn load(files: &[CertificateFiles]) -> Result<Self, TlsError> {
-        let written = written(files);
-        let config = server_config(files)?;
+    pub(crate) fn load(
+        files: &[CertificateFiles],
+        clients: Option<&Path>,
+    ) -> Result<Self, TlsError> {
+        let written = written(files, clients);
+        let config = server_config(files, clients)?;
         Ok(Self {
             files: files.to_owned(),
+            clients: clients.map(Path::to_owned),
             current: ArcSwap::from_pointee(Loaded { config, written }),
         })
     }
@@ -45,17 +51,18 @@ impl TlsFiles {
     /// Loads the files again if one was written since; what is in use stays when one of them is no good.
     /// `Ok(true)` when there is a new certificate.
     pub(crate) fn reload(&self) -> Result<bool, TlsError> {
-        let written = written(&self.files);
+        let clients = self.clients.as_deref();
+        let written = written(&self.files, clients);
         if written == self.current.load().written {
             return Ok(false);
         }
-        let config = server_config(&self.files)?;
+        let config = server_config(&self.files, clients)?;
         self.current.store(Arc::new(Loaded { config, written }));
         Ok(true)
     }
 }
 
-fn written(files: &[CertificateFiles]) -> Written {
+fn written(files: &[CertificateFiles], clients: Option<&Path>) -> Written {
     let written = |path: &Path| {
         std::fs::metadata(path)
             .and_then(|file| file.modified())
@@ -64,11 +71,19 @@ fn written(files: &[CertificateFiles]) -> Written {
     files
         .iter()
         .flat_map(|pair| [written(&pair.certificate), written(&pair.key)])
+        .chain(clients.map(written))
         .collect()
 }
 
-fn server_config(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>, TlsError> {
-    let mut config = Arc::unwrap_or_clone(runtime::tls_server_config(files)?);
+fn server_config(
+    files: &[CertificateFiles],
+    clients: Option<&Path>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let config = match clients {
+        None => runtime::tls_server_config(files),
+        Some(clients) => runtime::tls_server_config_asking(clients, files),
+    };
+    let mut config = Arc::unwrap_or_clone(config?);
     // Resumption by tickets: no memory per client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     match aws_lc_rs::Ticketer::new() {
@@ -96,7 +111,7 @@ mod tests {
     fn follows_the_files_and_keeps_what_works() {
         let folder = tempfile::tempdir().unwrap();
         let pairs = ["relay", "other"].map(|name| write_pair(folder.path(), name));
-        let files = TlsFiles::load(&pairs).unwrap();
+        let files = TlsFiles::load(&pairs, None).unwrap();
         assert!(!files.reload().unwrap());
         let [_, second] = pairs;
         let first = Arc::clone(&files.current.load().config);
@@ -123,7 +138,7 @@ mod tests {
             certificate: folder.path().join("none.pem"),
             key: folder.path().join("none.key"),
         };
-        let error = TlsFiles::load(&[there, missing]).err().unwrap();
+        let error = TlsFiles::load(&[there, missing], None).err().unwrap();
         assert!(error.to_string().contains("none.pem"), "{error}");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -14,6 +14,9 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A certificate and its key.
+pub type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
 enum Socket {
     Plain(TcpStream),
@@ -41,11 +44,12 @@ impl Client {
         })
     }
 
-    /// Asks for `name`, and trusts nothing but its certificate.
+    /// Asks for `name`, and trusts nothing but its certificate; shows `own`.
     pub async fn start_tls(
         self,
         name: &str,
         certificate: &CertificateDer<'static>,
+        own: Option<Identity>,
     ) -> Result<Self> {
         let Socket::Plain(stream) = self.socket else {
             bail!("TLS is active already");
@@ -55,8 +59,11 @@ impl Client {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match own {
+            None => config.with_no_client_auth(),
+            Some((certificate, key)) => config.with_client_auth_cert(vec![certificate], key)?,
+        };
         let name = ServerName::try_from(name.to_owned())?;
         let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
         let stream = timeout(PATIENCE, handshake).await??;

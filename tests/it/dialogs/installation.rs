@@ -9,8 +9,11 @@ use argon2::password_hash::PasswordHasher;
 use bytes::Bytes;
 use config::Snapshot;
 use kit::{NatsServer, RedisServer};
-use rustls_pki_types::CertificateDer;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use spool::Stores;
+
+use super::client::Identity;
 
 /// `staffetta.yaml` of the stage.
 pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
@@ -19,7 +22,7 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
             "    - {{ name: {name}, kind: submission, address: \"127.0.0.1:0\", tls: {tls}, maxMessageSize: 1MiB{more} }}\n"
         )
     };
-    let files = ", certificate: relay.example.com.pem, key: relay.example.com.key, \
+    let files = ", clientAuthorities: clients.pem, certificate: relay.example.com.pem, key: relay.example.com.key, \
                  certificates: [ { certificate: mail.acme.example.pem, key: mail.acme.example.key } ]";
     let listeners = [
         listener("starttls", "starttls", files),
@@ -93,6 +96,11 @@ spec:
   username: limited@acme.example
   passwordHash: \"HASH\"
   limits: { maxRecipients: 3, sizes: [ { above: 0, size: 64KiB }, { above: 1, size: 1KiB } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-certified }
+spec: { tenant: acme, certificates: [ app.acme.example ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
@@ -203,6 +211,33 @@ pub fn write_certificates(folder: &Path) -> Result<HashMap<&'static str, Certifi
         certificates.insert(name, made.cert.der().clone());
     }
     Ok(certificates)
+}
+
+/// Signs the certificates of clients.
+pub struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+}
+
+impl Authority {
+    /// Makes it, and writes its certificate into the folder.
+    pub fn make(folder: &Path) -> Result<Self> {
+        let mut params = CertificateParams::new(Vec::<String>::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate()?;
+        std::fs::write(folder.join("clients.pem"), params.self_signed(&key)?.pem())?;
+        Ok(Self { params, key })
+    }
+
+    /// A certificate for a client of this name.
+    pub fn certify(&self, name: &str) -> Result<Identity> {
+        let key = KeyPair::generate()?;
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        let made = CertificateParams::new([name.to_owned()])?.signed_by(&key, &issuer)?;
+        let key = PrivateKeyDer::try_from(key.serialize_der());
+        let key = key.map_err(|error| anyhow::anyhow!("{error}"))?;
+        Ok((made.der().clone(), key))
+    }
 }
 
 /// Without the credential of this name.

@@ -22,6 +22,7 @@ pub struct Step {
 pub enum Action {
     Connect(String),
     StartTls(String),
+    StartTlsAs(String),
     Closed,
     HangUp,
     Stop,
@@ -103,6 +104,9 @@ fn directive_of(directive: &str) -> Result<Action> {
     }
     if let Some(name) = directive.strip_prefix("remove credential ") {
         return Ok(Action::RemoveCredential(name.to_owned()));
+    }
+    if let Some(name) = directive.strip_prefix("tls as ") {
+        return Ok(Action::StartTlsAs(name.to_owned()));
     }
     if let Some(name) = directive.strip_prefix("tls ") {
         return Ok(Action::StartTls(name.to_owned()));

@@ -19,9 +19,11 @@ use spool::{
 };
 use tokio::task::JoinHandle;
 
-use super::client::Client;
+use super::client::{Client, Identity};
 use super::envelope;
-use super::installation::{apply, bootstrap, documents, documents_without, write_certificates};
+use super::installation::{
+    Authority, apply, bootstrap, documents, documents_without, write_certificates,
+};
 use super::script::{Action, matches, unescape};
 
 const PARTITION: PartitionId = PartitionId(0);
@@ -39,6 +41,7 @@ pub struct Stage {
     stores: Stores,
     addresses: HashMap<String, SocketAddr>,
     certificates: HashMap<&'static str, CertificateDer<'static>>,
+    authority: Authority,
     shutdown: Shutdown,
     ingress: JoinHandle<Result<(), ingress::Error>>,
     client: Option<Client>,
@@ -76,6 +79,7 @@ impl Stage {
         apply(&stores, &documents(), false).await?;
 
         let certificates = write_certificates(place.path())?;
+        let authority = Authority::make(place.path())?;
         let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats, &redis), place.path())
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;
         let listeners = ingress::Listeners::bind(&bootstrap)?;
@@ -94,6 +98,7 @@ impl Stage {
             stores,
             addresses,
             certificates,
+            authority,
             shutdown,
             ingress,
             client: None,
@@ -157,12 +162,10 @@ impl Stage {
     pub async fn play(&mut self, action: &Action, number: usize) -> Result<()> {
         match action {
             Action::Connect(listener) => self.connect(listener).await,
-            Action::StartTls(name) => {
-                let client = self.client.take().context("there is no connection")?;
-                let certificate = self.certificates.get(name.as_str());
-                let certificate = certificate.context("there is no such certificate")?;
-                self.client = Some(client.start_tls(name, certificate).await?);
-                Ok(())
+            Action::StartTls(name) => self.start_tls(name, None).await,
+            Action::StartTlsAs(name) => {
+                let own = self.authority.certify(name)?;
+                self.start_tls("relay.example.com", Some(own)).await
             }
             Action::Closed => self.client()?.expect_end().await,
             Action::HangUp => {
@@ -237,6 +240,14 @@ impl Stage {
         };
         let client = Client::connect(from, self.address(listener)?).await?;
         self.others.extend(self.client.replace(client));
+        Ok(())
+    }
+
+    async fn start_tls(&mut self, name: &str, own: Option<Identity>) -> Result<()> {
+        let client = self.client.take().context("there is no connection")?;
+        let certificate = self.certificates.get(name);
+        let certificate = certificate.context("there is no such certificate")?;
+        self.client = Some(client.start_tls(name, certificate, own).await?);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-net }
-spec: { tenant: acme, networks: [ 192.0.2.0/24 ] }
+spec: { tenant: acme, networks: [ 192.0.2.0/24 ], certificates: [ app.acme.example ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain
@@ -147,7 +147,7 @@ fn tls_makes_everything_before_it_forgotten() {
     client.say("MAIL FROM:<x@acme.example>");
     client.say("STARTTLS");
     assert!(matches!(client.effect, Effect::StartTls));
-    client.session.tls_started();
+    client.session.tls_started(Vec::new());
     assert!(client.session.take_transaction().is_none());
     assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "503");
     assert_eq!(client.code("STARTTLS"), "503");
@@ -222,6 +222,32 @@ fn a_message_is_held_until_its_client_wants_it_to_be_released() {
     ] {
         let line = format!("MAIL FROM:<x@acme.example> {parameter}");
         assert!(client.say(&line).starts_with("501 5.5.4 "), "{parameter}");
+    }
+}
+
+#[test]
+fn a_certificate_speaks_for_its_client_and_not_for_whom_it_hands_on() {
+    let mut client = client(false);
+    let proxy = crate::proxy::Client::connected([198, 51, 100, 1].into());
+    client.session = Session::new(
+        Arc::clone(&client.session.listener),
+        Arc::clone(&client.session.metrics),
+        proxy,
+        false,
+    );
+    client
+        .session
+        .tls_started(vec!["other.example".into(), "app.acme.example".into()]);
+    for (line, code) in [
+        ("EHLO c.example", "250"),
+        ("MAIL FROM:<x@acme.example>", "250"),
+        ("RSET", "250"),
+        ("MAIL FROM:<x@other.example>", "550"),
+        ("XCLIENT ADDR=203.0.113.1", "220"),
+        ("EHLO c.example", "250"),
+        ("MAIL FROM:<x@acme.example>", "530"),
+    ] {
+        assert_eq!(client.code(line), code, "{line}");
     }
 }
 

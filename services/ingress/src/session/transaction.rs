@@ -41,6 +41,7 @@ impl Session {
         let sender = policy::authorise(
             moment.snapshot,
             self.identity.as_ref(),
+            &self.certified_as,
             self.client,
             return_path.as_ref(),
         )?;

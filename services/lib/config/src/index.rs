@@ -21,6 +21,7 @@ pub(crate) struct Index {
     pub(crate) sending_domains: ByName<SendingDomain>,
     pub(crate) credentials: ByName<Credential>,
     by_username: ByName<Credential>,
+    by_certificate: ByName<Credential>,
     /// Longest prefix first.
     by_network: Vec<(IpNet, Arc<Credential>)>,
     routes: Routes,
@@ -80,6 +81,10 @@ impl Index {
                     let username = login.username.as_str().into();
                     self.by_username.insert(username, credential.clone());
                 }
+                for name in &credential.certificates {
+                    let name = name.as_str().into();
+                    self.by_certificate.insert(name, credential.clone());
+                }
                 let networks = credential.networks.iter();
                 self.by_network
                     .extend(networks.map(|network| (*network, credential.clone())));
@@ -94,6 +99,10 @@ impl Index {
 
     pub(crate) fn credential_by_username(&self, username: &str) -> Option<&Arc<Credential>> {
         self.by_username.get(username)
+    }
+
+    pub(crate) fn credential_by_certificate(&self, name: &str) -> Option<&Arc<Credential>> {
+        self.by_certificate.get(name)
     }
 
     pub(crate) fn credential_for_network(&self, address: IpAddr) -> Option<&Arc<Credential>> {

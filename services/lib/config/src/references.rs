@@ -264,6 +264,7 @@ impl<'a> References<'a> {
     fn check_logins_and_networks(&self) {
         let mut usernames: HashMap<&str, &str> = HashMap::new();
         let mut networks: HashMap<ipnet::IpNet, &str> = HashMap::new();
+        let mut certificates: HashMap<&str, &str> = HashMap::new();
         for resource in self.entries.values() {
             let Resource::Credential(credential) = resource else {
                 continue;
@@ -276,6 +277,13 @@ impl<'a> References<'a> {
                     "spec.username",
                     format!("Credential/{other} has the same"),
                 );
+            }
+            for (index, name) in credential.certificates.iter().enumerate() {
+                if let Some(other) = certificates.insert(name, &credential.name) {
+                    let path = format!("spec.certificates[{index}]");
+                    let what = format!("Credential/{other} has the same name {name}");
+                    self.report(resource, &path, what);
+                }
             }
             for (index, network) in credential.networks.iter().enumerate() {
                 if let Some(other) = networks.insert(*network, &credential.name) {

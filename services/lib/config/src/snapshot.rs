@@ -216,6 +216,11 @@ impl Snapshot {
         self.index.credential_by_username(username)
     }
 
+    /// The credential of clients whose certificate has this DNS name (lower case).
+    pub fn credential_by_certificate(&self, name: &str) -> Option<&Arc<Credential>> {
+        self.index.credential_by_certificate(name)
+    }
+
     /// The credential that clients at `address` have without AUTH: that of the longest prefix.
     /// An IPv4-mapped address counts as the IPv4 address.
     pub fn credential_for_network(&self, address: IpAddr) -> Option<&Arc<Credential>> {

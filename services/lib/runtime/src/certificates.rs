@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::SignatureScheme;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
@@ -79,12 +80,17 @@ impl ResolvesServerCert for CertificatesByName {
     }
 }
 
-/// The DNS names in the certificate, lower case. One that can't be read has none: whoever gets it will say why not.
+/// Of one that can't be read there are none: whoever gets it will say why not.
 fn names(certificate: &CertifiedKey) -> Vec<Box<str>> {
     certificate
         .end_entity_cert()
-        .ok()
-        .and_then(|certificate| webpki::EndEntityCert::try_from(certificate).ok())
+        .map(certificate_names)
+        .unwrap_or_default()
+}
+
+/// The DNS names in a certificate, lower case; none when it can't be read.
+pub fn certificate_names(certificate: &CertificateDer<'_>) -> Vec<Box<str>> {
+    webpki::EndEntityCert::try_from(certificate)
         .map(|certificate| {
             let names = certificate.valid_dns_names();
             names.map(|name| name.to_ascii_lowercase().into()).collect()
@@ -95,7 +101,7 @@ fn names(certificate: &CertifiedKey) -> Vec<Box<str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::pki_types::PrivateKeyDer;
 
     const ALL: [SignatureScheme; 2] = [
         SignatureScheme::ECDSA_NISTP256_SHA256,

@@ -9,8 +9,11 @@ mod shutdown;
 mod tls;
 
 pub use bootstrap::{Bootstrap, LoadError};
+pub use certificates::certificate_names;
 pub use clock::now_ms;
 pub use health::{HealthError, Readiness, serve_health};
 pub use open_files::raise_open_files;
 pub use shutdown::{Shutdown, shutdown_on_signals};
-pub use tls::{TlsError, init_tls, tls_server_config, tls_server_config_for};
+pub use tls::{
+    TlsError, init_tls, tls_server_config, tls_server_config_asking, tls_server_config_for,
+};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-use rustls::server::{WantsServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientCertVerifierBuilder, WantsServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ConfigBuilder, RootCertStore, ServerConfig};
 
@@ -76,6 +76,21 @@ pub fn tls_server_config(files: &[CertificateFiles]) -> Result<Arc<ServerConfig>
     with_certificates(ServerConfig::builder().with_no_client_auth(), files)
 }
 
+/// The same for clients that may show a certificate, too: one that the authorities in the PEM file `clients` have not signed ends
+/// the handshake, none at all is fine.
+pub fn tls_server_config_asking(
+    clients: &Path,
+    files: &[CertificateFiles],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    init_tls();
+    let verifier = of_authorities(clients)?
+        .allow_unauthenticated()
+        .build()
+        .map_err(|_| no_authority(clients))?;
+    let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
+    with_certificates(builder, files)
+}
+
 /// A server of HTTP/2 for clients that show a certificate which the authorities in the PEM file `clients` have signed;
 /// all others are turned away in the handshake. Reads the three files each time.
 pub fn tls_server_config_for(
@@ -84,19 +99,9 @@ pub fn tls_server_config_for(
     key: &Path,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     init_tls();
-    let mut roots = RootCertStore::empty();
-    for authority in certificates("clientAuthorities", clients)? {
-        roots.add(authority).map_err(|source| TlsError::Authority {
-            path: clients.to_owned(),
-            source,
-        })?;
-    }
-    // Fails for a store without authorities, and there is one.
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+    let verifier = of_authorities(clients)?
         .build()
-        .map_err(|_| TlsError::Empty {
-            path: clients.to_owned(),
-        })?;
+        .map_err(|_| no_authority(clients))?;
     let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
     let files = CertificateFiles {
         certificate: certificate.to_owned(),
@@ -105,6 +110,24 @@ pub fn tls_server_config_for(
     let mut config = Arc::unwrap_or_clone(with_certificates(builder, &[files])?);
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn of_authorities(clients: &Path) -> Result<ClientCertVerifierBuilder, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in certificates("clientAuthorities", clients)? {
+        roots.add(authority).map_err(|source| TlsError::Authority {
+            path: clients.to_owned(),
+            source,
+        })?;
+    }
+    Ok(WebPkiClientVerifier::builder(Arc::new(roots)))
+}
+
+/// A verifier can't be built only of a store without authorities, and there is one.
+fn no_authority(clients: &Path) -> TlsError {
+    TlsError::Empty {
+        path: clients.to_owned(),
+    }
 }
 
 fn with_certificates(

@@ -78,7 +78,12 @@ pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
     let of_listeners = listeners
         .filter(|listener| !listener.tls.files().is_empty())
         .filter_map(|listener| {
-            let error = runtime::tls_server_config(listener.tls.files()).err()?;
+            let files = listener.tls.files();
+            let read = match &listener.client_authorities {
+                None => runtime::tls_server_config(files),
+                Some(clients) => runtime::tls_server_config_asking(clients, files),
+            };
+            let error = read.err()?;
             Some(format!("listener {}: {error}", listener.name))
         });
     let of_admin = bootstrap.scheduler.admin.iter().filter_map(|admin| {

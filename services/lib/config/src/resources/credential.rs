@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
+use mail::Domain;
 use serde_json::{Value, json};
 
 use super::tenant::MODE;
@@ -27,6 +28,8 @@ pub struct Credential {
     pub mode: Mode,
     /// From these networks no AUTH is needed.
     pub networks: Vec<IpNet>,
+    /// DNS names in lower case: a client whose certificate has one of them needs no AUTH.
+    pub certificates: Vec<String>,
     /// Of its mail, beside those of the tenant.
     pub limits: Allowance,
 }
@@ -80,6 +83,11 @@ impl Credential {
                 .map(|network: IpNet| network.trunc())
                 .map_err(|_| "a network such as 192.0.2.0/24 is expected".to_owned())
         });
+        let certificates = spec.read_list("certificates", |name| {
+            Domain::parse(name)
+                .map(|name| name.as_str().to_owned())
+                .map_err(|_| "a host name in a certificate is expected".to_owned())
+        });
         let login = match (username, password_hash) {
             (Some(username), Some(password_hash)) => {
                 if username.len() > 255 {
@@ -100,10 +108,10 @@ impl Credential {
                 spec.problem("username", "is missing: there is a passwordHash");
                 None
             }
-            (None, _) if !spec.is_given("networks") => {
+            (None, _) if !spec.is_given("networks") && !spec.is_given("certificates") => {
                 spec.problem(
                     "",
-                    "username and passwordHash, or networks, or both are expected",
+                    "username and passwordHash, or networks, or both are expected, or certificates",
                 );
                 None
             }
@@ -125,6 +133,7 @@ impl Credential {
             may_choose,
             mode,
             networks,
+            certificates,
             limits: allowance,
         })
     }
@@ -153,6 +162,9 @@ impl Credential {
         if !self.networks.is_empty() {
             let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();
             spec["networks"] = json!(networks);
+        }
+        if !self.certificates.is_empty() {
+            spec["certificates"] = json!(self.certificates);
         }
         if let Some(limits) = self.limits.spec() {
             spec["limits"] = limits;

@@ -95,7 +95,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{ tenant: acme }",
             &[
-                "doc 7 Credential/b spec: username and passwordHash, or networks, or both are expected",
+                "doc 7 Credential/b spec: username and passwordHash, or networks, or both are expected, or certificates",
             ],
         ),
         (

@@ -169,6 +169,38 @@ fn checks_and_repairs_read_back() {
 }
 
 #[test]
+fn names_in_certificates_read_back_and_are_of_one_credential() {
+    let tenant = document(
+        "Tenant",
+        "t",
+        "{ defaultStream: m, streams: [ { name: m } ] }",
+    );
+    let credential = |name: &str, names: &str| {
+        document(
+            "Credential",
+            name,
+            &format!("{{ tenant: t, certificates: [ {names} ] }}"),
+        )
+    };
+    let documents = tenant.clone() + &credential("c", "App.Example, b.example");
+    let snapshot = Snapshot::from_documents(&documents).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let found = read.credential_by_certificate("app.example").unwrap();
+    assert_eq!(found.name, "c");
+    assert!(read.credential_by_certificate("c.example").is_none());
+    let wrong = tenant + &credential("c", "a.example, \"*.b\"") + &credential("d", "A.example");
+    let problems = Snapshot::from_documents(&wrong).unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(problems.len(), 2, "{problems:#?}");
+    assert!(problems[0].contains("spec.certificates[1]") && problems[0].contains("a host name"));
+    assert!(
+        problems[1].contains("has the same name a.example"),
+        "{problems:#?}"
+    );
+}
+
+#[test]
 fn json_of_another_format_is_refused() {
     for (json, expected) in [
         (

@@ -20,6 +20,8 @@ pub struct Listener {
     pub address: SocketAddr,
     /// When TLS begins.
     pub tls: ListenerTls,
+    /// PEM file: who signs the certificates that clients may show.
+    pub client_authorities: Option<PathBuf>,
     /// AUTH is offered without TLS to clients of these networks (loopback only).
     pub allow_plaintext_auth_from: Vec<IpNet>,
     /// AUTH SCRAM-SHA-256 is offered beside PLAIN and LOGIN.
@@ -130,6 +132,13 @@ impl Listener {
             None => None,
         };
         let tls = Self::read_tls(fields, folder);
+        let client_authorities = fields
+            .text("clientAuthorities")
+            .filter(|path| !path.is_empty())
+            .map(|path| folder.join(path));
+        if client_authorities.is_some() && matches!(tls, Some(ListenerTls::None)) {
+            fields.problem("clientAuthorities", "have no use: tls is none");
+        }
         let allow_plaintext_auth_from: Vec<IpNet> =
             fields.read_list("allowPlaintextAuthFrom", |text| {
                 let network: IpNet = text
@@ -176,6 +185,7 @@ impl Listener {
             kind,
             address: address?,
             tls: tls?,
+            client_authorities,
             allow_plaintext_auth_from,
         })
     }

@@ -241,9 +241,12 @@ fn a_listener_has_certificates_for_several_names() {
     );
     assert_eq!(
         problems(&listener(
-            "tls: none, certificates: [ { certificate: b.pem, key: b.key } ]"
+            "tls: none, certificates: [ { certificate: b.pem, key: b.key } ], clientAuthorities: ca.pem"
         )),
-        ["ingress.listeners[0].certificates (line 1): have no use: tls is none"]
+        [
+            "ingress.listeners[0].certificates (line 1): have no use: tls is none",
+            "ingress.listeners[0].clientAuthorities (line 1): have no use: tls is none",
+        ]
     );
 }
 
