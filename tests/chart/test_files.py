@@ -1,6 +1,7 @@
 """What is made from the chart is up to date: README, golden files, plain manifests. `tests/chart/write.py` writes it."""
 
 import json
+import re
 import shlex
 import unittest
 
@@ -10,9 +11,18 @@ import plain
 import rendering
 import values_table
 import write
+import yaml
 
 HINT = "run .servers/kube/python/bin/python tests/chart/write.py and look at the difference"
 OVERLAYS = ("dev", "prod")
+
+
+def paths(fields, prefix=""):
+    """Of all fields, and of those below them."""
+    for name, value in fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from paths(value, f"{prefix}{name}.")
 
 
 def kustomize(path):
@@ -55,6 +65,7 @@ class Refusals(unittest.TestCase):
             "sender.autoscaling.kind=vpa": "kind",
             "networkPolicies.smtpOut.except={10.0.0.0}": "except",
             "ingress.quotaReplicas=1001": "quotaReplicas",
+            "ingress.failedLogins=10": "failedLogins",
             "networkPolicies.dnsPorts={0}": "dnsPorts",
             "sender.pod.hostNetwork=true": "hostNetwork",
             "redis.enabled=false": "redis.url or redis.existingSecret",
@@ -88,10 +99,60 @@ class Documented(unittest.TestCase):
         (scale,) = [command for command in commands if "scale" in command]
         self.assertIn("deployment/staffetta-sender", scale)
 
+    def test_every_field_of_the_bootstrap_file_can_be_set(self):
+        """A field that is new in docs/configuration.md is forgotten here no more."""
+        text = (rendering.ROOT / "docs" / "configuration.md").read_text()
+        table = text.split("\n| `hostname` |")[1].split("\n\n")[0]
+        rows = [row.split("|")[1] for row in f"|`hostname`|{table}".splitlines()]
+        documented = {name for row in rows for name in re.findall(r"`([a-zA-Z.]+)`", row)}
+        written = set()
+        for values in rendering.VALUES:
+            config = rendering.one(rendering.objects(values), "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"]
+            written |= set(paths(yaml.safe_load(config)))
+        elsewhere = {
+            # In the URLs, or by a certificate of our own, which a volume and a URL can't give yet.
+            *("nats.username", "nats.password", "redis.username", "redis.password", "nats.certificate", "nats.key"),
+            # Each pod is one service.
+            "all.metrics",
+        }
+        self.assertGreater(len(documented), 30)
+        self.assertEqual(elsewhere, documented - written)
+
     def test_the_examples_for_other_charts_fit_this_one(self):
         example = rendering.CHART / "examples" / "on-them.yaml"
         found = rendering.objects_in(rendering.template("helm4", "--values", example))
         self.assertFalse([it for it in found if it["kind"] == "StatefulSet"])
+
+
+class Image(unittest.TestCase):
+    """What is quick to see about the image; `make image` builds and runs it."""
+
+    def test_with_docker_it_is_the_same_as_without(self):
+        script = (rendering.ROOT / "image" / "build.sh").read_text()
+        dockerfile = (rendering.ROOT / "Dockerfile").read_text()
+        for part in (
+            "/usr/local/bin/staffetta",
+            "/etc/ssl/certs/ca-certificates.crt",
+            "target-feature=+crt-static",
+            "65532:65532",
+            "PATH=/usr/local/bin",
+            "SMTP relay for transactional and bulk mail",
+            "Apache-2.0",
+        ):
+            self.assertIn(part, script)
+            self.assertIn(part, dockerfile)
+        last = dockerfile.split("\nFROM ")[-1]
+        self.assertTrue(last.startswith("scratch\n"))
+        self.assertIn('ENTRYPOINT ["/usr/local/bin/staffetta"]', last)
+        self.assertNotIn("RUN", last)
+
+    def test_pods_run_it_as_the_user_that_it_names_and_the_chart_wants_its_version(self):
+        version = re.search(r'(?m)^version = "(.*)"', (rendering.ROOT / "Cargo.toml").read_text())[1]
+        for name, labels, spec in rendering.pod_templates(rendering.objects()):
+            if labels["app.kubernetes.io/component"] not in ("nats", "redis", "test"):
+                self.assertEqual((65532, 65532), tuple(spec["securityContext"][it] for it in ("runAsUser", "runAsGroup")))
+                for container in rendering.containers(spec):
+                    self.assertEqual(f"staffetta:{version}", container["image"], name)
 
 
 class Made(unittest.TestCase):

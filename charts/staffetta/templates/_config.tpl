@@ -145,6 +145,7 @@ ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
   replicas: {{ include "staffetta.ingressShare" . }}
+  failedLogins: {{ .Values.ingress.failedLogins }}
   # The sleep before the stop is part of the grace period.
   drainTimeout: {{ max 1 (sub (int .Values.ingress.terminationGracePeriodSeconds) (add (int .Values.ingress.preStopSleepSeconds) 10)) }}s
   listeners:
