@@ -93,6 +93,19 @@ class Pods(unittest.TestCase):
                         seen.add((values, mount["mountPath"]))
         self.assertEqual({("existing", f"/etc/staffetta/dkim/dkim-example.{top}") for top in ("com", "net")}, seen)
 
+    def test_further_certificates_are_mounted_where_listeners_look_for_them(self):
+        (pod,) = [
+            spec
+            for name, _, spec in rendering.pod_templates(rendering.objects("existing"))
+            if name == "Deployment/staffetta-ingress"
+        ]
+        paths = {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+        for listener in bootstrap("existing")["ingress"]["listeners"]:
+            (more,) = listener["certificates"]
+            folders = {more[name].rpartition("/")[0] for name in ("certificate", "key")}
+            self.assertEqual({"/etc/staffetta/tls-more/mail.example.net"}, folders)
+            self.assertLessEqual(folders, paths)
+
     def test_schedulers_answer_outside_only_when_asked_to_and_with_files_that_are_mounted(self):
         self.assertNotIn("admin", bootstrap("default")["scheduler"])
         admin = bootstrap("proxy")["scheduler"]["admin"]

@@ -181,7 +181,7 @@ class Programs(unittest.TestCase):
             self.addCleanup(here.stop)
             config = rendering.one(here.objects, "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"]
             # Certificates are checked too, and are not here.
-            config = re.sub(r"(?m)^ *(certificate|key|admin): .*\n", "", config).replace("tls: starttls", "tls: none")
+            config = re.sub(r"(?m)^ *(certificate|key|admin|certificates|- \{ certificate): ?.*\n", "", config).replace("tls: starttls", "tls: none")
             path = here.write("/staffetta.yaml", config.replace("tls: implicit", "tls: none"))
             environment = os.environ | {
                 "POD_IP": "10.1.2.3",

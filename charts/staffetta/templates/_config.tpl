@@ -158,6 +158,12 @@ ingress:
       {{- if ne $listener.tls "none" }}
       certificate: /etc/staffetta/tls/tls.crt
       key: /etc/staffetta/tls/tls.key
+      {{- with $.Values.tls.moreSecrets }}
+      certificates:
+        {{- range . }}
+        - { certificate: /etc/staffetta/tls-more/{{ . }}/tls.crt, key: /etc/staffetta/tls-more/{{ . }}/tls.key }
+        {{- end }}
+      {{- end }}
       {{- end }}
       {{- with $listener.proxyFrom }}
       proxyProtocol: { trusted: {{ toJson . }} }
