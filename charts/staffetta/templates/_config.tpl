@@ -188,6 +188,9 @@ sender:
   signers: ["http://{{ include "staffetta.host" (dict "root" . "name" "signer") }}:7102"]
   metrics: "{{ $bind }}:9104"
   credit: {{ .Values.sender.credit }}
+  {{- with .Values.sender.sources }}
+  sources: {{ toJson . }}
+  {{- end }}
   # What is left of the grace period is for the last reports to be stored.
   drainTimeout: {{ max 1 (sub (int .Values.sender.terminationGracePeriodSeconds) 20) }}s
 feedback:
