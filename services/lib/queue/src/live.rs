@@ -288,6 +288,18 @@ impl Live {
         self.doubts.insert((doubt_ms, slot));
     }
 
+    /// Other clocks are looked at from now on, which show so much more, milliseconds. Cost O(flights).
+    pub(crate) fn shift_begun(&mut self, shift_ms: i64) {
+        self.doubts.clear();
+        for (slot, flight) in &mut self.flights {
+            let shifted = |at_ms: u64| at_ms.saturating_add_signed(shift_ms);
+            flight.begun_ms = flight.begun_ms.map(shifted);
+            flight.doubt_ms = flight.doubt_ms.map(shifted);
+            self.doubts
+                .extend(flight.doubt_ms.map(|doubt_ms| (doubt_ms, *slot)));
+        }
+    }
+
     /// A delivery is no longer at a sender, as far as we are concerned.
     pub(crate) fn end_flight(&mut self, slot: u32) {
         let ended = self.flights.remove(&slot);

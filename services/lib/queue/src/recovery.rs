@@ -4,7 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use mail::MessageId;
 use proto::journal::entry::Kind;
 use proto::journal::{
-    Begin, Class, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart,
+    Begin, Class, Entry, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart,
 };
 
 use crate::delivery::{Deferred, Flight, State, Told, mix};
@@ -37,6 +37,8 @@ pub(crate) struct Recovery {
     pub(crate) accepted: HashSet<MessageId>,
     /// Messages that became final in the replay.
     pub(crate) finished: HashSet<MessageId>,
+    /// When the last record was written, by the clock of its owner, Unix milliseconds.
+    written_ms: Option<u64>,
     /// DSNs that were seen: reading their blocks again must not take them for duplicates.
     pub(crate) spooled_dsns: HashSet<MessageId>,
 }
@@ -80,6 +82,8 @@ impl Intake {
         let (epoch, written_ms) = (record.epoch, record.written_at_ms);
         let invalid = |_| ReplayError::InvalidId { sequence };
         self.entries_since_snapshot += record.entries.len() as u64;
+        let is_claim = |entry: &Entry| matches!(entry.kind, Some(Kind::Claim(_)));
+        self.follow_clock(written_ms, record.entries.iter().any(is_claim));
         for entry in record.entries {
             match entry.kind {
                 Some(Kind::SnapshotStart(start)) => {
@@ -152,6 +156,26 @@ impl Intake {
             }
         }
         Ok(())
+    }
+
+    /// Each owner has a clock of its own, and nobody knows how long there was none. So what is in doubt waits for as much
+    /// time as owners saw pass: a clock that is ahead would end the doubt while the attempt is still under permit, one
+    /// that is behind would not end it. A claim is the first record by another clock.
+    fn follow_clock(&mut self, written_ms: u64, is_claim: bool) {
+        let Some(recovery) = &mut self.recovery else {
+            return;
+        };
+        let before_ms = recovery.written_ms.replace(written_ms);
+        let Some(before_ms) = before_ms.filter(|_| is_claim) else {
+            return;
+        };
+        let shift_ms = written_ms.wrapping_sub(before_ms).cast_signed();
+        for change in recovery.pending.values_mut().flatten() {
+            if let Change::Begun { begun, .. } = change {
+                begun.at_ms = begun.at_ms.saturating_add_signed(shift_ms);
+            }
+        }
+        self.live.shift_begun(shift_ms);
     }
 
     /// All blocks that were there at the claim are read: what the journal says of others concerns nothing that lives.
