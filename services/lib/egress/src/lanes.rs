@@ -727,6 +727,9 @@ impl<T> Lanes<T> {
         let before = state.slots.used() as usize;
         state.slots.occupy(slot, sender, opens);
         self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
+        if opens && state.connection_share.is_some() && state.lease.opened(now_ms) {
+            set_lease_timer(&mut self.leases, state, lane, now_ms);
+        }
         self.senders.take(sender);
         self.outages.tried(state.source, now_ms);
         let (_, item, _) = self.fair.pop(&mut state.queue)?;

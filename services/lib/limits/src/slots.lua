@@ -113,6 +113,16 @@ elseif short_of_all > free then
   end
 end
 
+-- More than the limit, since each kept to its own share or to older leases for a while: who came last gives up what is too
+-- much, so that not all do at once.
+local over = taken - limit
+if known and over > 0 then
+  for _, holder in ipairs(others) do
+    if holder[4] > since or (holder[4] == since and holder[1] > name) then over = over - holder[2] end
+  end
+  excess = math.max(excess, math.min(have, over))
+end
+
 local count = have + granted
 local waits_until = 0
 if want > granted then waits_until = now + PATIENCE end

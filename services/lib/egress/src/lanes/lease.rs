@@ -18,6 +18,8 @@ const LOST_MS: u64 = 20_000;
 const RETURN_MS: u64 = 6_000;
 /// While nobody answers, milliseconds.
 const AWAY_MS: u64 = 1_000;
+/// So long after the last time that nobody answered it has to be asked again before the share is used, milliseconds.
+const BELIEVED_MS: u64 = 5_000;
 
 /// The answer to a word about connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(super) struct Lease {
     renew_at_ms: u64,
     /// Nobody answers, and since this time the share may be used.
     share_from_ms: Option<u64>,
+    /// Until when that is believed: somebody may answer by now.
+    away_until_ms: u64,
     /// The last timer that was set for it, Unix milliseconds.
     pub(super) timer_ms: u64,
     /// Connections that senders may still have that are not attached any more: until when they count.
@@ -82,7 +86,7 @@ impl Lease {
         };
         let allowed = match self.share_from_ms {
             None => leased,
-            Some(from_ms) if now_ms < from_ms => leased.min(share),
+            Some(from_ms) if now_ms < from_ms || now_ms >= self.away_until_ms => leased.min(share),
             Some(_) => share,
         };
         allowed.min(limit).saturating_sub(self.lost(now_ms))
@@ -124,6 +128,15 @@ impl Lease {
         let renew = (self.renew_at_ms > 0).then_some(self.renew_at_ms);
         let at_ms = poll.into_iter().chain(renew).min();
         at_ms.filter(|_| !self.asking)
+    }
+
+    /// A connection is opened. True when that is to be said now: nothing was said so far, since there was nothing to say.
+    pub(super) fn opened(&mut self, now_ms: u64) -> bool {
+        let is_silent = self.renew_at_ms == 0 && !self.asking;
+        if is_silent {
+            self.renew_at_ms = now_ms.max(1);
+        }
+        is_silent
     }
 
     /// A connection is closed, and so many are left. True when that is to be said now: nobody here needs it.
@@ -200,6 +213,7 @@ impl Lease {
             }
             SlotNews::Away { over_ms } => {
                 self.share_from_ms.get_or_insert(over_ms);
+                self.away_until_ms = now_ms + BELIEVED_MS;
                 self.poll_at_ms = now_ms + AWAY_MS;
                 self.renew_at_ms = now_ms + AWAY_MS;
             }
@@ -287,10 +301,39 @@ mod tests {
         for lease in [&mut large, &mut small] {
             lease.news(6_000, SlotNews::Away { over_ms: 26_000 });
         }
+        assert_eq!(small.speaks_at(), Some(6_000 + AWAY_MS));
+        for (lease, have) in [(&mut large, 4), (&mut small, 0)] {
+            lease.speak(24_000, have, 1, (3, Some(6_000)));
+            lease.news(24_000, SlotNews::Away { over_ms: 44_000 });
+        }
         assert_eq!(small.allowed(24_999, 9, Some(3)), 0);
         assert_eq!(small.allowed(25_000, 9, Some(3)), 3);
         assert_eq!(large.allowed(25_000, 9, Some(4)), 4);
-        assert_eq!(small.speaks_at(), Some(6_000 + AWAY_MS));
+    }
+
+    #[test]
+    fn a_share_is_not_used_in_silence() {
+        let mut lease = Lease::default();
+        lease.runs_short(0);
+        lease.speak(0, 0, 1, (2, None));
+        lease.news(0, SlotNews::Away { over_ms: 20_000 });
+        // What waited went another way: nothing is said any more.
+        assert_eq!(lease.speak(1_000, 0, 0, (2, Some(0))), None);
+        assert_eq!(
+            (lease.speaks_at(), lease.allowed(20_000, 9, Some(2))),
+            (None, 0)
+        );
+        // Others may be there again, so who needs one asks.
+        assert!(lease.runs_short(30_000));
+        assert_eq!(lease.speak(30_000, 0, 1, (2, Some(0))), word(0, 1));
+        lease.news(30_000, SlotNews::Away { over_ms: 50_000 });
+        assert_eq!(lease.allowed(30_000, 9, Some(2)), 2);
+        // What is opened without having been asked for is told at once.
+        assert_eq!(lease.speak(31_000, 0, 0, (2, Some(30_000))), None);
+        assert!(lease.opened(31_500));
+        assert_eq!(lease.speak(31_500, 1, 0, (2, Some(30_000))), word(1, 0));
+        lease.news(31_500, leased(0, 0, 50_000));
+        assert!(!lease.opened(31_600));
     }
 
     #[test]

@@ -99,6 +99,25 @@ async fn who_has_more_than_its_part_is_told_to_give_up_as_many_as_others_are_sho
     assert_eq!(granted(&grants, &of("c", 0, 1)).await, 1);
 }
 
+#[tokio::test]
+async fn when_there_are_more_than_the_limit_who_came_last_gives_up_what_is_too_much() {
+    let (_server, grants) = ready(LONG_TTL).await;
+    let of = |holder, have| SlotRequest {
+        ttl: LONG_TTL,
+        ..word(holder, 4, have, 0)
+    };
+    // Each had a share while nobody answered.
+    for (holder, have) in [("a", 2), ("b", 2), ("c", 3)] {
+        grants.lease(&of(holder, have)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let excess = async |holder, have| grants.lease(&of(holder, have)).await.unwrap().excess;
+    assert_eq!((excess("a", 2).await, excess("b", 2).await), (0, 0));
+    assert_eq!(excess("c", 3).await, 3);
+    assert_eq!(excess("c", 1).await, 1);
+    assert_eq!((excess("c", 0).await, excess("a", 2).await), (0, 0));
+}
+
 /// Holders that always want one: all but the one that has it ask again and again, and it gives up what it must.
 #[tokio::test]
 async fn a_limit_of_one_goes_round_among_all_who_want_it() {
