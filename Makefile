@@ -57,7 +57,7 @@ fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
 	$(CARGO) build --profile dist -p staffetta
-	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler
+	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler --example bench-signer
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
 image: ## the container image, without a Docker daemon: target/image/staffetta-<version>.tar

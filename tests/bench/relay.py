@@ -65,9 +65,9 @@ def start_case(case, rig, sink, trace_fsyncs=None):
     return StaffettaCase(rig, sink, services, trace_fsyncs)
 
 
-def rsa_2048_us():
-    """CPU time of one RSA-2048 signature while all cores sign, by openssl."""
-    cores = os.cpu_count()
+def rsa_2048_us(processes=None):
+    """CPU time of one RSA-2048 signature by openssl, while all cores sign or as many processes as said."""
+    cores = processes or os.cpu_count()
     done = subprocess.run(["openssl", "speed", "-seconds", "2", "-multi", str(cores), "rsa2048"],
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False)
     columns = done.stdout.splitlines()[-1].split() if done.stdout else []

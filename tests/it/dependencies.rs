@@ -9,8 +9,18 @@ use cargo_metadata::{
 };
 
 /// Decide, and neither wait nor talk: no tokio, no sockets. A crate may depend on those before it.
-const PURE: [&str; 10] = [
-    "mail", "smtp", "message", "dkim", "dsn", "config", "classify", "egress", "journal", "queue",
+const PURE: [&str; 11] = [
+    "mail",
+    "smtp",
+    "message",
+    "multibuffer",
+    "dkim",
+    "dsn",
+    "config",
+    "classify",
+    "egress",
+    "journal",
+    "queue",
 ];
 /// Each is the only user of a foreign client; they do not know each other.
 const ADAPTERS: [&str; 3] = ["dns", "limits", "spool"];
@@ -23,7 +33,7 @@ const TOP: [&str; 2] = ["staffetta", "tests"];
 const KIT: &str = "kit";
 
 /// Foreign crates that the pure ones may use: data structures, encodings, arithmetic.
-const STD_LIKE: [&str; 21] = [
+const STD_LIKE: [&str; 23] = [
     "aws-lc-rs",
     "base64",
     "bytes",
@@ -35,6 +45,7 @@ const STD_LIKE: [&str; 21] = [
     "mail-parser",
     "memchr",
     "prost",
+    "pulp",
     "regex",
     "rustls-pki-types",
     "serde",
@@ -45,10 +56,11 @@ const STD_LIKE: [&str; 21] = [
     "uuid",
     "regex",
     "psl",
+    "zeroize",
 ];
 
 /// (foreign crate, its only user): replacing one means editing one crate.
-const OWNERS: [(&str, &str); 7] = [
+const OWNERS: [(&str, &str); 8] = [
     ("async-nats", "spool"),
     ("redis", "limits"),
     ("hickory-resolver", "dns"),
@@ -56,6 +68,7 @@ const OWNERS: [(&str, &str); 7] = [
     ("prometheus", "telemetry"),
     ("axum", "runtime"),
     ("regex", "config"),
+    ("pulp", "multibuffer"),
 ];
 
 /// Not in our tree, however deep. Two TLS providers in one process panic at the first handshake;

@@ -1,5 +1,6 @@
 //! What is done with a message.
 
+use dkim::{Algorithm, Batches, Draft, Signed};
 use proto::signer::sign_result::Kind;
 use proto::signer::{SignError, SignErrorKind, SignRequest, SignResult};
 
@@ -38,48 +39,116 @@ fn policy<'a>(keyring: &'a Keyring, request: &SignRequest) -> Policy<'a> {
     }
 }
 
-/// Answers one request; takes the time of its signatures. `now` is in Unix seconds.
-pub(crate) fn answer(
-    keyring: &Keyring,
+/// A request on its way to its answer.
+pub(crate) enum Prepared<'a> {
+    /// There is nothing to sign.
+    Answered(SignResult),
+    /// To be signed with each key of the domain.
+    Drafts(Vec<Result<Draft<'a>, dkim::SignError>>),
+}
+
+/// Decides about one request, all but the signatures. `now` is in Unix seconds.
+pub(crate) fn prepare<'a>(
+    keyring: &'a Keyring,
     request: &SignRequest,
     now: u64,
     metrics: &Metrics,
-) -> SignResult {
-    match policy(keyring, request) {
+) -> Prepared<'a> {
+    let keys = match policy(keyring, request) {
         Policy::Unsigned => {
             metrics.requests.with_label_values(&["unsigned"]).inc();
-            SignResult {
+            return Prepared::Answered(SignResult {
                 kind: Some(Kind::Fields(Vec::new().into())),
-            }
+            });
         }
-        Policy::NoKey(detail) => refusal(SignErrorKind::NoKey, detail, metrics),
+        Policy::NoKey(detail) => {
+            return Prepared::Answered(refusal(SignErrorKind::NoKey, detail, metrics));
+        }
         Policy::Unknown => {
             let detail = "the signer has no configuration yet".to_owned();
-            refusal(SignErrorKind::Temporary, detail, metrics)
+            return Prepared::Answered(refusal(SignErrorKind::Temporary, detail, metrics));
         }
-        Policy::Sign(keys) => sign(keys, request, now, metrics),
-    }
-}
-
-/// Signs with every key. When only some fail, the others' signatures are enough to deliver with.
-fn sign(keys: &[DomainKey], request: &SignRequest, now: u64, metrics: &Metrics) -> SignResult {
+        Policy::Sign(keys) => keys,
+    };
     let Ok(body_hash) = <&[u8; 32]>::try_from(&request.body_hash[..]) else {
         let detail = format!(
             "the body hash has {} bytes instead of 32",
             request.body_hash.len()
         );
-        return refusal(SignErrorKind::Invalid, detail, metrics);
+        return Prepared::Answered(refusal(SignErrorKind::Invalid, detail, metrics));
     };
+    let draft = |key: &'a DomainKey| {
+        let draft = key.draft(&request.header, body_hash, now);
+        if draft.is_err() {
+            metrics
+                .signatures
+                .with_label_values(&[key.algorithm().as_str(), "failed"])
+                .inc();
+        }
+        draft
+    };
+    Prepared::Drafts(keys.iter().map(draft).collect())
+}
+
+/// Signs what was prepared, all of it together; answers in the same order.
+pub(crate) fn complete(
+    prepared: Vec<Prepared<'_>>,
+    batches: Batches,
+    metrics: &Metrics,
+) -> Vec<SignResult> {
+    let mut drafts = Vec::with_capacity(prepared.len());
+    let mut answers = Vec::with_capacity(prepared.len());
+    for prepared in prepared {
+        answers.push(match prepared {
+            Prepared::Answered(result) => Err(result),
+            Prepared::Drafts(of_request) => {
+                let mut number = 0;
+                let mut failure = None;
+                for draft in of_request {
+                    match draft {
+                        Ok(draft) => {
+                            number += 1;
+                            drafts.push(draft);
+                        }
+                        Err(error) => failure = Some(error),
+                    }
+                }
+                Ok((number, failure))
+            }
+        });
+    }
+    let algorithms: Vec<_> = drafts.iter().map(Draft::algorithm).collect();
+    let mut signed = algorithms.into_iter().zip(batches.sign(drafts));
+    answers
+        .into_iter()
+        .map(|answer| match answer {
+            Ok((number, failure)) => join(signed.by_ref().take(number), failure, metrics),
+            Err(result) => result,
+        })
+        .collect()
+}
+
+/// The signatures of a request. When only some fail, the others are enough to deliver with.
+fn join(
+    signed: impl Iterator<Item = (Algorithm, Signed)>,
+    mut failure: Option<dkim::SignError>,
+    metrics: &Metrics,
+) -> SignResult {
     let mut fields = Vec::new();
-    let mut failure = None;
-    for key in keys {
-        let signed = key.sign(&request.header, body_hash, now);
-        let result = if signed.is_ok() { "signed" } else { "failed" };
+    for (algorithm, signed) in signed {
+        let result = if signed.field.is_ok() {
+            "signed"
+        } else {
+            "failed"
+        };
         metrics
             .signatures
-            .with_label_values(&[key.algorithm().as_str(), result])
+            .with_label_values(&[algorithm.as_str(), result])
             .inc();
-        match signed {
+        if algorithm == Algorithm::RsaSha256 {
+            metrics.rsa.with_label_values(&[signed.way.as_str()]).inc();
+        }
+        match signed.field {
             Ok(field) => fields.extend(field),
             Err(error) => failure = Some(error),
         }
@@ -137,7 +206,10 @@ mod tests {
 
     /// The fields, or the kind of the error.
     fn outcome(keyring: &Keyring, request: &SignRequest) -> Result<String, SignErrorKind> {
-        match answer(keyring, request, 1, &Metrics::new()).kind.unwrap() {
+        let metrics = Metrics::new();
+        let prepared = prepare(keyring, request, 1, &metrics);
+        let mut answers = complete(vec![prepared], Batches::detect(), &metrics);
+        match answers.remove(0).kind.unwrap() {
             Kind::Fields(fields) => Ok(String::from_utf8(fields.to_vec()).unwrap()),
             Kind::Error(error) => Err(error.kind()),
         }
@@ -166,6 +238,33 @@ mod tests {
             );
             assert_eq!(fields.matches("d=acme.example;").count(), 2, "{fields}");
             assert!(fields.ends_with("\r\n"));
+        }
+    }
+
+    #[test]
+    fn answers_many_requests_in_order_whatever_becomes_of_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = keyring(folder.path());
+        let metrics = Metrics::new();
+        let of_kind = |number: usize| match number % 4 {
+            0 => request("foreign.example"),
+            1 => request("unsigned.example"),
+            _ => SignRequest {
+                header: format!("From: a@acme.example\r\nSubject: {number}\r\n").into(),
+                ..request("acme.example")
+            },
+        };
+        let requests: Vec<_> = (0..40).map(of_kind).collect();
+        let prepare = |request| prepare(&keyring, request, 1, &metrics);
+        let in_batches = complete(
+            requests.iter().map(prepare).collect(),
+            Batches::detect(),
+            &metrics,
+        );
+        assert_eq!(in_batches.len(), requests.len());
+        for (request, answer) in requests.iter().zip(in_batches) {
+            let alone = complete(vec![prepare(request)], Batches::one_by_one(), &metrics);
+            assert_eq!(alone, [answer]);
         }
     }
 

@@ -3,124 +3,179 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use telemetry::IntGauge;
-use tokio::sync::oneshot;
 
-/// A fixed number of threads. They end when the pool is dropped, after the job at hand.
-pub(crate) struct Pool {
-    shared: Arc<Shared>,
+/// Where jobs come so fast that a group of them fills within this time, threads wait for it to fill.
+const GATHER: Duration = Duration::from_millis(8);
+/// After a wait in vain, so many times jobs are taken without a wait; twice as often after each further one, up to the
+/// second. Callers that wait for our answers themselves, a few at a time, never fill a group.
+const PAUSE: (u32, u32) = (32, 1024);
+
+/// A fixed number of threads. They end when the pool is dropped, after the jobs at hand.
+pub(crate) struct Pool<T> {
+    shared: Arc<Shared<T>>,
 }
 
 /// The queue is full: nothing was taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Overloaded;
 
-struct Shared {
-    queue: Mutex<Queue>,
+struct Shared<T> {
+    queue: Mutex<Queue<T>>,
     wake: Condvar,
     capacity: usize,
+    /// Most jobs that a thread takes at once, and how many are best.
+    group: usize,
     depth: IntGauge,
 }
 
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    weight: usize,
+struct Queue<T> {
+    jobs: VecDeque<T>,
+    /// When the latest jobs came, as many as are in a group; the oldest first.
+    arrivals: VecDeque<Instant>,
+    /// How often jobs are taken before a thread waits for a group again.
+    pause: u32,
+    /// What `pause` becomes after a wait in vain.
+    next_pause: u32,
     closed: bool,
 }
 
-struct Job {
-    weight: usize,
-    work: Box<dyn FnOnce() + Send>,
-}
-
-impl Pool {
-    /// `capacity` bounds the sum of the weights of waiting jobs, which `depth` shows.
-    pub(crate) fn new(threads: usize, capacity: usize, depth: IntGauge) -> Self {
+impl<T: Send + 'static> Pool<T> {
+    /// A thread takes up to `group` of the waiting jobs and does `work` with them; a panic in it costs the group, not the
+    /// thread. `capacity` bounds the number of waiting jobs, which `depth` shows.
+    pub(crate) fn new(
+        threads: usize,
+        capacity: usize,
+        group: usize,
+        depth: IntGauge,
+        work: impl Fn(Vec<T>) + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared {
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue {
+                jobs: VecDeque::new(),
+                arrivals: VecDeque::with_capacity(group),
+                pause: 0,
+                next_pause: PAUSE.0,
+                closed: false,
+            }),
             wake: Condvar::new(),
             capacity,
+            group,
             depth,
         });
+        let work = Arc::new(work);
         for number in 0..threads {
-            let shared = shared.clone();
+            let (shared, work) = (shared.clone(), work.clone());
             std::thread::Builder::new()
                 .name(format!("sign-{number}"))
-                .spawn(move || shared.work())
+                .spawn(move || shared.work(&*work))
                 .expect("the system lets a service start its threads");
         }
         Self { shared }
     }
 
-    /// Takes a job. The receiver gets its result, or an error when it panicked; a job whose receiver
-    /// is dropped before its turn is not done.
-    pub(crate) fn submit<T: Send + 'static>(
-        &self,
-        weight: usize,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, Overloaded> {
-        let (answer, answered) = oneshot::channel();
-        let work = Box::new(move || {
-            if !answer.is_closed() {
-                // The caller may go while we work.
-                drop(answer.send(work()));
-            }
-        });
-        let mut queue = self.shared.lock();
-        if queue.weight + weight > self.shared.capacity {
+    /// Takes a job, unless the queue is full.
+    pub(crate) fn submit(&self, job: T) -> Result<(), Overloaded> {
+        let shared = &self.shared;
+        let mut queue = shared.lock();
+        if queue.jobs.len() >= shared.capacity {
             return Err(Overloaded);
         }
-        queue.weight += weight;
-        queue.jobs.push_back(Job { weight, work });
-        self.shared.show(&queue);
+        if queue.arrivals.len() == shared.group {
+            queue.arrivals.pop_front();
+        }
+        queue.arrivals.push_back(Instant::now());
+        queue.jobs.push_back(job);
+        shared.show(&queue);
+        // A thread that gathers need not look at each job.
+        let waiting = queue.jobs.len();
+        let wake = waiting == 1 || waiting >= shared.group;
         drop(queue);
-        self.shared.wake.notify_one();
-        Ok(answered)
+        if wake {
+            shared.wake.notify_one();
+        }
+        Ok(())
     }
 }
 
-impl Drop for Pool {
+impl<T> Drop for Pool<T> {
     fn drop(&mut self) {
         self.shared.lock().closed = true;
         self.shared.wake.notify_all();
     }
 }
 
-impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
+impl<T> Shared<T> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Queue<T>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show(&self, queue: &Queue) {
+    fn show(&self, queue: &Queue<T>) {
         self.depth
-            .set(i64::try_from(queue.weight).unwrap_or(i64::MAX));
+            .set(i64::try_from(queue.jobs.len()).unwrap_or(i64::MAX));
     }
 
-    fn work(&self) {
-        while let Some(job) = self.next() {
-            if catch_unwind(AssertUnwindSafe(job.work)).is_err() {
+    fn work(&self, work: impl Fn(Vec<T>)) {
+        while let Some(jobs) = self.next() {
+            if catch_unwind(AssertUnwindSafe(|| work(jobs))).is_err() {
                 tracing::error!("a signing job panicked");
             }
         }
     }
 
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<Vec<T>> {
         let mut queue = self.lock();
+        let mut waited = false;
         loop {
             if queue.closed {
                 return None;
             }
-            if let Some(job) = queue.jobs.pop_front() {
-                queue.weight -= job.weight;
-                self.show(&queue);
-                return Some(job);
+            if queue.jobs.is_empty() {
+                waited = false;
+                queue = self
+                    .wake
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
-            queue = self
-                .wake
-                .wait(queue)
-                .unwrap_or_else(PoisonError::into_inner);
+            let Some(rest) = self.worth_waiting(&queue) else {
+                let size = queue.jobs.len().min(self.group);
+                queue.learn(waited, size == self.group);
+                let jobs = queue.jobs.drain(..size).collect();
+                self.show(&queue);
+                return Some(jobs);
+            };
+            waited = true;
+            let woken = self.wake.wait_timeout(queue, rest);
+            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// How long to wait for more jobs; `None` to take what is there. A group's worth of jobs came within the last
+    /// [`GATHER`]: as long as that holds, the group is likely to fill. It ceases to hold by itself when they stop coming,
+    /// at most [`GATHER`] after the oldest waiting job came.
+    fn worth_waiting(&self, queue: &Queue<T>) -> Option<Duration> {
+        let full = queue.jobs.len() >= self.group;
+        if full || queue.arrivals.len() < self.group || queue.pause > 0 {
+            return None;
+        }
+        let rest = GATHER.saturating_sub(queue.arrivals.front()?.elapsed());
+        (!rest.is_zero()).then_some(rest)
+    }
+}
+
+impl<T> Queue<T> {
+    /// Whether to wait the next time, from what became of this one.
+    fn learn(&mut self, waited: bool, full: bool) {
+        match (waited, full) {
+            (true, true) => self.next_pause = PAUSE.0,
+            (true, false) => {
+                self.pause = self.next_pause;
+                self.next_pause = (self.next_pause * 2).min(PAUSE.1);
+            }
+            (false, _) => self.pause = self.pause.saturating_sub(1),
         }
     }
 }
@@ -131,63 +186,146 @@ mod tests {
 
     use super::*;
 
-    fn pool(threads: usize, capacity: usize) -> Pool {
-        Pool::new(
-            threads,
-            capacity,
-            telemetry::gauge("staffetta_signer_test_pool_depth", "Test."),
-        )
+    type Job = Box<dyn FnOnce() + Send>;
+
+    /// Tells the sizes of the groups.
+    fn pool(threads: usize, capacity: usize, group: usize) -> (Pool<Job>, mpsc::Receiver<usize>) {
+        let (tell, sizes) = mpsc::channel();
+        let depth = telemetry::gauge("staffetta_signer_test_pool_depth", "Test.");
+        let pool = Pool::new(threads, capacity, group, depth, move |jobs: Vec<Job>| {
+            tell.send(jobs.len()).ok();
+            jobs.into_iter().for_each(|job| job());
+        });
+        (pool, sizes)
     }
 
-    #[tokio::test]
-    async fn gives_the_result_of_each_job() {
-        let pool = pool(3, 100);
-        let answers: Vec<_> = (0..100)
-            .map(|number| pool.submit(1, move || number * 2).unwrap())
-            .collect();
-        for (number, answer) in answers.into_iter().enumerate() {
-            assert_eq!(answer.await.unwrap(), number * 2);
+    /// Holds a thread until what it returns is dropped.
+    fn hold(pool: &Pool<Job>) -> mpsc::Sender<()> {
+        let (let_go, held) = mpsc::channel::<()>();
+        let (started, starts) = mpsc::channel();
+        let job = move || {
+            started.send(()).unwrap();
+            held.recv().unwrap_err();
+        };
+        pool.submit(Box::new(job)).unwrap();
+        starts.recv().unwrap();
+        let_go
+    }
+
+    #[test]
+    fn does_each_job_once() {
+        let (pool, _) = pool(3, 1000, 8);
+        let (done, numbers) = mpsc::channel();
+        for number in 0..1000 {
+            let done = done.clone();
+            pool.submit(Box::new(move || done.send(number).unwrap()))
+                .unwrap();
+        }
+        drop(done);
+        let mut numbers: Vec<i32> = numbers.iter().collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn refuses_what_does_not_fit_in_the_queue() {
+        let (pool, _) = pool(1, 2, 8);
+        let let_go = hold(&pool);
+        let (done, did) = mpsc::channel();
+        for _ in 0..2 {
+            let done = done.clone();
+            pool.submit(Box::new(move || done.send(()).unwrap()))
+                .unwrap();
+        }
+        assert_eq!(pool.submit(Box::new(|| ())), Err(Overloaded));
+        drop(let_go);
+        did.recv().unwrap();
+        did.recv().unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()))
+            .unwrap();
+        did.recv().unwrap();
+    }
+
+    #[test]
+    fn takes_full_groups_of_what_waits_and_the_rest_without_company() {
+        let (pool, sizes) = pool(1, 100, 8);
+        let let_go = hold(&pool);
+        assert_eq!(sizes.recv().unwrap(), 1);
+        for _ in 0..19 {
+            pool.submit(Box::new(|| ())).unwrap();
+        }
+        drop(let_go);
+        let sizes = [(); 3].map(|()| sizes.recv().unwrap());
+        assert_eq!(sizes, [8, 8, 3]);
+    }
+
+    #[test]
+    fn takes_a_job_at_once_when_few_have_come() {
+        let (pool, sizes) = pool(1, 100, 8);
+        for _ in 0..7 {
+            let (done, did) = mpsc::channel();
+            pool.submit(Box::new(move || done.send(()).unwrap()))
+                .unwrap();
+            did.recv().unwrap();
+            assert_eq!(sizes.recv().unwrap(), 1);
         }
     }
 
-    #[tokio::test]
-    async fn refuses_what_does_not_fit_in_the_queue() {
-        let pool = pool(1, 10);
-        let (let_go, held) = mpsc::channel::<()>();
-        let (started, starts) = mpsc::channel();
-        let first = pool
-            .submit(10, move || {
-                started.send(()).unwrap();
-                held.recv().unwrap_err();
-            })
+    #[test]
+    fn gathers_only_while_jobs_come_fast() {
+        let (pool, _) = pool(0, 100, 4);
+        let shared = &pool.shared;
+        for _ in 0..3 {
+            pool.submit(Box::new(|| ())).unwrap();
+        }
+        // No group's worth has ever come.
+        assert_eq!(shared.worth_waiting(&shared.lock()), None);
+        pool.submit(Box::new(|| ())).unwrap();
+        // The group is full.
+        assert_eq!(shared.worth_waiting(&shared.lock()), None);
+        let now = Instant::now();
+        let mut queue = shared.lock();
+        queue.jobs.truncate(1);
+        let Some(before) = now.checked_sub(GATHER) else {
+            return;
+        };
+        queue.arrivals = [before, now, now, now].into();
+        assert_eq!(shared.worth_waiting(&queue), None);
+        queue.arrivals = [now + GATHER, now, now, now].into();
+        assert_eq!(shared.worth_waiting(&queue), Some(GATHER));
+    }
+
+    #[test]
+    fn waits_less_and_less_for_groups_that_do_not_fill() {
+        let (pool, _) = pool(0, 100, 4);
+        let mut queue = pool.shared.lock();
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            queue.learn(true, false);
+            pauses.push(queue.pause);
+            for _ in 0..queue.pause {
+                queue.jobs.clear();
+                queue.jobs.push_back(Box::new(|| ()));
+                queue.arrivals = [Instant::now(); 4].into();
+                assert_eq!(pool.shared.worth_waiting(&queue), None);
+                queue.learn(false, false);
+            }
+            queue.arrivals = [Instant::now() + GATHER; 4].into();
+            assert_eq!(pool.shared.worth_waiting(&queue), Some(GATHER));
+        }
+        assert_eq!(pauses, [32, 64, 128, 256, 512, 1024, 1024]);
+        queue.learn(true, true);
+        queue.learn(true, false);
+        assert_eq!(queue.pause, 32);
+    }
+
+    #[test]
+    fn goes_on_after_a_job_that_panics() {
+        let (pool, _) = pool(1, 10, 1);
+        let (done, did) = mpsc::channel();
+        pool.submit(Box::new(|| panic!("on purpose"))).unwrap();
+        pool.submit(Box::new(move || done.send(()).unwrap()))
             .unwrap();
-        starts.recv().unwrap();
-        let second = pool.submit(10, || "second").unwrap();
-        assert_eq!(pool.submit(1, || ()).unwrap_err(), Overloaded);
-        drop(let_go);
-        first.await.unwrap();
-        assert_eq!(second.await.unwrap(), "second");
-        assert_eq!(pool.submit(10, || "third").unwrap().await.unwrap(), "third");
-    }
-
-    #[tokio::test]
-    async fn skips_jobs_that_nobody_waits_for() {
-        let pool = pool(1, 10);
-        let (let_go, held) = mpsc::channel::<()>();
-        let first = pool.submit(1, move || held.recv().unwrap_err()).unwrap();
-        let (did_it, was_done) = mpsc::channel();
-        drop(pool.submit(1, move || did_it.send(())).unwrap());
-        drop(let_go);
-        first.await.unwrap();
-        pool.submit(1, || ()).unwrap().await.unwrap();
-        assert!(was_done.try_recv().is_err());
-    }
-
-    #[tokio::test]
-    async fn goes_on_after_a_job_that_panics() {
-        let pool = pool(1, 10);
-        let panics = pool.submit(1, || panic!("on purpose")).unwrap();
-        assert!(panics.await.is_err());
-        assert_eq!(pool.submit(1, || 7).unwrap().await.unwrap(), 7);
+        did.recv().unwrap();
     }
 }

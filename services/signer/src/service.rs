@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use config::Snapshot;
+use dkim::Batches;
 use proto::signer::{SignErrorKind, SignRequest, SignResult};
 use proto::{Call, Sign};
 use tokio::sync::{oneshot, watch};
@@ -16,8 +17,6 @@ use crate::pool::Pool;
 
 /// Requests that may wait for each thread: what it signs in about half a second.
 const QUEUE_PER_THREAD: usize = 2048;
-/// Most requests that one thread takes at once, so that a large call does not hold up small ones.
-const MAX_PIECE: usize = 16;
 
 /// How a [`Signer`] works.
 #[derive(Debug, Clone)]
@@ -37,6 +36,14 @@ impl Default for Options {
     }
 }
 
+/// A request that waits for a thread.
+struct Job {
+    /// As of the arrival of the call.
+    keyring: Arc<Keyring>,
+    request: SignRequest,
+    answer: oneshot::Sender<SignResult>,
+}
+
 /// Signs with the keys that the configuration names. Clones share keys and threads.
 #[derive(Clone)]
 pub struct Signer {
@@ -44,8 +51,7 @@ pub struct Signer {
 }
 
 struct Inner {
-    pool: Pool,
-    threads: usize,
+    pool: Pool<Job>,
     keyring: watch::Receiver<Arc<Keyring>>,
     metrics: Metrics,
     /// Aborted when the last clone is dropped.
@@ -70,9 +76,18 @@ impl Signer {
         let (publish, keyring) = watch::channel(Arc::new(keyring));
         let mut follower = JoinSet::new();
         follower.spawn(follow(files, snapshots, options.recheck, publish));
-        let inner = Inner {
-            pool: Pool::new(threads, threads * QUEUE_PER_THREAD, metrics.queued.clone()),
+        let batches = Batches::detect();
+        tracing::debug!(batch = batches.size(), "RSA signatures made together");
+        let counted = metrics.clone();
+        let pool = Pool::new(
             threads,
+            threads * QUEUE_PER_THREAD,
+            batches.size(),
+            metrics.queued.clone(),
+            move |jobs| work(jobs, batches, &counted),
+        );
+        let inner = Inner {
+            pool,
             keyring,
             metrics,
             _follower: follower,
@@ -86,22 +101,19 @@ impl Signer {
         let started = Instant::now();
         let inner = &self.inner;
         let keyring = inner.keyring.borrow().clone();
-        let piece = requests.len().div_ceil(inner.threads).clamp(1, MAX_PIECE);
-        let mut results = Vec::with_capacity(requests.len());
-        let mut answers = Vec::with_capacity(requests.len().div_ceil(piece));
-        let mut requests = requests.into_iter().peekable();
-        while requests.peek().is_some() {
-            let piece: Vec<_> = requests.by_ref().take(piece).collect();
-            answers.push((piece.len(), self.submit(keyring.clone(), piece)));
-        }
-        for (size, answer) in answers {
-            match answer {
+        let answers: Vec<_> = requests
+            .into_iter()
+            .map(|request| self.submit(keyring.clone(), request))
+            .collect();
+        let mut results = Vec::with_capacity(answers.len());
+        for answer in answers {
+            results.push(match answer {
                 Some(answer) => match answer.await {
-                    Ok(answers) => results.extend(answers),
-                    Err(_) => results.extend(self.temporary(size, "signing failed")),
+                    Ok(result) => result,
+                    Err(_) => self.temporary("signing failed"),
                 },
-                None => results.extend(self.temporary(size, "the signer is overloaded")),
-            }
+                None => self.temporary("the signer is overloaded"),
+            });
         }
         inner
             .metrics
@@ -114,22 +126,39 @@ impl Signer {
     fn submit(
         &self,
         keyring: Arc<Keyring>,
-        requests: Vec<SignRequest>,
-    ) -> Option<oneshot::Receiver<Vec<SignResult>>> {
-        let metrics = self.inner.metrics.clone();
-        let weight = requests.len();
-        let work = move || {
-            let now = runtime::now_ms() / 1000;
-            let answer = |request| policy::answer(&keyring, request, now, &metrics);
-            requests.iter().map(answer).collect()
+        request: SignRequest,
+    ) -> Option<oneshot::Receiver<SignResult>> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job {
+            keyring,
+            request,
+            answer,
         };
-        self.inner.pool.submit(weight, work).ok()
+        self.inner.pool.submit(job).ok()?;
+        Some(answered)
     }
 
-    fn temporary(&self, number: usize, detail: &'static str) -> impl Iterator<Item = SignResult> {
-        let metrics = self.inner.metrics.clone();
-        (0..number)
-            .map(move |_| policy::refusal(SignErrorKind::Temporary, detail.to_owned(), &metrics))
+    fn temporary(&self, detail: &str) -> SignResult {
+        policy::refusal(
+            SignErrorKind::Temporary,
+            detail.to_owned(),
+            &self.inner.metrics,
+        )
+    }
+}
+
+/// Signs a group of requests, of whatever calls they are. Those that nobody waits for any more are left out.
+fn work(mut jobs: Vec<Job>, batches: Batches, metrics: &Metrics) {
+    jobs.retain(|job| !job.answer.is_closed());
+    let now = runtime::now_ms() / 1000;
+    let prepared = jobs
+        .iter()
+        .map(|job| policy::prepare(&job.keyring, &job.request, now, metrics))
+        .collect();
+    let results = policy::complete(prepared, batches, metrics);
+    for (job, result) in jobs.into_iter().zip(results) {
+        // The caller may go while we work.
+        drop(job.answer.send(result));
     }
 }
 
@@ -288,18 +317,11 @@ mod tests {
             snapshots,
         )
         .await;
-        let (let_go, held) = std::sync::mpsc::channel::<()>();
-        let holds = signer
-            .inner
-            .pool
-            .submit(0, move || held.recv().is_err())
-            .unwrap();
-        let full = signer.inner.pool.submit(QUEUE_PER_THREAD, || ()).unwrap();
-        let results = signer.sign(requests(1, "acme.example")).await.unwrap();
-        assert_eq!(error(&results[0]), SignErrorKind::Temporary);
-        drop(let_go);
-        assert!(holds.await.unwrap());
-        full.await.unwrap();
+        let asked = requests(QUEUE_PER_THREAD * 3, "acme.example");
+        let results = signer.sign(asked).await.unwrap();
+        let overloaded = |result: &&SignResult| error(result) == SignErrorKind::Temporary;
+        let refused = results.iter().filter(overloaded).count();
+        assert!((1..=QUEUE_PER_THREAD * 2).contains(&refused), "{refused}");
         let results = signer.sign(requests(1, "acme.example")).await.unwrap();
         assert_eq!(error(&results[0]), SignErrorKind::NoKey);
     }

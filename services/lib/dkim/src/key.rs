@@ -47,7 +47,8 @@ pub enum KeyError {
 pub struct Key(Pair);
 
 enum Pair {
-    Rsa(Box<RsaKeyPair>),
+    /// And what batches sign with, if they take the key.
+    Rsa(Box<RsaKeyPair>, Option<Box<multibuffer::Key>>),
     Ed25519(Box<Ed25519KeyPair>),
 }
 
@@ -61,7 +62,7 @@ impl Key {
     /// Reads the first private key in a PEM text: RSA in PKCS#8 or PKCS#1, Ed25519 in PKCS#8.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         match PrivateKeyDer::from_pem_slice(pem) {
-            Ok(PrivateKeyDer::Pkcs1(der)) => rsa(RsaKeyPair::from_der(der.secret_pkcs1_der())),
+            Ok(PrivateKeyDer::Pkcs1(der)) => Self::from_pkcs1(der.secret_pkcs1_der()),
             Ok(PrivateKeyDer::Pkcs8(der)) => Self::from_pkcs8(der.secret_pkcs8_der()),
             Ok(_) => Err(KeyError::Unreadable(
                 "an elliptic curve of another kind".to_owned(),
@@ -73,7 +74,7 @@ impl Key {
     /// Reads a key in DER, in the same encodings as [`Key::from_pem`].
     pub fn from_der(der: &[u8]) -> Result<Self, KeyError> {
         match PrivateKeyDer::try_from(der) {
-            Ok(PrivateKeyDer::Pkcs1(der)) => rsa(RsaKeyPair::from_der(der.secret_pkcs1_der())),
+            Ok(PrivateKeyDer::Pkcs1(der)) => Self::from_pkcs1(der.secret_pkcs1_der()),
             Ok(PrivateKeyDer::Pkcs8(der)) => Self::from_pkcs8(der.secret_pkcs8_der()),
             Ok(_) => Err(KeyError::Unreadable(
                 "an elliptic curve of another kind".to_owned(),
@@ -82,18 +83,22 @@ impl Key {
         }
     }
 
+    fn from_pkcs1(der: &[u8]) -> Result<Self, KeyError> {
+        rsa(RsaKeyPair::from_der(der), der)
+    }
+
     fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
         // OpenSSL leaves the public key out, which is allowed: "maybe unchecked".
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
             return Ok(Self(Pair::Ed25519(Box::new(pair))));
         }
-        rsa(RsaKeyPair::from_pkcs8(der))
+        rsa(RsaKeyPair::from_pkcs8(der), der)
     }
 
     /// What it signs with.
     pub fn algorithm(&self) -> Algorithm {
         match self.0 {
-            Pair::Rsa(_) => Algorithm::RsaSha256,
+            Pair::Rsa(..) => Algorithm::RsaSha256,
             Pair::Ed25519(_) => Algorithm::Ed25519Sha256,
         }
     }
@@ -102,7 +107,7 @@ impl Key {
     /// RSA it is longer than 255 octets: DNS takes it as several strings.
     pub fn dns_record(&self) -> String {
         match &self.0 {
-            Pair::Rsa(pair) => {
+            Pair::Rsa(pair, _) => {
                 let der: PublicKeyX509Der<'_> = pair
                     .public_key()
                     .as_der()
@@ -118,10 +123,18 @@ impl Key {
         }
     }
 
+    /// What batches sign with, if they take the key: RSA of 2048 bits with the usual exponent.
+    pub(crate) fn for_batches(&self) -> Option<&multibuffer::Key> {
+        match &self.0 {
+            Pair::Rsa(_, key) => key.as_deref(),
+            Pair::Ed25519(_) => None,
+        }
+    }
+
     /// Signs the canonical header fields.
     pub(crate) fn sign(&self, data: &[u8]) -> Option<Vec<u8>> {
         match &self.0 {
-            Pair::Rsa(pair) => {
+            Pair::Rsa(pair, _) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(
                     &RSA_PKCS1_SHA256,
@@ -154,9 +167,15 @@ pub fn generate_ed25519() -> String {
     pem(der.as_ref())
 }
 
-fn rsa(pair: Result<RsaKeyPair, aws_lc_rs::error::KeyRejected>) -> Result<Key, KeyError> {
+fn rsa(
+    pair: Result<RsaKeyPair, aws_lc_rs::error::KeyRejected>,
+    der: &[u8],
+) -> Result<Key, KeyError> {
     match pair {
-        Ok(pair) => Ok(Key(Pair::Rsa(Box::new(pair)))),
+        Ok(pair) => {
+            let for_batches = multibuffer::Key::from_der(der).map(Box::new);
+            Ok(Key(Pair::Rsa(Box::new(pair), for_batches)))
+        }
         Err(rejected) if rejected.to_string() == "TooSmall" => Err(KeyError::TooWeak),
         Err(rejected) => Err(KeyError::Unreadable(rejected.to_string())),
     }

@@ -122,30 +122,31 @@ impl Signer {
     ///
     /// `header` is the header section as it is sent, with or without the empty line; `body_hash`
     /// is that of [`crate::BodyHasher`]; `now` is in Unix seconds and becomes the tag `t=`.
-    /// Costs the time of the signature (about 200 µs for RSA-2048, 8 µs for Ed25519).
+    /// Costs the time of the signature (about 240 µs for RSA-2048, 8 µs for Ed25519).
     pub fn sign(
         &self,
         header: &[u8],
         body_hash: &[u8; 32],
         now: u64,
     ) -> Result<Vec<u8>, SignError> {
+        self.draft(header, body_hash, now)?.sign()
+    }
+
+    /// As [`Signer::sign`], but for the signature itself: [`crate::Batches`] makes those of several drafts at once.
+    pub fn draft(
+        &self,
+        header: &[u8],
+        body_hash: &[u8; 32],
+        now: u64,
+    ) -> Result<Draft<'_>, SignError> {
         let selection = Selection::of(header)?;
-        let mut signature = self.unsigned_field(&selection.names, body_hash, now);
-        let data = signed_data(&selection.fields, signature.as_bytes());
-        let signed = self.key.sign(&data).ok_or(SignError::Failed)?;
-        let encoded = BASE64_STANDARD.encode(signed);
-        let mut room = LINE - "\tb=".len();
-        let mut rest = encoded.as_str();
-        while rest.len() > room {
-            let (line, others) = rest.split_at(room);
-            signature.push_str(line);
-            signature.push_str("\r\n\t");
-            rest = others;
-            room = LINE - "\t".len();
-        }
-        signature.push_str(rest);
-        signature.push_str("\r\n");
-        Ok(signature.into_bytes())
+        let field = self.unsigned_field(&selection.names, body_hash, now);
+        let data = signed_data(&selection.fields, field.as_bytes());
+        Ok(Draft {
+            key: &self.key,
+            field,
+            data,
+        })
     }
 
     /// The field up to and including `b=`.
@@ -181,6 +182,46 @@ impl Signer {
         BASE64_STANDARD.encode_string(body_hash, &mut field);
         field.push_str(";\r\n\tb=");
         field
+    }
+}
+
+/// A `DKIM-Signature` field whose signature is missing.
+pub struct Draft<'a> {
+    pub(crate) key: &'a Key,
+    /// Up to and including `b=`.
+    field: String,
+    /// What is signed.
+    pub(crate) data: Vec<u8>,
+}
+
+impl Draft<'_> {
+    /// What it is to be signed with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.key.algorithm()
+    }
+
+    /// Signs it alone.
+    pub fn sign(self) -> Result<Vec<u8>, SignError> {
+        let signature = self.key.sign(&self.data).ok_or(SignError::Failed)?;
+        Ok(self.complete(&signature))
+    }
+
+    /// The field with its signature, folded.
+    pub(crate) fn complete(self, signature: &[u8]) -> Vec<u8> {
+        let mut field = self.field;
+        let encoded = BASE64_STANDARD.encode(signature);
+        let mut room = LINE - "\tb=".len();
+        let mut rest = encoded.as_str();
+        while rest.len() > room {
+            let (line, others) = rest.split_at(room);
+            field.push_str(line);
+            field.push_str("\r\n\t");
+            rest = others;
+            room = LINE - "\t".len();
+        }
+        field.push_str(rest);
+        field.push_str("\r\n");
+        field.into_bytes()
     }
 }
 
