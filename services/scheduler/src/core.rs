@@ -300,6 +300,7 @@ impl Core {
                 };
                 self.errands.ask_slots(lane, request);
             }
+            Output::TellAct { key, act } => self.errands.tell_act(key, act),
             Output::AskTurns { pool, count } => self.errands.ask_turns(pool, count),
             Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {

@@ -10,6 +10,8 @@ use limits::{
     GrantReply, GrantRequest, Grants, SLOT_TTL, SliceId, SliceUse, SlotReply, SlotRequest,
 };
 use mail::Domain;
+use proto::journal::Acted;
+use spool::Acts;
 use telemetry::IntCounterVec;
 
 use crate::clock::Clock;
@@ -18,6 +20,8 @@ use crate::machine::Input;
 
 /// While Redis does not answer it is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How often telling other schedulers is tried.
+const TELL_TRIES: u32 = 5;
 /// So long before its end a lease is not used any more.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
@@ -25,6 +29,7 @@ const LEASE_MARGIN: Duration = Duration::from_secs(1);
 pub(crate) struct Errands {
     resolver: Resolver,
     grants: Grants,
+    acts: Acts,
     clock: Clock,
     events: Events,
     partitions: u32,
@@ -64,7 +69,7 @@ struct Book {
 impl Errands {
     pub(crate) fn new(
         resolver: Resolver,
-        grants: Grants,
+        (grants, acts): (Grants, Acts),
         clock: Clock,
         events: Events,
         partitions: u32,
@@ -72,6 +77,7 @@ impl Errands {
         Self {
             resolver,
             grants,
+            acts,
             clock,
             events,
             partitions,
@@ -98,6 +104,23 @@ impl Errands {
             let (name, news) = slot_news(&request, answer, asked_ms, clock.now_ms());
             leases.with_label_values(&[name]).inc();
             tell(&events, Input::Slots(lane, news)).await;
+        });
+    }
+
+    /// Tells the other schedulers; what they are not told they hear for themselves.
+    pub(crate) fn tell_act(&self, key: u64, act: Acted) {
+        let (acts, clock) = (self.acts.clone(), self.clock);
+        tokio::spawn(async move {
+            for _ in 0..TELL_TRIES {
+                let told = acts
+                    .tell(&format!("{key:016x}"), &act, clock.now_ms())
+                    .await;
+                let Err(error) = told else {
+                    return;
+                };
+                tracing::warn!(%error, rule = act.rule, "the other schedulers are not told what is done about replies");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
         });
     }
 

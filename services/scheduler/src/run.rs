@@ -9,6 +9,7 @@ use config::Snapshot;
 use limits::{Grants, Options as GrantOptions};
 use proto::admin::admin_server::AdminServer;
 use proto::dispatch::dispatch_server::DispatchServer;
+use proto::journal::Acted;
 use proto::operation::Operation;
 use proto::{Attached, Call, Dispatch};
 use queue::Settings;
@@ -106,10 +107,17 @@ impl Scheduler {
         let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
         let grants = Grants::connect(grant_options(&bootstrap.redis)?)?;
         tokio::spawn(watch_redis(grants.clone(), shutdown.clone()));
-        let errands = Errands::new(resolver, grants, clock, events.clone(), partitions);
+        let errands = Errands::new(
+            resolver,
+            (grants, stores.acts()),
+            clock,
+            events.clone(),
+            partitions,
+        );
         let machine = Machine::new(&*id, partitions).leasing_connections();
         tokio::spawn(Core::new(machine, clock, errands, dropped).run(inbox));
         tokio::spawn(follow_config(snapshots, events.clone()));
+        tokio::spawn(follow_acts(stores.acts().follow(), events.clone()));
         let ownership = Ownership {
             stores: stores.clone(),
             holder: holder(&id, &bootstrap.scheduler.advertise),
@@ -197,6 +205,16 @@ async fn tell_operations(
     let present = operations.borrow_and_update().clone();
     if let Some(present) = present {
         tell(events, Input::Operations((*present).clone())).await;
+    }
+}
+
+/// Until the stores answer, and while they don't, each scheduler acts on what it hears itself.
+async fn follow_acts(mut acts: watch::Receiver<Option<Arc<Vec<Acted>>>>, events: Events) {
+    while acts.changed().await.is_ok() {
+        let present = acts.borrow_and_update().clone();
+        if let Some(present) = present {
+            tell(&events, Input::Acts((*present).clone())).await;
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
 //! and what a journal record means is decided by the callers.
 
+mod acts;
 mod block;
 mod bucket;
 mod cache;
@@ -45,6 +46,7 @@ mod trim;
 mod upload;
 mod writer;
 
+pub use acts::Acts;
 pub use block::{BLOCK_COPY, BlockDamage, MAX_INLINE_CONTENT};
 pub use chunks::{ChunkReader, Content};
 pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use mail::PartitionId;
 use proto::spool::IndexEntry;
 
+use crate::acts::Acts;
 use crate::link::Link;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members,
@@ -148,6 +149,11 @@ impl Stores {
     /// The configuration snapshot.
     pub fn config(&self) -> ConfigStore {
         ConfigStore::new(self.control().clone())
+    }
+
+    /// What is done about replies by any scheduler.
+    pub fn acts(&self) -> Acts {
+        Acts::new(self.control().clone())
     }
 
     /// The operations on the live queue that are not over.

@@ -6,16 +6,44 @@ use config::{ShapingQuery, Snapshot};
 use egress::{
     Act, Automation, Change, Heard, LaneId, Lanes, Measure, RateLimit, Subject, per_minute,
 };
+use hashbrown::HashMap;
 use mail::PartitionId;
 use proto::journal::{Acted, ActedMeasure, ActedOn};
 use queue::{Judged, RouteOf, Verdict};
 
 use super::placing::{LaneInfo, LaneInfos};
-use super::{Item, Machine};
+use super::{Item, Machine, Output, lane_hash};
 
 /// Different replies of one report that are looked at.
 const REPLIES: usize = 8;
 const MINUTE_MS: u64 = 60_000;
+
+/// After others were told of an act its renewals are not told for so long, milliseconds: a host that refuses everything
+/// renews what is done with every reply.
+const TELL_MS: u64 = 5_000;
+/// Acts of which others are told at a time. Further ones hold where they were heard.
+const MOST_TOLD: usize = 2_000;
+
+/// When others were told of acts, by rule and subject.
+#[derive(Default)]
+pub(super) struct Told {
+    at_ms: HashMap<u64, u64>,
+}
+
+impl Told {
+    /// Whether others are to be told now.
+    fn is_due(&mut self, now_ms: u64, key: u64) -> bool {
+        if self.at_ms.len() >= MOST_TOLD {
+            self.at_ms.retain(|_, at_ms| now_ms < *at_ms + TELL_MS);
+        }
+        let is_due = |at_ms: &u64| now_ms >= *at_ms + TELL_MS;
+        let due = self.at_ms.get(&key).is_none_or(is_due) && self.at_ms.len() < MOST_TOLD;
+        if due {
+            self.at_ms.insert(key, now_ms);
+        }
+        due
+    }
+}
 
 /// Outcomes of a lane in this minute and in the one before.
 #[derive(Debug, Clone, Copy, Default)]
@@ -170,6 +198,12 @@ impl Machine {
             match &change {
                 Change::Begun(act) => {
                     self.counts.acted(&act.measure);
+                    let key = lane_hash(&format!("{}|{}", act.rule, act.subject));
+                    if self.told.is_due(now_ms, key) && self.automation.acts().count() <= MOST_TOLD
+                    {
+                        let act = to_proto(act);
+                        self.outputs.push(Output::TellAct { key, act });
+                    }
                     let owned = partition.and_then(|of| self.partitions.get_mut(&of));
                     if let Some(owned) = owned {
                         owned.intake.acted(now_ms, to_proto(act));
@@ -178,6 +212,16 @@ impl Machine {
                 }
                 Change::Ended(act) => self.restrain(now_ms, &act.subject),
                 Change::Stepped(subject) => self.restrain(now_ms, subject),
+            }
+        }
+    }
+
+    /// What other schedulers began holds here, too.
+    pub(super) fn acts_told(&mut self, now_ms: u64, acts: &[Acted]) {
+        for act in acts.iter().filter_map(from_proto) {
+            let subject = act.subject.clone();
+            if self.automation.restore(now_ms, act) {
+                self.restrain(now_ms, &subject);
             }
         }
     }

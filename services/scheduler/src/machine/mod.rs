@@ -31,10 +31,12 @@ use hashbrown::HashMap;
 use journal::WriterEvent;
 use mail::{MessageId, PartitionId};
 use proto::dispatch::SenderItem;
+use proto::journal::Acted;
 use proto::operation::Operation;
 use proto::spool::BlockIndex;
 use queue::{Effect, Intake, Key, SessionId};
 
+use automation::Told;
 use operations::Operations;
 pub use operations::Progress;
 pub(crate) use operations::select::{Meant, Selection};
@@ -75,6 +77,8 @@ pub enum Input {
     Config(Arc<Snapshot>),
     /// The operations of operators that are stored now.
     Operations(Vec<Operation>),
+    /// What is done about replies, as the schedulers told each other.
+    Acts(Vec<Acted>),
     /// A partition was taken over: its intake is recovered. The lease holds until then (milliseconds of the clock
     /// that all calls use).
     Owned {
@@ -165,6 +169,7 @@ pub struct Machine {
     pools: Pools,
     sources: Sources,
     automation: Automation,
+    told: Told,
     operations: Operations,
     /// Some stream has a window.
     has_windows: bool,
@@ -193,6 +198,7 @@ impl Machine {
             lane_infos: LaneInfos::default(),
             sites: Sites::default(),
             automation: Automation::default(),
+            told: Told::default(),
             operations: Operations::default(),
             has_windows: false,
             now_ms: 0,
@@ -254,6 +260,7 @@ impl Machine {
         self.now_ms = now_ms;
         match input {
             Input::Config(config) => self.configure(now_ms, config),
+            Input::Acts(acts) => self.acts_told(now_ms, &acts),
             Input::Operations(operations) => self.operations_known(now_ms, operations),
             Input::Owned {
                 intake,

@@ -6,7 +6,7 @@ use egress::{LaneId, Window};
 use journal::WriterEffect;
 use mail::PartitionId;
 use proto::dispatch::SchedulerItem;
-use proto::journal::Disposition;
+use proto::journal::{Acted, Disposition};
 use queue::{Copy, Counted, SessionId};
 
 /// See the module.
@@ -56,6 +56,13 @@ pub enum Output {
         pool: Arc<str>,
         /// How many.
         count: u32,
+    },
+    /// Tell the other schedulers what is done about replies.
+    TellAct {
+        /// The same for the same rule and subject.
+        key: u64,
+        /// What.
+        act: Acted,
     },
     /// Nothing more is asked for these lanes; others may get their numbers.
     LanesForgotten(Vec<LaneId>),

@@ -180,3 +180,33 @@ fn what_is_done_goes_on_at_the_next_owner() {
     assert_eq!(send(&mut after, "b.example", 1, 250, ""), 1);
     assert!(pass(&mut after, 61 * MINUTE_MS) > 0);
 }
+
+/// What others are to be told.
+fn told(desk: &mut Desk) -> Vec<proto::journal::Acted> {
+    let act = |output: &Output| match output {
+        Output::TellAct { act, .. } => Some(act.clone()),
+        _ => None,
+    };
+    let told = desk.seen.iter().filter_map(act).collect();
+    desk.seen.retain(|output| act(output).is_none());
+    told
+}
+
+#[test]
+fn others_are_told_what_is_done_not_of_each_renewal_and_what_they_tell_holds() {
+    let rule = "{ reply: { text: too much }, action: suspend, for: 1h }";
+    let mut one = desk(rule);
+    send(&mut one, "a.example", 2, 451, "too much");
+    let acts = told(&mut one);
+    assert_eq!(acts.len(), 1, "the second reply renewed it");
+    let mut other = desk(rule);
+    other.step(Input::Acts(acts.clone()));
+    assert_eq!(send(&mut other, "a.example", 3, 250, ""), 0);
+    assert_eq!(send(&mut other, "b.example", 1, 250, ""), 1);
+    assert_eq!(told(&mut other), [], "it is no news");
+    // What is known already changes nothing, and it ends in time.
+    other.step(Input::Acts(acts));
+    assert_eq!(other.machine.acts().count(), 1);
+    assert_eq!(pass(&mut other, 59 * MINUTE_MS), 0);
+    assert!(pass(&mut other, 2 * MINUTE_MS) > 0);
+}
