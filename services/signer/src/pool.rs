@@ -3,15 +3,8 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use telemetry::IntGauge;
-
-/// Where jobs come so fast that a group of them fills within this time, threads wait for it to fill.
-const GATHER: Duration = Duration::from_millis(8);
-/// After a wait in vain, so many times jobs are taken without a wait; twice as often after each further one, up to the
-/// second. Callers that wait for our answers themselves, a few at a time, never fill a group.
-const PAUSE: (u32, u32) = (32, 1024);
 
 /// A fixed number of threads. They end when the pool is dropped, after the jobs at hand.
 pub(crate) struct Pool<T> {
@@ -26,19 +19,13 @@ struct Shared<T> {
     queue: Mutex<Queue<T>>,
     wake: Condvar,
     capacity: usize,
-    /// Most jobs that a thread takes at once, and how many are best.
+    /// Most jobs that a thread takes at once.
     group: usize,
     depth: IntGauge,
 }
 
 struct Queue<T> {
     jobs: VecDeque<T>,
-    /// When the latest jobs came, as many as are in a group; the oldest first.
-    arrivals: VecDeque<Instant>,
-    /// How often jobs are taken before a thread waits for a group again.
-    pause: u32,
-    /// What `pause` becomes after a wait in vain.
-    next_pause: u32,
     closed: bool,
 }
 
@@ -55,9 +42,6 @@ impl<T: Send + 'static> Pool<T> {
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue {
                 jobs: VecDeque::new(),
-                arrivals: VecDeque::with_capacity(group),
-                pause: 0,
-                next_pause: PAUSE.0,
                 closed: false,
             }),
             wake: Condvar::new(),
@@ -83,13 +67,9 @@ impl<T: Send + 'static> Pool<T> {
         if queue.jobs.len() >= shared.capacity {
             return Err(Overloaded);
         }
-        if queue.arrivals.len() == shared.group {
-            queue.arrivals.pop_front();
-        }
-        queue.arrivals.push_back(Instant::now());
         queue.jobs.push_back(job);
         shared.show(&queue);
-        // A thread that gathers need not look at each job.
+        // A thread that was woken for the first takes all until there are more than one takes.
         let waiting = queue.jobs.len();
         let wake = waiting == 1 || waiting >= shared.group;
         drop(queue);
@@ -127,55 +107,20 @@ impl<T> Shared<T> {
 
     fn next(&self) -> Option<Vec<T>> {
         let mut queue = self.lock();
-        let mut waited = false;
         loop {
             if queue.closed {
                 return None;
             }
-            if queue.jobs.is_empty() {
-                waited = false;
-                queue = self
-                    .wake
-                    .wait(queue)
-                    .unwrap_or_else(PoisonError::into_inner);
-                continue;
-            }
-            let Some(rest) = self.worth_waiting(&queue) else {
+            if !queue.jobs.is_empty() {
                 let size = queue.jobs.len().min(self.group);
-                queue.learn(waited, size == self.group);
                 let jobs = queue.jobs.drain(..size).collect();
                 self.show(&queue);
                 return Some(jobs);
-            };
-            waited = true;
-            let woken = self.wake.wait_timeout(queue, rest);
-            queue = woken.unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// How long to wait for more jobs; `None` to take what is there. A group's worth of jobs came within the last
-    /// [`GATHER`]: as long as that holds, the group is likely to fill. It ceases to hold by itself when they stop coming,
-    /// at most [`GATHER`] after the oldest waiting job came.
-    fn worth_waiting(&self, queue: &Queue<T>) -> Option<Duration> {
-        let full = queue.jobs.len() >= self.group;
-        if full || queue.arrivals.len() < self.group || queue.pause > 0 {
-            return None;
-        }
-        let rest = GATHER.saturating_sub(queue.arrivals.front()?.elapsed());
-        (!rest.is_zero()).then_some(rest)
-    }
-}
-
-impl<T> Queue<T> {
-    /// Whether to wait the next time, from what became of this one.
-    fn learn(&mut self, waited: bool, full: bool) {
-        match (waited, full) {
-            (true, true) => self.next_pause = PAUSE.0,
-            (true, false) => {
-                self.pause = self.next_pause;
-                self.next_pause = (self.next_pause * 2).min(PAUSE.1);
             }
-            (false, _) => self.pause = self.pause.saturating_sub(1),
+            queue = self
+                .wake
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -269,54 +214,6 @@ mod tests {
             did.recv().unwrap();
             assert_eq!(sizes.recv().unwrap(), 1);
         }
-    }
-
-    #[test]
-    fn gathers_only_while_jobs_come_fast() {
-        let (pool, _) = pool(0, 100, 4);
-        let shared = &pool.shared;
-        for _ in 0..3 {
-            pool.submit(Box::new(|| ())).unwrap();
-        }
-        // No group's worth has ever come.
-        assert_eq!(shared.worth_waiting(&shared.lock()), None);
-        pool.submit(Box::new(|| ())).unwrap();
-        // The group is full.
-        assert_eq!(shared.worth_waiting(&shared.lock()), None);
-        let now = Instant::now();
-        let mut queue = shared.lock();
-        queue.jobs.truncate(1);
-        let Some(before) = now.checked_sub(GATHER) else {
-            return;
-        };
-        queue.arrivals = [before, now, now, now].into();
-        assert_eq!(shared.worth_waiting(&queue), None);
-        queue.arrivals = [now + GATHER, now, now, now].into();
-        assert_eq!(shared.worth_waiting(&queue), Some(GATHER));
-    }
-
-    #[test]
-    fn waits_less_and_less_for_groups_that_do_not_fill() {
-        let (pool, _) = pool(0, 100, 4);
-        let mut queue = pool.shared.lock();
-        let mut pauses = Vec::new();
-        for _ in 0..7 {
-            queue.learn(true, false);
-            pauses.push(queue.pause);
-            for _ in 0..queue.pause {
-                queue.jobs.clear();
-                queue.jobs.push_back(Box::new(|| ()));
-                queue.arrivals = [Instant::now(); 4].into();
-                assert_eq!(pool.shared.worth_waiting(&queue), None);
-                queue.learn(false, false);
-            }
-            queue.arrivals = [Instant::now() + GATHER; 4].into();
-            assert_eq!(pool.shared.worth_waiting(&queue), Some(GATHER));
-        }
-        assert_eq!(pauses, [32, 64, 128, 256, 512, 1024, 1024]);
-        queue.learn(true, true);
-        queue.learn(true, false);
-        assert_eq!(queue.pause, 32);
     }
 
     #[test]
