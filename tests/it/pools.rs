@@ -142,7 +142,8 @@ async fn sources_have_their_shares_and_a_pool_without_one_that_works_holds_its_m
     one_partition_for_each(&relay).await?;
     let options = LoadOptions {
         connections: 4,
-        rate: None,
+        // So slow that no lane is jammed: what would wait at one goes to another source of the pool.
+        rate: Some(40.0),
         size: 1000,
         sender: SENDER.to_owned(),
         domains: vec!["one.example".to_owned()],
