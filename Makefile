@@ -6,6 +6,8 @@ BENCH ?= all
 # Rounds of each kind of soak test, and the kinds to run (all when empty).
 ROUNDS ?= 20
 KIND ?=
+# Tests at once. They wait for servers and clocks most of the time, so there may be more than cores.
+TEST_THREADS ?= 4
 # Seconds of load of the test of limits.
 SECONDS ?= 600
 # Seconds for each fuzz target.
@@ -29,7 +31,7 @@ lint: ## formatting and clippy, warnings are errors
 
 test: servers lint ## all tests in their short form (15 minutes at most)
 	$(CARGO) build --workspace
-	$(CARGO) test --workspace
+	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
 	STAFFETTA_BIN=$(CURDIR)/target/debug/staffetta .servers/python/bin/python tests/limits/run.py --short --seconds 25
 	$(MAKE) --no-print-directory chart
 
