@@ -99,6 +99,52 @@ async fn smtputf8_and_chunks_arrive_or_are_returned() -> Result<()> {
     relay.finish()
 }
 
+#[tokio::test]
+async fn a_message_that_is_late_is_told_of_and_tried_on() -> Result<()> {
+    let host: IpAddr = Ipv4Addr::new(127, 25, 4, 1).into();
+    let port = free_port_on(&[host])?;
+    let offered = "250-sink.example\r\n250-DSN\r\n250-DELIVERBY\r\n250 PIPELINING".to_owned();
+    let offers = Rule::at(Stage::Hello, Action::Reply(offered));
+    let defers = Rule::reply(Stage::Recipient, "451 4.7.1 later").to("user@one.example");
+    let sink = Sink::start(SocketAddr::new(host, port), vec![offers.clone(), defers]).await?;
+    let zones = Zones::new()
+        .mx("one.example", 10, "mx.one.example")
+        .mx("acme.example", 10, "mx.one.example")
+        .address("mx.one.example", host);
+    let setup = Setup::new("late", zones, Documents::new(port).yaml()).layout(Layout::AllInOne);
+    let relay = Relay::start(setup).await?;
+
+    let mut session = Session::open(relay.submission(), PATIENCE).await?;
+    for command in [
+        &format!("MAIL FROM:<{SENDER}> BY=1;N"),
+        "RCPT TO:<user@one.example>",
+    ] {
+        let reply = session.command(command).await?;
+        ensure!(reply.starts_with("250"), "{reply}");
+    }
+    ensure!(session.command("DATA").await?.starts_with("354"));
+    let content = b"From: app@acme.example\r\nX-Token: L-1\r\n\r\nx\r\n.\r\n";
+    session.write(content).await?;
+    ensure!(session.reply().await?.starts_with("250"));
+
+    let notice = sink.wait_for(1, PATIENCE).await?.remove(0);
+    ensure!(notice.recipients == [SENDER] && notice.sender.is_empty());
+    for part in [
+        "Action: delayed",
+        "Status: 4.4.7",
+        "Final-Recipient: rfc822; user@one.example",
+        "Will-Retry-Until: ",
+    ] {
+        ensure!(notice.text().contains(part), "{}", notice.text());
+    }
+    sink.set_rules(vec![offers]);
+    let message = sink.wait_for(2, PATIENCE).await?.remove(1);
+    ensure!(message.text().contains("L-1"));
+    // What is left of the time.
+    ensure!(message.parameters.contains("BY=") && message.parameters.contains(";N"));
+    relay.finish()
+}
+
 /// A message to one recipient from a client at this address: the reply that decides.
 async fn submit(from: [u8; 4], to: SocketAddr) -> Result<String> {
     let from = IpAddr::V4(Ipv4Addr::from(from));

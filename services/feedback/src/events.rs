@@ -25,6 +25,7 @@
 //! | `Suppression`, `Cancellation` | not tried (any more) | |
 //! | `Returned` | given back before the dialogue; no attempt | `next_attempt` |
 //! | `InDoubt` | begun, and no outcome known | `next_attempt` |
+//! | `Late` | not delivered by the time that its client asked for with DELIVERBY; it is tried on | `delay_notice` |
 //! | `Moved` | the message is in another block | `spool_sequence` |
 //! | `Quarantined` | a block or message can't be read | `spool_sequence`, `reason` |
 //! | `DsnSpooled` | the sender is told of failures, or of a delay | `ordinals`, `dsn_message_id`, `delay_notice` |
@@ -432,6 +433,7 @@ fn outcome_type(disposition: Disposition) -> &'static str {
         Disposition::Cancelled => "Cancellation",
         Disposition::Returned => "Returned",
         Disposition::InDoubt => "InDoubt",
+        Disposition::Late => "Late",
         Disposition::Unspecified => "Unknown",
     }
 }

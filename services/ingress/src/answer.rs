@@ -232,6 +232,21 @@ pub(crate) const RELEASE_TOO_LATE: Answer = Answer::new(
     EnhancedCode(5, 5, 4),
     "The message can't be held for so long; see FUTURERELEASE",
 );
+pub(crate) const PRIORITY_OF_STRANGER: Answer = Answer::new(
+    555,
+    EnhancedCode(5, 5, 4),
+    "MT-PRIORITY is for authenticated clients",
+);
+pub(crate) const BY_OR_RETURN: Answer = Answer::new(
+    555,
+    EnhancedCode(5, 5, 4),
+    "BY with mode R is not offered, since most hosts could not keep it; mode N is",
+);
+pub(crate) const BY_TRACE: Answer = Answer::new(
+    555,
+    EnhancedCode(5, 5, 4),
+    "BY with trace (T) is not offered",
+);
 pub(crate) const UNSUPPORTED_PARAMETER: Answer =
     Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
 pub(crate) const RECIPIENT_NEEDS_SMTPUTF8: Answer = Answer::new(

@@ -41,6 +41,8 @@ pub(crate) struct Judged {
     /// Label in it; may be empty.
     pub(crate) campaign: String,
     pub(crate) times: Times,
+    /// As far as the client asks for one and its stream has it, -9 to 9.
+    pub(crate) priority: i8,
 }
 
 /// A message that came in whole.

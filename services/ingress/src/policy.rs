@@ -210,6 +210,12 @@ pub(crate) fn judge_times(
     Ok(times)
 }
 
+/// The priority of a message whose client asks for `asked`: no higher than its stream has it.
+pub(crate) fn judge_priority(asked: Option<i8>, stream: Option<&Stream>) -> i8 {
+    let most = stream.map_or(0, |stream| stream.most_priority);
+    asked.map_or(0, |asked| asked.min(most))
+}
+
 fn refused(error: &dyn std::error::Error) -> Answer {
     Answer::with(
         554,

@@ -208,6 +208,8 @@ impl Connection {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        let granted = received.judged.priority;
+        let is_lowered = transaction.priority.is_some_and(|asked| asked != granted);
         let accepted = Accepted {
             id,
             tenant: transaction.sender.tenant.clone(),
@@ -233,8 +235,13 @@ impl Connection {
             charge.keep();
         }
         self.session.message_accepted();
-        let text = format!("Ok queued as {id}");
-        let effect = self.say(Answer::with(250, EnhancedCode(2, 0, 0), text));
+        let effect = self.say(if is_lowered {
+            // RFC 6710: the new priority comes first.
+            let text = format!("{granted} is the priority of the message, queued as {id}");
+            Answer::with(250, EnhancedCode(2, 3, 6), text)
+        } else {
+            Answer::with(250, EnhancedCode(2, 0, 0), format!("Ok queued as {id}"))
+        });
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
         Ok(effect)
@@ -370,6 +377,8 @@ struct HeaderJudge<'a> {
     sender: &'a Sender,
     /// The client wants it to be kept until then, Unix milliseconds; 0: not.
     released_ms: u64,
+    /// What the client asks for.
+    priority: Option<i8>,
     smtputf8: bool,
     metrics: &'a Metrics,
     received: String,
@@ -408,6 +417,7 @@ impl<'a> HeaderJudge<'a> {
             snapshot,
             sender: &transaction.sender,
             released_ms: transaction.not_before_ms,
+            priority: transaction.priority,
             smtputf8: transaction.smtputf8,
             metrics,
             received,
@@ -420,12 +430,8 @@ impl<'a> HeaderJudge<'a> {
         let tenant = &self.sender.rules.tenant;
         let author = policy::judge_header(header, self.snapshot, &tenant.name)?;
         let (stream, campaign) = policy::judge_labels(header, self.snapshot, self.sender, &author)?;
-        let times = policy::judge_times(
-            header,
-            tenant.stream(&stream),
-            self.released_ms,
-            self.unix_ms,
-        )?;
+        let tenant_stream = tenant.stream(&stream);
+        let times = policy::judge_times(header, tenant_stream, self.released_ms, self.unix_ms)?;
         let findings = preflight::look_over(header, &tenant.preflight, &stream, self.smtputf8);
         self.metrics.looked_over(&findings);
         if let Some(refusal) = findings.refusal() {
@@ -452,6 +458,7 @@ impl<'a> HeaderJudge<'a> {
                 stream,
                 campaign,
                 times,
+                priority: policy::judge_priority(self.priority, tenant_stream),
             },
         })
     }

@@ -203,7 +203,7 @@ impl Session {
     ) -> Effect {
         let snapshot = moment.snapshot;
         let answer = match command {
-            Ok(Command::Ehlo(name)) => return self.ehlo(name, moment.now_ms, out),
+            Ok(Command::Ehlo(name)) => return self.ehlo(name, moment, out),
             Ok(Command::Helo(name)) => self.helo(name),
             Ok(Command::StartTls) => return self.start_tls(out),
             Ok(Command::Auth {
@@ -326,7 +326,7 @@ impl Session {
         self.errors = 0;
     }
 
-    fn ehlo(&mut self, name: Box<str>, now_ms: u64, out: &mut Vec<u8>) -> Effect {
+    fn ehlo(&mut self, name: Box<str>, moment: Moment<'_>, out: &mut Vec<u8>) -> Effect {
         self.transaction = None;
         self.greeting = Some(Greeting {
             name,
@@ -337,7 +337,7 @@ impl Session {
         let release = format!(
             "FUTURERELEASE {} {}",
             message::MOST_AHEAD_MS / 1000,
-            message::timestamp_text(now_ms + message::MOST_AHEAD_MS)
+            message::timestamp_text(moment.now_ms + message::MOST_AHEAD_MS)
         );
         let mut lines: Vec<&str> = vec![
             &self.listener.hostname,
@@ -350,7 +350,11 @@ impl Session {
             "DSN",
             &limits,
             &release,
+            "DELIVERBY",
         ];
+        if self.is_authenticated(moment.snapshot) {
+            lines.push("MT-PRIORITY");
+        }
         if self.listener.starttls && !self.tls {
             lines.push("STARTTLS");
         }
@@ -425,6 +429,13 @@ impl Session {
             return self.say(answer::NOT_IMPLEMENTED, out);
         }
         Effect::StartTls
+    }
+
+    /// By a login, or the certificate of the client.
+    fn is_authenticated(&self, snapshot: &Snapshot) -> bool {
+        let mut certificates = self.certified_as.iter();
+        self.identity.is_some()
+            || certificates.any(|name| snapshot.credential_by_certificate(name).is_some())
     }
 
     fn may_authenticate(&self) -> bool {

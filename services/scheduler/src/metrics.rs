@@ -5,7 +5,7 @@ use telemetry::{Histogram, IntCounter, IntGauge};
 
 use crate::machine::{Counts, Machine};
 
-const DISPOSITIONS: [Disposition; 8] = [
+const DISPOSITIONS: [Disposition; 9] = [
     Disposition::Delivered,
     Disposition::Deferred,
     Disposition::Bounced,
@@ -14,6 +14,7 @@ const DISPOSITIONS: [Disposition; 8] = [
     Disposition::Cancelled,
     Disposition::Returned,
     Disposition::InDoubt,
+    Disposition::Late,
 ];
 
 pub(crate) struct Metrics {
@@ -56,7 +57,7 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let recipients = telemetry::counter_with(
             "staffetta_scheduler_recipients_total",
-            "Recipients by disposition of an attempt: delivered, deferred, bounced, expired, suppressed, cancelled, returned, in_doubt.",
+            "Recipients by disposition of an attempt: delivered, deferred, bounced, expired, suppressed, cancelled, returned, in_doubt; and late, those not delivered by the time that their client asked for.",
             &["disposition"],
         );
         let child = |disposition: Disposition| {

@@ -34,6 +34,12 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
     if envelope.not_before_ms > 0 {
         lines.push("later".to_owned());
     }
+    if envelope.priority != 0 {
+        lines.push(format!("priority {}", envelope.priority));
+    }
+    if envelope.deliver_by_ms > 0 {
+        lines.push("deliver by".to_owned());
+    }
     if envelope.smtputf8 {
         lines.push("smtputf8".to_owned());
     }

@@ -259,7 +259,9 @@ impl Stage {
             "the server says: {}",
             client.reply.join(" / ")
         );
-        if let Some(id) = line.strip_prefix("250 2.0.0 Ok queued as ") {
+        if line.starts_with("250 ")
+            && let Some((_, id)) = line.rsplit_once("queued as ")
+        {
             self.accepted.push(id.parse()?);
         }
         Ok(())

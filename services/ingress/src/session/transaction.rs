@@ -2,7 +2,7 @@
 
 use mail::Address;
 use proto::envelope;
-use smtp::{Body, ForwardPath, MailParams, RcptParams, Release, Return};
+use smtp::{Body, ByMode, DeliverBy, ForwardPath, MailParams, RcptParams, Release, Return};
 
 use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
@@ -21,6 +21,10 @@ pub(crate) struct Transaction {
     pub(crate) envid: String,
     /// Unix milliseconds; 0 = at once.
     pub(crate) not_before_ms: u64,
+    /// By when the client wants it to be delivered, Unix milliseconds; 0: nothing is said.
+    pub(crate) deliver_by_ms: u64,
+    /// What the client asks for with MT-PRIORITY.
+    pub(crate) priority: Option<i8>,
     /// The content comes with BDAT, and has begun.
     pub(super) chunked: bool,
 }
@@ -53,6 +57,10 @@ impl Session {
         if params.require_tls {
             return Err(answer::UNSUPPORTED_PARAMETER);
         }
+        if params.priority.is_some() && sender.authenticated_as.is_empty() {
+            return Err(answer::PRIORITY_OF_STRANGER);
+        }
+        let deliver_by_ms = deliver_by_ms(params.deliver_by, moment.now_ms)?;
         let most = sender.max_size(1, self.listener.max_message_size);
         if params.size.is_some_and(|size| size > most) {
             return Err(answer::TOO_LARGE);
@@ -82,6 +90,8 @@ impl Session {
                 .map(|envid| envid.as_str().to_owned())
                 .unwrap_or_default(),
             not_before_ms,
+            deliver_by_ms,
+            priority: params.priority,
             chunked: false,
         }));
         Ok(answer::SENDER_OK)
@@ -196,6 +206,22 @@ fn released_ms(release: Option<Release>, now_ms: u64) -> Result<u64, Answer> {
     }
     // A time that is over means at once.
     Ok(if at_ms > now_ms { at_ms } else { 0 })
+}
+
+/// By when a message is wanted to be delivered, Unix milliseconds; 0: nothing is said.
+fn deliver_by_ms(by: Option<DeliverBy>, now_ms: u64) -> Result<u64, Answer> {
+    let Some(by) = by else {
+        return Ok(0);
+    };
+    if by.mode == ByMode::Return {
+        return Err(answer::BY_OR_RETURN);
+    }
+    if by.trace {
+        return Err(answer::BY_TRACE);
+    }
+    Ok(now_ms
+        .saturating_add_signed(i64::from(by.seconds) * 1000)
+        .max(1))
 }
 
 impl Transaction {

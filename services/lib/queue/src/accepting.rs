@@ -214,6 +214,8 @@ impl Intake {
             stream: &envelope.stream,
             campaign: &envelope.campaign,
             size: u32::try_from(size).unwrap_or(u32::MAX),
+            priority: priority(envelope.priority),
+            deliver_by_ms: envelope.deliver_by_ms,
             expires_ms: envelope.expires_at_ms,
             not_before_s: seconds_until(&id, envelope.not_before_ms),
             quarantined,
@@ -385,6 +387,11 @@ impl Intake {
         self.log(Kind::DsnSpooled(entry), Gate::Nothing);
         true
     }
+}
+
+/// Of MT-PRIORITY (RFC 6710).
+pub(crate) fn priority(said: i32) -> i8 {
+    i8::try_from(said.clamp(-9, 9)).unwrap_or(0)
 }
 
 /// From a message's acceptance to a time.

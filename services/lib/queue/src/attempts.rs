@@ -26,6 +26,7 @@ impl Intake {
             domain: self.live.strings.get(delivery.domain),
             attempts: delivery.attempts.into(),
             is_retry: delivery.is_retry(),
+            priority: message.priority,
             sequence: message.sequence,
             seed: seed(&message.id, u64::from(delivery.attempts)),
             spread_seed: spread_seed(message, delivery),
@@ -389,6 +390,8 @@ pub struct RouteOf<'a> {
     pub attempts: u32,
     /// It was tried before, or could not be.
     pub is_retry: bool,
+    /// MT-PRIORITY, -9 to 9.
+    pub priority: i8,
     /// Its block.
     pub sequence: u64,
     /// Differs between deliveries and attempts.

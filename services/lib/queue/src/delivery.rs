@@ -194,6 +194,8 @@ pub(crate) struct Message {
     pub(crate) not_before_s: u32,
     /// Position in its block.
     pub(crate) index: u16,
+    /// MT-PRIORITY, -9 to 9.
+    pub(crate) priority: i8,
     pub(crate) tenant: Name,
     pub(crate) stream: Name,
     pub(crate) campaign: Name,

@@ -343,6 +343,7 @@ impl Intake {
             }
         }
         self.settle_doubts(now_ms, policies);
+        self.note_late(now_ms, limit, policies);
         self.take_early_reports(now_ms, policies);
         self.continue_snapshot();
         self.trim_head(now_ms);
@@ -358,10 +359,16 @@ impl Intake {
     pub fn next_wake(&self) -> Option<u64> {
         let flush = (self.writer.is_idle() && self.writer.pending() > 0)
             .then_some(self.last_flush_ms + self.settings.journal_linger_ms);
-        [flush, self.live.next_due(), self.live.next_doubt()]
-            .into_iter()
-            .flatten()
-            .min()
+        let live = &self.live;
+        [
+            flush,
+            live.next_due(),
+            live.next_doubt(),
+            live.deadlines.next(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// A ready delivery whose message is too old is not tried once more. True when it was ended.

@@ -12,6 +12,7 @@ mod acted;
 mod arena;
 mod attempts;
 mod blocks;
+mod deadlines;
 mod delivery;
 mod due;
 mod effect;

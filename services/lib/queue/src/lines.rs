@@ -1,4 +1,5 @@
-//! Lines: ready deliveries of one tenant, stream, campaign and domain, first attempts and retries apart.
+//! Lines: ready deliveries of one tenant, stream, campaign and domain, first attempts and retries apart, and so those of
+//! higher and of lower priority.
 //!
 //! Of each line a bounded number is with the lanes; the others are only noted here, in order, until some of those leave.
 //! So the lanes stay small whatever waits, a change of routes moves little, and who has a million ready deliveries to
@@ -24,6 +25,8 @@ struct LineKey {
     campaign: Name,
     domain: Name,
     retry: bool,
+    /// Asked for by the client: below, at or above what is usual.
+    priority: i8,
 }
 
 #[derive(Debug, Default)]
@@ -59,6 +62,7 @@ impl Live {
             campaign: message.campaign,
             domain: delivery.domain,
             retry: delivery.is_retry(),
+            priority: message.priority.signum(),
         })
     }
 

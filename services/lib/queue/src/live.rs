@@ -8,6 +8,7 @@ use mail::MessageId;
 use crate::Key;
 use crate::arena::Arena;
 use crate::blocks::Blocks;
+use crate::deadlines::Deadlines;
 use crate::delivery::{
     Deferred, Delivery, Flight, Message, NONE, State, Told, expires_s, mix, seed,
 };
@@ -38,6 +39,9 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) stream: &'a str,
     pub(crate) campaign: &'a str,
     pub(crate) size: u32,
+    pub(crate) priority: i8,
+    /// By when its client wants it delivered; 0 = nothing is said.
+    pub(crate) deliver_by_ms: u64,
     pub(crate) expires_ms: u64,
     pub(crate) not_before_s: u32,
     pub(crate) quarantined: bool,
@@ -69,6 +73,8 @@ pub(crate) struct Live {
     pub(crate) delays_owed: HashMap<u32, Vec<(u16, u32)>>,
     /// Uploads by the slot of the message whose content they are.
     pub(crate) uploads: HashMap<u32, Box<str>>,
+    /// By message slot.
+    pub(crate) deadlines: Deadlines,
     /// Sources by which deliveries go on, by slot: of those that were greylisted.
     pub(crate) kept: HashMap<u32, Name>,
     /// Blocks with something that lives, by sequence.
@@ -108,6 +114,7 @@ impl Live {
             expires_s: expires_s(new.expires_ms),
             not_before_s: new.not_before_s,
             index: new.index,
+            priority: new.priority,
             tenant: self.strings.acquire(new.tenant),
             stream: self.strings.acquire(new.stream),
             campaign: self.strings.acquire(new.campaign),
@@ -116,6 +123,7 @@ impl Live {
             quarantined: new.quarantined,
         };
         let slot = self.messages.insert(message);
+        self.deadlines.insert(slot, new.deliver_by_ms);
         let messages = &self.messages;
         self.by_id.insert_unique(hash(&new.id), slot, |&slot| {
             messages.get(slot).map_or(0, |message| hash(&message.id))
@@ -433,6 +441,7 @@ impl Live {
             return None;
         }
         let removed = self.messages.remove(slot)?;
+        self.deadlines.remove(slot);
         if let Ok(entry) = self
             .by_id
             .find_entry(hash(&removed.id), |&found| found == slot)

@@ -7,6 +7,7 @@ use proto::journal::{
     Begin, Class, Entry, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart,
 };
 
+use crate::accepting::priority;
 use crate::delivery::{Deferred, Flight, State, Told, mix};
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
@@ -411,6 +412,8 @@ impl Intake {
             stream: text(message.stream),
             campaign: text(message.campaign),
             size: message.size,
+            priority: priority(message.priority),
+            deliver_by_ms: message.deliver_by_ms,
             expires_ms: message.expires_at_ms,
             not_before_s: message.not_before_s,
             quarantined,

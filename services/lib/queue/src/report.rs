@@ -473,6 +473,13 @@ impl Intake {
                         self.live.wait_until(slot, recipient.next_attempt_ms);
                     }
                 }
+                Disposition::Late => {
+                    self.live.deadlines.remove(message_slot);
+                    if recipient.delay_notice > 0 {
+                        let owed = self.live.delays_owed.entry(message_slot).or_default();
+                        owed.push((ordinal, recipient.delay_notice));
+                    }
+                }
                 Disposition::Unspecified => {}
                 Disposition::Delivered
                 | Disposition::Bounced

@@ -187,6 +187,8 @@ impl Intake {
                 })
                 .collect(),
             size: message.size,
+            priority: message.priority.into(),
+            deliver_by_ms: self.live.deadlines.get(slot),
             upload_id: self
                 .live
                 .uploads

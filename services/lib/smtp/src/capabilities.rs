@@ -149,6 +149,16 @@ impl EhloCapabilities {
         self.has("ENHANCEDSTATUSCODES")
     }
 
+    /// MT-PRIORITY (RFC 6710).
+    pub fn mt_priority(&self) -> bool {
+        self.has("MT-PRIORITY")
+    }
+
+    /// DELIVERBY (RFC 2852).
+    pub fn deliver_by(&self) -> bool {
+        self.has("DELIVERBY")
+    }
+
     /// REQUIRETLS (RFC 8689).
     pub fn require_tls(&self) -> bool {
         self.has("REQUIRETLS")

@@ -196,6 +196,8 @@ fn parameter_text(name: &str) -> &'static str {
         "ENVID" => "Bad ENVID parameter",
         "AUTH" => "Bad AUTH parameter",
         "REQUIRETLS" => "Bad REQUIRETLS parameter",
+        "MT-PRIORITY" => "Bad MT-PRIORITY parameter",
+        "BY" => "Bad BY parameter",
         "HOLDFOR" => "Bad HOLDFOR parameter",
         "HOLDUNTIL" => "Bad HOLDUNTIL parameter",
         "NOTIFY" => "Bad NOTIFY parameter",

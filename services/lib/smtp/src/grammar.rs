@@ -3,8 +3,8 @@
 use mail::Address;
 
 use crate::{
-    Body, Command, CommandError, ForwardPath, MailParams, Notify, OriginalRecipient, RcptParams,
-    Release, Return, Secret, Xtext,
+    Body, Command, CommandError, DeliverBy, ForwardPath, MailParams, Notify, OriginalRecipient,
+    RcptParams, Release, Return, Secret, Xtext,
 };
 
 /// Reads a command line, without its CRLF and without control characters.
@@ -201,6 +201,16 @@ fn mail_params(text: &str) -> Result<MailParams, CommandError> {
             "AUTH" => set(&mut params.auth, value.and_then(Xtext::parse), "AUTH")?,
             "SMTPUTF8" => set_flag(&mut params.smtputf8, value, "SMTPUTF8")?,
             "REQUIRETLS" => set_flag(&mut params.require_tls, value, "REQUIRETLS")?,
+            "MT-PRIORITY" => set(
+                &mut params.priority,
+                value.and_then(priority),
+                "MT-PRIORITY",
+            )?,
+            "BY" => set(
+                &mut params.deliver_by,
+                value.and_then(DeliverBy::parse),
+                "BY",
+            )?,
             // One of the two, once.
             "HOLDFOR" => set(
                 &mut params.release,
@@ -252,6 +262,13 @@ fn set_flag(slot: &mut bool, value: Option<&str>, name: &'static str) -> Result<
     }
     *slot = true;
     Ok(())
+}
+
+/// −9 to 9 (RFC 6710): one digit, and a sign before one that is not 0.
+fn priority(text: &str) -> Option<i8> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let valid = digits.len() == 1 && digits.bytes().all(|b| b.is_ascii_digit()) && text != "-0";
+    valid.then(|| text.parse().ok()).flatten()
 }
 
 /// Digits only: `str::parse` would take a sign too.

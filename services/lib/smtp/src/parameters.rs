@@ -1,6 +1,6 @@
 //! ESMTP parameters of MAIL and RCPT.
 
-use crate::{Xtext, xtext};
+use crate::{DeliverBy, Xtext, xtext};
 
 /// Parameters of `MAIL`. What was not said is `None` or `false`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct MailParams {
     pub require_tls: bool,
     /// `HOLDFOR=` or `HOLDUNTIL=` (RFC 4865); one of the two.
     pub release: Option<Release>,
+    /// `MT-PRIORITY=`, −9 to 9 (RFC 6710).
+    pub priority: Option<i8>,
+    /// `BY=` (RFC 2852).
+    pub deliver_by: Option<DeliverBy>,
 }
 
 /// When a message may be released (RFC 4865 section 4).

@@ -50,6 +50,12 @@ pub fn mail(out: &mut Vec<u8>, return_path: Option<&Address>, params: &MailParam
     if let Some(auth) = &params.auth {
         parameter(out, "AUTH", auth.as_str());
     }
+    if let Some(priority) = params.priority {
+        out.extend_from_slice(format!(" MT-PRIORITY={priority}").as_bytes());
+    }
+    if let Some(by) = params.deliver_by {
+        out.extend_from_slice(format!(" BY={by}").as_bytes());
+    }
     if params.require_tls {
         out.extend_from_slice(b" REQUIRETLS");
     }

@@ -5,7 +5,9 @@ use mail::Address;
 use proto::envelope::{Body, DsnReturn, Recipient};
 use proto::journal::{Reply, Stage};
 use proto::spool::IndexEntry;
-use smtp::{DataEncoder, MailParams, Notify, OriginalRecipient, RcptParams, Xtext};
+use smtp::{
+    ByMode, DataEncoder, DeliverBy, MailParams, Notify, OriginalRecipient, RcptParams, Xtext,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Capabilities;
@@ -20,6 +22,10 @@ pub(crate) struct Mail {
     smtputf8: bool,
     ret: Option<smtp::Return>,
     envid: Option<Xtext>,
+    /// 0 is not passed on: it is what everybody has.
+    priority: i8,
+    /// By when its client wants it delivered, Unix milliseconds; 0 = nothing is said.
+    deliver_by_ms: u64,
     /// Signature fields and header variant.
     head: Bytes,
     content: Bytes,
@@ -150,6 +156,8 @@ impl Mail {
                 DsnReturn::Headers => Some(smtp::Return::Headers),
             },
             envid: Xtext::parse(&envelope.envid).filter(|envid| !envid.as_str().is_empty()),
+            priority: i8::try_from(envelope.priority).unwrap_or(0),
+            deliver_by_ms: envelope.deliver_by_ms,
             head,
             header_length: (entry.header_length as usize).min(content.len()),
             content,
@@ -195,9 +203,22 @@ impl Mail {
             smtputf8: self.smtputf8 && capabilities.smtputf8,
             ret: self.ret.filter(|_| capabilities.dsn),
             envid: self.envid.clone().filter(|_| capabilities.dsn),
+            priority: Some(self.priority).filter(|said| *said != 0 && capabilities.mt_priority),
+            deliver_by: self.deliver_by().filter(|_| capabilities.deliver_by),
             ..MailParams::default()
         };
         smtp::write::mail(out, self.return_path.as_ref(), &params);
+    }
+
+    /// What is left of the time: less than nothing when it is over (RFC 2852).
+    fn deliver_by(&self) -> Option<DeliverBy> {
+        let left_ms = self.deliver_by_ms.cast_signed() - runtime::now_ms().cast_signed();
+        let seconds = (left_ms / 1000).clamp(-999_999_999, 999_999_999);
+        (self.deliver_by_ms > 0).then(|| DeliverBy {
+            seconds: i32::try_from(seconds).unwrap_or(0),
+            mode: ByMode::Notify,
+            trace: false,
+        })
     }
 
     /// Appends RCPT for one of the recipients.

@@ -50,6 +50,8 @@ pub(super) struct Capabilities {
     pub smtputf8: bool,
     pub dsn: bool,
     pub starttls: bool,
+    pub mt_priority: bool,
+    pub deliver_by: bool,
 }
 
 impl From<&EhloCapabilities> for Capabilities {
@@ -61,6 +63,8 @@ impl From<&EhloCapabilities> for Capabilities {
             smtputf8: said.smtputf8(),
             dsn: said.dsn(),
             starttls: said.starttls(),
+            mt_priority: said.mt_priority(),
+            deliver_by: said.deliver_by(),
         }
     }
 }

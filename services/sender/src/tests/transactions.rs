@@ -402,8 +402,10 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         > 250-SIZE 1000000
         > 250-8BITMIME
         > 250-DSN
+        > 250-MT-PRIORITY
+        > 250-DELIVERBY
         > 250 SMTPUTF8
-        < MAIL FROM:<bounce+b@sender.example> SIZE=75 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=envelope1
+        < MAIL FROM:<bounce+b@sender.example> SIZE=75 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=envelope1 MT-PRIORITY=-4 BY=-999999999;N\r
         > 250 ok
         < RCPT TO:<b@dest.example> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;first@dest.example
         > 250 ok
@@ -438,6 +440,9 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         envelope.smtputf8 = true;
         envelope.set_ret(proto::envelope::DsnReturn::Headers);
         envelope.envid = "envelope1".into();
+        envelope.priority = -4;
+        // Over for longer than can be said.
+        envelope.deliver_by_ms = 1;
         let recipient = &mut envelope.recipients[0];
         recipient.notify = 6;
         recipient.orcpt = "rfc822;first@dest.example".into();

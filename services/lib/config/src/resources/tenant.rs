@@ -50,6 +50,8 @@ pub struct Stream {
     pub weight: u16,
     /// Whether it goes before others.
     pub priority: Priority,
+    /// The highest MT-PRIORITY of its messages, 0 to 9.
+    pub most_priority: i8,
     /// What becomes of its attempts in doubt.
     pub in_doubt: InDoubt,
     /// From acceptance, or the time before which it must not be sent, to its expiry; `None`: the route's maximum age.
@@ -67,6 +69,16 @@ pub enum Priority {
     High,
     /// As it comes.
     Normal,
+}
+
+impl Priority {
+    /// The highest MT-PRIORITY of a stream that says nothing of it.
+    fn most(self) -> i8 {
+        match self {
+            Self::High => 9,
+            Self::Normal => 0,
+        }
+    }
 }
 
 /// The stream that has high priority when nothing is said.
@@ -105,6 +117,7 @@ impl Tenant {
                 .unwrap_or(InDoubt::Retry);
             let weight = weight(&fields);
             let priority = fields.one_of("priority", &PRIORITY);
+            let most_priority = fields.small_integer("mostPriority", 0..=9);
             let expires_after = read_expires_after(&fields);
             let delay_notices = read_delay_notices(&fields);
             let timing = read_timing(&fields);
@@ -119,10 +132,14 @@ impl Tenant {
                     TRANSACTIONAL => Priority::High,
                     _ => Priority::Normal,
                 };
+                let priority = priority.unwrap_or(usual);
                 streams.push(Stream {
                     name: name.to_owned(),
                     weight,
-                    priority: priority.unwrap_or(usual),
+                    priority,
+                    most_priority: most_priority
+                        .and_then(|most| i8::try_from(most).ok())
+                        .unwrap_or(priority.most()),
                     in_doubt,
                     expires_after,
                     delay_notices,
@@ -175,6 +192,9 @@ impl Tenant {
                 "priority": super::word(&PRIORITY, stream.priority),
                 "inDoubt": super::word(&IN_DOUBT, stream.in_doubt),
             });
+            if stream.most_priority != stream.priority.most() {
+                spec["mostPriority"] = json!(stream.most_priority);
+            }
             if let Some(span) = stream.expires_after {
                 spec["expiresAfter"] = json!(span.to_string());
             }

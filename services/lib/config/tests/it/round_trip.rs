@@ -55,6 +55,31 @@ fn limits_of_tenants_and_credentials_read_back() {
 }
 
 #[test]
+fn the_highest_priority_follows_from_that_of_the_stream_unless_it_is_said() {
+    let streams = "[ { name: transactional }, { name: bulk }, { name: alarms, priority: high, mostPriority: 4 }, \
+                   { name: news, mostPriority: 2 } ]";
+    let tenant = document(
+        "Tenant",
+        "t",
+        &format!("{{ defaultStream: bulk, streams: {streams} }}"),
+    );
+    let snapshot = Snapshot::from_documents(&tenant).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let most = |name| {
+        read.tenant("t")
+            .unwrap()
+            .stream(name)
+            .unwrap()
+            .most_priority
+    };
+    assert_eq!(
+        ["transactional", "bulk", "alarms", "news"].map(most),
+        [9, 0, 4, 2]
+    );
+}
+
+#[test]
 fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
     let documents = [
         document(

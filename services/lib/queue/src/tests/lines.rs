@@ -42,6 +42,37 @@ fn other_lines_are_not_behind_and_retries_are_a_line_of_their_own() {
 }
 
 #[test]
+fn priority_is_not_behind_what_has_none() {
+    let mut desk = Desk::new();
+    (0..MANY).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    for (priority, more) in [(0, 0), (1, 1), (9, 1), (-1, 1)] {
+        let before = desk.ready.len();
+        let mut entry = entry(desk.id(), &["a@one.example"]);
+        entry.envelope.as_mut().unwrap().priority = priority;
+        desk.accept(vec![entry]);
+        assert_eq!(desk.ready.len(), before + more, "{priority}");
+    }
+    let key = *desk.ready.last().unwrap();
+    assert_eq!(desk.intake.route_of(key).unwrap().priority, -1);
+    desk.settle();
+    desk.intake.begin_snapshot();
+    desk.settle();
+    desk.crash();
+    desk.pass(0);
+    let priorities = desk
+        .ready
+        .iter()
+        .filter_map(|key| desk.intake.route_of(*key));
+    let said: Vec<i8> = priorities
+        .map(|of| of.priority)
+        .filter(|priority| *priority != 0)
+        .collect();
+    assert_eq!(said.len(), 3, "{said:?}");
+}
+
+#[test]
 fn what_leaves_in_any_way_lets_others_move_up() {
     let mut desk = Desk::new();
     (0..MANY).for_each(|_| {

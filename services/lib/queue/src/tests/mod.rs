@@ -3,6 +3,7 @@
 mod accepting;
 mod acted;
 mod attempts;
+mod deadlines;
 mod delays;
 mod doubt;
 mod lines;

@@ -3,8 +3,8 @@
 use mail::Address;
 use proptest::prelude::*;
 use smtp::{
-    Body, Command, CommandError, ForwardPath, MailParams, Notify, OriginalRecipient, RcptParams,
-    Release, Return, Xtext, write,
+    Body, ByMode, Command, CommandError, DeliverBy, ForwardPath, MailParams, Notify,
+    OriginalRecipient, RcptParams, Release, Return, Xtext, write,
 };
 
 use crate::pieces::{auth_lines, commands, cut, lengths};
@@ -104,6 +104,15 @@ fn says_what_is_wrong() {
         ("MAIL FROM:<> ENVID=a+b", 501, "5.5.4"),
         ("MAIL FROM:<> SMTPUTF8=1", 501, "5.5.4"),
         ("MAIL FROM:<> SMTPUTF8 SMTPUTF8", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=10", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=+1", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=-0", 501, "5.5.4"),
+        ("MAIL FROM:<> MT-PRIORITY=1 MT-PRIORITY=1", 501, "5.5.4"),
+        ("MAIL FROM:<> BY=120", 501, "5.5.4"),
+        ("MAIL FROM:<> BY=0;R", 501, "5.5.4"),
+        ("MAIL FROM:<> BY=1;N BY=1;N", 501, "5.5.4"),
         ("MAIL FROM:<> NOTIFY=NEVER", 555, "5.5.4"),
         ("MAIL FROM:<> XVERP", 555, "5.5.4"),
         ("RCPT TO:<>", 501, "5.1.3"),
@@ -130,7 +139,7 @@ fn a_chunk_of_unknown_size_is_fatal_since_the_next_command_can_not_be_found() {
 
 #[test]
 fn reads_mail_with_all_parameters() {
-    let line = "MAIL FROM:<a@b.c> SIZE=1000 body=8BITMIME SMTPUTF8 RET=hdrs ENVID=x+2By AUTH=<> REQUIRETLS";
+    let line = "MAIL FROM:<a@b.c> SIZE=1000 body=8BITMIME SMTPUTF8 RET=hdrs ENVID=x+2By AUTH=<> REQUIRETLS MT-PRIORITY=-9 BY=120;nt";
     let params = MailParams {
         size: Some(1000),
         body: Some(Body::EightBitMime),
@@ -140,6 +149,8 @@ fn reads_mail_with_all_parameters() {
         auth: Xtext::parse("<>"),
         require_tls: true,
         release: None,
+        priority: Some(-9),
+        deliver_by: DeliverBy::parse("120;NT"),
     };
     assert_eq!(
         one(line),
@@ -341,9 +352,11 @@ fn mail_params() -> impl Strategy<Value = MailParams> {
         ".{0,8}",
         ".{0,20}",
         any::<bool>(),
+        prop::option::of(-9_i8..=9),
+        prop::option::of((-999_999_999_i32..=999_999_999, any::<bool>())),
     )
         .prop_map(
-            |(size, body, smtputf8, ret, envid, auth, require_tls)| MailParams {
+            |(size, body, smtputf8, ret, envid, auth, require_tls, priority, by)| MailParams {
                 size,
                 body,
                 smtputf8,
@@ -352,6 +365,12 @@ fn mail_params() -> impl Strategy<Value = MailParams> {
                 auth: Xtext::encode(&auth),
                 require_tls,
                 release: None,
+                priority,
+                deliver_by: by.map(|(seconds, trace)| DeliverBy {
+                    seconds,
+                    mode: ByMode::Notify,
+                    trace,
+                }),
             },
         )
 }

@@ -80,6 +80,29 @@ fn transactional_mail_goes_first_and_leaves_the_others_a_fifth() {
 }
 
 #[test]
+fn what_a_client_asks_for_comes_before_what_its_stream_has() {
+    let mut desk = desk();
+    submit(&mut desk, 300, ("big", "bulk", ""));
+    submit(&mut desk, 200, ("big", "transactional", ""));
+    let mut asking = |priority, tenant: &str, stream: &str| {
+        for _ in 0..50 {
+            desk.message_with("one.example", |envelope| {
+                (envelope.tenant, envelope.stream) = (tenant.into(), stream.into());
+                envelope.priority = priority;
+            });
+        }
+    };
+    asking(3, "heavy", "bulk");
+    asking(-3, "acme", "transactional");
+    deliver(&mut desk, 1);
+    let left = deliver(&mut desk, 80);
+    let count = |of: &str| left.iter().filter(|(tenant, _)| tenant == of).count();
+    // `heavy` has three quarters of what is high, although its stream is not; `acme` a part of the rest, although it is.
+    assert!(count("heavy") >= 45, "{left:?}");
+    assert!(count("acme") <= 16, "{left:?}");
+}
+
+#[test]
 fn a_tenant_that_comes_is_done_in_less_than_twice_the_time_of_an_empty_lane() {
     let mut desk = desk();
     submit(&mut desk, 2_000, ("big", "bulk", ""));
