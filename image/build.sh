@@ -4,7 +4,7 @@
 #   image/build.sh            target/image/staffetta-<version>.tar
 #
 # One static binary on nothing: no shell, no package, a numeric user. Two builds of one commit with the same compiler,
-# buildah and ca-certificates give the same bytes. buildah comes through apt when it is missing and we are root.
+# buildah and ca-certificates give the same bytes. What is missing comes through apt when we are root (image/get.sh).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -23,12 +23,7 @@ authorities=/etc/ssl/certs/ca-certificates.crt
 say() { echo "image: $*"; }
 fail() { echo "image: $*" >&2; exit 1; }
 
-if ! command -v buildah >/dev/null; then
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null || fail "buildah is missing. As root, on Debian: apt-get install buildah"
-    say "apt-get install buildah"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends buildah; } >/dev/null
-fi
-[ -r "$authorities" ] || fail "$authorities is missing (Debian package ca-certificates): servers with public certificates could not be verified"
+"$root/image/get.sh"
 
 mkdir -p "$work"
 say "compiling, profile $profile"
@@ -40,9 +35,8 @@ RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols --remap-path-prefix=$r
     CARGO_TARGET_DIR=$work/cargo \
     "${CARGO:-cargo}" build --quiet --locked --profile "$profile" --target "$target" -p staffetta
 binary=$work/cargo/$target/$profile/staffetta
-if readelf -l "$binary" | grep -q INTERP; then
-    fail "$binary is not static"
-fi
+headers=$(readelf --program-headers "$binary")
+case $headers in *INTERP*) fail "$binary is not static" ;; esac
 
 # A store of its own, so that nothing is left in that of the machine.
 store=$(mktemp -d "$work/store.XXXXXX")
