@@ -12,6 +12,7 @@ import rendering
 KINDS = {
     "/api/v1": [
         ("ConfigMap", "configmaps"),
+        ("PersistentVolumeClaim", "persistentvolumeclaims"),
         ("Pod", "pods"),
         ("Secret", "secrets"),
         ("Service", "services"),

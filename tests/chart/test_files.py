@@ -99,6 +99,12 @@ class Documented(unittest.TestCase):
         (scale,) = [command for command in commands if "scale" in command]
         self.assertIn("deployment/staffetta-sender", scale)
 
+    def test_the_readme_names_the_images_that_are_not_ours(self):
+        section = (rendering.ROOT / "README.md").read_text().split("\n## Kubernetes\n")[1].split("\n## ")[0]
+        of = values_table.values()
+        for image in (of["nats"]["image"], of["redis"]["image"], of["tests"]["image"]):
+            self.assertIn(f"`{image['repository'].removeprefix('library/')}:{image['tag']}`", section)
+
     def test_every_field_of_the_bootstrap_file_can_be_set(self):
         """A field that is new in docs/configuration.md is forgotten here no more."""
         text = (rendering.ROOT / "docs" / "configuration.md").read_text()

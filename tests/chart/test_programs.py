@@ -114,6 +114,13 @@ class Here:
         command = [SERVERS / "nats-server", "--config", path, "--addr", addresses[number]]
         self.start(f"nats-{number}", command, environment)
 
+    def stopping(self, name):
+        """What Kubernetes runs in the pod of a StatefulSet before it stops it."""
+        (spec,) = [
+            spec for pod, _, spec in rendering.pod_templates(self.objects) if pod == f"StatefulSet/staffetta-{name}"
+        ]
+        return spec["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+
     def start_services(self):
         for service in SERVICES:
             arguments, environment = self.container("Deployment", f"staffetta-{service}")
@@ -213,6 +220,22 @@ class Programs(unittest.TestCase):
             init.kill()
         self.assertEqual(0, init.returncode, f"{error}\n{here.logs()}")
         self.assertIn("8 partitions, 3 replica(s)", output)
+
+    def test_a_server_that_stops_says_so_first(self):
+        here = Here("ha")
+        self.addCleanup(here.stop)
+        here.start_server(0)
+        (process,) = here.processes
+        log = here.folder / "nats-0.log"
+        until = time.monotonic() + PATIENCE
+        while "Server is ready" not in log.read_text() and time.monotonic() < until:
+            time.sleep(0.1)
+        program, *arguments = here.stopping("nats")
+        self.assertEqual("nats-server", program)
+        arguments = [it.replace("/run/nats", f"{here.folder}/server-0/run/nats") for it in arguments]
+        subprocess.run([SERVERS / program, *arguments], check=True, timeout=PATIENCE)
+        self.assertEqual(0, process.wait(PATIENCE), here.logs())
+        self.assertIn("lame duck", log.read_text())
 
     def test_an_installation_comes_up_and_its_own_test_passes(self):
         """Pods start in any order and before the Job; `helm test` delivers, and leaves the configuration as it was."""

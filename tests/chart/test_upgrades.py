@@ -21,6 +21,11 @@ def nats(servers, size="20Gi"):
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": metadata, "spec": spec}
 
 
+def claim(number):
+    metadata = {"name": f"data-staffetta-nats-{number}", "namespace": rendering.NAMESPACE}
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata}
+
+
 def init_job(succeeded, release="staffetta"):
     labels = {"app.kubernetes.io/instance": release, "app.kubernetes.io/component": "init"}
     metadata = {"name": "staffetta-init-0", "namespace": rendering.NAMESPACE, "labels": labels}
@@ -69,6 +74,20 @@ class Upgrades(unittest.TestCase):
             with self.assertRaisesRegex(rendering.Refused, f"has {servers} and the values say {asked}"):
                 list(self.with_both([nats(servers)], f"nats.replicas={asked}"))
         self.assertEqual(2, len(list(self.with_both([nats(3)], "nats.replicas=3"))))
+
+    def test_servers_that_somebody_has_stopped_are_not_taken_for_another_number(self):
+        with self.assertRaisesRegex(rendering.Refused, "scaled the StatefulSet staffetta-nats to 0"):
+            list(self.with_both([nats(0)], "nats.replicas=1"))
+
+    def test_another_number_of_nats_servers_than_left_volumes_have_is_refused_with_the_reason(self):
+        """Uninstalling leaves the volumes; a server that joins a cluster deletes a store that was alone."""
+        for left, asked in ((1, 3), (3, 1)):
+            claims = [claim(number) for number in range(left)]
+            with self.assertRaisesRegex(rendering.Refused, f"with {left} servers are there .* values say {asked}"):
+                list(self.with_both(claims, f"nats.replicas={asked}"))
+            self.assertEqual(2, len(list(self.with_both(claims, f"nats.replicas={left}"))))
+        other = {**claim(0), "metadata": {**claim(0)["metadata"], "name": "data-other-staffetta-nats-0"}}
+        self.assertEqual(2, len(list(self.with_both([other], "nats.replicas=3"))))
 
     def test_another_size_of_volumes_is_refused_with_the_reason(self):
         with self.assertRaisesRegex(rendering.Refused, "does not change the volumes"):
