@@ -1,9 +1,16 @@
 //! What the scheduler tells Prometheus.
 
-use proto::journal::Disposition;
-use telemetry::{Histogram, IntCounter, IntGauge};
+use std::collections::HashSet;
 
-use crate::machine::{Counts, Machine};
+use proto::journal::Disposition;
+use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge};
+
+use crate::machine::{Counts, Machine, Outcomes, RESULTS};
+
+/// Pairs of provider and pool that have values of their own; the configuration may have many more.
+const MOST_PAIRS: usize = 200;
+/// The value of both labels for further pairs, and that of the provider for destinations that are nobody's.
+const OTHER: &str = "other";
 
 const DISPOSITIONS: [Disposition; 9] = [
     Disposition::Delivered,
@@ -42,7 +49,61 @@ pub(crate) struct Metrics {
     sources_out: IntGauge,
     sources_seen: [u64; 2],
     queue_seconds: Histogram,
+    results: ResultsByPlace,
     seen: Counts,
+}
+
+/// What receivers made of mail, by provider and pool.
+struct ResultsByPlace {
+    counter: IntCounterVec,
+    pairs: HashSet<(String, String)>,
+}
+
+impl ResultsByPlace {
+    fn new() -> Self {
+        Self {
+            counter: telemetry::counter_with(
+                "staffetta_scheduler_results_total",
+                "Recipients of ended attempts, by provider of the destination (`other` when no Provider has it), pool and result: accepted, transient, host_trouble, permanent, returned, in_doubt. The first 200 pairs of provider and pool of a process, then `other` for both.",
+                &["provider", "pool", "result"],
+            ),
+            pairs: HashSet::new(),
+        }
+    }
+
+    fn add(&mut self, outcomes: &Outcomes) {
+        for (provider, pool, results) in outcomes.iter() {
+            let (provider, pool) = within(
+                &mut self.pairs,
+                MOST_PAIRS,
+                (provider.unwrap_or(OTHER), pool),
+            );
+            for (result, count) in RESULTS.into_iter().zip(results) {
+                if *count > 0 {
+                    self.counter
+                        .with_label_values(&[provider, pool, result])
+                        .inc_by(*count);
+                }
+            }
+        }
+    }
+}
+
+/// The pair itself while there is room, so that the number of series has a bound.
+fn within<'a>(
+    seen: &mut HashSet<(String, String)>,
+    most: usize,
+    (first, second): (&'a str, &'a str),
+) -> (&'a str, &'a str) {
+    let pair = (first.to_owned(), second.to_owned());
+    if seen.contains(&pair) {
+        return (first, second);
+    }
+    if seen.len() >= most {
+        return (OTHER, OTHER);
+    }
+    seen.insert(pair);
+    (first, second)
 }
 
 /// 1 while there is a connection.
@@ -156,6 +217,7 @@ impl Metrics {
                 "Time from acceptance to delivery.",
                 telemetry::latency_buckets(),
             ),
+            results: ResultsByPlace::new(),
             seen: Counts::default(),
         }
     }
@@ -166,6 +228,7 @@ impl Metrics {
         for milliseconds in queue_times {
             self.queue_seconds.observe(milliseconds as f64 / 1000.0);
         }
+        self.results.add(&machine.take_outcomes());
         let counts = machine.counts();
         for (disposition, counter) in &self.dispositions {
             counter.inc_by(counts.with(*disposition) - self.seen.with(*disposition));
@@ -223,4 +286,17 @@ impl Metrics {
 
 fn set(gauge: &IntGauge, value: u64) {
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn further_pairs_of_provider_and_pool_share_one_value() {
+        let mut seen = HashSet::new();
+        let pairs = [("a", "x"), ("a", "y"), ("b", "x"), ("a", "x")];
+        let labels = pairs.map(|pair| within(&mut seen, 2, pair));
+        assert_eq!(labels, [("a", "x"), ("a", "y"), (OTHER, OTHER), ("a", "x")]);
+    }
 }

@@ -7,6 +7,7 @@ mod automation;
 mod judge;
 mod lag;
 mod operations;
+mod outcomes;
 mod outputs;
 mod placing;
 mod policies;
@@ -40,6 +41,7 @@ use automation::Told;
 use operations::Operations;
 pub use operations::Progress;
 pub(crate) use operations::select::{Meant, Selection};
+pub use outcomes::{Outcomes, RESULTS};
 pub use outputs::{Counts, Output};
 pub(crate) use placing::lane_hash;
 use placing::{LaneInfo, LaneInfos};
@@ -233,6 +235,11 @@ impl Machine {
     /// Milliseconds from acceptance to delivery of what was delivered since the last call.
     pub fn take_queue_times(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.counts.queue_times)
+    }
+
+    /// What receivers made of mail since the last call.
+    pub fn take_outcomes(&mut self) -> Outcomes {
+        std::mem::take(&mut self.counts.outcomes)
     }
 
     /// The intakes of the owned partitions.

@@ -9,6 +9,8 @@ use proto::dispatch::SchedulerItem;
 use proto::journal::{Acted, Disposition};
 use queue::{Copy, Counted, SessionId};
 
+use super::outcomes::Outcomes;
+
 /// See the module.
 #[derive(Debug)]
 pub enum Output {
@@ -97,6 +99,8 @@ pub struct Counts {
     pub unroutable: u64,
     /// What was begun about replies: suspended, limited, slowed.
     pub acted: [u64; 3],
+    /// What receivers made of mail since the last look.
+    pub outcomes: Outcomes,
     /// Milliseconds from acceptance to delivery since the last look.
     pub queue_times: Vec<u64>,
 }

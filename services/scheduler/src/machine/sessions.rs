@@ -203,6 +203,12 @@ impl Machine {
             _ => Vec::new(),
         };
         let info = held.and_then(|held| self.lane_infos.get(held.lane));
+        if let Some(info) = info {
+            let provider = info.provider.as_deref();
+            self.counts
+                .outcomes
+                .note(provider, &info.pool.name, &judged);
+        }
         let policies = ByConfig(self.config.clone());
         owned.intake.report(
             now_ms,

@@ -3,6 +3,7 @@
 use proto::journal::{Record, entry};
 
 use super::*;
+use crate::machine::outcomes::Results;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -77,6 +78,26 @@ fn pass(desk: &mut Desk, ms: u64) -> usize {
         assigned += desk.assignments().len();
     }
     assigned
+}
+
+#[test]
+fn results_are_counted_by_provider_and_pool() {
+    let provider = "---\napiVersion: staffetta.dev/v1alpha1\nkind: Provider\nmetadata: { name: big }\nspec: { mx: [ mx.a.example ] }\n";
+    let mut desk = Desk::new(100);
+    desk.step(Input::Config(documents(&(route("port: 25") + provider))));
+    resolve_all(&mut desk);
+    assert_eq!(send(&mut desk, "a.example", 1, 250, ""), 1);
+    assert_eq!(send(&mut desk, "a.example", 1, 451, "later"), 1);
+    assert_eq!(send(&mut desk, "b.example", 1, 550, "never"), 1);
+    let outcomes = desk.machine.take_outcomes();
+    let mut seen: Vec<_> = outcomes.iter().collect();
+    seen.sort();
+    let expected: [(Option<&str>, &str, &Results); 2] = [
+        (None, "default", &[0, 0, 0, 1, 0, 0]),
+        (Some("big"), "default", &[1, 1, 0, 0, 0, 0]),
+    ];
+    assert_eq!(seen, expected);
+    assert_eq!(desk.machine.take_outcomes().iter().count(), 0, "taken once");
 }
 
 #[test]
