@@ -12,6 +12,7 @@ RUN target=$(uname -m)-unknown-linux-gnu \
 FROM scratch
 LABEL org.opencontainers.image.title="staffetta" \
       org.opencontainers.image.description="SMTP relay for transactional and bulk mail" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /usr/local/bin/staffetta /usr/local/bin/staffetta
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt

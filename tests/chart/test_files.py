@@ -147,6 +147,9 @@ class Image(unittest.TestCase):
         ):
             self.assertIn(part, script)
             self.assertIn(part, dockerfile)
+        version = re.search(r'(?m)^version = "(.*)"', (rendering.ROOT / "Cargo.toml").read_text())[1]
+        self.assertIn(f'org.opencontainers.image.version="{version}"', dockerfile)
+        self.assertIn(f"--tag staffetta:{version}", dockerfile)
         last = dockerfile.split("\nFROM ")[-1]
         self.assertTrue(last.startswith("scratch\n"))
         self.assertIn('ENTRYPOINT ["/usr/local/bin/staffetta"]', last)
