@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use message::BinaryError;
 use smtp::{CommandError, DataError, EnhancedCode, XClientError};
 
 /// One reply: code, enhanced code (RFC 3463) and a public text that carries no internals.
@@ -108,6 +109,16 @@ impl From<XClientError> for Answer {
     }
 }
 
+impl From<BinaryError> for Answer {
+    fn from(error: BinaryError) -> Self {
+        let enhanced = match error {
+            BinaryError::Signed => EnhancedCode(5, 6, 3),
+            _ => EnhancedCode(5, 6, 0),
+        };
+        Self::with(554, enhanced, format!("Message refused: {error}"))
+    }
+}
+
 impl From<DataError> for Answer {
     fn from(error: DataError) -> Self {
         Self::new(error.code(), error.enhanced(), error.text())
@@ -152,6 +163,12 @@ pub(crate) const CHUNKS_BEGUN: Answer = Answer::new(
     503,
     EnhancedCode(5, 5, 1),
     "After BDAT only BDAT, RSET, NOOP and QUIT may come",
+);
+
+pub(crate) const BINARY_NEEDS_CHUNKS: Answer = Answer::new(
+    503,
+    EnhancedCode(5, 5, 1),
+    "Binary content can only come with BDAT",
 );
 
 pub(crate) const TLS_ACTIVE: Answer =

@@ -8,7 +8,7 @@
 
 use bytes::Bytes;
 use dkim::BodyHasher;
-use message::{HeaderEnd, Times};
+use message::{Converter, HeaderEnd, Times};
 
 use crate::answer::{self, Answer};
 
@@ -28,6 +28,8 @@ const FIRST: usize = 16 * 1024;
 pub(crate) struct Repaired {
     /// Without the empty line, every line with CRLF.
     pub(crate) header: Vec<u8>,
+    /// What the body goes through when it is binary.
+    pub(crate) converter: Option<Box<Converter>>,
     pub(crate) judged: Judged,
 }
 
@@ -67,6 +69,9 @@ pub(crate) struct Content {
     header_end: HeaderEnd,
     header: Option<Done>,
     hasher: BodyHasher,
+    /// Of a binary body, and what came and is to go through it.
+    converter: Option<Box<Converter>>,
+    unconverted: Vec<u8>,
     left: u64,
     refusal: Option<Answer>,
 }
@@ -88,6 +93,8 @@ impl Content {
             header_end: HeaderEnd::new(),
             header: None,
             hasher: BodyHasher::new(),
+            converter: None,
+            unconverted: Vec::new(),
             left: 0,
             refusal: None,
         }
@@ -102,6 +109,15 @@ impl Content {
 
     /// Octets of memory in use once `more` octets have come.
     pub(crate) fn need(&self, more: usize) -> usize {
+        let Some(converter) = &self.converter else {
+            return self.buffer_need(more);
+        };
+        // Base64 with its line ends is longer by two fifths.
+        let converted = (self.unconverted.len() + more) * 7 / 5 + ONE_READ;
+        self.buffer_need(converted) + converter.memory() + self.unconverted.capacity()
+    }
+
+    fn buffer_need(&self, more: usize) -> usize {
         let length = self.buffer.len() + more;
         if length <= self.buffer.capacity() {
             self.buffer.capacity()
@@ -112,7 +128,11 @@ impl Content {
 
     /// Where decoded text is appended.
     pub(crate) fn sink(&mut self) -> &mut Vec<u8> {
-        &mut self.buffer
+        if self.converter.is_some() {
+            &mut self.unconverted
+        } else {
+            &mut self.buffer
+        }
     }
 
     /// Looks at what was appended. `judge` gets the header section, once.
@@ -122,8 +142,7 @@ impl Content {
             return;
         }
         if self.header.is_some() {
-            self.hasher.update(&self.buffer[self.seen..]);
-            self.seen = self.buffer.len();
+            self.convert(false);
             return;
         }
         let found = self.header_end.push(&self.buffer[self.seen..]);
@@ -155,17 +174,37 @@ impl Content {
                     self.buffer.splice(..body, repaired.header);
                     0
                 };
-                let body = self.start + size;
-                self.hasher.update(&self.buffer[body..]);
-                self.seen = self.buffer.len();
+                self.seen = self.start + size;
                 let length = u32::try_from(size).unwrap_or(u32::MAX);
                 self.header = Some(Done {
                     length,
                     judged: repaired.judged,
                 });
+                if let Some(converter) = repaired.converter {
+                    self.unconverted = self.buffer.split_off(self.seen);
+                    self.converter = Some(converter);
+                }
+                self.convert(false);
             }
             Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    /// Takes what came of the body: converted if need be, and hashed. `last`: it is complete.
+    fn convert(&mut self, last: bool) {
+        if let Some(converter) = &mut self.converter {
+            converter.push(&self.unconverted, &mut self.buffer);
+            self.unconverted.clear();
+            if last {
+                converter.finish(&mut self.buffer);
+            }
+            if let Some(error) = converter.error() {
+                self.refuse(error.into());
+                return;
+            }
+        }
+        self.hasher.update(&self.buffer[self.seen..]);
+        self.seen = self.buffer.len();
     }
 
     /// The message will get this answer, whatever else is in it; the first refusal counts. The
@@ -180,6 +219,8 @@ impl Content {
             self.buffer = Vec::new();
         }
         self.buffer.clear();
+        self.converter = None;
+        self.unconverted = Vec::new();
         self.seen = 0;
         self.start = 0;
     }
@@ -212,6 +253,9 @@ impl Content {
             let end = self.buffer.len();
             self.header_complete(end, end - HEADROOM, judge);
         }
+        if self.refusal.is_none() {
+            self.convert(true);
+        }
         if let Some(refusal) = self.refusal {
             return Err(refusal);
         }
@@ -241,6 +285,7 @@ mod tests {
         }
         Ok(Repaired {
             header: repaired,
+            converter: None,
             judged: Judged::default(),
         })
     }
@@ -302,6 +347,7 @@ mod tests {
         assembling.absorb(&mut |_| {
             Ok(Repaired {
                 header: vec![b'x'; 5000],
+                converter: None,
                 judged: Judged::default(),
             })
         });
@@ -320,6 +366,45 @@ mod tests {
         assert_eq!(&stored[received.header_length as usize..], &body[..]);
         assert_eq!(received.body_hash, hash(&body));
         assert_eq!(received.length, stored.len() as u64);
+    }
+
+    #[test]
+    fn a_binary_body_is_stored_and_hashed_as_it_was_converted() {
+        let mut binary = |header: &[u8]| -> Result<Repaired, Answer> {
+            let (converter, header) = message::Converter::begin(header)?;
+            Ok(Repaired {
+                header,
+                converter: Some(Box::new(converter)),
+                judged: Judged::default(),
+            })
+        };
+        let head = b"Content-Transfer-Encoding: binary\r\n\r\n";
+        for (size, step) in [(0, 7), (1, 7), (1_000, 1), (1_000, 7), (3_000_000, 16_384)] {
+            let body: Vec<u8> = (0..=255).cycle().take(size).collect();
+            let mut assembling = Content::new(None);
+            let mut stored = Vec::new();
+            for part in [&head[..], &body].concat().chunks(step) {
+                assembling.need(part.len());
+                assembling.sink().extend_from_slice(part);
+                assembling.absorb(&mut binary);
+                if let Some(piece) = assembling.take_piece() {
+                    stored.extend_from_slice(&piece);
+                }
+            }
+            let received = assembling.finish(&mut binary).unwrap();
+            stored.extend_from_slice(&received.rest);
+            let text = &stored[received.header_length as usize..];
+            assert_eq!(received.body_hash, hash(text));
+            assert_eq!(received.length, stored.len() as u64);
+            assert!(stored.starts_with(b"Content-Transfer-Encoding: base64\r\n\r\n"));
+            let lines = size.div_ceil(57).max(1);
+            assert_eq!(text.len(), 4 * size.div_ceil(3) + 2 * lines, "{size}");
+        }
+        let mut assembling = Content::new(None);
+        assembling.sink().extend_from_slice(b"A: b\r\n\r\na\nb");
+        assembling.absorb(&mut binary);
+        let refused = assembling.finish(&mut binary).err();
+        assert_eq!(refused.map(|answer| answer.code), Some(554));
     }
 
     #[test]

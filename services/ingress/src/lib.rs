@@ -22,7 +22,7 @@
 //! breaking it would break signatures). A CR or LF alone is refused, in commands and messages. Mail
 //! to address literals is refused. An empty return path is accepted from every client that may send at
 //! all. Content that comes with BDAT is held to the same line ends as that of DATA, with which it goes
-//! on; BINARYMIME is not offered.
+//! on; binary content (BINARYMIME) is made into lines while it comes in.
 
 mod answer;
 mod clients;

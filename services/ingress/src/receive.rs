@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use config::Snapshot;
 use mail::MessageId;
-use message::{Additions, ReceivedInfo, date_text, message_id_text, received_field, repair};
+use message::{
+    Additions, Converter, ReceivedInfo, date_text, message_id_text, received_field, repair,
+};
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
@@ -184,7 +186,11 @@ impl Connection {
             reservation,
             charge,
             deadline: Instant::now() + self.listening.data_timeout,
-            decoder: ChunkDecoder::new(limit),
+            decoder: if transaction.binary {
+                ChunkDecoder::binary(limit)
+            } else {
+                ChunkDecoder::new(limit)
+            },
         })
     }
 
@@ -380,6 +386,8 @@ struct HeaderJudge<'a> {
     /// What the client asks for.
     priority: Option<i8>,
     smtputf8: bool,
+    /// The content is binary.
+    binary: bool,
     metrics: &'a Metrics,
     received: String,
     unix_ms: u64,
@@ -419,6 +427,7 @@ impl<'a> HeaderJudge<'a> {
             released_ms: transaction.not_before_ms,
             priority: transaction.priority,
             smtputf8: transaction.smtputf8,
+            binary: transaction.binary,
             metrics,
             received,
             unix_ms,
@@ -451,8 +460,15 @@ impl<'a> HeaderJudge<'a> {
             date_if_missing: date.as_deref(),
             message_id_if_missing: message_id.as_deref(),
         };
+        let mut header = repair(header, &additions);
+        let mut converter = None;
+        if self.binary {
+            let (begun, with_encoding) = Converter::begin(&header)?;
+            (header, converter) = (with_encoding, Some(Box::new(begun)));
+        }
         Ok(Repaired {
-            header: repair(header, &additions),
+            header,
+            converter,
             judged: Judged {
                 from_domain: author.as_str().to_owned(),
                 stream,

@@ -346,6 +346,7 @@ impl Session {
             "8BITMIME",
             "SMTPUTF8",
             "CHUNKING",
+            "BINARYMIME",
             "ENHANCEDSTATUSCODES",
             "DSN",
             &limits,

@@ -16,6 +16,8 @@ pub(crate) struct Transaction {
     pub(crate) recipients: Vec<envelope::Recipient>,
     pub(crate) declared_size: Option<u64>,
     pub(crate) body: envelope::Body,
+    /// It comes as BODY=BINARYMIME, and is converted.
+    pub(crate) binary: bool,
     pub(crate) smtputf8: bool,
     pub(crate) ret: envelope::DsnReturn,
     pub(crate) envid: String,
@@ -51,8 +53,7 @@ impl Session {
         )?;
         let body = match params.body {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
-            Some(Body::EightBitMime) => envelope::Body::EightBit,
-            Some(Body::BinaryMime) => return Err(answer::UNSUPPORTED_PARAMETER),
+            Some(Body::EightBitMime | Body::BinaryMime) => envelope::Body::EightBit,
         };
         if params.require_tls {
             return Err(answer::UNSUPPORTED_PARAMETER);
@@ -79,6 +80,7 @@ impl Session {
             recipients: Vec::with_capacity(1),
             declared_size: params.size,
             body,
+            binary: params.body == Some(Body::BinaryMime),
             smtputf8: params.smtputf8,
             ret: match params.ret {
                 None => envelope::DsnReturn::Unspecified,
@@ -175,6 +177,7 @@ impl Session {
             }
             // RFC 3030 section 3: the two are not mixed.
             Some(transaction) if transaction.chunked => Err(answer::CHUNKS_BEGUN),
+            Some(transaction) if transaction.binary => Err(answer::BINARY_NEEDS_CHUNKS),
             Some(_) => Ok(()),
         }
     }

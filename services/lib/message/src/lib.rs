@@ -5,6 +5,7 @@
 //! Only CRLF ends a line here. A lone CR or LF is an ordinary byte, as in RFC 6376; the SMTP
 //! server refuses such lines before they come here.
 
+mod binary;
 mod date;
 mod fields;
 mod header_end;
@@ -14,6 +15,7 @@ mod received;
 mod repair;
 mod times;
 
+pub use binary::{BinaryError, Converter};
 pub use date::{date_text, timestamp_text};
 pub use fields::{Field, Fields, fields};
 pub use header_end::HeaderEnd;

@@ -8,12 +8,14 @@ use crate::{DataError, DataProgress};
 /// stuffed.
 ///
 /// As strict with line ends as [`crate::DataDecoder`], since what is taken in chunks is passed on with DATA:
-/// an LF or CR alone is an error that is remembered while the chunks are read to their ends.
+/// an LF or CR alone is an error that is remembered while the chunks are read to their ends. Of binary content
+/// ([`ChunkDecoder::binary`]) every octet is taken: who converts it sees to its lines.
 #[derive(Debug, Clone)]
 pub struct ChunkDecoder {
     /// Octets that are still to come of this chunk.
     left: u64,
     limit: u64,
+    binary: bool,
     kept: u64,
     /// The last octet of the content so far was a CR: the next must be an LF.
     after_cr: bool,
@@ -28,10 +30,19 @@ impl ChunkDecoder {
         Self {
             left: 0,
             limit,
+            binary: false,
             kept: 0,
             after_cr: false,
             at_line_start: true,
             error: None,
+        }
+    }
+
+    /// The same for BODY=BINARYMIME (RFC 3030 section 3).
+    pub fn binary(limit: u64) -> Self {
+        Self {
+            binary: true,
+            ..Self::new(limit)
         }
     }
 
@@ -50,7 +61,7 @@ impl ChunkDecoder {
         let octets = input.get(..fitting).unwrap_or(input);
         let length = u64::try_from(octets.len()).unwrap_or(u64::MAX);
         self.left = self.left.saturating_sub(length);
-        if self.error.is_none() {
+        if self.error.is_none() && !self.binary {
             self.check(octets);
         }
         if self.error.is_none() {
