@@ -150,9 +150,5 @@ fn by_enhanced(subject: u16, detail: u16, temporary: bool) -> Option<Class> {
 }
 
 fn lower_case(text: &str) -> String {
-    let mut end = text.len().min(TEXT_LIMIT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_ascii_lowercase()
+    text[..text.floor_char_boundary(TEXT_LIMIT)].to_ascii_lowercase()
 }

@@ -48,11 +48,7 @@ const UNITS: &[(&[&str], u64)] = &[
 /// `come back in 00:04:59`. `None` when it names no time, or one without a unit. Linear in the text, of which the
 /// first KiB counts.
 pub fn retry_after(text: &str) -> Option<u64> {
-    let mut end = text.len().min(TEXT_LIMIT);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    let text = text[..end].to_ascii_lowercase();
+    let text = text[..text.floor_char_boundary(TEXT_LIMIT)].to_ascii_lowercase();
     let words: Vec<&str> = text.split_ascii_whitespace().map(bare).collect();
     for (position, word) in words.iter().enumerate() {
         let Some(seconds) = time_of(word, words.get(position + 1).copied()) else {
@@ -134,6 +130,7 @@ mod tests {
             ("grey-listed, retry in 10 minute(s)", 600),
             ("Service busy - RETRY IN 30SECS", 30),
             ("try\tagain  in 1 h", 3600),
+            ("try again in 744 hours", 31 * 24 * 3600),
         ] {
             assert_eq!(retry_after(text), Some(seconds), "{text}");
         }
@@ -152,7 +149,7 @@ mod tests {
             "try again in 0 seconds",
             "try again in 99999999999999999999 seconds",
             "try again in 18446744073709551615 hours",
-            "try again in 800 hours",
+            "try again in 745 hours",
             "retry, since 192.0.2.1 m is listed",
             "again 5 minutes",
             "you sent 20 messages in 10 minutes",

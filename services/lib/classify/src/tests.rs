@@ -51,6 +51,9 @@ fn trouble_before_mail_concerns_the_host_even_with_a_5xx() {
             (Stage::StartTls, 0, None, "handshake failed", HostTrouble, Infrastructure),
             (Stage::Auth, 535, Some((5, 7, 8)), "Authentication failed", HostTrouble, Policy),
             (Stage::Banner, 220, None, "", HostTrouble, Infrastructure),
+            (Stage::Banner, 400, None, "slow down", HostTrouble, Throttled),
+            (Stage::Banner, 451, None, "Greylisted", HostTrouble, Greylisted),
+            (Stage::Connect, 0, None, "too many open files", HostTrouble, Infrastructure),
         ],
         false,
     );
@@ -77,6 +80,31 @@ fn a_5xx_to_mail_rcpt_data_or_the_dot_is_final() {
             (Stage::FinalDot, 554, None, "Transaction failed: virus found", Permanent, Content),
             (Stage::FinalDot, 552, None, "", Permanent, Content),
             (Stage::FinalDot, 554, Some((5, 6, 0)), "Malformed header", Permanent, Content),
+        ],
+        false,
+    );
+}
+
+#[test]
+#[rustfmt::skip] // rows of a table
+fn a_precise_enhanced_code_says_more_than_words_and_words_more_than_any_other() {
+    check(
+        &[
+            (Stage::Rcpt, 550, Some((5, 1, 1)), "rejected by policy", Permanent, Recipient),
+            (Stage::Rcpt, 550, Some((5, 1, 0)), "rejected by policy", Permanent, Policy),
+            (Stage::Rcpt, 550, Some((5, 6, 2)), "rejected by policy", Permanent, Content),
+            (Stage::Rcpt, 550, Some((5, 6, 0)), "rejected by policy", Permanent, Policy),
+            (Stage::Rcpt, 550, Some((5, 2, 1)), "rejected by policy", Permanent, Recipient),
+            (Stage::Rcpt, 500, Some((5, 2, 1)), "rejected by policy", Permanent, Recipient),
+            (Stage::Rcpt, 450, Some((4, 2, 1)), "mailbox full", Transient, MailboxFull),
+            (Stage::Rcpt, 550, Some((5, 2, 2)), "rejected by policy", Permanent, MailboxFull),
+            (Stage::Rcpt, 550, Some((5, 2, 3)), "rejected by policy", Permanent, Content),
+            (Stage::Rcpt, 550, Some((5, 2, 4)), "rejected by policy", Permanent, Policy),
+            (Stage::Rcpt, 550, Some((5, 4, 1)), "rejected by policy", Permanent, Recipient),
+            (Stage::Rcpt, 500, Some((5, 4, 1)), "rejected by policy", Permanent, Recipient),
+            (Stage::Rcpt, 451, Some((4, 4, 1)), "too many connections", Transient, Throttled),
+            (Stage::Rcpt, 550, Some((5, 4, 4)), "rejected by policy", Permanent, Policy),
+            (Stage::Rcpt, 550, Some((5, 3, 0)), "rejected by policy", Permanent, Policy),
         ],
         false,
     );
