@@ -176,6 +176,16 @@ class Pods(unittest.TestCase):
                 self.assertLessEqual({path.rpartition("/")[0] for path in wanted}, paths, name)
         self.assertEqual({"nats.creds", "ca.crt"}, {path.rpartition("/")[2] for path in wanted})
 
+    def test_several_servers_of_redis_can_be_named(self):
+        servers = "redis://redis-0.redis:6379,redis://redis-1.redis:6379"
+        found = rendering.rendered_with("redis.enabled=false", "redis.url=" + servers.replace(",", "\\,"))
+        for name, _, spec in rendering.pod_templates(found):
+            for container in rendering.containers(spec):
+                for variable in container.get("env", []):
+                    if variable["name"] == "REDIS_URL":
+                        self.assertEqual(servers, variable["value"], name)
+        self.assertIn(servers, str(found))
+
     def test_selectors_hold_nothing_that_changes_in_the_life_of_a_release(self):
         for values in rendering.VALUES:
             for it in rendering.objects(values):

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use kit::{
-    Action, Balance, Documents, Layout, Ledger, Load, LoadOptions, NatsServer, Queue, Relay, Rule,
-    Setup, Signal, Sink, Stage, Zones, free_port_on, until,
+    Action, Balance, Documents, Layout, Ledger, Load, LoadOptions, NatsServer, Queue, RedisServer,
+    Relay, Rule, Setup, Signal, Sink, Stage, Zones, free_port_on, until,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -61,27 +61,20 @@ struct Trial {
 impl Trial {
     /// Each trial has loopback addresses of its own: 127.30.`number`.x.
     async fn start(setup: Setup, plan: &Plan, number: u8, port: u16) -> Result<Self> {
-        // Slow enough that there is always something in the middle of a transaction.
-        let slow = || {
-            vec![Rule::at(
-                Stage::Dot,
-                Action::Delay(Duration::from_millis(20)),
-            )]
-        };
-        let [one, two] = hosts(number);
-        let sinks = [
-            Sink::start_counting(SocketAddr::new(one, port), slow()).await?,
-            Sink::start_counting(SocketAddr::new(two, port), slow()).await?,
-        ];
-        let prefix = setup.test.clone();
+        let sinks = sinks(number, port).await?;
         let relay = Relay::start(setup).await?;
+        Self::over(relay, sinks, plan).await
+    }
+
+    /// Load on an installation that runs.
+    async fn over(relay: Relay, sinks: [Sink; 2], plan: &Plan) -> Result<Self> {
         let options = LoadOptions {
             connections: 8,
             rate: Some(100.0),
             size: 5000,
             sender: "app@acme.example".to_owned(),
             domains: vec!["one.example".to_owned(), "two.example".to_owned()],
-            prefix,
+            prefix: "message".to_owned(),
             messages: u64::MAX,
         };
         let load = Load::start(relay.submission(), options);
@@ -183,6 +176,21 @@ async fn account(relay: &Relay, sinks: &[Sink; 2], ledger: &Ledger) -> Result<(B
         ledger.balance(&[&sinks[0], &sinks[1]], &HashSet::new()),
         queue,
     ))
+}
+
+/// Slow enough that there is always something in the middle of a transaction.
+async fn sinks(number: u8, port: u16) -> Result<[Sink; 2]> {
+    let slow = || {
+        vec![Rule::at(
+            Stage::Dot,
+            Action::Delay(Duration::from_millis(20)),
+        )]
+    };
+    let [one, two] = hosts(number);
+    Ok([
+        Sink::start_counting(SocketAddr::new(one, port), slow()).await?,
+        Sink::start_counting(SocketAddr::new(two, port), slow()).await?,
+    ])
 }
 
 fn hosts(number: u8) -> [IpAddr; 2] {
@@ -354,6 +362,46 @@ async fn kill_redis() -> Result<()> {
         trial
             .progress(&format!(
                 "after redis-server came back empty (round {round})"
+            ))
+            .await?;
+    }
+    trial.settle(&plan).await
+}
+
+/// A master and its replica, of which the master dies and comes back as a replica of the other one.
+#[tokio::test]
+async fn replace_redis_by_its_replica() -> Result<()> {
+    let plan = Plan::from_environment()?;
+    let (setup, port) = setup(&plan, "replace-redis", 14)?;
+    let sinks = sinks(14, port).await?;
+    let mut relay = Relay::prepare(&setup).await?;
+    let mut second = RedisServer::start(&relay.folder().join("redis-2")).await?;
+    second.follow(&relay.redis).await?;
+    let both = format!("{},{}", second.url(), relay.redis.url());
+    for name in relay.names().to_vec() {
+        relay.reconfigure(&name, &relay.redis.url(), &both)?;
+    }
+    relay.start_all(&setup).await?;
+    let mut trial = Trial::over(relay, sinks, &plan).await?;
+    for round in 0..plan.rounds {
+        trial.a_while().await;
+        let (master, replica) = match round % 2 {
+            0 => (&mut trial.relay.redis, &second),
+            _ => (&mut second, &trial.relay.redis),
+        };
+        master.kill9()?;
+        replica.promote()?;
+        until("a scheduler at the replica", SETTLE, || async {
+            let run = replica.ask(&["HGET", "staffetta:epoch", "run"]).ok()?;
+            let info = replica.ask(&["INFO", "server"]).ok()?;
+            info.contains(&format!("run_id:{run}")).then_some(())
+        })
+        .await?;
+        master.restart().await?;
+        master.follow(replica).await?;
+        trial
+            .progress(&format!(
+                "after redis-server was replaced by its replica (round {round})"
             ))
             .await?;
     }

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use kit::{Documents, Relay, Setup, Zones, free_port};
+use kit::{Documents, RedisServer, Relay, Setup, Zones, free_port};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::Value;
 
@@ -136,6 +136,18 @@ async fn the_doctor_gets_into_a_redis_that_wants_a_password_and_shows_none() -> 
         let_in.contains("its clock differs by") && !let_in.contains("s3cret-word"),
         "{let_in}"
     );
+    // With a replica whose master can't be reached.
+    let replica = RedisServer::start(&relay.folder().join("redis-2")).await?;
+    replica.ask(&["REPLICAOF", "127.0.0.1", "1"])?;
+    relay.reconfigure("scheduler", &with, &format!("{},{with}", replica.url()))?;
+    let both = doctor(&relay).await;
+    ensure!(
+        both.contains("(a replica)") && both.matches("its clock differs by").count() == 2,
+        "{both}"
+    );
+    relay.reconfigure("scheduler", &format!(",{with}"), "")?;
+    let none = doctor(&relay).await;
+    ensure!(none.contains("none is the master"), "{none}");
     relay.finish()
 }
 

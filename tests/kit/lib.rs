@@ -39,7 +39,7 @@ pub use place::{Place, free_port, free_port_on};
 pub use process::{Process, Signal};
 pub use queue::Queue;
 pub use relay::{Layout, Relay, SERVICES, Setup};
-pub use servers::{NatsServer, RedisServer, servers_folder};
+pub use servers::{NatsServer, RedisCluster, RedisServer, servers_folder};
 #[cfg(feature = "sink")]
 pub use sink::{Action, Matching, Received, Rule, Sink, Stage};
 pub use smtp_sink::SmtpSink;

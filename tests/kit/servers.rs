@@ -1,6 +1,7 @@
 //! nats-server and redis-server.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -194,17 +195,25 @@ impl NatsServer {
 pub struct RedisServer {
     folder: PathBuf,
     port: u16,
+    /// Where the servers of a cluster talk to each other; `None` = it is in none.
+    bus: Option<u16>,
     process: Option<Process>,
 }
 
 impl RedisServer {
-    /// Starts one.
+    /// Starts one, with its log in the folder, which no other has.
     pub async fn start(folder: &Path) -> Result<Self> {
+        Self::start_on(folder, || Ok(None)).await
+    }
+
+    async fn start_on(folder: &Path, bus: impl Fn() -> Result<Option<u16>>) -> Result<Self> {
+        std::fs::create_dir_all(folder)?;
         let mut last = Err(anyhow!("no port was tried"));
         for _ in 0..TRIES {
             let mut server = Self {
                 folder: folder.to_owned(),
                 port: free_port(LOOPBACK)?,
+                bus: bus()?,
                 process: None,
             };
             match server.restart().await {
@@ -241,7 +250,8 @@ impl RedisServer {
     /// Starts it again, empty, on the same port.
     pub async fn restart(&mut self) -> Result<()> {
         let (port, folder) = (self.port.to_string(), self.folder.display().to_string());
-        let arguments = [
+        let bus = self.bus.unwrap_or_default().to_string();
+        let mut arguments = vec![
             ("--bind", "127.0.0.1"),
             ("--port", &port),
             ("--save", ""),
@@ -249,6 +259,15 @@ impl RedisServer {
             ("--dir", &folder),
             ("--repl-diskless-sync-delay", "0"),
         ];
+        if self.bus.is_some() {
+            arguments.extend([
+                ("--cluster-enabled", "yes"),
+                ("--cluster-port", &bus),
+                // Nobody is replaced but on demand, however busy the machine is.
+                ("--cluster-node-timeout", "60000"),
+                ("--cluster-require-full-coverage", "no"),
+            ]);
+        }
         let arguments = arguments
             .into_iter()
             .flat_map(|(option, value)| [option, value]);
@@ -261,5 +280,127 @@ impl RedisServer {
         started(&mut process, "Ready to accept connections").await?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Its answer to a command: what it says, the parts of a list one a line. An error when it says so.
+    pub fn ask(&self, words: &[&str]) -> Result<String> {
+        let mut stream = TcpStream::connect((LOOPBACK, self.port))?;
+        stream.set_read_timeout(Some(READY))?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes())?;
+        read_answer(&mut BufReader::new(stream)).with_context(|| words.join(" "))
+    }
+
+    /// Makes it a replica of another one, and waits until it has what that one has.
+    pub async fn follow(&self, master: &Self) -> Result<()> {
+        match self.bus {
+            None => self.ask(&["REPLICAOF", "127.0.0.1", &master.port.to_string()])?,
+            Some(_) => self.ask(&["CLUSTER", "REPLICATE", &master.ask(&["CLUSTER", "MYID"])?])?,
+        };
+        until("a replica that follows", READY, || async {
+            let info = self.ask(&["INFO", "replication"]).ok()?;
+            info.contains("master_link_status:up").then_some(())
+        })
+        .await
+    }
+
+    /// Makes a replica the master, whatever has become of its own.
+    pub fn promote(&self) -> Result<()> {
+        match self.bus {
+            None => self.ask(&["REPLICAOF", "NO", "ONE"])?,
+            Some(_) => self.ask(&["CLUSTER", "FAILOVER", "TAKEOVER"])?,
+        };
+        Ok(())
+    }
+}
+
+fn read_answer(reader: &mut impl BufRead) -> Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let line = line.trim_end();
+    let Some((kind, rest)) = line.split_at_checked(1) else {
+        bail!("redis-server has closed the connection");
+    };
+    match kind {
+        "-" => bail!("{rest}"),
+        "$" if rest == "-1" => Ok(String::new()),
+        "$" => {
+            let mut body = vec![0; rest.parse::<usize>()? + 2];
+            reader.read_exact(&mut body)?;
+            body.truncate(body.len() - 2);
+            Ok(String::from_utf8(body)?)
+        }
+        "*" => {
+            let parts = (0..rest.parse::<usize>()?).map(|_| read_answer(reader));
+            Ok(parts.collect::<Result<Vec<_>>>()?.join("\n"))
+        }
+        _ => Ok(rest.to_owned()),
+    }
+}
+
+/// Servers of a Redis Cluster: masters, each with a replica of the same number when wanted.
+pub struct RedisCluster {
+    /// The masters.
+    pub masters: Vec<RedisServer>,
+    /// Their replicas; none or as many.
+    pub replicas: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts one that has all slots.
+    pub async fn start(folder: &Path, masters: u16, with_replicas: bool) -> Result<Self> {
+        let mut cluster = Self {
+            masters: Vec::new(),
+            replicas: Vec::new(),
+        };
+        for number in 0..masters {
+            let folder = folder.join(format!("redis-{number}"));
+            cluster.masters.push(Self::server(&folder).await?);
+            if with_replicas {
+                let folder = folder.join("replica");
+                cluster.replicas.push(Self::server(&folder).await?);
+            }
+        }
+        let last_slot = |number: u16| u32::from(number) * 16_384 / u32::from(masters);
+        for (number, master) in (0..).zip(&cluster.masters) {
+            let (from, to) = (last_slot(number), last_slot(number + 1) - 1);
+            let (from, to) = (from.to_string(), to.to_string());
+            master.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()])?;
+            master.ask(&["CLUSTER", "ADDSLOTSRANGE", &from, &to])?;
+        }
+        let first = &cluster.masters[0];
+        for other in cluster.servers().skip(1) {
+            let (port, bus) = (other.port.to_string(), other.bus.unwrap_or_default());
+            first.ask(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus.to_string()])?;
+        }
+        let known = format!("cluster_known_nodes:{}", cluster.servers().count());
+        for server in cluster.servers() {
+            until("servers of Redis that know each other", READY, || async {
+                let info = server.ask(&["CLUSTER", "INFO"]).ok()?;
+                (info.contains("cluster_state:ok") && info.contains(&known)).then_some(())
+            })
+            .await?;
+        }
+        for (master, replica) in cluster.masters.iter().zip(&cluster.replicas) {
+            replica.follow(master).await?;
+        }
+        Ok(cluster)
+    }
+
+    async fn server(folder: &Path) -> Result<RedisServer> {
+        RedisServer::start_on(folder, || Ok(Some(free_port(LOOPBACK)?))).await
+    }
+
+    fn servers(&self) -> impl Iterator<Item = &RedisServer> {
+        self.masters.iter().chain(&self.replicas)
+    }
+
+    /// Where clients connect: the masters, which tell of the others.
+    pub fn urls(&self) -> String {
+        let urls: Vec<String> = self.masters.iter().map(RedisServer::url).collect();
+        urls.join(",")
     }
 }

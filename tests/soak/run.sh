@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 kinds=(kill-ingress kill-signer kill-scheduler kill-sender kill-feedback kill-all-in-one
-    kill-all-services-at-once kill-nats kill-one-of-three-nats-servers kill-redis stop-sender-in-the-middle-of-transactions
+    kill-all-services-at-once kill-nats kill-one-of-three-nats-servers kill-redis replace-redis-by-its-replica stop-sender-in-the-middle-of-transactions
     stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over power-cut)
 rounds=20 wanted= seed=$((RANDOM * 32768 + RANDOM)) again=
 while [ $# -gt 0 ]; do

@@ -1,30 +1,37 @@
-//! The connection to Redis, and the epoch of its memory.
+//! The connections to Redis, and the epochs of its memory.
 //!
 //! One connection leads to one server process, so its run id is read once, when it is opened; redis'
 //! `ConnectionManager` reconnects unseen and stays with a demoted master for ever. Here any failure drops
-//! the connection, and a task opens another one, resolving the name again.
+//! the connection, and a task opens another one, resolving the names again.
+//!
+//! Several servers may be named: a master and its replicas, or some of a cluster's. Of a master and replicas the one that
+//! says that it is the master is used. After a fail-over two may say so for a while; then the one whose epoch has
+//! the higher term is (see `epoch.lua`), and who is at another one is told so by a look at all of them twice a second. In a
+//! cluster each bucket of the counts ([`Shard`]) has a link of its own to the server that has it.
+
+mod cluster;
+mod search;
+mod server;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{
-    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult,
-    TlsCertificates,
-};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 use tokio::sync::Notify;
 
 use crate::Unavailable;
-use crate::script::{Scripts, epoch_key, hex};
-
-const FIRST_BACKOFF: Duration = Duration::from_millis(50);
-const LONGEST_BACKOFF: Duration = Duration::from_secs(2);
+use crate::keys::Shard;
+use crate::script::Scripts;
+use search::keep_connected;
+use server::{Server, Target};
 
 /// How Redis is reached.
 #[derive(Clone)]
 pub struct Options {
-    /// `redis://[user:password@]host:port/database`, or `rediss://…` for TLS.
+    /// `redis://[user:password@]host:port/database`, or `rediss://…` for TLS; several, separated by commas, for a master
+    /// with its replicas, or for some servers of a cluster, which tell of the others.
     pub url: String,
     /// Name (empty = the default user) and password, in place of what the URL says.
     pub login: Option<(String, String)>,
@@ -59,41 +66,53 @@ impl Options {
     }
 }
 
-/// A span in which Redis forgot nothing.
+/// A span in which a shard of the counts forgot nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Epoch {
     pub(crate) id: u64,
-    /// By Redis' clock.
+    /// By Redis' clock. Later than its beginning when another server may still have lent after it.
     pub(crate) since_ms: u64,
+    /// Grows with every epoch, whichever server begins it; 1 when there was none before.
+    pub(crate) term: u64,
 }
 
-/// An open connection.
+/// An open connection to the server that has a shard.
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) connection: MultiplexedConnection,
     pub(crate) epoch: Epoch,
+    pub(crate) shard: Shard,
     /// Counts the connections.
     generation: u64,
 }
 
-/// Holds the connection and has it replaced.
+/// How much is of no use any more after a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The connection.
+    Server,
+    /// What it says of this shard: it is elsewhere, or was emptied.
+    Shard,
+}
+
+/// Holds the connections and has them replaced.
 pub(crate) struct Connector {
-    client: Client,
+    targets: Vec<Target>,
     options: Options,
     pub(crate) scripts: Scripts,
-    link: Mutex<Option<Link>>,
+    /// One, or one for each bucket of a cluster; empty until it is known which.
+    links: Mutex<Vec<Option<Link>>>,
     lost: Notify,
 }
 
 impl Connector {
     /// Starts the task that connects; it ends when the connector is dropped.
     pub(crate) fn start(options: Options) -> RedisResult<Arc<Self>> {
-        let client = client(&options)?;
         let connector = Arc::new(Self {
-            client,
+            targets: Target::all(&options)?,
             options,
             scripts: Scripts::new(),
-            link: Mutex::new(None),
+            links: Mutex::default(),
             lost: Notify::new(),
         });
         tokio::spawn(keep_connected(Arc::downgrade(&connector)));
@@ -104,169 +123,103 @@ impl Connector {
         &self.options.prefix
     }
 
-    pub(crate) fn link(&self) -> Option<Link> {
-        self.link
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// To where what has this name is counted.
+    pub(crate) fn link(&self, name: &str) -> Option<Link> {
+        let links = self.links();
+        match links.as_slice() {
+            [] => None,
+            [link] => link.clone(),
+            buckets => buckets.get(Shard::in_cluster(name).index())?.clone(),
+        }
     }
 
-    /// The connection is of no use any more; unless another one took its place already.
-    pub(crate) fn drop_link(&self, link: &Link, why: &str) {
-        let mut current = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|current| current.generation == link.generation)
-        {
-            *current = None;
-            tracing::warn!(why, "connection to Redis dropped");
+    /// Whether all there is to be counted has its server.
+    pub(crate) fn is_complete(&self) -> bool {
+        let links = self.links();
+        !links.is_empty() && links.iter().all(Option::is_some)
+    }
+
+    /// The link, or all over its connection, is of no use any more; unless another one took its place already.
+    pub(crate) fn drop_link(&self, link: &Link, lost: Lost, why: &str) {
+        let mut dropped = 0;
+        for current in self.links().iter_mut() {
+            let is_lost = current.as_ref().is_some_and(|current| {
+                current.generation == link.generation
+                    && (lost == Lost::Server || current.shard == link.shard)
+            });
+            if is_lost {
+                *current = None;
+                dropped += 1;
+            }
+        }
+        if dropped > 0 {
+            tracing::warn!(why, dropped, "connection to Redis dropped");
             self.lost.notify_one();
         }
     }
 
-    async fn open(&self, generation: u64) -> RedisResult<Link> {
-        let mut connection = connection(&self.client, &self.options).await?;
-        let info: String = redis::cmd("INFO")
-            .arg("server")
-            .query_async(&mut connection)
-            .await?;
-        let run_id = field(&info, "run_id").ok_or_else(|| malformed("INFO has no run_id"))?;
-        let (id, since, fresh): (String, u64, u8) = self
-            .scripts
-            .epoch
-            .key(epoch_key(self.prefix()))
-            .arg(run_id)
-            .arg(hex(random()))
-            .invoke_async(&mut connection)
-            .await?;
-        let id = u64::from_str_radix(&id, 16)
-            .map_err(|_| malformed("the epoch's id is not hexadecimal"))?;
-        for script in [&self.scripts.grant, &self.scripts.slots] {
-            script.prepare_invoke().load_async(&mut connection).await?;
-        }
-        if fresh == 1 {
-            tracing::warn!(epoch = %hex(id), "Redis has no counts: the safe share holds for one window of each limit");
-        } else {
-            tracing::info!(epoch = %hex(id), "connected to Redis");
-        }
-        self.warn_about_eviction(&mut connection).await;
-        Ok(Link {
-            connection,
-            epoch: Epoch {
-                id,
-                since_ms: since,
-            },
-            generation,
-        })
+    /// Any failure ends the connection: a demoted master (READONLY), one that loads, one that hangs. A server of a cluster
+    /// that does not have (all of) a slot is good for others.
+    pub(crate) fn failed(&self, link: &Link, error: &RedisError) -> Unavailable {
+        let lost = match error.kind() {
+            ErrorKind::Server(
+                ServerErrorKind::Moved
+                | ServerErrorKind::Ask
+                | ServerErrorKind::TryAgain
+                | ServerErrorKind::ClusterDown,
+            ) => Lost::Shard,
+            _ => Lost::Server,
+        };
+        let detail = error.to_string();
+        self.drop_link(link, lost, &detail);
+        Unavailable(detail)
     }
 
-    /// Counts that are evicted are limits that are exceeded. Managed servers may refuse to tell.
-    async fn warn_about_eviction(&self, connection: &mut MultiplexedConnection) {
-        let info: RedisResult<String> = redis::cmd("INFO")
-            .arg("memory")
-            .query_async(connection)
-            .await;
-        match info.as_deref().map(|info| field(info, "maxmemory_policy")) {
-            Ok(Some("noeviction")) => {}
-            Ok(Some(policy)) => tracing::warn!(
-                policy,
-                "Redis may evict counts: set maxmemory-policy noeviction"
-            ),
-            Ok(None) | Err(_) => {
-                tracing::info!("Redis does not tell its maxmemory-policy; noeviction is needed")
-            }
-        }
+    fn links(&self) -> std::sync::MutexGuard<'_, Vec<Option<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn connection(client: &Client, options: &Options) -> RedisResult<MultiplexedConnection> {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(options.response_timeout.saturating_mul(4)))
-        .set_response_timeout(Some(options.response_timeout));
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+/// What a server says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// What it is.
+    pub role: Role,
+    /// Its clock, Unix milliseconds.
+    pub clock_ms: u64,
 }
 
-/// Connects once, and asks for the server's clock, Unix milliseconds. What it fails with holds no password.
-pub async fn server_clock(options: &Options) -> Result<u64, Unavailable> {
-    let asked = async {
-        let mut connection = connection(&client(options)?, options).await?;
-        redis::cmd("TIME").query_async(&mut connection).await
-    };
-    let (seconds, microseconds): (u64, u64) = asked
-        .await
-        .map_err(|error: RedisError| Unavailable(error.to_string()))?;
-    Ok(seconds
-        .saturating_mul(1000)
-        .saturating_add(microseconds / 1000))
+/// What a server of Redis is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It counts.
+    Master,
+    /// It follows another one, and counts nothing.
+    Replica,
+    /// One of Redis Cluster.
+    OfCluster,
 }
 
-/// What is needed for a connection; none is made here.
-fn client(options: &Options) -> RedisResult<Client> {
-    let mut info = options.url.as_str().into_connection_info()?;
-    if let Some((name, password)) = &options.login {
-        let mut settings = info.redis_settings().clone().set_password(password);
-        if !name.is_empty() {
-            settings = settings.set_username(name);
-        }
-        info = info.set_redis_settings(settings);
-    }
-    match &options.authorities {
-        None => Client::open(info),
-        Some(authorities) => {
-            let certificates = TlsCertificates {
-                client_tls: None,
-                root_cert: Some(authorities.clone()),
+/// Looks at each of the servers once, for who looks at an installation. What it fails with holds no password.
+pub async fn servers(options: &Options) -> Result<Vec<Result<Seen, Unavailable>>, Unavailable> {
+    let unavailable = |error: RedisError| Unavailable(error.to_string());
+    let targets = Target::all(options).map_err(unavailable)?;
+    let mut all = Vec::new();
+    for target in targets {
+        let seen = async {
+            let mut server = Server::dial(target, options).await?;
+            let is_master = server.standing(&options.prefix).await?.is_some();
+            let clock_ms = server.clock_ms().await?;
+            let role = match (server.is_cluster, is_master) {
+                (true, _) => Role::OfCluster,
+                (false, true) => Role::Master,
+                (false, false) => Role::Replica,
             };
-            Client::build_with_tls(info, certificates)
-        }
+            Ok(Seen { role, clock_ms })
+        };
+        all.push(seen.await.map_err(unavailable));
     }
-}
-
-async fn keep_connected(connector: Weak<Connector>) {
-    let mut generation = 0;
-    let mut backoff = FIRST_BACKOFF;
-    while let Some(strong) = connector.upgrade() {
-        if strong.link().is_none() {
-            generation += 1;
-            match strong.open(generation).await {
-                Ok(link) => {
-                    *strong.link.lock().unwrap_or_else(PoisonError::into_inner) = Some(link);
-                    // Not reset at once: a demoted server answers the handshake and refuses the first request.
-                }
-                Err(error) => {
-                    tracing::warn!(%error, retry_in = ?backoff, "Redis cannot be reached");
-                    drop(strong);
-                    tokio::time::sleep(backoff).await;
-                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
-                }
-            }
-            continue;
-        }
-        // Not for ever, or the connector would never be dropped.
-        let opened = tokio::time::Instant::now();
-        let lost = tokio::time::timeout(LONGEST_BACKOFF, strong.lost.notified())
-            .await
-            .is_ok();
-        drop(strong);
-        if !lost {
-            backoff = FIRST_BACKOFF;
-        } else if opened.elapsed() < LONGEST_BACKOFF {
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
-        }
-    }
-}
-
-fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(str::trim)
-}
-
-fn malformed(what: &'static str) -> RedisError {
-    RedisError::from((ErrorKind::UnexpectedReturnType, what))
+    Ok(all)
 }
 
 /// A number that no other process draws, as good as the standard library's hash keys.

@@ -5,18 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
-use crate::connection::{Connector, Link, random};
+use crate::connection::{Connector, Link, Lost, random};
+use crate::keys::{BUCKETS, Shard};
 use crate::script::{answer, hex, slot_answer};
 use crate::{GrantReply, GrantRequest, Options, SliceId, SlotReply, SlotRequest};
 
-/// Lends slices of rates, and connections. Cheap to clone; one connection for all clones.
+/// Lends slices of rates, and connections. Cheap to clone; one connection (to each server of a cluster) for all clones.
 #[derive(Clone)]
 pub struct Grants {
     connector: Arc<Connector>,
     /// Numbers of slices: a random start, so that no two processes choose the same.
     next_number: Arc<AtomicU64>,
-    /// The epoch in which connections were leased; 0 = in none.
-    leased_in: Arc<AtomicU64>,
+    /// By shard, the epoch in which connections were leased; 0 = in none.
+    leased_in: Arc<[AtomicU64]>,
 }
 
 /// The options make no sense.
@@ -43,24 +44,24 @@ impl Grants {
         Ok(Self {
             connector,
             next_number: Arc::new(AtomicU64::new(random())),
-            leased_in: Arc::default(),
+            leased_in: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         })
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection; in a cluster, to the servers of all counts.
     pub fn is_connected(&self) -> bool {
-        self.connector.link().is_some()
+        self.connector.is_complete()
     }
 
     /// Reports the slice before and asks for another one. Takes at most the response time-out.
     pub async fn ask(&self, request: &GrantRequest) -> Result<GrantReply, Unavailable> {
-        let link = self.link()?;
+        let link = self.link(&request.key)?;
         let slice_id = SliceId {
             epoch: link.epoch.id,
             number: self.next_number.fetch_add(1, Ordering::Relaxed),
         };
         let scripts = &self.connector.scripts;
-        let pipeline = scripts.ask(request, self.connector.prefix(), &link.epoch, slice_id);
+        let pipeline = scripts.ask(request, self.connector.prefix(), &link, slice_id);
         match self.run(link.clone(), &pipeline, &scripts.grant).await? {
             Some(granted) => answer(granted, slice_id).map_err(|error| self.failed(&link, &error)),
             None => Ok(GrantReply::Unknown {
@@ -72,17 +73,19 @@ impl Grants {
     /// Says how many connections a holder has, which leases them anew, and asks for more. Takes at most the response
     /// time-out. After [`Unavailable`] Redis may have heard it: what is said next replaces it.
     pub async fn lease(&self, request: &SlotRequest) -> Result<SlotReply, Unavailable> {
-        let link = self.link()?;
+        let link = self.link(&request.key)?;
         let scripts = &self.connector.scripts;
-        // Who had leases in a memory that is lost may have been one of many.
-        let before = self.leased_in.load(Ordering::Relaxed);
-        let fresh = before == 0 || before == link.epoch.id;
-        let pipeline = scripts.lease(request, self.connector.prefix(), &link.epoch, fresh);
+        // Where there was a memory before this one, others may have leases of it: all have to speak first.
+        let leased_in = self.leased_in(link.shard);
+        let before = leased_in.load(Ordering::Relaxed);
+        let is_first = before == 0 && link.epoch.term == 1;
+        let fresh = is_first || before == link.epoch.id;
+        let pipeline = scripts.lease(request, self.connector.prefix(), &link, fresh);
         let leased = self.run(link.clone(), &pipeline, &scripts.slots).await?;
         let leased = leased.ok_or_else(|| Unavailable("the counts are gone".into()))?;
         let reply = slot_answer(leased).map_err(|error| self.failed(&link, &error))?;
-        if reply.known || before == 0 {
-            self.leased_in.store(link.epoch.id, Ordering::Relaxed);
+        if reply.known || is_first {
+            leased_in.store(link.epoch.id, Ordering::Relaxed);
         }
         Ok(reply)
     }
@@ -92,9 +95,16 @@ impl Grants {
         self.connector.prefix()
     }
 
-    pub(crate) fn link(&self) -> Result<Link, Unavailable> {
+    fn leased_in(&self, shard: Shard) -> &AtomicU64 {
+        self.leased_in
+            .get(shard.index())
+            .unwrap_or(&self.leased_in[0])
+    }
+
+    /// To where what has this name is counted.
+    pub(crate) fn link(&self, name: &str) -> Result<Link, Unavailable> {
         self.connector
-            .link()
+            .link(name)
             .ok_or_else(|| Unavailable("not connected".into()))
     }
 
@@ -117,7 +127,8 @@ impl Grants {
                     if matches!(&epoch, Value::BulkString(id) if id == expected.as_bytes()) {
                         return Ok(Some(answered));
                     }
-                    self.connector.drop_link(&link, "the counts are gone");
+                    self.connector
+                        .drop_link(&link, Lost::Shard, "the counts are gone");
                     return Ok(None);
                 }
                 // The server forgot its scripts (SCRIPT FLUSH): nothing was carried out, so asking again is safe.
@@ -135,11 +146,8 @@ impl Grants {
         }
     }
 
-    /// Any failure ends the connection: a demoted master (READONLY), one that loads, one that hangs.
     pub(crate) fn failed(&self, link: &Link, error: &RedisError) -> Unavailable {
-        let detail = error.to_string();
-        self.connector.drop_link(link, &detail);
-        Unavailable(detail)
+        self.connector.failed(link, error)
     }
 }
 

@@ -5,7 +5,7 @@
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
-//! - [`server_clock`]: whether Redis lets us in, for who looks at an installation
+//! - [`servers`]: what the servers are and whether they let us in, for who looks at an installation
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -36,19 +36,23 @@
 //! not known: [`GrantReply::Unknown`] says for how long the safe share holds. What is used under the safe share
 //! is reported as `outside`, so that grants continue where it ended.
 //!
+//! Of several servers the master is used, and of two masters the one whose epoch has the higher term; in Redis Cluster the
+//! counts are spread over buckets, each with an epoch of its own (see `connection` and `keys`).
+//!
 //! Redis must not evict keys (`maxmemory-policy noeviction`), and its clock must not jump forward by more than
 //! a small part of a window; a clock that jumps back is handled.
 
 mod connection;
 mod grant;
 mod grants;
+mod keys;
 mod quota;
 mod script;
 mod share;
 mod slot;
 mod turns;
 
-pub use connection::{Options, server_clock};
+pub use connection::{Options, Role, Seen, servers};
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
 pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};

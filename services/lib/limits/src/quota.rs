@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
-use crate::connection::{Connector, Link, random};
-use crate::script::{epoch_key, hex};
+use crate::connection::{Connector, Link, Lost, random};
+use crate::script::{hex, same_epoch};
 use crate::{Error, Options};
 use book::{Book, Told, month};
 
@@ -139,9 +139,9 @@ impl Quotas {
         Ok(Self { shared })
     }
 
-    /// Whether there is a connection.
+    /// Whether there is a connection; in a cluster, to the servers of all counts.
     pub fn is_connected(&self) -> bool {
-        self.shared.connector.link().is_some()
+        self.shared.connector.is_complete()
     }
 
     /// Charges `uses` in all scopes or in none; not more than `latest` in the future. With `uses` 0 nothing is
@@ -196,7 +196,7 @@ impl Shared {
     }
 
     async fn charge(&self, group: &str, scopes: &[Scope], uses: u64, latest: Duration) -> Charged {
-        let Some(link) = self.connector.link() else {
+        let Some(link) = self.connector.link(group) else {
             return self.charge_alone(group, scopes, uses, false);
         };
         match self.run(&link, group, scopes, uses, latest).await {
@@ -269,7 +269,7 @@ impl Shared {
             .arg(self.charge.get_hash())
             .arg(scopes.len());
         for scope in scopes {
-            pipeline.arg(self.key(group, &scope.key, link.epoch.id));
+            pipeline.arg(self.key(link, group, &scope.key));
         }
         pipeline
             .arg(self.clock.as_ref().map_or(0, |_| now_ms))
@@ -281,11 +281,7 @@ impl Shared {
             pipeline.arg(&told.json);
         }
         // Memory that was emptied before the script ran is emptied of the epoch's record too.
-        pipeline
-            .cmd("HGET")
-            .arg(epoch_key(self.connector.prefix()))
-            .arg("id")
-            .ignore_errors();
+        same_epoch(&mut pipeline, self.connector.prefix(), link.shard);
         let value = self.query(link, &pipeline, &self.charge).await?;
         let (kind, at_ms, answered_ms, _): (u8, u64, u64, u64) = redis::from_redis_value(value)
             .map_err(|error| self.failed(link, &RedisError::from(error)))?;
@@ -313,7 +309,8 @@ impl Shared {
                     if matches!(&epoch, Value::BulkString(id) if id == expected.as_bytes()) {
                         return Ok(answer);
                     }
-                    self.connector.drop_link(link, "the counts are gone");
+                    self.connector
+                        .drop_link(link, Lost::Shard, "the counts are gone");
                     return Err(Failed { unsure: false });
                 }
                 // The server does not have the script (yet, or any more): nothing was carried out.
@@ -330,7 +327,7 @@ impl Shared {
     }
 
     fn failed(&self, link: &Link, error: &RedisError) -> Failed {
-        self.connector.drop_link(link, &error.to_string());
+        self.connector.failed(link, error);
         Failed { unsure: true }
     }
 
@@ -341,7 +338,8 @@ impl Shared {
                 book.give_back(key, receipt.at_ms, receipt.uses, receipt.alone);
             }
         }
-        let Some(link) = self.connector.link().filter(|_| !receipt.alone) else {
+        let link = self.connector.link(&receipt.group);
+        let Some(link) = link.filter(|_| !receipt.alone) else {
             return;
         };
         let mut pipeline = redis::pipe();
@@ -350,16 +348,13 @@ impl Shared {
             .arg(self.give_back.get_hash())
             .arg(receipt.keys.len());
         for key in &receipt.keys {
-            pipeline.arg(self.key(&receipt.group, key, link.epoch.id));
+            pipeline.arg(self.key(&link, &receipt.group, key));
         }
         pipeline
             .arg(receipt.at_ms)
             .arg(receipt.uses)
-            .arg(month(receipt.at_ms))
-            .cmd("HGET")
-            .arg(epoch_key(self.connector.prefix()))
-            .arg("id")
-            .ignore_errors();
+            .arg(month(receipt.at_ms));
+        same_epoch(&mut pipeline, self.connector.prefix(), link.shard);
         // It ends by itself.
         if self.query(&link, &pipeline, &self.give_back).await.is_err() {
             tracing::debug!("a quota was not given back");
@@ -368,11 +363,12 @@ impl Shared {
 
     /// Tells Redis what it does not know.
     async fn settle(&self) {
-        let Some(link) = self.connector.link() else {
-            return;
-        };
-        let untold = self.book().untold(link.epoch.id, self.now_ms());
+        let epoch_of = |group: &str| Some(self.connector.link(group)?.epoch.id);
+        let untold = self.book().untold(epoch_of, self.now_ms());
         for (group, scope) in untold {
+            let Some(link) = self.connector.link(&group) else {
+                continue;
+            };
             let scopes = [scope];
             let told = self.run(&link, &group, &scopes, 0, Duration::ZERO).await;
             if told.is_err() {
@@ -381,12 +377,11 @@ impl Shared {
         }
     }
 
-    fn key(&self, group: &str, key: &str, epoch: u64) -> String {
-        format!(
-            "{}:quota:{{{group}}}:{}:{key}",
-            self.connector.prefix(),
-            hex(epoch)
-        )
+    fn key(&self, link: &Link, group: &str, key: &str) -> String {
+        let state = link
+            .shard
+            .state_key(self.connector.prefix(), "quota", group, link.epoch.id);
+        format!("{state}:{key}")
     }
 }
 

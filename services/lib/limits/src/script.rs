@@ -2,7 +2,8 @@
 
 use redis::{Pipeline, RedisResult, Script, Value};
 
-use crate::connection::Epoch;
+use crate::connection::Link;
+use crate::keys::Shard;
 use crate::{GrantReply, GrantRequest, SliceId, SlotReply, SlotRequest};
 
 /// Largest number that Lua holds exactly.
@@ -30,9 +31,10 @@ impl Scripts {
         &self,
         request: &GrantRequest,
         prefix: &str,
-        epoch: &Epoch,
+        link: &Link,
         slice_id: SliceId,
     ) -> Pipeline {
+        let (shard, epoch) = (link.shard, link.epoch);
         let window = millis(request.window);
         let ttl = millis(request.ttl);
         let mut outside = request.outside;
@@ -55,7 +57,7 @@ impl Scripts {
             .cmd("EVALSHA")
             .arg(self.grant.get_hash())
             .arg(1)
-            .arg(state_key(prefix, "grant", &request.key, epoch.id))
+            .arg(shard.state_key(prefix, "grant", &request.key, epoch.id))
             .arg(request.limit.min(EXACT))
             .arg(window)
             .arg(request.want.min(EXACT))
@@ -66,7 +68,7 @@ impl Scripts {
             .arg(previous.1)
             .arg(previous.2)
             .arg(outside.min(EXACT));
-        same_epoch(&mut pipeline, prefix);
+        same_epoch(&mut pipeline, prefix, shard);
         pipeline
     }
 
@@ -75,15 +77,16 @@ impl Scripts {
         &self,
         request: &SlotRequest,
         prefix: &str,
-        epoch: &Epoch,
+        link: &Link,
         fresh: bool,
     ) -> Pipeline {
+        let (shard, epoch) = (link.shard, link.epoch);
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
             .arg(self.slots.get_hash())
             .arg(1)
-            .arg(state_key(prefix, "slots", &request.key, epoch.id))
+            .arg(shard.state_key(prefix, "slots", &request.key, epoch.id))
             .arg(request.limit)
             .arg(millis(request.ttl))
             .arg(&request.holder)
@@ -92,24 +95,15 @@ impl Scripts {
             .arg(epoch.since_ms)
             .arg(request.share)
             .arg(u8::from(fresh));
-        same_epoch(&mut pipeline, prefix);
+        same_epoch(&mut pipeline, prefix, shard);
         pipeline
     }
 }
 
-fn same_epoch(pipeline: &mut Pipeline, prefix: &str) {
-    pipeline.cmd("HGET").arg(epoch_key(prefix)).arg("id");
+/// Asks for the epoch, after what was asked before.
+pub(crate) fn same_epoch(pipeline: &mut Pipeline, prefix: &str, shard: Shard) {
+    pipeline.cmd("HGET").arg(shard.epoch_key(prefix)).arg("id");
     pipeline.ignore_errors();
-}
-
-/// Where the state of a lane is. The braces are the hash tag of a cluster; the epoch is in the name, so that
-/// state which a restarted server read from its disk is never taken for the present one.
-fn state_key(prefix: &str, what: &str, key: &str, epoch: u64) -> String {
-    format!("{prefix}:{what}:{{{key}}}:{}", hex(epoch))
-}
-
-pub(crate) fn epoch_key(prefix: &str) -> String {
-    format!("{prefix}:epoch")
 }
 
 pub(crate) fn hex(number: u64) -> String {

@@ -10,8 +10,8 @@ impl Grants {
     /// number is drawn twice as long as Redis keeps its memory, and what is drawn and not used is used by nobody. Gives
     /// the first of them. Takes at most the response time-out.
     pub async fn turns(&self, name: &str, count: u32) -> Result<u64, Unavailable> {
-        let mut link = self.link()?;
-        let key = format!("{}:turns:{{{name}}}", self.prefix());
+        let mut link = self.link(name)?;
+        let key = link.shard.key(self.prefix(), "turns", name);
         let mut pipeline = redis::pipe();
         pipeline.cmd("INCRBY").arg(&key).arg(count.max(1));
         pipeline.cmd("EXPIRE").arg(&key).arg(KEPT_S).ignore();

@@ -94,7 +94,7 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
             report.add(certificates(&bootstrap))?;
             report.add(ports(&bootstrap))?;
             report.add(nats(&bootstrap).await)?;
-            report.add(vec![redis(&bootstrap).await])?;
+            report.add(redis(&bootstrap).await)?;
             report.add(vec![schedulers(&bootstrap).await])?;
         }
         Err(error) => {
@@ -308,32 +308,49 @@ async fn nats(bootstrap: &Bootstrap) -> Vec<Finding> {
     }
 }
 
-async fn redis(bootstrap: &Bootstrap) -> Finding {
-    let url = without_password(&bootstrap.redis.url);
-    let asked = async {
+/// One for each server. Without one that counts, limits fall back to the safe share.
+async fn redis(bootstrap: &Bootstrap) -> Vec<Finding> {
+    let urls = without_password(&bootstrap.redis.url);
+    let looked = async {
         let options = redis_options(&bootstrap.redis)?;
-        anyhow::Ok(limits::server_clock(&options).await?)
+        anyhow::Ok(limits::servers(&options).await?)
     };
-    match asked.await {
-        Ok(clock) => {
-            let difference = clock.abs_diff(runtime::now_ms());
-            if difference > CLOCK_TOLERANCE_MS {
-                note(
-                    "clock",
-                    format!("differs by {difference} ms from that of {url}"),
-                )
-            } else {
-                fine(
-                    "Redis",
-                    format!("{url}, its clock differs by {difference} ms"),
-                )
-            }
-        }
-        Err(error) => missing(
-            "Redis",
-            format!("{url}: {error:#}; limits fall back to the safe share"),
-        ),
+    let servers = match looked.await {
+        Ok(servers) => servers,
+        Err(error) => return vec![missing("Redis", format!("{urls}: {error:#}"))],
+    };
+    let counts = |seen: &limits::Seen| seen.role != limits::Role::Replica;
+    let is_there = servers.iter().flatten().any(counts);
+    let without = "limits fall back to the safe share";
+    let mut findings: Vec<Finding> = urls
+        .split(',')
+        .zip(servers)
+        .map(|(url, seen)| match seen {
+            Ok(seen) => redis_server(url, seen),
+            Err(error) if is_there => note("Redis", format!("{url}: {error}")),
+            Err(error) => missing("Redis", format!("{url}: {error}; {without}")),
+        })
+        .collect();
+    let is_missing = |finding: &Finding| finding.verdict == Verdict::Missing;
+    if !is_there && !findings.iter().any(is_missing) {
+        findings.push(missing("Redis", format!("none is the master; {without}")));
     }
+    findings
+}
+
+fn redis_server(url: &str, seen: limits::Seen) -> Finding {
+    let difference = seen.clock_ms.abs_diff(runtime::now_ms());
+    if difference > CLOCK_TOLERANCE_MS {
+        let what = format!("differs by {difference} ms from that of {url}");
+        return note("clock", what);
+    }
+    let role = match seen.role {
+        limits::Role::Master => "",
+        limits::Role::Replica => " (a replica)",
+        limits::Role::OfCluster => " (of a cluster)",
+    };
+    let what = format!("{url}{role}, its clock differs by {difference} ms");
+    fine("Redis", what)
 }
 
 fn redis_options(redis: &Redis) -> anyhow::Result<limits::Options> {

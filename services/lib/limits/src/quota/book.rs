@@ -221,8 +221,13 @@ impl Book {
         }
     }
 
-    /// Scopes of which the memory `epoch` does not know all; forgets those of which there is nothing to know.
-    pub fn untold(&mut self, epoch: u64, now_ms: u64) -> Vec<(Box<str>, Scope)> {
+    /// Scopes of which the memory that counts their group does not know all; forgets those of which there is nothing to
+    /// know. Nothing is to be told where no memory is.
+    pub fn untold(
+        &mut self,
+        epoch_of: impl Fn(&str) -> Option<u64>,
+        now_ms: u64,
+    ) -> Vec<(Box<str>, Scope)> {
         for ledger in self.ledgers.values_mut() {
             ledger.forget(now_ms);
         }
@@ -230,7 +235,10 @@ impl Book {
             .retain(|_, ledger| !ledger.own.is_empty() || ledger.has_news());
         self.ledgers
             .iter()
-            .filter(|(_, ledger)| ledger.epoch != Some(epoch) || ledger.has_news())
+            .filter(|(_, ledger)| {
+                epoch_of(&ledger.group)
+                    .is_some_and(|epoch| ledger.epoch != Some(epoch) || ledger.has_news())
+            })
             .map(|(key, ledger)| {
                 let scope = Scope {
                     key: key.clone(),
@@ -409,8 +417,8 @@ mod tests {
         let next = book.tell("acme", &scope, 7, 5_101);
         assert!(next.json.ends_with("[[5103,2]]]]}"), "{}", next.json);
         book.told("credential/app", next.report);
-        assert!(book.untold(7, 5_102).is_empty());
-        assert_eq!(book.untold(8, 5_102).len(), 1);
+        assert!(book.untold(|_| Some(7), 5_102).is_empty());
+        assert_eq!(book.untold(|_| Some(8), 5_102).len(), 1);
         let anew = book.tell("acme", &scope, 8, 5_103);
         assert!(
             anew.json.contains(",3]") && anew.json.contains("[5103,6]"),
@@ -418,7 +426,7 @@ mod tests {
             anew.json
         );
         book.told("credential/app", anew.report);
-        assert!(book.untold(8, 6_200).is_empty());
+        assert!(book.untold(|_| Some(8), 6_200).is_empty());
         assert!(book.ledgers.is_empty());
     }
 

@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod access;
+mod cluster;
+mod failover;
 mod failures;
 mod holders;
 mod long_windows;

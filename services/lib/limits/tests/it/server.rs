@@ -1,6 +1,5 @@
 //! A redis-server of the test's own.
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use kit::{RedisServer, Signal};
@@ -30,21 +29,21 @@ impl Server {
         self.redis.port()
     }
 
-    /// The first line of the answer to a command.
+    /// What it answers to a command.
     pub fn command(&self, words: &[&str]) -> Option<String> {
-        use std::io::{BufRead, BufReader, Write};
-        let mut stream = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port())).ok()?;
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .ok()?;
-        let mut request = format!("*{}\r\n", words.len());
-        for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
-        }
-        stream.write_all(request.as_bytes()).ok()?;
-        let mut line = String::new();
-        BufReader::new(stream).read_line(&mut line).ok()?;
-        Some(line.trim_end().to_owned())
+        self.redis.ask(words).ok()
+    }
+
+    /// A replica of it, that has what it has.
+    pub async fn replica(&self) -> Self {
+        let replica = Self::start().await;
+        replica.redis.follow(&self.redis).await.unwrap();
+        replica
+    }
+
+    /// Makes a replica the master.
+    pub fn promote(&self) {
+        self.redis.promote().unwrap();
     }
 
     /// SIGSTOP: connections stay open and nobody answers.

@@ -66,7 +66,7 @@ pub struct Nats {
 /// Where Redis is, and how we and it know each other.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// `redis://host:port` or `rediss://host:port`.
+    /// `redis://host:port` or `rediss://host:port`; several, separated by commas.
     pub url: String,
     /// Name (empty = the default user) and password.
     pub login: Option<(String, String)>,

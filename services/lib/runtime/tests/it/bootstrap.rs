@@ -301,6 +301,15 @@ redis: { url: "rediss://redis:6379", username: staffetta, password: "p/@:", auth
     // A variable that is empty is no password.
     let none = Bootstrap::from_yaml("redis: { username: \"\", password: \"\" }").unwrap();
     assert_eq!(none.redis.login, None);
+    let several = "redis: { url: 'redis://a:6379,redis://b:6379' }";
+    let several = Bootstrap::from_yaml(several).unwrap();
+    assert_eq!(several.redis.url, "redis://a:6379,redis://b:6379");
+    assert_eq!(
+        problems("redis: { url: 'redis://a:6379,b:6379' }"),
+        [
+            "redis.url (line 1): a URL redis://… or rediss://… is expected, found \"redis://a:6379,b:6379\""
+        ]
+    );
     let text = r#"
 nats: { username: a, password: b, credentials: c, key: k }
 redis: { username: a, authorities: ca.pem }
