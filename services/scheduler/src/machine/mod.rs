@@ -150,7 +150,7 @@ pub enum Input {
 struct Owned {
     intake: Box<Intake>,
     lease_until_ms: u64,
-    /// Ready deliveries that were not assigned since the lease was about to expire.
+    /// Ready deliveries that were not assigned since the lease was about to expire, or the journal took nothing.
     parked: Vec<Item>,
     /// The head of the spool is copied forward sooner until then (Unix milliseconds).
     short_until_ms: u64,
@@ -293,6 +293,7 @@ impl Machine {
                 if let Some(owned) = self.partitions.get_mut(&partition) {
                     owned.intake.journal(now_ms, event);
                 }
+                self.resume_parked(now_ms, partition);
             }
             Input::Attached(session) => {
                 self.sessions.insert(session, Session::default());
@@ -499,7 +500,15 @@ impl Machine {
             return;
         };
         owned.lease_until_ms = lease_until_ms;
-        if owned.draining {
+        self.resume_parked(now_ms, partition);
+    }
+
+    /// What was not assigned since the lease or the journal kept the partition goes on when nothing does any more.
+    fn resume_parked(&mut self, now_ms: u64, partition: PartitionId) {
+        let Some(owned) = self.partitions.get_mut(&partition) else {
+            return;
+        };
+        if owned.parked.is_empty() || owned.stops(now_ms).is_some() {
             return;
         }
         for item in std::mem::take(&mut owned.parked) {

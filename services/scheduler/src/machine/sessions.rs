@@ -16,7 +16,7 @@ use super::judge::judge;
 use super::placing::LaneInfo;
 use super::policies::ByConfig;
 use super::sources::reached;
-use super::{Item, LEASE_MARGIN_MS, Machine, Output};
+use super::{Item, Machine, Output};
 
 /// After a return that concerns the sender or a service it needs, milliseconds.
 const SOON_MS: u64 = 2_000;
@@ -98,7 +98,7 @@ impl Machine {
                 self.lanes.sender_drains(SenderId(session.0));
                 self.sources_changed(now_ms, None);
             }
-            None => {}
+            Some(FromSender::Pong(_)) | None => {}
         }
     }
 
@@ -337,11 +337,8 @@ impl Machine {
             self.lanes.unassign(lane, slot, sender);
             return;
         }
-        // What is parked goes on with the next renewal.
-        if owned.draining
-            || now_ms + LEASE_MARGIN_MS >= owned.lease_until_ms
-            || owned.intake.is_clogged()
-        {
+        // What is parked goes on with the next renewal, or when the journal takes something.
+        if owned.stops(now_ms).is_some() {
             owned.parked.push(item);
             self.lanes.unassign(lane, slot, sender);
             return;

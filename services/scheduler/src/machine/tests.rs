@@ -14,6 +14,7 @@ use queue::Settings;
 use super::*;
 
 mod automation;
+mod constraints;
 mod fair;
 mod operations;
 mod pools;

@@ -527,7 +527,7 @@ impl Machine {
 
 impl Owned {
     /// Why nothing of the partition is assigned.
-    fn stops(&self, now_ms: u64) -> Option<Constraint> {
+    pub(super) fn stops(&self, now_ms: u64) -> Option<Constraint> {
         if self.draining {
             return Some(Constraint::HandOver);
         }
