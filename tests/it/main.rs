@@ -15,3 +15,4 @@ mod servers;
 mod stalled;
 mod starting;
 mod submission;
+mod tenants;

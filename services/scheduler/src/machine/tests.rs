@@ -16,6 +16,7 @@ use super::*;
 mod automation;
 mod constraints;
 mod fair;
+mod isolation;
 mod operations;
 mod pools;
 mod shaping;

@@ -3,9 +3,10 @@
 //!
 //! The table has a row for every variant of [`Constraint`] and [`Blocked`]: a new one without a row does not compile.
 
-use egress::Blocked;
+use egress::{Blocked, Decided, StandingEvent, no_standings, step_standings};
 use proto::operation::{Kind, Lifted, Operation, Selector};
 use proto::spool::ReportsOn;
+use proto::standing::PoolStandings;
 use queue::Which;
 
 use super::*;
@@ -29,7 +30,50 @@ struct Documents {
     rate: &'static str,
     automation: &'static str,
     pool: &'static str,
+    /// Other documents: kind, name, spec.
+    more: &'static [(&'static str, &'static str, &'static str)],
 }
+
+/// New tenants leave by a pool of their own, in which as many have room as it says.
+const PROBATION: &str =
+    "{ sources: [ { name: a } ], probation: { pool: fresh, days: 2, delivered: 2 } }";
+const ROOM_FOR_ONE: &[(&str, &str, &str)] = &[
+    (
+        "Tenant",
+        "bravo",
+        "{ defaultStream: mail, streams: [ { name: mail } ] }",
+    ),
+    (
+        "EgressPool",
+        "fresh",
+        "{ sources: [ { name: b } ], maxTenants: 1 }",
+    ),
+];
+const ROOM_FOR_TWO: &[(&str, &str, &str)] = &[
+    (
+        "Tenant",
+        "bravo",
+        "{ defaultStream: mail, streams: [ { name: mail } ] }",
+    ),
+    (
+        "EgressPool",
+        "fresh",
+        "{ sources: [ { name: b } ], maxTenants: 2 }",
+    ),
+];
+/// A pool that is another tenant's.
+const DEDICATED: &[(&str, &str, &str)] = &[
+    (
+        "Tenant",
+        "bravo",
+        "{ defaultStream: mail, streams: [ { name: mail } ] }",
+    ),
+    (
+        "EgressPool",
+        "vip",
+        "{ sources: [ { name: v } ], dedicatedTo: bravo }",
+    ),
+];
 
 impl Documents {
     fn snapshot(&self) -> Arc<Snapshot> {
@@ -50,6 +94,9 @@ impl Documents {
             + &document("EgressPool", "default", self.pool.to_owned())
             + &document("Shaping", "default", shaping)
             + &document("Automation", "any", "{ disabled: true }".to_owned());
+        for (kind, name, spec) in self.more {
+            text += &document(kind, name, (*spec).to_owned());
+        }
         if self.has_route {
             text += &route("retry: { waits: [10m], jitter: 0 }");
         }
@@ -66,6 +113,7 @@ struct Scene {
     desk: Desk,
     documents: Documents,
     operations: Vec<Operation>,
+    standings: PoolStandings,
     subject: MessageId,
     /// What is under way of others, and of the message, at the first sender.
     others: Vec<Assignment>,
@@ -91,11 +139,13 @@ impl Scene {
             rate: "",
             automation: "",
             pool: "{ sources: [ { name: a } ] }",
+            more: &[],
         };
         let mut scene = Self {
             desk,
             documents,
             operations: Vec::new(),
+            standings: no_standings("default"),
             subject: MessageId::from_bytes([0; 16]),
             others: Vec::new(),
             own: None,
@@ -210,6 +260,33 @@ impl Scene {
         self.operate(kind, |operation| {
             let selector = operation.selector.as_mut().unwrap();
             selector.accepted_before_ms = now_ms + 1;
+        });
+    }
+
+    /// Operators lift what they did.
+    fn lift(&mut self, kind: Kind) {
+        for operation in &mut self.operations {
+            if operation.kind() == kind {
+                operation.lifted = Some(Lifted::default());
+            }
+        }
+        self.desk.step(Input::Operations(self.operations.clone()));
+    }
+
+    /// It is stored how a tenant stands in its pool.
+    fn stand(&mut self, event: &StandingEvent) {
+        let pool = self.desk.machine.config.pool("default").unwrap().clone();
+        step_standings(&mut self.standings, &pool, self.desk.now_ms, event);
+        let all = vec![self.standings.clone()];
+        self.desk.step(Input::Standings(all));
+    }
+
+    fn decide(&mut self, decision: Decided) {
+        self.stand(&StandingEvent::Decided {
+            tenant: "acme".to_owned(),
+            decision,
+            author: "alice".to_owned(),
+            cause: "complaints".to_owned(),
         });
     }
 
@@ -615,16 +692,67 @@ rows! {
             scene.send(|_| {})
         },
         says: |constraint| constraint.to_string() == "suspended by alice: listed (operation operation-0)",
-        lift: Lift::By(|scene| {
-            for operation in &mut scene.operations {
-                if operation.kind() == Kind::Suspend {
-                    operation.lifted = Some(Lifted::default());
-                }
-            }
-            scene.desk.step(Input::Operations(scene.operations.clone()));
-        }),
+        lift: Lift::By(|scene| scene.lift(Kind::Suspend)),
         lasts_ms: 30 * MINUTE_MS,
         akin: &[],
+    }
+    "tenant-quarantine": Constraint::TenantQuarantine { .. } => {
+        build: || {
+            let mut scene = Scene::new(10);
+            scene.decide(Decided::Quarantine { until_ms: START_MS + 30 * MINUTE_MS });
+            scene.send(|_| {})
+        },
+        says: |constraint| matches!(constraint, Constraint::TenantQuarantine { tenant, pool, author, cause, until_ms }
+            if tenant == "acme" && pool == "default" && author == "alice" && cause == "complaints"
+                && *until_ms == Some(START_MS + 30 * MINUTE_MS)),
+        lift: Lift::By(|scene| scene.decide(Decided::Release)),
+        // Its end is stored before it holds: tests of isolation do that.
+        lasts_ms: 0,
+        akin: &[],
+    }
+    "pool-full": Constraint::PoolFull { .. } => {
+        build: || {
+            let mut scene = Scene::with(|documents| {
+                documents.pool = PROBATION;
+                documents.more = ROOM_FOR_ONE;
+            });
+            scene.stand(&StandingEvent::Seen("bravo".to_owned()));
+            scene.desk.now_ms += 1;
+            scene.stand(&StandingEvent::Seen("acme".to_owned()));
+            scene.send(|_| {})
+        },
+        says: |constraint| matches!(constraint, Constraint::PoolFull { tenant, pool, most: 1 }
+            if tenant == "acme" && pool == "fresh"),
+        lift: Lift::OnlyHere(|scene| scene.configure(|documents| documents.more = ROOM_FOR_TWO)),
+        lasts_ms: 0,
+        akin: &[],
+    }
+    "pool-closed": Constraint::PoolClosed { .. } => {
+        build: || {
+            let mut scene = Scene::with(|documents| documents.more = DEDICATED);
+            scene.operate(Kind::Move, |operation| operation.pool = "vip".to_owned());
+            scene.send(|_| {})
+        },
+        says: |constraint| matches!(constraint, Constraint::PoolClosed { pool, owner }
+            if pool == "vip" && owner == "bravo"),
+        lift: Lift::By(|scene| scene.lift(Kind::Move)),
+        lasts_ms: 0,
+        akin: &[],
+    }
+    "standing": Constraint::Standing { .. } => {
+        build: || {
+            let scene = Scene::with(|documents| {
+                documents.pool = PROBATION;
+                documents.more = ROOM_FOR_ONE;
+            });
+            scene.send(|_| {})
+        },
+        says: |constraint| matches!(constraint, Constraint::Standing { tenant, pool }
+            if tenant == "acme" && pool == "default"),
+        lift: Lift::OnlyHere(|scene| scene.stand(&StandingEvent::Seen("acme".to_owned()))),
+        lasts_ms: 0,
+        // A release says how it stands, too.
+        akin: &["tenant-quarantine"],
     }
 }
 
