@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients soak powercut fuzz bench image chart namespaces limits prometheus clean
+.PHONY: help build servers test lint demo clients soak powercut fuzz mutants bench image chart namespaces limits prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ powercut: servers ## cut the power of a virtual machine with nats-server in it, 
 
 fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+mutants: ## change the code that classifies replies, one place at a time, and see that a test fails each time
+	python3 tests/mutants/run.py
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
 	$(CARGO) build --profile dist -p staffetta

@@ -154,6 +154,7 @@ mod tests {
             "again 5 minutes",
             "you sent 20 messages in 10 minutes",
             "try again in 00:99:00",
+            "try again in 00:60:00",
             "try again in 12:30",
             "try again in 5 monkeys",
             "try again in 5 min/h",
