@@ -268,3 +268,72 @@ async fn operations_hold_over_all_schedulers_and_survive_them() -> Result<()> {
     ensure!(lifted_by == 2, "{lifted_by}");
     relay.finish()
 }
+
+/// `staffetta why` over real services: what it names keeps the message, and nothing else that could be lifted does.
+#[tokio::test]
+async fn lifting_what_why_names_moves_the_message_and_lifting_anything_else_does_not() -> Result<()>
+{
+    let address = host(11);
+    let port = free_port_on(&[address])?;
+    let sink = Sink::start(SocketAddr::new(address, port), Vec::new()).await?;
+    let zones = Zones::new()
+        .mx("one.example", 10, "mx.one.example")
+        .address("mx.one.example", address);
+    let with = |rules: &str| {
+        let mut documents = Documents::new(port);
+        documents.shaping = format!("[ {{ connections: 10 }}{rules} ]");
+        documents.yaml()
+    };
+    let rate = ", { match: { domain: one.example }, rate: 1/h }";
+    let setup = Setup::new("why", zones, with(rate)).layout(Layout::AllInOne);
+    let relay = Relay::start(setup).await?;
+    let kept_by = async |kind: &str, begins: &str| {
+        until(
+            &format!("it to be kept by {kind}: {begins}"),
+            PATIENCE,
+            || async {
+                let kept = why(&relay, "one.example").await.ok()?;
+                let is_it =
+                    |(named, text): &(String, String)| named == kind && text.starts_with(begins);
+                kept.iter().any(is_it).then_some(())
+            },
+        )
+        .await
+    };
+
+    // At most one of them may leave in this hour.
+    submit(&relay, "W-1", "one.example").await?;
+    submit(&relay, "W-2", "one.example").await?;
+    kept_by("rate", "1 messages in 3600 s: used up").await?;
+    operate(&relay, &["retry", "--all"]).await?;
+    operate(&relay, &["release", "--all"]).await?;
+    let more_connections = with(rate).replace("connections: 10", "connections: 20");
+    relay.apply(&more_connections).await?;
+    kept_by("rate", "1 messages in 3600 s: used up").await?;
+    ensure!(sink.count() <= 1);
+    relay.apply(&with("")).await?;
+    sink.wait_for(2, PATIENCE).await?;
+
+    let suspend = ["suspend", "--domain", "one.example", "--reason", "listed"];
+    operate(&relay, &suspend).await?;
+    let other = ["suspend", "--domain", "two.example"];
+    operate(&relay, &other).await?;
+    submit(&relay, "W-3", "one.example").await?;
+    kept_by("operation", "suspended by alice: listed").await?;
+    operate(&relay, &["retry", "--all"]).await?;
+    operate(&relay, &["release", "--all"]).await?;
+    queue(
+        &relay,
+        &["resume", "--domain", "two.example", "--author", "alice"],
+    )
+    .await?;
+    kept_by("operation", "suspended").await?;
+    ensure!(sink.count() == 2);
+    queue(
+        &relay,
+        &["resume", "--domain", "one.example", "--author", "alice"],
+    )
+    .await?;
+    sink.wait_for(3, PATIENCE).await?;
+    relay.finish()
+}

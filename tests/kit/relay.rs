@@ -266,6 +266,11 @@ impl Relay {
         Ok(self.instance(name)?.ports.submission)
     }
 
+    /// Where a scheduler listens.
+    pub fn scheduler_of(&mut self, name: &str) -> Result<SocketAddr> {
+        Ok(self.instance(name)?.ports.scheduler)
+    }
+
     fn instance(&mut self, name: &str) -> Result<&mut Instance> {
         self.instances
             .get_mut(name)

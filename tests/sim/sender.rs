@@ -74,6 +74,7 @@ impl Sender {
             sources: Vec::new(),
             credit: 50,
             inventory: inventory.collect(),
+            answers_pings: false,
         })
     }
 

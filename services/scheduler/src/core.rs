@@ -23,6 +23,8 @@ use crate::partition::Partition;
 const BATCH: usize = 1024;
 /// Items per frame to a sender.
 const FRAME: usize = 256;
+/// Items that wait for a sender which takes nothing: more than a sender that keeps to its credit can be told.
+const MOST_ITEMS: usize = 300_000;
 /// How often metrics are brought up to date.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 /// How long a stop waits for the journals.
@@ -45,7 +47,7 @@ pub(crate) enum Event {
         partition: Partition,
     },
     /// A sender opened a stream.
-    Attach(SessionId, mpsc::Sender<SchedulerFrame>),
+    Attach(SessionId, Line),
     /// A sender said something.
     Frame(SessionId, SenderFrame),
     /// A sender's stream broke.
@@ -92,9 +94,15 @@ pub(crate) struct Core {
     dropped: mpsc::UnboundedSender<(PartitionId, String)>,
 }
 
+/// The way to a sender. Its stream ends when this is dropped.
+pub(crate) struct Line {
+    pub(crate) frames: mpsc::Sender<SchedulerFrame>,
+    pub(crate) _open: oneshot::Sender<()>,
+}
+
 /// Items on their way to a sender.
 struct Outgoing {
-    frames: mpsc::Sender<SchedulerFrame>,
+    line: Line,
     items: Vec<SchedulerItem>,
 }
 
@@ -186,11 +194,11 @@ impl Core {
                     },
                 );
             }
-            Event::Attach(session, frames) => {
+            Event::Attach(session, line) => {
                 self.sessions.insert(
                     session,
                     Outgoing {
-                        frames,
+                        line,
                         items: Vec::new(),
                     },
                 );
@@ -248,8 +256,21 @@ impl Core {
                 tasks.set_state(intake.wants_blocks(), intake.fullness());
             }
         }
-        for outgoing in self.sessions.values_mut() {
+        let mut deaf = Vec::new();
+        for (session, outgoing) in &mut self.sessions {
             outgoing.flush();
+            if outgoing.items.len() > MOST_ITEMS {
+                deaf.push(*session);
+            }
+        }
+        for session in deaf {
+            tracing::warn!(
+                session = session.0,
+                "a sender takes nothing and is told more and more: its stream is ended"
+            );
+            self.sessions.remove(&session);
+            self.machine
+                .step(self.clock.now_ms(), Input::Detached(session));
         }
     }
 
@@ -465,7 +486,7 @@ impl Outgoing {
             let rest = self.items.split_off(self.items.len().min(FRAME));
             let items = std::mem::replace(&mut self.items, rest);
             if let Err(mpsc::error::TrySendError::Full(frame)) =
-                self.frames.try_send(SchedulerFrame { items })
+                self.line.frames.try_send(SchedulerFrame { items })
             {
                 let rest = std::mem::replace(&mut self.items, frame.items);
                 self.items.extend(rest);

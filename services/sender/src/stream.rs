@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use mail::MessageId;
 use proto::dispatch::scheduler_item::Kind;
 use proto::dispatch::{
-    Assignment, DeliveryRef, Draining, Hello, Refused, ReturnReason, SchedulerItem, SenderFrame,
-    SenderItem, sender_item,
+    Assignment, DeliveryRef, Draining, Hello, Ping, Pong, Refused, ReturnReason, SchedulerItem,
+    SenderFrame, SenderItem, sender_item,
 };
 use proto::{Attached, Dispatch};
 use tokio::sync::watch;
@@ -106,6 +106,7 @@ impl Stream {
             sources: sender.sources.clone(),
             credit: sender.credit,
             inventory,
+            answers_pings: true,
         };
         let first = SenderFrame {
             items: vec![SenderItem {
@@ -194,6 +195,9 @@ impl Stream {
                 desk.refused(&delivery);
             }
             Some(Kind::Owns(owns)) => desk.owns(self.id, &owns.partitions),
+            Some(Kind::Ping(Ping { number })) => self.outbox.push(SenderItem {
+                kind: Some(sender_item::Kind::Pong(Pong { number })),
+            }),
             Some(Kind::Refused(_)) | None => {}
         }
     }

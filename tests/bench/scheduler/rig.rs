@@ -134,6 +134,7 @@ impl Rig {
                 sources: vec![],
                 credit: CREDIT,
                 inventory: vec![],
+                answers_pings: false,
             };
             let item = SenderItem {
                 kind: Some(sender_item::Kind::Hello(hello)),
