@@ -9,7 +9,7 @@ use queue::Settings;
 use runtime::Shutdown;
 use spool::{Holder, Lease, LeaseHolder, Renewal, Stores};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use crate::clock::Clock;
 use crate::core::{Event, Events, tell};
@@ -19,7 +19,7 @@ use crate::takeover::{self, TakenOver};
 
 const TTL: Duration = Duration::from_secs(7);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
-/// How often free partitions are looked for.
+/// How often free partitions are looked for when nothing says that there are some.
 const LOOK_EVERY: Duration = Duration::from_millis(400);
 /// A partition that could not be taken over is left alone for so long.
 const REST: Duration = Duration::from_secs(15);
@@ -35,8 +35,12 @@ const STOPS_WITHIN: Duration = Duration::from_secs(2);
 struct Held {
     lease: Lease,
     renewed: Instant,
-    takeover: Option<JoinHandle<Result<TakenOver, takeover::Error>>>,
+    /// It is being taken over.
+    takeover: Option<AbortHandle>,
 }
+
+/// What became of a task that takes a partition over.
+type Finished = Result<(tokio::task::Id, Result<TakenOver, takeover::Error>), JoinError>;
 
 pub(crate) struct Ownership {
     pub(crate) stores: Stores,
@@ -46,6 +50,7 @@ pub(crate) struct Ownership {
     pub(crate) settings: Settings,
     pub(crate) events: Events,
     pub(crate) dropped: mpsc::UnboundedReceiver<(PartitionId, String)>,
+    pub(crate) takeovers: JoinSet<Result<TakenOver, takeover::Error>>,
 }
 
 impl Ownership {
@@ -55,7 +60,9 @@ impl Ownership {
         let mut resting: HashMap<PartitionId, Instant> = HashMap::new();
         let mut free_since: HashMap<PartitionId, Instant> = HashMap::new();
         let mut members = self.stores.members().watch(MEMBER);
+        let mut leased = self.stores.leases().watch_held();
         let mut announcement = None;
+        let mut finished = None;
         while !shutdown.is_requested() {
             let look = async {
                 if announcement.is_none() {
@@ -72,7 +79,9 @@ impl Ownership {
                     self.give_back(&mut held, partition).await;
                 }
                 self.renew(&mut held).await;
-                self.finish_takeovers(&mut held, &mut resting).await;
+                if let Some(end) = finished.take() {
+                    self.finish_takeover(&mut held, &mut resting, end).await;
+                }
                 resting.retain(|_, until| *until > Instant::now());
                 let schedulers = members
                     .borrow_and_update()
@@ -92,16 +101,23 @@ impl Ownership {
             }
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
+                Ok(()) = members.changed() => {}
+                Ok(()) = leased.changed() => {}
+                Some(end) = self.takeovers.join_next_with_id() => finished = Some(end),
                 () = shutdown.requested() => {}
             }
         }
-        self.let_settle(&held).await;
+        // Who does not count with this one any more takes what it gives back at once.
+        let withdraw = async {
+            if let Some(announcement) = announcement {
+                let withdrawn = tokio::time::timeout(STOPS_WITHIN, announcement.withdraw());
+                withdrawn.await.ok();
+            }
+        };
+        tokio::join!(withdraw, self.let_settle(&held));
         let rest = async {
             for partition in held.keys().copied().collect::<Vec<_>>() {
                 self.give_back(&mut held, partition).await;
-            }
-            if let Some(announcement) = announcement {
-                announcement.withdraw().await.ok();
             }
         };
         if tokio::time::timeout(STOPS_WITHIN, rest).await.is_err() {
@@ -150,57 +166,54 @@ impl Ownership {
         }
     }
 
-    /// Gives partitions whose journal is replayed to the core.
-    async fn finish_takeovers(
+    /// Gives a partition whose journal is replayed to the core.
+    async fn finish_takeover(
         &self,
         held: &mut BTreeMap<PartitionId, Held>,
         resting: &mut HashMap<PartitionId, Instant>,
+        finished: Finished,
     ) {
-        let ready: Vec<PartitionId> = held
-            .iter()
-            .filter(|(_, held)| held.takeover.as_ref().is_some_and(JoinHandle::is_finished))
-            .map(|(id, _)| *id)
-            .collect();
-        for partition in ready {
-            let Some(state) = held.get_mut(&partition) else {
-                continue;
-            };
-            let Some(takeover) = state.takeover.take() else {
-                continue;
-            };
-            match takeover.await {
-                Ok(Ok(taken)) => {
-                    state.lease.set_epoch(taken.intake.epoch());
-                    let event = Event::Owned {
-                        lease_until_ms: self.clock.at(state.lease.valid_until()),
-                        partition: Partition::start(
-                            &self.stores,
-                            partition,
-                            taken.blocks,
-                            &self.events,
-                        ),
-                        intake: Box::new(taken.intake),
-                    };
-                    // The core ends before the ownership only when the process stops.
-                    self.events.send(event).await.ok();
-                }
-                Ok(Err(error)) => {
-                    tracing::error!(partition = partition.0, %error, "the partition can't be taken over");
-                    resting.insert(partition, Instant::now() + REST);
-                    self.give_back(held, partition).await;
-                }
-                Err(error) => {
-                    tracing::error!(partition = partition.0, %error, "taking the partition over failed");
-                    resting.insert(partition, Instant::now() + REST);
-                    self.give_back(held, partition).await;
-                }
+        let id = match &finished {
+            Ok((id, _)) => *id,
+            Err(error) => error.id(),
+        };
+        let is_it = |held: &Held| held.takeover.as_ref().is_some_and(|task| task.id() == id);
+        // Those that were broken off are nobody's.
+        let Some((&partition, state)) = held.iter_mut().find(|(_, held)| is_it(held)) else {
+            return;
+        };
+        state.takeover = None;
+        match finished {
+            Ok((_, Ok(taken))) => {
+                state.lease.set_epoch(taken.intake.epoch());
+                let event = Event::Owned {
+                    lease_until_ms: self.clock.at(state.lease.valid_until()),
+                    partition: Partition::start(
+                        &self.stores,
+                        partition,
+                        taken.blocks,
+                        &self.events,
+                    ),
+                    intake: Box::new(taken.intake),
+                };
+                // The core ends before the ownership only when the process stops.
+                self.events.send(event).await.ok();
+                return;
+            }
+            Ok((_, Err(error))) => {
+                tracing::error!(partition = partition.0, %error, "the partition can't be taken over");
+            }
+            Err(error) => {
+                tracing::error!(partition = partition.0, %error, "taking the partition over failed");
             }
         }
+        resting.insert(partition, Instant::now() + REST);
+        self.give_back(held, partition).await;
     }
 
     /// Takes free partitions up to a fair share (and beyond it what stays free), gives back what is more than that.
     async fn balance(
-        &self,
+        &mut self,
         held: &mut BTreeMap<PartitionId, Held>,
         resting: &HashMap<PartitionId, Instant>,
         free_since: &mut HashMap<PartitionId, Instant>,
@@ -239,7 +252,7 @@ impl Ownership {
         }
     }
 
-    async fn take(&self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
+    async fn take(&mut self, held: &mut BTreeMap<PartitionId, Held>, partition: PartitionId) {
         match self
             .stores
             .leases()
@@ -259,7 +272,7 @@ impl Ownership {
                 let state = Held {
                     renewed: lease.asked_at(),
                     lease,
-                    takeover: Some(tokio::spawn(takeover)),
+                    takeover: Some(self.takeovers.spawn(takeover)),
                 };
                 held.insert(partition, state);
             }

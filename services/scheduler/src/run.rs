@@ -18,7 +18,7 @@ use runtime::{Bootstrap, Readiness, Shutdown};
 use spool::Stores;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::admin::Admin;
 use crate::clock::Clock;
@@ -126,6 +126,7 @@ impl Scheduler {
             settings: Settings::default(),
             events: events.clone(),
             dropped: drops,
+            takeovers: JoinSet::new(),
         };
         Ok(Self {
             streams: Streams::new(events.clone()),

@@ -3,15 +3,18 @@
 //! A lease is not exclusive by itself (a holder that sleeps may wake up late): what makes one writer is
 //! the expected last sequence of the journal. The lease keeps two schedulers from disputing.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mail::PartitionId;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use crate::Error;
 use crate::bucket::{Bucket, Written};
 use crate::link::Link;
+use crate::members::map_watch;
 
 /// Who wants a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,6 +194,16 @@ impl Leases {
             .collect();
         holders.sort_by_key(|holder| holder.partition);
         Ok(holders)
+    }
+
+    /// The partitions that somebody holds, now and ever after; `None` until they are known. A renewal is no change.
+    pub fn watch_held(&self) -> watch::Receiver<Option<BTreeSet<PartitionId>>> {
+        map_watch(self.bucket.follow("partition.*"), None, |keys| {
+            let held = keys
+                .iter()
+                .filter_map(|(key, (_, value))| holder_of(key, value));
+            Some(held.map(|holder| holder.partition).collect())
+        })
     }
 }
 

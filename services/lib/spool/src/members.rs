@@ -178,8 +178,8 @@ async fn keep_announcing(
     }
 }
 
-/// A watch of what is made from the keys of another one.
-pub(crate) fn map_watch<T: Send + Sync + 'static>(
+/// A watch of what is made from the keys of another one; it changes when that does.
+pub(crate) fn map_watch<T: PartialEq + Send + Sync + 'static>(
     mut keys: watch::Receiver<Option<bucket::KeyMap>>,
     initial: T,
     map: impl Fn(&bucket::KeyMap) -> T + Send + 'static,
@@ -196,7 +196,12 @@ pub(crate) fn map_watch<T: Send + Sync + 'static>(
             }
             let present = keys.borrow_and_update().clone();
             if let Some(present) = present {
-                sender.send_replace(map(&present));
+                let made = map(&present);
+                sender.send_if_modified(|last| {
+                    let differs = *last != made;
+                    *last = made;
+                    differs
+                });
             }
         }
     });

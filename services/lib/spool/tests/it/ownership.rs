@@ -1,5 +1,6 @@
 //! Leases, members and the positions of readers.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -89,6 +90,41 @@ async fn a_lease_lasts_while_it_is_renewed_and_is_taken_over_when_not() {
         assert!(acquired.elapsed() < PATIENCE, "the lease does not expire");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+fn within<T: Future>(wait: T) -> tokio::time::Timeout<T> {
+    tokio::time::timeout(PATIENCE, wait)
+}
+
+#[tokio::test]
+async fn who_watches_sees_what_is_taken_given_back_and_expired_but_no_renewal() {
+    let server = Server::start().await;
+    let stores = server.stores(2).await;
+    let leases = stores.leases();
+    let mut held = leases.watch_held();
+    let sees = |wanted: &[PartitionId]| {
+        let wanted: Option<BTreeSet<PartitionId>> = Some(wanted.iter().copied().collect());
+        move |held: &Option<BTreeSet<PartitionId>>| *held == wanted
+    };
+    within(held.wait_for(sees(&[]))).await.unwrap().unwrap();
+    let mut lease = leases
+        .acquire(P0, &holder("first"), Duration::from_secs(60))
+        .await
+        .unwrap()
+        .unwrap();
+    within(held.wait_for(sees(&[P0]))).await.unwrap().unwrap();
+    held.mark_unchanged();
+    leases.renew(&mut lease).await.unwrap();
+    let other = PartitionId(1);
+    let expires = Duration::from_secs(6);
+    let taken = leases.acquire(other, &holder("second"), expires).await;
+    assert!(taken.unwrap().is_some());
+    // The renewal came before, and was no change.
+    within(held.changed()).await.unwrap().unwrap();
+    assert!(sees(&[P0, other])(&held.borrow_and_update()));
+    within(held.wait_for(sees(&[P0]))).await.unwrap().unwrap();
+    leases.release(lease).await.unwrap();
+    within(held.wait_for(sees(&[]))).await.unwrap().unwrap();
 }
 
 #[tokio::test]
