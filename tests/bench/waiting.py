@@ -29,8 +29,9 @@ def waiting_domain(number):
     return f"d{number % DOMAINS}.waiting.example"
 
 
-def submit_varied(port, first, count, recipients, domain):
+def submit_varied(port, first, count, recipients, domain, hold):
     """Submits short messages to addresses of their own in many domains, pipelined, over one connection."""
+    hold = f" HOLDFOR={hold}" if hold else ""
     client = smtplib.SMTP("127.0.0.1", port, "client.example", timeout=120)
     client.ehlo()
     stream = client.sock.makefile("rwb")
@@ -39,7 +40,7 @@ def submit_varied(port, first, count, recipients, domain):
         numbers = range(start, min(start + batch, first + count))
         for n in numbers:
             to = "".join(f"RCPT TO:<user{n}.{n * 7919 % 100003}@{domain(n + k)}>\r\n" for k in range(recipients))
-            stream.write(f"MAIL FROM:<load@{SENDER_DOMAIN}>\r\n{to}DATA\r\n".encode())
+            stream.write(f"MAIL FROM:<load@{SENDER_DOMAIN}>{hold}\r\n{to}DATA\r\n".encode())
             stream.flush()
             for _ in range(2 + recipients):
                 reply = stream.readline()
@@ -55,16 +56,16 @@ def submit_varied(port, first, count, recipients, domain):
     client.quit()
 
 
-def fill(port, count, clients=64, recipients=1, domain=waiting_domain):
+def fill(port, count, clients=64, recipients=1, domain=waiting_domain, hold=0):
     """Submits messages from many connections at once, each to recipients in so many domains; gives how many.
 
-    `domain` gives the domain by the number of a message.
+    `domain` gives the domain by the number of a message. They are held for so many seconds (FUTURERELEASE).
     """
     problems = []
 
     def one(number):
         try:
-            submit_varied(port, number * (count // clients), count // clients, recipients, domain)
+            submit_varied(port, number * (count // clients), count // clients, recipients, domain, hold)
         except Exception as problem:
             problems.append(problem)
 

@@ -59,13 +59,13 @@ class Redis:
 class Dns:
     """A DNS server that knows the zones given and answers NXDOMAIN for the rest.
 
-    mx: {domain: [(preference, host)]}, a: {host: address}, txt: {name: text}.
+    mx: {domain: [(preference, host)]}, a: {host: address}, txt: {name: text}; kept by who asks for `ttl` seconds.
     """
 
-    def __init__(self, rig, mx, a, txt=None):
+    def __init__(self, rig, mx, a, txt=None, ttl=0):
         self.port = free_port()
         lines = ["no-resolv", "no-hosts", "no-daemon", "bind-interfaces", "listen-address=127.0.0.1",
-                 f"port={self.port}", "pid-file=", "cache-size=0", "edns-packet-max=4096",
+                 f"port={self.port}", "pid-file=", "cache-size=0", f"local-ttl={ttl}", "edns-packet-max=4096",
                  # What is not named does not exist, and is asked nowhere.
                  "local=/#/"]
         lines += [f"mx-host={domain},{host},{preference}" for domain, hosts in mx.items() for preference, host in hosts]

@@ -43,8 +43,7 @@ fn rig() -> anyhow::Result<Rig> {
 pub fn small_tenant(waiting: u64) -> anyhow::Result<()> {
     let mut idle = rig()?;
     idle.switch(SMALL, TRANSACTION_MS);
-    idle.submit(MESSAGES);
-    let alone_ms = idle.wait_for(MESSAGES, SMALL);
+    let alone_ms = idle.deliver(MESSAGES);
 
     let mut busy = rig()?;
     busy.submit(waiting);
@@ -52,8 +51,7 @@ pub fn small_tenant(waiting: u64) -> anyhow::Result<()> {
     let live = busy.live();
     anyhow::ensure!(live > waiting * 9 / 10, "only {live} of {waiting} wait");
     busy.switch(SMALL, TRANSACTION_MS);
-    busy.submit(MESSAGES);
-    let beside_ms = busy.wait_for(MESSAGES, SMALL);
+    let beside_ms = busy.deliver(MESSAGES);
 
     print("small-tenant", "alone_ms", alone_ms as f64, "ms");
     print("small-tenant", "beside_ms", beside_ms as f64, "ms");

@@ -3,7 +3,7 @@
 //! Simulated time goes on by milliseconds. All that is due in one is given to the machine at once, as the task does
 //! that runs it in production, and only what the machine does is counted.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub struct Rig {
     per_block: u64,
     fed: u64,
     finished: u64,
+    /// Ids of messages that are not delivered yet, of those that are to be waited for.
+    watched: HashSet<Bytes>,
     /// Turns of rotations that were drawn.
     turns: u64,
 }
@@ -104,6 +106,7 @@ impl Rig {
             per_block,
             fed: 0,
             finished: 0,
+            watched: HashSet::new(),
             turns: 0,
         };
         rig.machine
@@ -197,14 +200,17 @@ impl Rig {
         }
     }
 
-    /// Milliseconds until so many more messages of a tenant are delivered.
-    pub fn wait_for(&mut self, messages: u64, tenant: u64) -> u64 {
-        let which = queue::Which::Tenant(traffic::tenant(tenant));
+    /// Lets so many messages come in; gives the milliseconds until all of them are delivered.
+    pub fn deliver(&mut self, messages: u64) -> u64 {
         let began_ms = self.now_ms;
-        let mut left = messages;
-        while left > 0 {
+        let last = self.fed + messages;
+        let ids = (self.fed..last).map(|number| traffic::id(number, began_ms));
+        self.watched.extend(ids);
+        while self.fed < last {
+            self.feed(Destination::Fast, last);
+        }
+        while !self.watched.is_empty() {
             self.tick();
-            left = self.machine.why(self.now_ms, &which, 1_000).len() as u64;
         }
         self.now_ms - began_ms
     }
@@ -354,7 +360,12 @@ impl Rig {
                     self.after(wait_ms, Input::Sender(session, report));
                 }
             }
-            Some(FromScheduler::ReportStored(_)) => self.finished += 1,
+            Some(FromScheduler::ReportStored(stored)) => {
+                self.finished += 1;
+                if let Some(delivery) = stored.delivery {
+                    self.watched.remove(&delivery.message_id);
+                }
+            }
             _ => {}
         }
     }

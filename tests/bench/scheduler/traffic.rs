@@ -128,7 +128,7 @@ fn entry(number: u64, now_ms: u64, to: Destination, mail: Mail) -> IndexEntry {
 }
 
 /// A UUIDv7 of the present with a number in its random part.
-fn id(number: u64, now_ms: u64) -> Bytes {
+pub fn id(number: u64, now_ms: u64) -> Bytes {
     let mut bytes = [0_u8; 16];
     bytes[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
     // Multiplication by an odd constant is a bijection: the tail stays unique and looks random.
