@@ -289,18 +289,20 @@ impl Core {
                 lane,
                 key,
                 window,
-                lag_ms,
-                want,
-                used,
-                outside,
+                word,
             } => {
-                let owned = self
+                let owned: Vec<u32> = self
                     .partitions
                     .keys()
                     .map(|partition| partition.0)
                     .collect();
-                self.errands
-                    .ask_grant(lane, key, window, lag_ms, want, used, outside, owned);
+                self.errands.ask_grant(
+                    lane,
+                    (key, self.machine.scheduler_id()),
+                    window,
+                    word,
+                    &owned,
+                );
             }
             Output::AskSlots {
                 lane,
@@ -323,7 +325,6 @@ impl Core {
             }
             Output::TellAct { key, act } => self.errands.tell_act(key, act),
             Output::AskTurns { pool, count } => self.errands.ask_turns(pool, count),
-            Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {
                 self.with(partition, |tasks| tasks.trim_spool(below))
             }

@@ -19,6 +19,7 @@ mod fair;
 mod operations;
 mod pools;
 mod shaping;
+mod used;
 mod why;
 mod windows;
 
