@@ -3,6 +3,7 @@
 //! `SIM_SEED=n` replays one seed; `SIM_SEEDS=n` runs so many.
 
 mod fairness;
+mod redis;
 mod sender;
 mod store;
 mod world;

@@ -1,6 +1,7 @@
 //! A simulated sender: it keeps the rules of the real one and delivers to a ledger.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mail::Place;
 use proto::dispatch::scheduler_item::Kind as FromScheduler;
@@ -17,9 +18,13 @@ pub struct Holding {
     pub delivery: DeliveryRef,
     pub place: Place,
     pub stream: usize,
+    /// Its place for a connection.
+    pub slot: SlotKey,
     /// How long its lane lets the sender wait for the final reply, milliseconds.
     pub final_reply_ms: u64,
     pub stage: Holds,
+    /// The host has not taken MAIL FROM; its reply is on its way.
+    pub turned_down: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,40 @@ pub enum Holds {
 }
 
 pub type Key = (u32, u64, u32);
+
+/// A place for a connection: stream, lane, slot.
+pub type SlotKey = (usize, u32, u32);
+
+/// What a scheduler says of a lane.
+#[derive(Debug, Clone)]
+pub struct LaneOf {
+    pub source: Arc<str>,
+    pub site: Arc<str>,
+    pub final_reply_ms: u64,
+    pub most_messages: u32,
+    pub idle_ms: u64,
+}
+
+/// A connection to a host.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Another one for each.
+    pub number: u64,
+    pub source: Arc<str>,
+    pub site: Arc<str>,
+    pub state: Use,
+    pub messages: u32,
+    /// It is closed when what is under way over it is over.
+    pub closes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Idle,
+    Busy,
+    /// QUIT is said.
+    Closing,
+}
 
 pub fn key(delivery: &DeliveryRef) -> Key {
     (delivery.partition, delivery.epoch, delivery.attempt)
@@ -49,8 +88,13 @@ pub struct Sender {
     pub incarnation: u64,
     /// A sender of a release that knows nothing of `finalReplyTimeout`: it waits for ten minutes.
     pub is_old: bool,
-    /// The final-reply time-out of each lane, by stream and number, milliseconds.
-    pub lanes: BTreeMap<(usize, u32), u64>,
+    /// By stream and number.
+    pub lanes: BTreeMap<(usize, u32), LaneOf>,
+    pub connections: BTreeMap<SlotKey, Connection>,
+    /// It is there.
+    pub up: bool,
+    /// It takes nothing more.
+    pub drains: bool,
 }
 
 /// How long an old sender waits for the final reply, milliseconds.
@@ -61,6 +105,8 @@ pub enum Act {
     Send(usize, ToScheduler),
     /// Go on with a delivery after a while.
     Work(Key),
+    /// Say that a slot without connection is free.
+    Free(SlotKey),
 }
 
 impl Sender {
@@ -124,9 +170,16 @@ impl Sender {
                 self.send_reports()
             }
             Some(FromScheduler::Lane(lane)) => {
-                let waits_ms = u64::from(lane.final_reply_timeout_ms);
-                assert!(waits_ms > 0, "the scheduler says how long");
-                self.lanes.insert((stream, lane.id), waits_ms);
+                let final_reply_ms = u64::from(lane.final_reply_timeout_ms);
+                assert!(final_reply_ms > 0, "the scheduler says how long");
+                let of = LaneOf {
+                    source: lane.source.into(),
+                    site: lane.site.into(),
+                    final_reply_ms,
+                    most_messages: lane.messages_per_connection,
+                    idle_ms: lane.idle_timeout_ms.into(),
+                };
+                self.lanes.insert((stream, lane.id), of);
                 Vec::new()
             }
             Some(FromScheduler::Assignment(assignment)) => self.assigned(stream, assignment),
@@ -192,15 +245,19 @@ impl Sender {
             .owners
             .get(&delivery.partition)
             .map_or(0, |(epoch, _)| *epoch);
-        if delivery.epoch < newest {
-            return vec![Act::Send(
-                stream,
-                ToScheduler::Returned(Returned {
-                    delivery: Some(delivery),
-                    reason: proto::dispatch::ReturnReason::StaleEpoch.into(),
-                    detail: String::new(),
-                }),
-            )];
+        let slot = (stream, assignment.lane, assignment.slot);
+        let refused = match self.drains {
+            true => Some(ReturnReason::Draining),
+            false => (delivery.epoch < newest).then_some(ReturnReason::StaleEpoch),
+        };
+        if let Some(reason) = refused {
+            let returned = Returned {
+                delivery: Some(delivery),
+                reason: reason.into(),
+                detail: String::new(),
+            };
+            let returned = Act::Send(stream, ToScheduler::Returned(returned));
+            return vec![returned, Act::Free(slot)];
         }
         let key = key(&delivery);
         self.holds.insert(
@@ -212,12 +269,14 @@ impl Sender {
                     index: assignment.index,
                 },
                 stream,
+                slot,
                 final_reply_ms: if self.is_old {
                     TEN_MINUTES_MS
                 } else {
-                    self.lanes[&(stream, assignment.lane)]
+                    self.lanes[&(stream, assignment.lane)].final_reply_ms
                 },
                 stage: Holds::Assigned,
+                turned_down: false,
             },
         );
         vec![Act::Work(key)]
@@ -252,6 +311,23 @@ impl Sender {
             detail: String::new(),
         };
         vec![Act::Send(holding.stream, ToScheduler::Returned(returned))]
+    }
+
+    /// All that is not begun goes back.
+    pub fn give_back_all(&mut self) -> Vec<Act> {
+        let is_assigned = |(_, holding): &(&Key, &Holding)| holding.stage == Holds::Assigned;
+        let keys = self
+            .holds
+            .iter()
+            .filter(is_assigned)
+            .map(|(key, holding)| (*key, holding.slot));
+        let keys: Vec<(Key, SlotKey)> = keys.collect();
+        let mut acts = Vec::new();
+        for (key, slot) in keys {
+            acts.extend(self.give_back(key, ReturnReason::Draining));
+            acts.push(Act::Free(slot));
+        }
+        acts
     }
 
     /// The attempt is over.

@@ -199,7 +199,9 @@ impl Errands {
     }
 }
 
-fn slot_news(
+/// What an answer about connections means for their lane: its name for the metrics, and the news. `asked_ms` is when it
+/// was asked for.
+pub fn slot_news(
     request: &SlotRequest,
     answer: Result<SlotReply, limits::Unavailable>,
     asked_ms: u64,

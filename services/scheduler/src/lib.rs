@@ -29,6 +29,7 @@ mod run;
 mod store_sizes;
 mod takeover;
 
+pub use errands::slot_news;
 pub use run::{Error, Scheduler, run, serve};
 
 /// Registers the metrics of the service, so that they can be described without running it.

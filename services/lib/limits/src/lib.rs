@@ -6,6 +6,7 @@
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`server_clock`]: whether Redis lets us in, for who looks at an installation
+//! - [`Words`]: what is said and answered, for who brings a server of its own
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -47,6 +48,7 @@ mod script;
 mod share;
 mod slot;
 mod turns;
+mod words;
 
 pub use connection::{Options, server_clock};
 pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
@@ -54,3 +56,4 @@ pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;
 pub use slot::{SLOT_TTL, SlotReply, SlotRequest};
+pub use words::{Command, Memory, Words};

@@ -8,6 +8,10 @@ use crate::{GrantReply, GrantRequest, SliceId, SlotReply, SlotRequest};
 /// Largest number that Lua holds exactly.
 const EXACT: u64 = 1 << 53;
 
+pub(crate) const GRANT: &str = include_str!("grant.lua");
+pub(crate) const SLOTS: &str = include_str!("slots.lua");
+pub(crate) const EPOCH: &str = include_str!("epoch.lua");
+
 /// The scripts with their hashes.
 pub(crate) struct Scripts {
     pub(crate) grant: Script,
@@ -18,9 +22,9 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
-            grant: Script::new(include_str!("grant.lua")),
-            slots: Script::new(include_str!("slots.lua")),
-            epoch: Script::new(include_str!("epoch.lua")),
+            grant: Script::new(GRANT),
+            slots: Script::new(SLOTS),
+            epoch: Script::new(EPOCH),
         }
     }
 
