@@ -23,6 +23,7 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
     let (mut duplicates, mut in_doubt, mut crashes, mut copies) = (0, 0, 0, 0);
     let (mut dsns, mut delays, mut expired, mut not_found) = (0, 0, 0, 0);
     let (mut operated, mut ended) = (0, 0);
+    let (mut opened, mut throttled, mut scaled, mut lost_counts) = (0, 0, 0, 0);
     for seed in seeds.clone() {
         let mut world = World::new(seed);
         let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
@@ -40,6 +41,10 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
         not_found += world.not_found;
         operated += world.operated;
         ended += world.ended;
+        opened += world.opened;
+        throttled += world.throttled;
+        scaled += world.scaled;
+        lost_counts += world.lost_counts;
     }
     if seeds.end - seeds.start >= 20 {
         assert!(
@@ -50,13 +55,17 @@ fn nothing_is_lost_and_duplicates_are_in_doubt_whatever_crashes() {
                 && dsns > 0
                 && delays > 0
                 && expired > 0
-                && ended > 0,
+                && ended > 0
+                && throttled > 0
+                && scaled > 0
+                && lost_counts > 0,
             "the faults do not happen: the simulation proves nothing"
         );
     }
     println!(
         "seeds {seeds:?}: {crashes} crashes, {copies} copies forward, {in_doubt} recipients in doubt, {duplicates} delivered twice, \
-         {dsns} DSNs, {delays} notices of delay, {expired} expired, {not_found} assignments whose message had moved, {operated} operations, {ended} recipients ended by them"
+         {dsns} DSNs, {delays} notices of delay, {expired} expired, {not_found} assignments whose message had moved, {operated} operations, {ended} recipients ended by them, \
+         {opened} connections, {throttled} times throttled, {scaled} members asked to leave, Redis without counts {lost_counts} times"
     );
 }
 

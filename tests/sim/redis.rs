@@ -77,6 +77,7 @@ pub struct Server {
     pub run_id: String,
     /// Counts its lives: a connection belongs to one.
     pub life: u64,
+    emptied: u64,
 }
 
 impl Server {
@@ -96,11 +97,13 @@ impl Server {
             behind_ms: 0,
             run_id: "run-0".to_owned(),
             life: 0,
+            emptied: 0,
         }
     }
 
     /// All that it knows is gone; its process and connections stay.
     pub fn empty(&mut self) {
+        self.emptied += 1;
         self.memory.borrow_mut().keys.clear();
     }
 
@@ -113,6 +116,11 @@ impl Server {
             false => HashMap::new(),
         };
         self.memory.borrow_mut().keys = keys;
+    }
+
+    /// Changes when it loses what it knew.
+    pub fn lives(&self) -> (u64, u64) {
+        (self.life, self.emptied)
     }
 
     /// A replica has what there is now.

@@ -6,7 +6,7 @@ use super::*;
 /// By how much wall clocks are wrong, mostly, milliseconds.
 const MINUTES_MS: i64 = 180_000;
 /// And now and then.
-const HOURS_MS: i64 = 7_200_000;
+const MORE_MS: i64 = 1_200_000;
 
 impl World {
     /// The time of a scheduler, Unix milliseconds.
@@ -17,11 +17,7 @@ impl World {
     /// Somebody sets the wall clock of a scheduler's machine, right or wrong.
     pub(super) fn set_wall_clock(&mut self) {
         let node = self.rng.random_range(0..MEMBERS);
-        let most = if self.chance(10) {
-            HOURS_MS
-        } else {
-            MINUTES_MS
-        };
+        let most = if self.chance(10) { MORE_MS } else { MINUTES_MS };
         let is_right = self.chance(30);
         let wrong = self.rng.random_range(-most..most);
         self.walls[node] = if is_right { 0 } else { wrong };

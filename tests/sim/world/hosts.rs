@@ -166,6 +166,22 @@ impl World {
         }
     }
 
+    /// Redis lost what it knew of connections, and their schedulers are lost, too.
+    pub(super) fn nobody_knows_of_orphans(&mut self) {
+        let now = self.now;
+        for source in self
+            .hosts
+            .values_mut()
+            .flat_map(|host| host.from.values_mut())
+        {
+            source
+                .open
+                .values_mut()
+                .flatten()
+                .for_each(|until| *until = now);
+        }
+    }
+
     /// A site cannot be reached, or its name not be resolved, for a while.
     pub(super) fn outage(&mut self) {
         let until = self.now + self.rng.random_range(1_000..60_000);

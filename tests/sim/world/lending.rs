@@ -18,6 +18,8 @@ pub(super) struct Redis {
     words: Words,
     away_until: u64,
     slow_until: u64,
+    /// When it lost what it knew.
+    pub(super) lost_at: u64,
 }
 
 impl Redis {
@@ -28,6 +30,7 @@ impl Redis {
             words,
             away_until: 0,
             slow_until: 0,
+            lost_at: 0,
         }
     }
 }
@@ -230,6 +233,7 @@ impl World {
     pub(super) fn trouble_redis(&mut self) {
         let now = self.now;
         let redis = &mut self.redis;
+        let lives = redis.server.lives();
         match self.rng.random_range(0..100) {
             0..25 => redis.away_until = now + self.rng.random_range(100..40_000),
             25..45 => redis.slow_until = now + self.rng.random_range(100..10_000),
@@ -242,6 +246,10 @@ impl World {
             }
             70..85 => redis.server.set_back(self.rng.random_range(1..60_000)),
             _ => redis.server.copy(),
+        }
+        if redis.server.lives() != lives {
+            redis.lost_at = now;
+            self.nobody_knows_of_orphans();
         }
     }
 }

@@ -127,7 +127,10 @@ impl World {
         }
         let acts = self.senders[sender].stream_broken(stream);
         self.act(sender, acts);
-        self.orphan(sender, stream, cut_at + KNOWN_MS);
+        // What was not said since Redis lost what it knew is known to nobody.
+        let is_known = cut_at > self.redis.lost_at + UNHEARD_MS;
+        let known_ms = if is_known { KNOWN_MS } else { 0 };
+        self.orphan(sender, stream, cut_at + known_ms);
         self.tidy(sender);
         let delay = self.rng.random_range(10..3_000);
         self.after(delay, Event::Connect { sender, node });
