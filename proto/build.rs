@@ -1,8 +1,9 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 7] = [
+const NOUNS: [&str; 8] = [
     "envelope",
     "operation",
+    "standing",
     "spool",
     "journal",
     "dispatch",

@@ -15,7 +15,9 @@ macro_rules! generated {
     )*};
 }
 
-generated!(envelope, operation, spool, journal, dispatch, signer, admin);
+generated!(
+    envelope, operation, standing, spool, journal, dispatch, signer, admin
+);
 
 #[cfg(feature = "grpc")]
 mod calls;

@@ -13,3 +13,4 @@ mod proxy;
 mod servers;
 mod starting;
 mod submission;
+mod tenants;

@@ -31,6 +31,7 @@
 //! | `DsnSpooled` | the sender is told of failures, or of a delay | `ordinals`, `dsn_message_id`, `delay_notice` |
 //! | `Automation` | something is done about replies, or is over | `rule`, `subject`, `measure`, `until`, `cause`, `ended`, and figures of the measure |
 //! | `AdminAction` | an operation on the live queue holds or begins in this partition, or is over there | `operation`, `action` (`suspend`, `move`, `retry`, `bounce`, `cancel`, `release`), `phase` (`begun`, `done`, `lifted`, `expired`), `author`, `reason`, `selector`, `until`, `pool`, `recipients`, `unresolved`, `lifted_by`, `lifted_reason` |
+//! | `TenantMoved` | a tenant is on probation in a pool, a member or in quarantine from now on | `pool`, `tenant`, `from`, `to` (`new`, `probation`, `member`, `quarantine`), `number` (of the move in the pool), `cause`, `author` (none: the rules), `until` |
 //! | `Rescheduled`, `Released` | an operation made a delivery due, or released it | `operation`, `next_attempt` |
 //! | `Claim` | a scheduler took the partition | `scheduler` |
 //!
@@ -46,6 +47,7 @@ use proto::journal::{
     RecipientOutcome, Record, Reply, Stage, Touched,
 };
 use proto::operation::{Kind as Action, Selector};
+use proto::standing::{Move, Standing};
 use serde_json::{Map, Value, json};
 
 /// Version of the events' form.
@@ -94,6 +96,7 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
             }
             Some(Kind::Acted(acted)) => events.acted(acted),
             Some(Kind::AdminAction(action)) => events.admin_action(action),
+            Some(Kind::StandingMoved(moved)) => events.tenant_moved(moved),
             Some(Kind::Touched(touched)) => events.touched(touched),
             Some(Kind::Claim(claim)) => {
                 let event = events
@@ -206,6 +209,22 @@ impl Events {
             event = event
                 .text("lifted_by", &lifted.author)
                 .text("lifted_reason", &lifted.reason);
+        }
+        self.push(event);
+    }
+
+    fn tenant_moved(&mut self, moved: &Move) {
+        let mut event = self
+            .begin("TenantMoved", moved.at_ms)
+            .text("pool", &moved.pool)
+            .text("tenant", &moved.tenant)
+            .text("from", standing_name(moved.from()))
+            .text("to", standing_name(moved.to()))
+            .number("number", moved.number)
+            .text("author", &moved.author)
+            .text("cause", &moved.cause);
+        if moved.until_ms != 0 {
+            event = event.put("until", json!(time(moved.until_ms)));
         }
         self.push(event);
     }
@@ -401,6 +420,15 @@ fn action_name(kind: Action) -> &'static str {
         Action::Bounce => "bounce",
         Action::Cancel => "cancel",
         Action::Release => "release",
+    }
+}
+
+fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Unspecified => "new",
+        Standing::Probation => "probation",
+        Standing::Member => "member",
+        Standing::Quarantine => "quarantine",
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::Snapshot;
+use egress::{no_standings, standing_of, step_standings};
 use mail::PartitionId;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
@@ -13,11 +14,12 @@ use proto::admin::{
     ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, ExplainedDelivery,
     JournalRecord, JournalRequest, LiftRequest, LiftResponse, OperateRequest, OperateResponse,
     OperationProgress, OperationState, OperationsRequest, OperationsResponse, Partition,
-    PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse, WhyRequest, WhyResponse,
+    PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse, SetStandingRequest,
+    SetStandingResponse, TenantsRequest, TenantsResponse, WhyRequest, WhyResponse,
 };
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
-use spool::{ConfigConflict, JournalError, JournalReader, OperationError, Stores};
+use spool::{ConfigConflict, JournalError, JournalReader, OperationError, StandingsError, Stores};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::{Channel, Endpoint};
@@ -26,6 +28,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
+use crate::tenants;
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -242,9 +245,62 @@ impl AdminService for Admin {
             recipients: u32::try_from(explained.recipients).unwrap_or(u32::MAX),
             attempts: explained.attempts,
             constraint: Some(constraint_of(&explained.constraint)),
+            elsewhere: explained.elsewhere.unwrap_or_default(),
         };
         Ok(Response::new(WhyResponse {
             deliveries: explained.into_iter().map(delivery).collect(),
+        }))
+    }
+
+    async fn tenants(
+        &self,
+        request: Request<TenantsRequest>,
+    ) -> Result<Response<TenantsResponse>, Status> {
+        let request = request.into_inner();
+        let config = self.applied().await?;
+        if !request.pool.is_empty() && config.pool(&request.pool).is_none() {
+            let what = format!("there is no EgressPool {:?}", request.pool);
+            return Err(Status::not_found(what));
+        }
+        if !request.tenant.is_empty() && config.tenant(&request.tenant).is_none() {
+            let what = format!("there is no Tenant {:?}", request.tenant);
+            return Err(Status::not_found(what));
+        }
+        let records = self.stores.standings().load().await.map_err(unavailable)?;
+        Ok(Response::new(TenantsResponse {
+            pools: tenants::overview(&config, &records, &request),
+        }))
+    }
+
+    async fn set_standing(
+        &self,
+        request: Request<SetStandingRequest>,
+    ) -> Result<Response<SetStandingResponse>, Status> {
+        let request = request.into_inner();
+        let config = self.applied().await?;
+        let now_ms = runtime::now_ms();
+        let event =
+            tenants::decided(&request, now_ms, &config).map_err(Status::invalid_argument)?;
+        let pool = config.pool(&request.pool);
+        let pool = pool.ok_or_else(|| Status::not_found("the pool is gone"))?;
+        let store = self.stores.standings();
+        let (record, changed) = store
+            .change(&no_standings(&pool.name), |record| {
+                step_standings(record, pool, now_ms, &event)
+            })
+            .await
+            .map_err(not_changed)?;
+        tracing::info!(
+            pool = request.pool,
+            tenant = request.tenant,
+            decision = request.decision().as_str_name(),
+            author = request.author,
+            changed,
+            "an operator decided about a tenant"
+        );
+        Ok(Response::new(SetStandingResponse {
+            standing: standing_of(&record, &request.tenant).cloned(),
+            changed,
         }))
     }
 
@@ -417,6 +473,16 @@ fn not_stored(error: OperationError) -> Status {
         OperationError::Different(_) => Status::already_exists(text),
         OperationError::Changing(_) => Status::aborted(text),
         OperationError::Store(_) => Status::unavailable(text),
+    }
+}
+
+fn not_changed(error: StandingsError) -> Status {
+    let text = error.to_string();
+    match error {
+        StandingsError::Full { .. } => Status::resource_exhausted(text),
+        StandingsError::Unreadable(_) => Status::failed_precondition(text),
+        StandingsError::Changing(_) => Status::aborted(text),
+        StandingsError::Store(_) => Status::unavailable(text),
     }
 }
 

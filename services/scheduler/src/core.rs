@@ -301,6 +301,7 @@ impl Core {
                 self.errands.ask_slots(lane, request);
             }
             Output::TellAct { key, act } => self.errands.tell_act(key, act),
+            Output::TellStandings { pool, events } => self.errands.tell_standings(pool, events),
             Output::AskTurns { pool, count } => self.errands.ask_turns(pool, count),
             Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {

@@ -4,14 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use config::EgressPool;
 use dns::Resolver;
-use egress::{GrantNews, LaneId, SiteNews, SlotNews, Window};
+use egress::{
+    GrantNews, LaneId, SiteNews, SlotNews, StandingEvent, Window, no_standings, step_standings,
+};
 use limits::{
     GrantReply, GrantRequest, Grants, SLOT_TTL, SliceId, SliceUse, SlotReply, SlotRequest,
 };
 use mail::Domain;
 use proto::journal::Acted;
-use spool::Acts;
+use spool::{Acts, PoolStandingsStore};
 use telemetry::IntCounterVec;
 
 use crate::clock::Clock;
@@ -30,6 +33,7 @@ pub(crate) struct Errands {
     resolver: Resolver,
     grants: Grants,
     acts: Acts,
+    standings: PoolStandingsStore,
     clock: Clock,
     events: Events,
     partitions: u32,
@@ -69,7 +73,7 @@ struct Book {
 impl Errands {
     pub(crate) fn new(
         resolver: Resolver,
-        (grants, acts): (Grants, Acts),
+        (grants, acts, standings): (Grants, Acts, PoolStandingsStore),
         clock: Clock,
         events: Events,
         partitions: u32,
@@ -78,6 +82,7 @@ impl Errands {
             resolver,
             grants,
             acts,
+            standings,
             clock,
             events,
             partitions,
@@ -121,6 +126,30 @@ impl Errands {
                 tracing::warn!(%error, rule = act.rule, "the other schedulers are not told what is done about replies");
                 tokio::time::sleep(ASK_AGAIN).await;
             }
+        });
+    }
+
+    /// Stores what happened to the tenants of a pool. What nobody may have stored twice is not tried again: deliveries that
+    /// are not counted only make a probation longer.
+    pub(crate) fn tell_standings(&self, pool: Arc<EgressPool>, mut happened: Vec<StandingEvent>) {
+        let (standings, clock, events) = (self.standings.clone(), self.clock, self.events.clone());
+        tokio::spawn(async move {
+            let none = no_standings(&pool.name);
+            for _ in 0..TELL_TRIES {
+                let stored = standings.change(&none, |record| {
+                    let now_ms = clock.now_ms();
+                    let step =
+                        |changed, event| step_standings(record, &pool, now_ms, event) || changed;
+                    happened.iter().fold(false, step)
+                });
+                let Err(error) = stored.await else {
+                    break;
+                };
+                tracing::warn!(%error, pool = pool.name, "it is not stored how tenants stand in a pool");
+                happened.retain(|event| !matches!(event, StandingEvent::Delivered(..)));
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            tell(&events, Input::StandingsTold(pool.name.clone())).await;
         });
     }
 

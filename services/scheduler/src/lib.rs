@@ -28,6 +28,7 @@ mod partition;
 mod run;
 mod store_sizes;
 mod takeover;
+mod tenants;
 
 pub use run::{Error, Scheduler, run, serve};
 

@@ -43,6 +43,9 @@ pub(crate) struct Metrics {
     slots: IntGauge,
     /// By measure: suspend, limit, slow.
     acted: [IntCounter; 3],
+    convicted: IntCounter,
+    /// By standing: probation, member, quarantine.
+    standings: [IntGauge; 3],
     acts: IntGauge,
     /// By cause: connect, sender.
     sources_lost: [IntCounter; 2],
@@ -130,8 +133,14 @@ impl Metrics {
         };
         let acted = telemetry::counter_with(
             "staffetta_scheduler_automation_total",
-            "What was begun, or begun again, for what was replied, by measure: suspend, limit, slow.",
+            "What was begun, or begun again, for what was replied, by measure: suspend, limit, slow, quarantine.",
             &["measure"],
+        );
+        let convicted = acted.with_label_values(&["quarantine"]);
+        let standings = telemetry::gauge_with(
+            "staffetta_scheduler_tenants",
+            "Tenants of which it is stored how they stand in a pool, by standing: probation, member (that was on probation or in quarantine), quarantine. Every scheduler tells the same.",
+            &["standing"],
         );
         let acted = ["suspend", "limit", "slow"].map(|word| acted.with_label_values(&[word]));
         let lost = telemetry::counter_with(
@@ -198,6 +207,9 @@ impl Metrics {
                 "Lanes that something waits in, has a connection in, or did lately.",
             ),
             acted,
+            convicted,
+            standings: ["probation", "member", "quarantine"]
+                .map(|standing| standings.with_label_values(&[standing])),
             acts: telemetry::gauge(
                 "staffetta_scheduler_automation_active",
                 "Suspensions, limits and slowed lanes that hold now for what was replied.",
@@ -242,6 +254,11 @@ impl Metrics {
             .inc_by(counts.quarantined - self.seen.quarantined);
         for (position, counter) in self.acted.iter().enumerate() {
             counter.inc_by(counts.acted[position] - self.seen.acted[position]);
+        }
+        self.convicted
+            .inc_by(counts.convicted - self.seen.convicted);
+        for (gauge, count) in self.standings.iter().zip(machine.tenant_standings()) {
+            set(gauge, count);
         }
         let (out, lost) = machine.sources_out();
         set(&self.sources_out, out as u64);

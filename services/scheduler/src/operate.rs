@@ -1,5 +1,7 @@
 //! What an operation must be to be stored.
 
+use std::collections::BTreeSet;
+
 use config::Snapshot;
 use mail::{Domain, MessageId};
 use proto::operation::{Kind, Operation, Selector};
@@ -66,6 +68,9 @@ pub(crate) fn checked(
     if kind == Kind::Move && selector.accepted_before_ms != 0 && operation.expires_at_ms == 0 {
         operation.expires_at_ms = now_ms + MOVE_MS;
     }
+    if kind == Kind::Move {
+        room_in(config, &operation.pool, &selector.tenants)?;
+    }
     Ok(Operation {
         format: FORMAT,
         selector: Some(selector),
@@ -73,6 +78,37 @@ pub(crate) fn checked(
         lifted: None,
         ..operation
     })
+}
+
+/// Whether mail of these tenants (none = of all) may be moved to a pool: one that is dedicated is its tenant's, one with a
+/// cap keeps it.
+fn room_in(config: &Snapshot, name: &str, tenants: &[String]) -> Result<(), String> {
+    let Some(pool) = config.pool(name).filter(|pool| pool.keeps_apart()) else {
+        return Ok(());
+    };
+    if let Some(owner) = &pool.dedicated_to {
+        return match tenants {
+            [tenant] if tenant == owner => Ok(()),
+            _ => Err(format!(
+                "pool: {name} is dedicated to {owner}, and only its mail can be moved there (select its tenant)"
+            )),
+        };
+    }
+    let Some(most) = pool.max_tenants else {
+        return Ok(());
+    };
+    let mut all: BTreeSet<&str> = match tenants {
+        [] => config.tenants().map(|tenant| &*tenant.name).collect(),
+        named => named.iter().map(String::as_str).collect(),
+    };
+    let homes = config.homes();
+    all.extend(homes.get(name).into_iter().flatten());
+    match all.len() {
+        count if count > most as usize => Err(format!(
+            "pool: {name} may be shared by {most} tenants, and with those that are selected it would be by {count}"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A selector that means something, in the form in which it is compared.
@@ -160,6 +196,51 @@ mod tests {
         let stored = checked(operation(Kind::Suspend), NOW_MS, &config).unwrap();
         assert_eq!(stored.selector.unwrap().accepted_before_ms, 0);
         assert_eq!(stored.expires_at_ms, 0);
+    }
+
+    #[test]
+    fn a_move_goes_to_no_pool_of_others_and_over_no_cap() {
+        let documents = "
+apiVersion: staffetta.dev/v1alpha1
+kind: EgressPool
+metadata: { name: vip }
+spec: { sources: [ { name: a } ], dedicatedTo: acme }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: EgressPool
+metadata: { name: small }
+spec: { sources: [ { name: b } ], maxTenants: 2 }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Route
+metadata: { name: one }
+spec: { match: { tenants: [ acme ] }, pool: small }
+";
+        let tenants = ["acme", "bravo", "charlie"].map(|name| {
+            format!(
+                "---\napiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\n\
+                 spec: {{ defaultStream: main, streams: [ {{ name: main }} ] }}\n"
+            )
+        });
+        let config = Snapshot::from_documents(&(documents.to_owned() + &tenants.concat())).unwrap();
+        let moved = |pool: &str, tenants: &[&str]| {
+            let mut operation = operation(Kind::Move);
+            operation.pool = pool.to_owned();
+            if let Some(selector) = &mut operation.selector {
+                selector.tenants = tenants.iter().map(|name| (*name).to_owned()).collect();
+            }
+            checked(operation, NOW_MS, &config).map(drop)
+        };
+        assert_eq!(moved("vip", &["acme"]), Ok(()));
+        let closed = "pool: vip is dedicated to acme, and only its mail can be moved there (select its tenant)";
+        for tenants in [&[][..], &["bravo"], &["acme", "bravo"]] {
+            assert_eq!(moved("vip", tenants), Err(closed.to_owned()));
+        }
+        assert_eq!(moved("small", &["bravo"]), Ok(()));
+        let full = "pool: small may be shared by 2 tenants, and with those that are selected it would be by 3";
+        for tenants in [&[][..], &["bravo", "charlie"]] {
+            assert_eq!(moved("small", tenants), Err(full.to_owned()));
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use proto::admin::admin_server::AdminServer;
 use proto::dispatch::dispatch_server::DispatchServer;
 use proto::journal::Acted;
 use proto::operation::Operation;
+use proto::standing::PoolStandings;
 use proto::{Attached, Call, Dispatch};
 use queue::Settings;
 use runtime::bootstrap::{AdminListener, Redis};
@@ -109,7 +110,7 @@ impl Scheduler {
         tokio::spawn(watch_redis(grants.clone(), shutdown.clone()));
         let errands = Errands::new(
             resolver,
-            (grants, stores.acts()),
+            (grants, stores.acts(), stores.standings()),
             clock,
             events.clone(),
             partitions,
@@ -134,7 +135,7 @@ impl Scheduler {
             partitions,
             ownership: tokio::spawn(own_partitions(
                 ownership,
-                stores.operations().follow(),
+                (stores.operations().follow(), stores.standings().follow()),
                 events,
                 shutdown,
             )),
@@ -174,21 +175,33 @@ async fn watch_redis(grants: Grants, shutdown: Shutdown) {
     }
 }
 
-/// Takes partitions as soon as it is known what operators have suspended, not before: nothing of that may leave.
+/// Takes partitions as soon as it is known what operators have suspended and how tenants stand in pools, not before:
+/// nothing of that may leave.
 async fn own_partitions(
     ownership: Ownership,
-    mut operations: watch::Receiver<Option<Arc<Vec<Operation>>>>,
+    (mut operations, mut standings): (
+        watch::Receiver<Option<Arc<Vec<Operation>>>>,
+        watch::Receiver<Option<Arc<Vec<PoolStandings>>>>,
+    ),
     events: Events,
     shutdown: Shutdown,
 ) {
     let known = async {
-        // The task that follows them lives as long as the receiver.
+        // The tasks that follow them live as long as the receivers.
         operations.wait_for(Option::is_some).await.is_ok()
+            && standings.wait_for(Option::is_some).await.is_ok()
     };
     tokio::select! {
         true = known => {}
         () = shutdown.requested() => {}
     }
+    tell_standings(&mut standings, &events).await;
+    let to = events.clone();
+    tokio::spawn(async move {
+        while standings.changed().await.is_ok() {
+            tell_standings(&mut standings, &to).await;
+        }
+    });
     tell_operations(&mut operations, &events).await;
     tokio::spawn(async move {
         while operations.changed().await.is_ok() {
@@ -196,6 +209,16 @@ async fn own_partitions(
         }
     });
     ownership.run(shutdown).await;
+}
+
+async fn tell_standings(
+    standings: &mut watch::Receiver<Option<Arc<Vec<PoolStandings>>>>,
+    events: &Events,
+) {
+    let present = standings.borrow_and_update().clone();
+    if let Some(present) = present {
+        tell(events, Input::Standings((*present).clone())).await;
+    }
 }
 
 async fn tell_operations(

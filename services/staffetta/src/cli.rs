@@ -56,6 +56,8 @@ enum Command {
     Apply(commands::apply::Arguments),
     /// Show what waits, by site and tenant; suspend, resume, retry, bounce, cancel, move, release some of it
     Queue(Box<commands::queue::Arguments>),
+    /// Show who shares which pool, and how they stand there; put tenants into quarantine, on probation, and back
+    Tenants(Box<commands::tenants::Arguments>),
     /// Say why mail does not move: a message, the mail to a domain or of a tenant
     Why(commands::why::Arguments),
     /// Which limits hold for mail to a domain, and why
@@ -155,6 +157,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Up(arguments) => commands::up::run(global, &arguments).await?,
         Command::Apply(arguments) => return commands::apply::run(global, &arguments).await,
         Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
+        Command::Tenants(arguments) => commands::tenants::run(global, &arguments).await?,
         Command::Why(arguments) => commands::why::run(global, &arguments).await?,
         Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,

@@ -8,6 +8,7 @@
 //! with it too.
 
 mod canonical;
+mod homes;
 mod index;
 mod problem;
 mod read;
@@ -23,9 +24,10 @@ pub use read::{Fields, Node, NodeValue};
 pub use resources::{
     API_VERSION, Action as AutomationAction, AskedWait, AutomationRule, AutomationSet, Credential,
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,
-    PasswordHash, Priority, Provider, ReplyMatch, RetryClass, RetryPolicy, RetrySchedule,
-    RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch, ShapingQuery,
-    ShapingRule, ShapingSet, Sticky, Stream, Tenant, TextPattern, Timing, TlsPolicy, Window,
+    PasswordHash, Priority, Probation, Provider, ReplyMatch, RetryClass, RetryPolicy,
+    RetrySchedule, RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch,
+    ShapingQuery, ShapingRule, ShapingSet, Sticky, Stream, Tenant, TextPattern, Timing, TlsPolicy,
+    Window,
 };
 // What may be submitted, and by whom.
 pub use resources::{

@@ -1,6 +1,8 @@
 //! What can be checked only when all resources are there: references, names that must be unique
 //! among several resources, and rules that tie.
 
+mod isolation;
+
 use std::collections::{BTreeMap, HashMap};
 
 use crate::resources::{Origin, Resource};
@@ -44,7 +46,8 @@ impl<'a> References<'a> {
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::Tenant(_) | Resource::EgressPool(_) | Resource::Provider(_) => {}
+            Resource::Tenant(_) | Resource::Provider(_) => {}
+            Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
                 if let Some(stream) = &domain.stream {

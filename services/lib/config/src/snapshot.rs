@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::homes::homes;
 use crate::index::Index;
 use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
@@ -64,7 +65,7 @@ impl fmt::Display for Change {
 /// Without any resource.
 impl Default for Snapshot {
     fn default() -> Self {
-        Self::build(Entries::new())
+        Self::build(Entries::new(), Index::build(std::iter::empty()))
     }
 }
 
@@ -164,11 +165,14 @@ impl Snapshot {
             origins.insert(key, document.origin);
         }
         References::check(&entries, &origins, &problems);
-        problems.none_or(()).map(|()| Self::build(entries))
+        let index = Index::build(entries.values());
+        if problems.is_empty() {
+            References::check_isolation(&entries, &origins, &problems, &index);
+        }
+        problems.none_or(()).map(|()| Self::build(entries, index))
     }
 
-    fn build(entries: Entries) -> Self {
-        let index = Index::build(entries.values());
+    fn build(entries: Entries, index: Index) -> Self {
         let digest =
             aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, to_json(&entries).as_bytes());
         let hash = digest
@@ -194,6 +198,15 @@ impl Snapshot {
     /// A stream of a tenant.
     pub fn stream(&self, tenant: &str, stream: &str) -> Option<&Stream> {
         self.tenant(tenant)?.stream(stream)
+    }
+
+    /// The tenants whose mail leaves by each pool, as far as the routes say it; in the order of names. Not for each
+    /// message: it goes through tenants and routes.
+    pub fn homes(&self) -> BTreeMap<&str, Vec<&str>> {
+        let homes = homes(&self.index).into_iter();
+        homes
+            .map(|(pool, tenants)| (pool, tenants.into_keys().collect()))
+            .collect()
     }
 
     /// All tenants, in no order.

@@ -123,6 +123,17 @@ pub enum Change {
     Begun(Act),
     /// The pace of a slowed lane is another now.
     Stepped(Subject),
+    /// A tenant is to go into quarantine: not kept here, it is a matter of its pool.
+    Convicted {
+        /// As in [`Act`].
+        rule: Arc<str>,
+        /// Which.
+        tenant: Box<str>,
+        /// Unix milliseconds; 0 = until somebody ends it.
+        until_ms: u64,
+        /// The reply that brought it about.
+        cause: Box<str>,
+    },
     /// It is over.
     Ended(Act),
 }
@@ -265,6 +276,14 @@ impl Automation {
             .get(&subject)
             .and_then(|acts| acts.iter().find(|act| act.rule == *id));
         let (measure, until_ms) = match rule.action {
+            AutomationAction::Quarantine { span } => {
+                return Some(Change::Convicted {
+                    rule: id.clone(),
+                    tenant: heard.tenant.into(),
+                    until_ms: span.map_or(0, |span| now_ms + span.as_millis()),
+                    cause: heard.cause(CAUSE).into(),
+                });
+            }
             AutomationAction::Suspend { span } => (Measure::Suspend, now_ms + span.as_millis()),
             AutomationAction::Limit {
                 span,

@@ -5,6 +5,7 @@
 //! - [`Sites`]: which site a domain belongs to, and who waits to know.
 //! - [`Automation`]: what is done for a while about replies that say that something is too much.
 //! - [`Rotation`]: weighted choice of the sources of a pool.
+//! - [`Standings`]: which tenants leave by another pool than their own, on probation or in quarantine.
 
 mod automation;
 mod fair;
@@ -12,6 +13,7 @@ mod lanes;
 mod rate;
 mod rotation;
 mod sites;
+mod standing;
 
 pub use automation::{Act, Automation, Change, Heard, Measure, Restraint, Subject, per_minute};
 pub use fair::{AHEAD, FRESH_TURNS, Flow, HIGH_TURNS};
@@ -19,3 +21,7 @@ pub use lanes::{Blocked, Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId, 
 pub use rate::{GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Unit, Window};
 pub use rotation::Rotation;
 pub use sites::{SiteNews, SiteOf, Sites};
+pub use standing::{
+    CAUSE as STANDING_CAUSE, Decided, StandingEvent, Standings, Waits, Way, begins_on_probation,
+    no_standings, standing_of, step as step_standings,
+};

@@ -1,4 +1,5 @@
-//! What is done about replies ([`proto::journal::Acted`]): kept in the journal, so that it survives its owner.
+//! What is done about replies ([`proto::journal::Acted`]), and which tenants moved between pools: kept in the journal, the
+//! one so that it survives its owner, the other so that it is told once.
 //!
 //! The intake does not understand it. It keeps what is not over, writes it into snapshots and finds it again in replay.
 
@@ -6,6 +7,7 @@ use mail::MessageId;
 use proto::dispatch::DeliveryRef;
 use proto::journal::Acted;
 use proto::journal::entry::Kind;
+use proto::standing::Move;
 
 use crate::intake::{Gate, Intake};
 
@@ -24,6 +26,30 @@ impl Intake {
     /// What is done by the journal of this partition; some of it may be over.
     pub fn acts(&self) -> &[Acted] {
         &self.acts
+    }
+
+    /// Notes that a tenant moved in a pool, unless it is noted.
+    pub fn standing_moved(&mut self, now_ms: u64, moved: &Move) {
+        if moved.number <= self.last_move(&moved.pool) {
+            return;
+        }
+        self.keep_move(moved.clone());
+        self.log(Kind::StandingMoved(moved.clone()), Gate::Nothing);
+        self.flush(now_ms);
+    }
+
+    /// The number of the last move in a pool that is noted here; 0 = none.
+    pub fn last_move(&self, pool: &str) -> u64 {
+        let mut moves = self.standings_moved.iter();
+        moves
+            .find(|moved| moved.pool == pool)
+            .map_or(0, |moved| moved.number)
+    }
+
+    pub(crate) fn keep_move(&mut self, moved: Move) {
+        self.standings_moved
+            .retain(|other| other.pool != moved.pool);
+        self.standings_moved.push(moved);
     }
 
     /// Tenant, stream and recipient domain of what an attempt is about; `None` when nothing of it lives.

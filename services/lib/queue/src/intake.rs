@@ -10,6 +10,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{
     Acted, AdminAction, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage,
 };
+use proto::standing::Move;
 
 use crate::delivery::{Flight, Retry, State, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
@@ -131,6 +132,8 @@ pub struct Intake {
     pub(crate) early_reports: Vec<EarlyReport>,
     /// See [`Intake::acts`].
     pub(crate) acts: Vec<Acted>,
+    /// The last move of a tenant in each pool of which this journal tells.
+    pub(crate) standings_moved: Vec<Move>,
     /// See [`Intake::operations`].
     pub(crate) operations: Vec<AdminAction>,
 }
@@ -146,6 +149,7 @@ impl Intake {
             recoverable_from: writer.replay_from(),
             early_reports: Vec::new(),
             acts: Vec::new(),
+            standings_moved: Vec::new(),
             operations: Vec::new(),
             writer,
             live: Live::default(),

@@ -103,6 +103,9 @@ impl Intake {
                     for acted in start.acted {
                         self.keep_acted(acted);
                     }
+                    for moved in start.standings_moved {
+                        self.keep_move(moved);
+                    }
                     for action in start.operations {
                         self.keep_operation(action);
                     }
@@ -151,6 +154,7 @@ impl Intake {
                     }
                 }
                 Some(Kind::Acted(acted)) => self.keep_acted(acted),
+                Some(Kind::StandingMoved(moved)) => self.keep_move(moved),
                 Some(Kind::AdminAction(action)) => self.keep_operation(action),
                 Some(Kind::Touched(touched)) => self.replay_touched(&touched).map_err(invalid)?,
                 Some(Kind::Claim(_) | Kind::SnapshotEnd(_)) | None => {}

@@ -59,6 +59,7 @@ impl Intake {
             quarantined_blocks: self.quarantined_blocks.iter().copied().collect(),
             acted: self.acts.clone(),
             operations: self.operations.clone(),
+            standings_moved: self.standings_moved.clone(),
         };
         self.log(Kind::SnapshotStart(start), Gate::SnapshotStart);
     }

@@ -13,7 +13,7 @@
 //! | [`JournalStore`] | the fenced log of a partition |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
-//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`] | small shared state, in key-value buckets |
+//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`] | small shared state, in key-value buckets |
 //!
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
 //! and what a journal record means is decided by the callers.
@@ -41,6 +41,7 @@ mod positions;
 mod reader;
 mod records;
 mod snapshots;
+mod standings;
 mod stores;
 mod trim;
 mod upload;
@@ -62,6 +63,7 @@ pub use open::Opened;
 pub use operations::{OperationError, Operations};
 pub use positions::{ReaderPosition, ReaderPositions};
 pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
+pub use standings::{PoolStandingsStore, StandingsError};
 pub use stores::{Access, Options, Stores};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};

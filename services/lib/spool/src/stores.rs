@@ -9,6 +9,7 @@ use proto::spool::IndexEntry;
 
 use crate::acts::Acts;
 use crate::link::Link;
+use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members,
     MessageReader, Operations, ReaderPositions, WriterOptions,
@@ -149,6 +150,11 @@ impl Stores {
     /// The configuration snapshot.
     pub fn config(&self) -> ConfigStore {
         ConfigStore::new(self.control().clone())
+    }
+
+    /// How tenants stand in pools.
+    pub fn standings(&self) -> PoolStandingsStore {
+        PoolStandingsStore::new(self.control().clone())
     }
 
     /// What is done about replies by any scheduler.

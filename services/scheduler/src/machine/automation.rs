@@ -187,13 +187,16 @@ impl Machine {
         self.automation_changed(now_ms, None, changes);
     }
 
-    /// Lets changes take effect. What begins is kept in the journal of the partition whose delivery brought it about.
+    /// Lets changes take effect. What begins is kept in the journal of the partition whose delivery brought it about;
+    /// with the pool to which that is routed.
     pub(super) fn automation_changed(
         &mut self,
         now_ms: u64,
-        partition: Option<PartitionId>,
+        about: Option<(PartitionId, Option<&str>)>,
         changes: Vec<Change>,
     ) {
+        let partition = about.map(|(partition, _)| partition);
+        let home = about.and_then(|(_, home)| home);
         for change in changes {
             match &change {
                 Change::Begun(act) => {
@@ -212,6 +215,12 @@ impl Machine {
                 }
                 Change::Ended(act) => self.restrain(now_ms, &act.subject),
                 Change::Stepped(subject) => self.restrain(now_ms, subject),
+                Change::Convicted {
+                    rule,
+                    tenant,
+                    until_ms,
+                    cause,
+                } => self.convict(home.unwrap_or_default(), (rule, tenant), *until_ms, cause),
             }
         }
     }

@@ -4,6 +4,7 @@
 //! gives what is to be done. Time is an argument, so a simulation with a seed runs the same code as production.
 
 mod automation;
+mod isolation;
 mod judge;
 mod lag;
 mod operations;
@@ -35,9 +36,11 @@ use proto::dispatch::SenderItem;
 use proto::journal::Acted;
 use proto::operation::Operation;
 use proto::spool::BlockIndex;
+use proto::standing::PoolStandings;
 use queue::{Effect, Intake, Key, SessionId};
 
 use automation::Told;
+use isolation::Isolation;
 use operations::Operations;
 pub use operations::Progress;
 pub(crate) use operations::select::{Meant, Selection};
@@ -81,6 +84,10 @@ pub enum Input {
     Operations(Vec<Operation>),
     /// What is done about replies, as the schedulers told each other.
     Acts(Vec<Acted>),
+    /// How tenants stand in pools, as it is stored now.
+    Standings(Vec<PoolStandings>),
+    /// What was told of a pool ([`Output::TellStandings`]) is stored, or can't be.
+    StandingsTold(String),
     /// A partition was taken over: its intake is recovered. The lease holds until then (milliseconds of the clock
     /// that all calls use).
     Owned {
@@ -173,6 +180,7 @@ pub struct Machine {
     automation: Automation,
     told: Told,
     operations: Operations,
+    isolation: Isolation,
     /// Some stream has a window.
     has_windows: bool,
     /// The time of the last call.
@@ -202,6 +210,7 @@ impl Machine {
             automation: Automation::default(),
             told: Told::default(),
             operations: Operations::default(),
+            isolation: Isolation::default(),
             has_windows: false,
             now_ms: 0,
             outputs: Vec::new(),
@@ -269,6 +278,8 @@ impl Machine {
             Input::Config(config) => self.configure(now_ms, config),
             Input::Acts(acts) => self.acts_told(now_ms, &acts),
             Input::Operations(operations) => self.operations_known(now_ms, operations),
+            Input::Standings(records) => self.standings_known(now_ms, &records),
+            Input::StandingsTold(pool) => self.standings_told(&pool),
             Input::Owned {
                 intake,
                 lease_until_ms,
@@ -335,6 +346,7 @@ impl Machine {
         self.now_ms = now_ms;
         self.tick_automation(now_ms);
         self.tick_sources(now_ms);
+        self.tell_standings(now_ms);
         let policies = ByConfig(self.config.clone());
         let mut dropped = Vec::new();
         for (partition, owned) in &mut self.partitions {
@@ -408,6 +420,7 @@ impl Machine {
             .chain(self.lanes.next_wake())
             .chain(self.automation.next_wake())
             .chain(self.operations.next_wake())
+            .chain(self.isolation.next_wake())
             .chain(self.sources.next_wake())
             .min()
     }
@@ -470,6 +483,7 @@ impl Machine {
         self.config = config;
         self.pools.configure(&self.config);
         self.operations.config_changed();
+        self.isolate();
         self.lanes_are_stale();
         // What waits in lanes was put there by routes and pools that may be others now.
         self.replace_all(now_ms);
@@ -489,6 +503,7 @@ impl Machine {
         self.partitions.insert(partition, owned);
         self.restore_automation(now_ms, partition);
         self.note_operations(now_ms, partition);
+        self.note_standings(now_ms, partition);
         self.share_limits();
         self.announce_owned();
         self.collect_effects(now_ms);

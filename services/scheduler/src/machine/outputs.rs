@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use egress::{LaneId, Window};
+use config::EgressPool;
+use egress::{LaneId, StandingEvent, Window};
 use journal::WriterEffect;
 use mail::PartitionId;
 use proto::dispatch::SchedulerItem;
@@ -66,6 +67,13 @@ pub enum Output {
         /// What.
         act: Acted,
     },
+    /// Store what happened to the tenants of a pool, and answer with [`super::Input::StandingsTold`].
+    TellStandings {
+        /// The pool, as it is configured.
+        pool: Arc<EgressPool>,
+        /// In order.
+        events: Vec<StandingEvent>,
+    },
     /// Nothing more is asked for these lanes; others may get their numbers.
     LanesForgotten(Vec<LaneId>),
     /// Purge the spool below a sequence.
@@ -101,6 +109,8 @@ pub struct Counts {
     pub acted: [u64; 3],
     /// What receivers made of mail since the last look.
     pub outcomes: Outcomes,
+    /// Times that a rule sent a tenant into quarantine.
+    pub convicted: u64,
     /// Milliseconds from acceptance to delivery since the last look.
     pub queue_times: Vec<u64>,
 }

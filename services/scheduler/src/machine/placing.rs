@@ -12,8 +12,10 @@ use proto::journal::{Class, Disposition, Reply, Stage};
 use queue::RouteOf;
 
 use super::automation::Recent;
+use super::isolation::Leaves;
 use super::lag::Lag;
 use super::operations::Gates;
+use super::operations::select::Facts;
 use super::policies::ByConfig;
 use super::pools::Stays;
 use super::turns::flow_of;
@@ -274,7 +276,21 @@ impl Machine {
                     return;
                 }
                 let operations = &mut self.operations;
-                let moved = operations.moved(&config, &to, &site, route);
+                let mut is_elsewhere = false;
+                let mut moved = None;
+                if operations.moves_some() || self.isolation.is_needed() {
+                    let facts = Facts::of_ready(&to).at(&config, Some(&site));
+                    match self.isolation.leaves(&config, operations, &facts, route) {
+                        Leaves::ByOwn(_) => {}
+                        Leaves::Moved(pool) => moved = Some(&pool.name),
+                        Leaves::Elsewhere { pool, .. } => {
+                            (moved, is_elsewhere) = (Some(&pool.name), true);
+                        }
+                        Leaves::Waits(..) => return operations.keep(item),
+                        Leaves::NoPool => return self.unroutable(now_ms, item),
+                    }
+                }
+                let moved = moved.cloned().map(|pool| operations.by_pool(route, &pool));
                 let route = moved.as_ref().unwrap_or(route);
                 let flow = flow_of(tenant, stream, &to);
                 let Some(pool) = config.pool(&route.pool) else {
@@ -287,7 +303,11 @@ impl Machine {
                     pool,
                     site: &site,
                     class: class.as_deref(),
-                    gates: operations.gates(&config, &to, &site, &route.pool),
+                    gates: match is_elsewhere {
+                        // A move does not take a tenant out of quarantine.
+                        true => operations.closed(&config, &to, &site, &route.pool),
+                        false => operations.gates(&config, &to, &site, &route.pool),
+                    },
                     stays: Stays::of(pool, &to),
                 };
                 let Some(source) = self.enqueue(now_ms, item, &way, &flow, affinity) else {
@@ -390,13 +410,17 @@ impl Machine {
             return;
         };
         let operations = &mut self.operations;
-        let Some(route) = operations.moved_from(&config, &to, site, route, source) else {
+        let Some(name) = operations.move_from(&config, &to, site, source) else {
             return;
         };
-        let Some(pool) = config.pool(&route.pool) else {
-            self.unroutable(now_ms, item);
-            return;
+        let name = match self.isolation.leaves_moved(&config, name, to.tenant) {
+            Leaves::Waits(..) => return operations.keep(item),
+            other => other.pool().map(|pool| pool.name.clone()),
         };
+        let Some(pool) = name.as_ref().and_then(|name| config.pool(name)) else {
+            return self.unroutable(now_ms, item);
+        };
+        let route = operations.by_pool(route, &pool.name);
         let class = class_of(&config, &to, site, &route.pool);
         let way = Way {
             route: &route,

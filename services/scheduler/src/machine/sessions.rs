@@ -1,6 +1,6 @@
 //! The dialogue with the senders.
 
-use egress::{LaneId, Lanes, SenderId, SlotId};
+use egress::{Change, LaneId, Lanes, SenderId, SlotId};
 use hashbrown::{HashMap, HashSet};
 use mail::{PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
@@ -160,7 +160,11 @@ impl Machine {
             if let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) {
                 owned.intake.returned(session, &delivery, now_ms);
             }
-            self.refuse(session, delivery, "an operator has suspended it");
+            self.refuse(
+                session,
+                delivery,
+                "it is suspended, or leaves by another pool",
+            );
             return;
         }
         let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
@@ -195,10 +199,20 @@ impl Machine {
         let partition = PartitionId(delivery.partition);
         let reached = reached(&judged).map(|(is, text)| (is, text.to_owned()));
         let lane = held.as_ref().map(|held| held.lane);
+        let mut home = None;
         let changes = match (held.as_ref(), owned.intake.about(&delivery)) {
             (Some(held), Some(about)) => {
                 let place = (held.lane, &self.lanes, &mut self.lane_infos);
-                hear(now_ms, &mut self.automation, place, about, &heard)
+                let changes = hear(now_ms, &mut self.automation, place, about, &heard);
+                let is_conviction = |change: &Change| matches!(change, Change::Convicted { .. });
+                if self.isolation.is_needed() || changes.iter().any(is_conviction) {
+                    let (tenant, stream, domain) = about;
+                    home = self.config.route(tenant, stream, domain).cloned();
+                    if let Some(route) = &home {
+                        self.isolation.count(now_ms, &route.pool, tenant, &judged);
+                    }
+                }
+                changes
             }
             _ => Vec::new(),
         };
@@ -218,7 +232,8 @@ impl Machine {
             via(state, info),
             &policies,
         );
-        self.automation_changed(now_ms, Some(partition), changes);
+        let home = home.as_ref().map(|route| route.pool.as_str());
+        self.automation_changed(now_ms, Some((partition, home)), changes);
         if let (Some(lane), Some((is_reached, text))) = (lane, reached) {
             self.note_reached(now_ms, lane, partition, (is_reached, &text));
         }

@@ -15,6 +15,7 @@ use super::*;
 
 mod automation;
 mod fair;
+mod isolation;
 mod operations;
 mod pools;
 mod shaping;

@@ -7,11 +7,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use config::{Route, ShapingQuery};
-use egress::{Blocked, LaneId, Unit};
+use egress::{Blocked, LaneId, Unit, Waits};
 use mail::{MessageId, PartitionId};
 use proto::journal::Class;
 use queue::{Standing, Wait, Which};
 
+use super::isolation::Leaves;
 use super::operations::Gates;
 use super::placing::Way;
 use super::pools::Stays;
@@ -87,6 +88,42 @@ pub enum Constraint {
     InDoubt(Option<u64>),
     /// All recipients are final, and the DSN about some is not stored yet.
     DsnOwed,
+    /// Its tenant is in quarantine in its pool, and there is no pool for that.
+    TenantQuarantine {
+        /// The tenant.
+        tenant: String,
+        /// The pool.
+        pool: String,
+        /// Who asked for it, or nobody.
+        author: String,
+        /// Why.
+        cause: String,
+        /// Until when; `None` = until somebody ends it.
+        until_ms: Option<u64>,
+    },
+    /// The pool for how its tenant stands has as many tenants as may share it.
+    PoolFull {
+        /// The tenant.
+        tenant: String,
+        /// That pool.
+        pool: String,
+        /// Tenants.
+        most: u32,
+    },
+    /// The pool to which it is moved is dedicated to another tenant.
+    PoolClosed {
+        /// The pool.
+        pool: String,
+        /// To whom.
+        owner: String,
+    },
+    /// It is not stored yet how its tenant stands in its pool.
+    Standing {
+        /// The tenant.
+        tenant: String,
+        /// The pool.
+        pool: String,
+    },
     /// An operator has suspended it.
     Operation {
         /// The operation.
@@ -119,6 +156,8 @@ pub struct Explained {
     pub attempts: u32,
     /// What keeps it.
     pub constraint: Constraint,
+    /// By which pool it leaves instead of its own, for how its tenant stands.
+    pub elsewhere: Option<String>,
 }
 
 impl Constraint {
@@ -150,6 +189,10 @@ impl Constraint {
             Self::AtSender { .. } => "at-sender",
             Self::InDoubt(_) => "in-doubt",
             Self::DsnOwed => "dsn",
+            Self::TenantQuarantine { .. } => "tenant-quarantine",
+            Self::PoolFull { .. } => "pool-full",
+            Self::PoolClosed { .. } => "pool-closed",
+            Self::Standing { .. } => "standing",
             Self::Operation { .. } => "operation",
         }
     }
@@ -160,7 +203,9 @@ impl Constraint {
             Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
             Self::Window { until_ms, .. } => Some(*until_ms),
             Self::InDoubt(at) => *at,
-            Self::Operation { until_ms, .. } | Self::NoSource { until_ms, .. } => *until_ms,
+            Self::Operation { until_ms, .. }
+            | Self::TenantQuarantine { until_ms, .. }
+            | Self::NoSource { until_ms, .. } => *until_ms,
             Self::Lane { blocked, .. } => match blocked {
                 Blocked::Rate { until_ms, .. }
                 | Blocked::Suspended { until_ms }
@@ -248,6 +293,30 @@ impl fmt::Display for Constraint {
             Self::AtSender { sender, .. } => write!(f, "sender {sender} is sending it"),
             Self::InDoubt(_) => f.write_str("begun, and its sender is gone"),
             Self::DsnOwed => f.write_str("final; the report to its sender is not stored yet"),
+            Self::TenantQuarantine {
+                tenant,
+                pool,
+                author,
+                cause,
+                ..
+            } => {
+                write!(f, "{tenant} is in quarantine in the pool {pool}")?;
+                if !author.is_empty() {
+                    write!(f, " by {author}")?;
+                }
+                write!(f, " ({cause}), and the pool names none for that")
+            }
+            Self::PoolFull { tenant, pool, most } => write!(
+                f,
+                "{tenant} is to leave by the pool {pool}, and {most} tenants share it, which is its maxTenants"
+            ),
+            Self::PoolClosed { pool, owner } => {
+                write!(f, "moved to the pool {pool}, which is dedicated to {owner}")
+            }
+            Self::Standing { tenant, pool } => write!(
+                f,
+                "it is not stored yet how {tenant} stands in the pool {pool}"
+            ),
             Self::Operation {
                 id, author, reason, ..
             } => {
@@ -301,6 +370,7 @@ impl Machine {
                     recipients: 0,
                     attempts: 0,
                     constraint: Constraint::DsnOwed,
+                    elsewhere: None,
                 });
             }
         }
@@ -340,7 +410,53 @@ impl Machine {
             recipients: standing.recipients,
             attempts: standing.attempts,
             constraint: self.constraint(now_ms, partition, owned, standing),
+            elsewhere: self.elsewhere(standing),
         }
+    }
+
+    /// By which pool a delivery leaves instead of its own, for how its tenant stands.
+    fn elsewhere(&self, standing: &Standing<'_>) -> Option<String> {
+        if !self.isolation.is_needed() {
+            return None;
+        }
+        let config = &self.config;
+        let route = config.route(standing.tenant, standing.stream, standing.domain)?;
+        let site = self.known_site(Some(route), standing.domain);
+        self.leaves_of(standing, site, route).elsewhere()
+    }
+
+    /// What keeps a delivery from all pools.
+    fn isolated(&self, standing: &Standing<'_>, route: &Arc<Route>) -> Option<Constraint> {
+        if !self.isolation.is_needed() {
+            return None;
+        }
+        let site = self.known_site(Some(route), standing.domain);
+        let Leaves::Waits(home, waits) = self.leaves_of(standing, site, route) else {
+            return None;
+        };
+        let tenant = standing.tenant.to_owned();
+        Some(match waits {
+            Waits::Quarantine(of) => Constraint::TenantQuarantine {
+                tenant,
+                pool: home.to_owned(),
+                author: of.author.clone(),
+                cause: of.cause.clone(),
+                until_ms: (of.until_ms > 0).then_some(of.until_ms),
+            },
+            Waits::Full { pool, most } => Constraint::PoolFull {
+                tenant,
+                pool: pool.to_owned(),
+                most,
+            },
+            Waits::Closed { owner } => Constraint::PoolClosed {
+                pool: home.to_owned(),
+                owner: owner.to_owned(),
+            },
+            Waits::Unknown => Constraint::Standing {
+                tenant,
+                pool: home.to_owned(),
+            },
+        })
     }
 
     fn constraint(
@@ -363,6 +479,12 @@ impl Machine {
                 reason: operation.reason.clone(),
                 until_ms: (operation.expires_at_ms > 0).then_some(operation.expires_at_ms),
             };
+        }
+        if matches!(standing.wait, Wait::Ready | Wait::Behind)
+            && let Some(route) = route
+            && let Some(kept) = self.isolated(standing, route)
+        {
+            return kept;
         }
         match (standing.wait, route) {
             (Wait::Quarantined, _) => Constraint::Quarantined,
@@ -478,7 +600,7 @@ impl Machine {
             return None;
         }
         let mut kept = None;
-        for name in self.pools_of(standing, site, &route.pool) {
+        for name in self.pools_of(standing, site, route) {
             let pool = self.config.pool(name)?;
             let (reasons, until_ms) = self.sources.outage_of(pool)?;
             kept = Some(Constraint::NoSource {
@@ -498,7 +620,7 @@ impl Machine {
         standing: &Standing<'_>,
     ) -> Vec<LaneId> {
         let mut lanes = Vec::new();
-        for name in self.pools_of(standing, site, &route.pool) {
+        for name in self.pools_of(standing, site, route) {
             let Some(pool) = self.config.pool(name) else {
                 continue;
             };

@@ -142,6 +142,10 @@ fn text(deliveries: &[ExplainedDelivery], unowned: &[u32], now_ms: u64) -> Strin
     } else {
         output::table(&rows)
     };
+    let elsewhere: BTreeSet<&str> = deliveries.iter().map(|of| &*of.elsewhere).collect();
+    for line in elsewhere.into_iter().filter(|line| !line.is_empty()) {
+        text.push_str(&format!("{line}\n"));
+    }
     if !unowned.is_empty() {
         let unowned: Vec<String> = unowned.iter().map(u32::to_string).collect();
         text.push_str(&format!(
@@ -163,6 +167,7 @@ fn json_of(deliveries: &[ExplainedDelivery], unowned: &[u32]) -> String {
             "domain": delivery.domain,
             "recipients": delivery.recipients,
             "attempts": delivery.attempts,
+            "elsewhere": delivery.elsewhere,
             "constraint": {
                 "kind": constraint.kind,
                 "text": constraint.text,
@@ -205,6 +210,7 @@ mod tests {
             domain: "one.example".into(),
             tenant: "acme".into(),
             recipients: 1,
+            elsewhere: "acme is on probation".into(),
             constraint: Some(Constraint {
                 kind: kind.into(),
                 text: kind.into(),
@@ -219,7 +225,8 @@ mod tests {
         ];
         let text = text(&deliveries, &[2], 1_000);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4);
+        assert_eq!(lines.len(), 5);
+        assert_eq!(lines[3], "acme is on probation");
         assert!(
             lines[1].contains("rate") && lines[1].contains("in 3 s"),
             "{text}"
@@ -228,6 +235,6 @@ mod tests {
             lines[2].contains("hold") && lines[2].contains("m1"),
             "{text}"
         );
-        assert!(lines[3].ends_with("not looked at: 2"), "{text}");
+        assert!(lines[4].ends_with("not looked at: 2"), "{text}");
     }
 }

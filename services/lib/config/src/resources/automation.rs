@@ -66,6 +66,11 @@ pub enum Action {
         /// Messages per connection, at most.
         messages_per_connection: Option<u32>,
     },
+    /// The tenant goes into quarantine from the pool to which its mail is routed.
+    Quarantine {
+        /// For so long; `None` = until somebody ends it.
+        span: Option<Span>,
+    },
     /// The present rate is cut to a share at each trigger, and grows back by steps.
     Slow {
         /// Per cent of the present rate that is left, 10 to 90.
@@ -102,12 +107,14 @@ enum Word {
     Suspend,
     Limit,
     Slow,
+    Quarantine,
 }
 
-const ACTIONS: [(&str, Word); 3] = [
+const ACTIONS: [(&str, Word); 4] = [
     ("suspend", Word::Suspend),
     ("limit", Word::Limit),
     ("slow", Word::Slow),
+    ("quarantine", Word::Quarantine),
 ];
 
 /// Bytes of a compiled pattern at most.
@@ -204,26 +211,38 @@ impl AutomationRule {
         if !fields.is_given("action") {
             fields.problem("action", "is missing");
         }
+        let word = word?;
+        let usual = match word {
+            Word::Quarantine => Scope::Tenant,
+            Word::Suspend | Word::Limit | Word::Slow => Scope::Lane,
+        };
         let rule = Self {
             matches: ShapingMatch::read(&fields.map("match")),
             reply: ReplyMatch::read(&reply),
             threshold,
-            action: match word? {
+            action: match word {
                 Word::Suspend => Action::Suspend {
                     span: read_span(fields),
                 },
                 Word::Limit => read_limit(fields),
                 Word::Slow => read_slow(fields),
+                Word::Quarantine => Action::Quarantine {
+                    span: fields.is_given("for").then(|| read_span(fields)),
+                },
             },
-            scope: fields.one_of("scope", &SCOPES).unwrap_or(Scope::Lane),
+            scope: fields.one_of("scope", &SCOPES).unwrap_or(usual),
         };
         reply.close();
         let of_tenant = matches!(rule.scope, Scope::Tenant | Scope::TenantAtProvider);
-        if of_tenant && !matches!(rule.action, Action::Suspend { .. }) {
-            fields.problem(
+        match rule.action {
+            Action::Quarantine { .. } if rule.scope != Scope::Tenant => {
+                fields.problem("scope", "a tenant goes into quarantine: tenant is expected");
+            }
+            Action::Limit { .. } | Action::Slow { .. } if of_tenant => fields.problem(
                 "scope",
-                "tenants can be suspended only: lane or pool is expected",
-            );
+                "tenants can be suspended or go into quarantine only: lane or pool is expected",
+            ),
+            _ => {}
         }
         Some(rule)
     }
@@ -251,6 +270,12 @@ impl AutomationRule {
             Action::Suspend { span } => {
                 spec["action"] = json!("suspend");
                 spec["for"] = json!(span.to_string());
+            }
+            Action::Quarantine { span } => {
+                spec["action"] = json!("quarantine");
+                if let Some(span) = span {
+                    spec["for"] = json!(span.to_string());
+                }
             }
             Action::Limit {
                 span,

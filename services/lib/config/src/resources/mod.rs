@@ -24,7 +24,7 @@ use crate::{Fields, Node, Problems};
 pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash};
-pub use egress_pool::{EgressPool, EgressSource, Sticky};
+pub use egress_pool::{EgressPool, EgressSource, Probation, Sticky};
 pub use names::DomainMatch;
 pub use preflight::{Check, CheckAction, CheckRule, Preflight, Repair};
 pub use provider::Provider;

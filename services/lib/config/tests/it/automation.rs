@@ -63,7 +63,7 @@ fn bad_rules_are_reported() {
             "{ reply: { codes: [421] }, action: limit, for: 1h, scope: tenant }",
             &[
                 ".action: rate, connections or messagesPerConnection are expected with limit",
-                ".scope: tenants can be suspended only: lane or pool is expected",
+                ".scope: tenants can be suspended or go into quarantine only: lane or pool is expected",
             ],
         ),
         (
@@ -73,6 +73,13 @@ fn bad_rules_are_reported() {
                 ".match.colour: unknown field; known: source, domain, site, provider, stream, pool",
                 ".for: unknown field; known: reply, threshold, action, match, recover, to, least, scope",
                 ".match.provider: no Provider named \"nobody\"; known: apple, barracuda, comcast, fastmail, free-fr and 23 more",
+            ],
+        ),
+        (
+            "{ reply: { codes: [554] }, action: quarantine, for: 31d, scope: pool }",
+            &[
+                ".for: 1s to 30d is expected, found 31d",
+                ".scope: a tenant goes into quarantine: tenant is expected",
             ],
         ),
         (
@@ -89,5 +96,19 @@ fn bad_rules_are_reported() {
         let mut expected: Vec<&str> = expected.to_vec();
         expected.sort_unstable();
         assert_eq!(problems, expected, "{rule}");
+    }
+}
+
+#[test]
+fn a_rule_may_send_tenants_into_quarantine_for_a_time_or_until_somebody_ends_it() {
+    for (more, span) in [("", None), (", for: 7d", Some(Span::from_secs(7 * 86_400)))] {
+        let rule =
+            format!("{{ reply: {{ codes: [554] }}, threshold: 5/h, action: quarantine{more} }}");
+        let snapshot = read(&rule).unwrap();
+        let again = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+        let sets = again.automation();
+        let rule = &sets.iter().find(|set| set.name == "mine").unwrap().rules[0];
+        assert_eq!(rule.action, AutomationAction::Quarantine { span });
+        assert_eq!(rule.scope, Scope::Tenant);
     }
 }

@@ -354,3 +354,25 @@ fn a_subject_is_as_wide_as_its_scope() {
         ]
     );
 }
+
+#[test]
+fn a_tenant_is_convicted_when_its_replies_reach_the_threshold() {
+    let mut automation =
+        automation("{ reply: { text: spam }, threshold: 2/h, action: quarantine, for: 1h }");
+    assert_eq!(reply(&mut automation, 0, 554, "this is spam"), []);
+    let other = Heard {
+        tenant: "bravo",
+        ..heard(554, "this is spam")
+    };
+    assert_eq!(automation.reply(1, &other, || 100), [], "each for itself");
+    let convicted = Change::Convicted {
+        rule: "mine/0".into(),
+        tenant: "acme".into(),
+        until_ms: HOUR + 2,
+        cause: "554 4.7.28 this is spam".into(),
+    };
+    assert_eq!(reply(&mut automation, 2, 554, "this is spam"), [convicted]);
+    // What becomes of it is a matter of its pool.
+    assert_eq!(automation.acts().count(), 0);
+    assert!(!automation.concerns_tenants());
+}

@@ -1,6 +1,7 @@
 //! What is done about replies outlives its owner.
 
 use proto::journal::{Acted, ActedOn};
+use proto::standing::Move;
 
 use super::*;
 
@@ -47,4 +48,27 @@ fn what_is_done_is_found_again_in_the_journal_and_in_snapshots() {
     // What is over is not carried on.
     desk.intake.acted(end, acted("three/0", "a", end + 9));
     assert_eq!(known(&desk), [("one/0", end + 1), ("three/0", end + 9)]);
+}
+
+#[test]
+fn a_move_of_a_tenant_is_noted_once() {
+    let mut desk = Desk::new();
+    let moved = |pool: &str, number| Move {
+        pool: pool.to_owned(),
+        number,
+        ..Move::default()
+    };
+    desk.intake.standing_moved(desk.now_ms, &moved("shared", 1));
+    desk.intake.standing_moved(desk.now_ms, &moved("shared", 2));
+    desk.intake.standing_moved(desk.now_ms, &moved("other", 7));
+    desk.settle();
+    desk.intake.begin_snapshot();
+    desk.settle();
+    desk.intake.standing_moved(desk.now_ms, &moved("shared", 3));
+    desk.settle();
+    desk.crash();
+    let last = |desk: &Desk| ["shared", "other", "third"].map(|pool| desk.intake.last_move(pool));
+    assert_eq!(last(&desk), [3, 7, 0]);
+    desk.intake.standing_moved(desk.now_ms, &moved("shared", 2));
+    assert_eq!(last(&desk), [3, 7, 0]);
 }

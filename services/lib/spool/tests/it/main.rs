@@ -11,4 +11,5 @@ mod operations;
 mod ownership;
 mod repeating;
 mod server;
+mod standings;
 mod uploads;

@@ -6,6 +6,8 @@
 //! through, so that a later owner does the rest. Bounces and cancellations are asked at placing, too, as long as they are
 //! in the list: for what was under way, or not read yet, when the index was gone through.
 //!
+//! What keeps a delivery for how its tenant stands ([`super::isolation`]) is asked and parked in the same places.
+//!
 //! Without operations all of it costs a look at three empty tables per placing.
 
 mod runs;
@@ -15,12 +17,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use config::{EgressPool, Route, Snapshot};
+use egress::Waits;
 use mail::PartitionId;
 use proto::dispatch::DeliveryRef;
 use proto::journal::{AdminAction, Disposition, Phase, Reply, Stage};
 use proto::operation::{Kind, Operation};
 use queue::{RouteOf, Standing};
 
+use super::isolation::Leaves;
 use super::{Item, LaneInfo, Machine};
 use runs::Run;
 use select::{Facts, Index, Selection, Sources};
@@ -71,6 +75,8 @@ enum Fate {
     Ends(Arc<Operation>),
     /// Whether others of its line may go on.
     Parks(bool),
+    /// It leaves by no pool; it and its line wait. With the pool in which its tenant is new.
+    Waits(Option<String>),
 }
 
 /// Sources of a pool that a delivery does not leave by; empty = none.
@@ -188,39 +194,36 @@ impl Operations {
             .then_some(first)
     }
 
-    /// The route by which a delivery goes instead of its own.
-    pub(super) fn moved(
-        &mut self,
-        config: &Snapshot,
-        of: &RouteOf<'_>,
-        site: &str,
-        route: &Arc<Route>,
-    ) -> Option<Arc<Route>> {
-        if self.moves.is_empty() {
-            return None;
-        }
-        let facts = Facts::of_ready(of).at(config, Some(site));
-        let entry = self.moves.find(&facts)?;
-        let pool = entry.operation.pool.clone();
-        Some(self.by_pool(route, pool))
+    /// Whether something is moved.
+    pub(super) fn moves_some(&self) -> bool {
+        !self.moves.is_empty()
     }
 
-    /// As [`Operations::moved`], of what would leave by a source.
-    pub(super) fn moved_from(
-        &mut self,
+    /// The pool by which a delivery goes instead of its own.
+    pub(super) fn move_of(&self, facts: &Facts<'_>) -> Option<&str> {
+        let entry = self.moves.find(facts)?;
+        Some(&entry.operation.pool)
+    }
+
+    /// As [`Operations::move_of`], of what would leave by a source.
+    pub(super) fn move_from(
+        &self,
         config: &Snapshot,
         of: &RouteOf<'_>,
         site: &str,
-        route: &Arc<Route>,
         source: &str,
-    ) -> Option<Arc<Route>> {
+    ) -> Option<&str> {
         let facts = Facts::of_ready(of).at(config, Some(site));
-        let entry = self.moves.find(&facts.by(Sources::One(source)))?;
-        let pool = entry.operation.pool.clone();
-        Some(self.by_pool(route, pool))
+        self.move_of(&facts.by(Sources::One(source)))
     }
 
-    fn by_pool(&mut self, route: &Arc<Route>, pool: String) -> Arc<Route> {
+    /// What waits until operations, or how tenants stand, change.
+    pub(super) fn keep(&mut self, item: Item) {
+        self.parked.push(item);
+    }
+
+    /// The route as it is by another pool.
+    pub(super) fn by_pool(&mut self, route: &Arc<Route>, pool: &str) -> Arc<Route> {
         let known = self
             .moved_routes
             .iter()
@@ -229,7 +232,7 @@ impl Operations {
             return moved.clone();
         }
         let moved = Arc::new(Route {
-            pool,
+            pool: pool.to_owned(),
             ..(**route).clone()
         });
         self.moved_routes.push((route.clone(), moved.clone()));
@@ -388,7 +391,7 @@ impl Machine {
 
     /// A ready delivery that is not to be placed: it is suspended, or ended.
     pub(super) fn is_kept(&mut self, now_ms: u64, item: Item) -> bool {
-        if self.operations.is_idle() {
+        if self.operations.is_idle() && !self.isolation.is_needed() {
             return false;
         }
         let Some(fate) = self.fate(item) else {
@@ -407,7 +410,15 @@ impl Machine {
                 if others_go_on {
                     owned.intake.park(item.key);
                 }
-                self.operations.parked.push(item);
+                self.operations.keep(item);
+            }
+            Fate::Waits(new_in) => {
+                if let Some(pool) = new_in
+                    && let Some(of) = owned.intake.route_of(item.key)
+                {
+                    self.isolation.seen(now_ms, &pool, of.tenant);
+                }
+                self.operations.keep(item);
             }
         }
         true
@@ -418,24 +429,58 @@ impl Machine {
         let of = owned.intake.route_of(item.key)?;
         let config = &self.config;
         let route = config.route(of.tenant, of.stream, of.domain);
-        let site = self.known_site(route, of.domain);
-        let facts = Facts::of_ready(&of).at(config, site);
-        let pool = route.and_then(|route| config.pool(&route.pool));
-        let sources = pool.map_or(Sources::Unknown, |pool| Sources::Pool(pool));
-        if let Some(entry) = self.operations.endings.find(&facts.by(sources)) {
-            return Some(Fate::Ends(entry.operation.clone()));
+        let facts = Facts::of_ready(&of);
+        let facts = match self.operations.is_idle() {
+            true => facts,
+            false => facts.at(config, self.known_site(route, of.domain)),
+        };
+        let leaves = route.map(|route| self.leaves(&facts, route));
+        if !self.operations.is_idle() {
+            let facts = facts.by(self.sources_of(route, leaves.as_ref()));
+            if let Some(entry) = self.operations.endings.find(&facts) {
+                return Some(Fate::Ends(entry.operation.clone()));
+            }
+            let pool = leaves.as_ref().and_then(Leaves::pool);
+            if let Some(entry) = self.operations.suspension(&facts, pool.map(|pool| &**pool)) {
+                return Some(Fate::Parks(entry.parts_lines));
+            }
         }
-        let pool = self.pool_of(&facts, route);
-        let entry = self.operations.suspension(&facts, pool)?;
-        Some(Fate::Parks(entry.parts_lines))
+        match leaves {
+            Some(Leaves::Waits(pool, Waits::Unknown)) => Some(Fate::Waits(Some(pool.to_owned()))),
+            Some(Leaves::Waits(..)) => Some(Fate::Waits(None)),
+            _ => None,
+        }
     }
 
-    /// The pool by which a delivery leaves, if it is one that exists.
-    fn pool_of(&self, facts: &Facts<'_>, route: Option<&Arc<Route>>) -> Option<&EgressPool> {
-        let moved = self.operations.moves.find(facts);
-        let own = route.map(|route| &route.pool);
-        let name = moved.map(|entry| &entry.operation.pool).or(own)?;
-        self.config.pool(name).map(|pool| &**pool)
+    /// By which pool a delivery leaves that a route leads to one.
+    pub(super) fn leaves<'a>(&'a self, facts: &Facts<'_>, route: &'a Route) -> Leaves<'a> {
+        let (config, operations) = (&self.config, &self.operations);
+        self.isolation.leaves(config, operations, facts, route)
+    }
+
+    /// As [`Machine::leaves`], of a delivery anywhere.
+    pub(super) fn leaves_of<'a>(
+        &'a self,
+        standing: &Standing<'_>,
+        site: Option<&str>,
+        route: &'a Route,
+    ) -> Leaves<'a> {
+        let facts = Facts::of_standing(standing).at(&self.config, site);
+        self.leaves(&facts, route)
+    }
+
+    /// The sources of the pool that a route names, or of that by which its tenant leaves.
+    fn sources_of<'a>(
+        &'a self,
+        route: Option<&Arc<Route>>,
+        leaves: Option<&Leaves<'a>>,
+    ) -> Sources<'a> {
+        let own = route.and_then(|route| self.config.pool(&route.pool));
+        let pool = match leaves {
+            Some(Leaves::Elsewhere { pool, .. }) => Some(*pool),
+            _ => own,
+        };
+        pool.map_or(Sources::Unknown, |pool| Sources::Pool(pool))
     }
 
     pub(super) fn known_site<'a>(
@@ -457,7 +502,9 @@ impl Machine {
     ) -> Option<&Operation> {
         let site = self.known_site(route, standing.domain);
         let facts = Facts::of_standing(standing).at(&self.config, site);
-        let pool = self.pool_of(&facts, route);
+        let leaves = route.map(|route| self.leaves(&facts, route));
+        let pool = leaves.as_ref().and_then(Leaves::pool);
+        let pool = pool.map(|pool| &**pool);
         let entry = self.operations.suspension(&facts, pool)?;
         Some(&entry.operation)
     }
@@ -467,26 +514,30 @@ impl Machine {
         &'a self,
         standing: &Standing<'_>,
         site: &str,
-        own: &'a str,
+        route: &'a Route,
     ) -> Vec<&'a str> {
-        if self.operations.moves.is_empty() {
-            return vec![own];
+        if self.operations.moves.is_empty() && !self.isolation.is_needed() {
+            return vec![&route.pool];
         }
         let facts = Facts::of_standing(standing).at(&self.config, Some(site));
-        if let Some(entry) = self.operations.moves.find(&facts) {
-            return vec![&entry.operation.pool];
-        }
-        let pool = self.config.pool(own);
-        let by_source = pool
-            .map(|pool| Sources::Pool(pool))
-            .and_then(|sources| self.operations.moves.find(&facts.by(sources)));
-        let other = by_source.map(|entry| &*entry.operation.pool);
-        std::iter::once(own).chain(other).collect()
+        let own = match self.leaves(&facts, route) {
+            Leaves::ByOwn(pool) => pool,
+            Leaves::Moved(pool) | Leaves::Elsewhere { pool, .. } => return vec![&pool.name],
+            Leaves::Waits(..) | Leaves::NoPool => return Vec::new(),
+        };
+        let by_source = self.operations.move_of(&facts.by(Sources::Pool(own)));
+        let moved = by_source.map(|name| {
+            let leaves = self
+                .isolation
+                .leaves_moved(&self.config, name, facts.tenant);
+            leaves.pool().map_or(name, |pool| &pool.name)
+        });
+        std::iter::once(&*own.name).chain(moved).collect()
     }
 
-    /// Whether an attempt that a sender is about to begin is suspended.
+    /// Whether an attempt that a sender is about to begin is suspended, or is to leave by another pool now.
     pub(super) fn may_not_begin(&self, info: Option<&LaneInfo>, delivery: &DeliveryRef) -> bool {
-        if self.operations.suspensions.is_empty() {
+        if self.operations.suspensions.is_empty() && !self.isolation.is_needed() {
             return false;
         }
         let owned = self.partitions.get(&PartitionId(delivery.partition));
@@ -497,7 +548,20 @@ impl Machine {
         let facts = Facts::of_standing(&standing)
             .at(&self.config, Some(&info.site))
             .by(Sources::One(&info.source().name));
-        self.operations.suspensions.find(&facts).is_some()
+        if self.operations.suspensions.find(&facts).is_some() {
+            return true;
+        }
+        let config = &self.config;
+        let route = config.route(standing.tenant, standing.stream, standing.domain);
+        match route.map(|route| self.leaves(&facts, route)) {
+            // The pool of the lane may be another one with the same source.
+            Some(Leaves::Elsewhere { pool, .. }) => {
+                let mut sources = pool.sources.iter();
+                !sources.any(|source| source.name == info.source().name)
+            }
+            Some(Leaves::Waits(..)) => true,
+            _ => false,
+        }
     }
 
     /// The operations that are known, each with how far it is in the owned partitions.

@@ -9,7 +9,7 @@ use queue::{Ended, Intake, Key, Standing, Wait, Which};
 
 use super::super::{Machine, Owned};
 use super::end_of;
-use super::select::{Facts, Meant, Selection, Sources};
+use super::select::{Facts, Meant, Selection};
 
 /// Places of the index that one slice looks at.
 const SLICE: u32 = 1024;
@@ -166,10 +166,10 @@ impl Machine {
         }
         let config = &self.config;
         let route = config.route(standing.tenant, standing.stream, standing.domain);
-        let site = self.known_site(route, standing.domain);
-        let pool = route.and_then(|route| config.pool(&route.pool));
-        let sources = pool.map_or(Sources::Unknown, |pool| Sources::Pool(pool));
-        selection.meant(&facts.at(config, site).by(sources))
+        let facts = facts.at(config, self.known_site(route, standing.domain));
+        let leaves = route.map(|route| self.leaves(&facts, route));
+        let sources = self.sources_of(route, leaves.as_ref());
+        selection.meant(&facts.by(sources))
     }
 
     fn act(&mut self, now_ms: u64, run: &mut Run, keys: Vec<Key>) {

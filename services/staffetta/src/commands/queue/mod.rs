@@ -6,6 +6,8 @@ mod operations;
 mod resume;
 mod selection;
 
+pub(crate) use operate::Author;
+
 use crate::cli::Global;
 
 /// Without a command it shows what waits, by site and tenant, and when it is due.

@@ -165,7 +165,9 @@ impl Replayed {
     }
 
     fn begun(&self) -> usize {
-        let is_begun = |(_, change): &&(u64, Change)| matches!(change, Change::Begun(_));
+        let is_begun = |(_, change): &&(u64, Change)| {
+            matches!(change, Change::Begun(_) | Change::Convicted { .. })
+        };
         self.changes.iter().filter(is_begun).count()
     }
 
@@ -181,6 +183,16 @@ impl Replayed {
                     act.rule,
                     act.cause.replace(char::is_control, "?")
                 ),
+                Change::Convicted {
+                    rule,
+                    tenant,
+                    until_ms,
+                    cause,
+                } => format!(
+                    "tenant {tenant} into quarantine {}, by {rule}: {}",
+                    until(*until_ms),
+                    cause.replace(char::is_control, "?")
+                ),
                 Change::Ended(act) => format!("{} free again, by {}", act.subject, act.rule),
                 Change::Stepped(_) => continue,
             };
@@ -195,6 +207,19 @@ impl Replayed {
             let (what, act) = match change {
                 Change::Begun(act) => ("begun", act),
                 Change::Ended(act) => ("ended", act),
+                Change::Convicted {
+                    rule,
+                    tenant,
+                    until_ms,
+                    cause,
+                } => {
+                    let until = (*until_ms > 0).then(|| time(*until_ms));
+                    let value = json!({
+                        "time": time(*at_ms), "change": "begun", "subject": format!("tenant {tenant}"),
+                        "rule": &**rule, "measure": "quarantine", "until": until, "cause": &**cause,
+                    });
+                    return Some(format!("{value}\n"));
+                }
                 Change::Stepped(_) => return None,
             };
             let value = json!({
@@ -204,6 +229,13 @@ impl Replayed {
             Some(format!("{value}\n"))
         };
         self.changes.iter().filter_map(line).collect()
+    }
+}
+
+fn until(at_ms: u64) -> String {
+    match at_ms {
+        0 => "until somebody ends it".to_owned(),
+        at_ms => format!("until {}", time(at_ms)),
     }
 }
 
@@ -252,6 +284,25 @@ mod tests {
             (&first["change"], &first["measure"]),
             (&json!("begun"), &json!("slow"))
         );
+    }
+
+    #[test]
+    fn tenants_that_would_have_gone_into_quarantine_are_told() {
+        let rules = "apiVersion: staffetta.dev/v1alpha1\nkind: Automation\nmetadata: { name: mine }\n\
+                     spec: { rules: [ { reply: { text: spam }, threshold: 2/h, action: quarantine, for: 1d } ] }\n";
+        let snapshot = Snapshot::from_documents(rules).unwrap();
+        let events = [
+            event("2026-01-01T00:00:00.000Z", "Deferral", "a", "this is spam"),
+            event("2026-01-01T00:01:00.000Z", "Bounce", "b", "this is spam"),
+        ];
+        let replayed = replay(&snapshot, events.concat().as_bytes()).unwrap();
+        let expected = "\
+2026-01-01T00:01:00Z  tenant acme into quarantine until 2026-01-02T00:01:00Z, by mine/0: 421 4.7.28 this is spam
+2 replies, 1 times something would have been done
+";
+        assert_eq!(replayed.text(), expected);
+        let line: Value = serde_json::from_str(&replayed.json()).unwrap();
+        assert_eq!(line["measure"], "quarantine");
     }
 
     #[test]
