@@ -12,10 +12,13 @@ class Book:
         self.file = None
         self.rest = ""
         self.mail = collections.defaultdict(list)
+        self.dots = collections.defaultdict(list)
         self.opened = collections.defaultdict(list)
         self.closed = collections.defaultdict(list)
         # (time, source, what)
         self.above = []
+        # The most by which the sink read anything later than it came, of each second.
+        self.late = []
 
     def read(self):
         """Takes in what is new."""
@@ -26,8 +29,12 @@ class Book:
             what, time, source, *more = line.split()
             if what == "above":
                 self.above.append((float(time), source, more[0]))
+            elif what == "late":
+                self.late.append(float(source))
             else:
-                {"mail": self.mail, "open": self.opened, "close": self.closed}[what][source].append(float(time))
+                events = {"mail": self.mail, "dot": self.dots, "open": self.opened, "close": self.closed}
+                # Dated when they came, written when they were read.
+                bisect.insort(events[what][source], float(time))
         return self
 
 

@@ -1,5 +1,6 @@
 """Three schedulers, four senders and what they need, each process at a loopback address of its own."""
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -84,6 +85,16 @@ class Installation:
         argv = ["env", f"POD_IP={self.addresses[name]}", BINARY, "--config", self.configuration, "run",
                 name.rpartition("-")[0]]
         return self.rig.start(name, argv)
+
+    def core_waits(self):
+        """How often a thread of the relay got a core so far, and how long it had waited for it in all, seconds."""
+        waited = runs = 0
+        for process in self.processes.values():
+            for path in pathlib.Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError):
+                    _, nanoseconds, times = map(int, path.read_text().split())
+                    waited, runs = waited + nanoseconds / 1e9, runs + times
+        return waited, runs
 
     def command(self, *arguments):
         """Runs a command of the binary."""

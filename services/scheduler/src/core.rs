@@ -289,18 +289,20 @@ impl Core {
                 lane,
                 key,
                 window,
-                lag_ms,
-                want,
-                used,
-                outside,
+                word,
             } => {
-                let owned = self
+                let owned: Vec<u32> = self
                     .partitions
                     .keys()
                     .map(|partition| partition.0)
                     .collect();
-                self.errands
-                    .ask_grant(lane, key, window, lag_ms, want, used, outside, owned);
+                self.errands.ask_grant(
+                    lane,
+                    (key, self.machine.scheduler_id()),
+                    window,
+                    word,
+                    &owned,
+                );
             }
             Output::AskSlots {
                 lane,
@@ -324,7 +326,6 @@ impl Core {
             Output::TellAct { key, act } => self.errands.tell_act(key, act),
             Output::TellStandings { pool, events } => self.errands.tell_standings(pool, events),
             Output::AskTurns { pool, count } => self.errands.ask_turns(pool, count),
-            Output::LanesForgotten(lanes) => self.errands.forget_lanes(&lanes),
             Output::TrimSpool(partition, below) => {
                 self.with(partition, |tasks| tasks.trim_spool(below))
             }

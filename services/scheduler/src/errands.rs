@@ -1,17 +1,15 @@
 //! What the machine wants from the network: sites of domains, grants of rates, leases of connections.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use config::EgressPool;
 use dns::Resolver;
 use egress::{
-    GrantNews, LaneId, SiteNews, SlotNews, StandingEvent, Window, no_standings, step_standings,
+    GrantNews, LaneId, SiteNews, SlotNews, StandingEvent, Window, Word, no_standings,
+    step_standings,
 };
-use limits::{
-    GrantReply, GrantRequest, Grants, SLOT_TTL, SliceId, SliceUse, SlotReply, SlotRequest,
-};
+use limits::{Dated, GrantReply, GrantRequest, Grants, SLOT_TTL, SlotReply, SlotRequest};
 use mail::Domain;
 use proto::journal::Acted;
 use spool::{Acts, PoolStandingsStore};
@@ -37,8 +35,6 @@ pub(crate) struct Errands {
     clock: Clock,
     events: Events,
     partitions: u32,
-    /// By lane and window: the slice that is drawn on, and what no answered request has reported yet.
-    books: Arc<Mutex<Books>>,
     answers: IntCounterVec,
     leases: IntCounterVec,
 }
@@ -52,22 +48,13 @@ pub(crate) fn leases() -> IntCounterVec {
     )
 }
 
-/// Questions for grants, by answer.
+/// Words about rates, by answer.
 pub(crate) fn answers() -> IntCounterVec {
     telemetry::counter_with(
         "staffetta_scheduler_grants_total",
-        "Questions for slices of rates, by answer: granted, nothing (the rate is used up), share (Redis is away or forgot: the safe share holds).",
+        "Words about rates, by answer: granted (some more), none (no more were asked for), nothing (the rate is used up), share (Redis is away or forgot: the safe share holds).",
         &["answer"],
     )
-}
-
-type Books = HashMap<(LaneId, Window), Book>;
-
-#[derive(Default, Clone, Copy)]
-struct Book {
-    slice: Option<SliceId>,
-    used: u64,
-    outside: u64,
 }
 
 impl Errands {
@@ -86,7 +73,6 @@ impl Errands {
             clock,
             events,
             partitions,
-            books: Arc::default(),
             answers: answers(),
             leases: leases(),
         }
@@ -165,48 +151,29 @@ impl Errands {
         });
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one question")]
+    /// Says what `holder` has and has used of a limit, and asks for more.
     pub(crate) fn ask_grant(
         &self,
         lane: LaneId,
-        key: String,
+        (key, holder): (String, &str),
         window: Window,
-        lag_ms: u64,
-        want: u64,
-        used: u64,
-        outside: u64,
-        owned: Vec<u32>,
+        word: Word,
+        owned: &[u32],
     ) {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
-        let (books, answers) = (self.books.clone(), self.answers.clone());
-        let share = limits::safe_share(
-            window.limit.count,
-            self.partitions,
-            &owned,
-            crate::machine::lane_hash(&key),
-        );
+        let answers = self.answers.clone();
+        let hash = crate::machine::lane_hash(&key);
+        let share = limits::safe_share(window.limit.count, self.partitions, owned, hash);
+        let holder = holder.to_owned();
         tokio::spawn(async move {
-            let of = (lane, window);
-            let book = note_use(&books, of, used, outside);
-            let length = Duration::from_millis(window.limit.per_ms);
-            let request = GrantRequest {
-                key,
-                limit: window.limit.count,
-                window: length + Duration::from_millis(lag_ms),
-                want,
-                ttl: GrantRequest::good_ttl(length),
-                previous: book.slice.map(|slice_id| SliceUse {
-                    slice_id,
-                    used: book.used,
-                    last_use_ago: Duration::ZERO,
-                }),
-                outside: book.outside,
-            };
+            let wanted = word.want > 0;
             let asked_ms = clock.now_ms();
+            let request = grant_request(key, holder, window, word, asked_ms);
             let answer = grants.ask(&request).await;
-            let news = take_answer(&books, of, book, answer, asked_ms, clock.now_ms(), share);
+            let news = grant_news(answer, asked_ms, clock.now_ms(), share);
             let answer = match news {
                 GrantNews::Granted { .. } => "granted",
+                GrantNews::Nothing { .. } if !wanted => "none",
                 GrantNews::Nothing { .. } => "nothing",
                 GrantNews::Share { .. } => "share",
             };
@@ -216,15 +183,27 @@ impl Errands {
     }
 }
 
-impl Errands {
-    /// Lanes are not used any more: what they had of grants is over, and their numbers may become others'.
-    pub(crate) fn forget_lanes(&self, lanes: &[LaneId]) {
-        let mut books = self
-            .books
-            .lock()
-            .expect("nobody panics while holding the books");
-        let lanes: HashSet<&LaneId> = lanes.iter().collect();
-        books.retain(|(of, _), _| !lanes.contains(of));
+/// A word as Redis hears it: dates as how long ago they were.
+fn grant_request(
+    key: String,
+    holder: String,
+    window: Window,
+    word: Word,
+    now_ms: u64,
+) -> GrantRequest {
+    let dated = |(at_ms, count): (u64, u64)| Dated {
+        ago: Duration::from_millis(now_ms.saturating_sub(at_ms)),
+        count,
+    };
+    GrantRequest {
+        key,
+        limit: window.limit.count,
+        window: Duration::from_millis(window.limit.per_ms),
+        holder,
+        have: word.have,
+        batch: word.batch,
+        dated: word.dated.into_iter().map(dated).collect(),
+        want: word.want,
     }
 }
 
@@ -257,56 +236,30 @@ fn slot_news(
     }
 }
 
-/// Adds to what is to be reported for a window of a lane.
-fn note_use(books: &Mutex<Books>, of: (LaneId, Window), used: u64, outside: u64) -> Book {
-    let mut books = books.lock().expect("nobody panics while holding the books");
-    let book = books.entry(of).or_default();
-    book.used += used;
-    book.outside += outside;
-    *book
-}
-
-fn take_answer(
-    books: &Mutex<Books>,
-    of: (LaneId, Window),
-    reported: Book,
+fn grant_news(
     answer: Result<GrantReply, limits::Unavailable>,
     asked_ms: u64,
     now_ms: u64,
     share: u64,
 ) -> GrantNews {
     let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let mut books = books.lock().expect("nobody panics while holding the books");
-    let book = books.entry(of).or_default();
-    let Ok(reply) = answer else {
-        // Reported again with the next question.
-        return GrantNews::Share {
+    match answer {
+        Err(_) => GrantNews::Share {
             share,
             until_ms: now_ms + milliseconds(ASK_AGAIN),
-        };
-    };
-    // A rate that was changed asks anew while its last question is on the way: both may have reported the same.
-    book.used = book.used.saturating_sub(reported.used);
-    book.outside = book.outside.saturating_sub(reported.outside);
-    book.slice = None;
-    match reply {
-        GrantReply::Granted {
-            slice_id,
+            heard: false,
+        },
+        Ok(GrantReply::Granted { amount, expires }) => GrantNews::Granted {
             amount,
-            expires,
-        } => {
-            book.slice = Some(slice_id);
-            GrantNews::Granted {
-                amount,
-                until_ms: asked_ms + milliseconds(expires),
-            }
-        }
-        GrantReply::Nothing { retry_after } => GrantNews::Nothing {
+            until_ms: asked_ms + milliseconds(expires),
+        },
+        Ok(GrantReply::Nothing { retry_after }) => GrantNews::Nothing {
             retry_ms: now_ms + milliseconds(retry_after),
         },
-        GrantReply::Unknown { safe_for } => GrantNews::Share {
+        Ok(GrantReply::Unknown { safe_for }) => GrantNews::Share {
             share,
             until_ms: now_ms + milliseconds(safe_for),
+            heard: true,
         },
     }
 }
@@ -338,31 +291,46 @@ mod tests {
     };
 
     #[test]
-    fn two_answers_that_settle_the_same_use_leave_nothing_to_report() {
-        let books = Mutex::default();
-        let of = (LaneId(1), WINDOW);
-        let first = note_use(&books, of, 5, 2);
-        let second = note_use(&books, of, 0, 0);
-        for reported in [first, second] {
-            let nothing = GrantReply::Nothing {
-                retry_after: Duration::from_millis(7),
-            };
-            let news = take_answer(&books, of, reported, Ok(nothing), 100, 110, 0);
-            assert_eq!(news, GrantNews::Nothing { retry_ms: 117 });
-        }
-        let next = note_use(&books, of, 1, 0);
-        assert_eq!((next.used, next.outside), (1, 0));
+    fn dates_are_told_as_how_long_ago_they_were() {
+        let word = Word {
+            have: 2,
+            batch: 7,
+            dated: vec![(900, 3), (1_001, 1)],
+            want: 4,
+        };
+        let request = grant_request("key".into(), "me".into(), WINDOW, word, 1_000);
+        let ago = |milliseconds, count| Dated {
+            ago: Duration::from_millis(milliseconds),
+            count,
+        };
+        assert_eq!(request.dated, [ago(100, 3), ago(0, 1)]);
+        assert_eq!((request.have, request.batch, request.want), (2, 7, 4));
     }
 
     #[test]
-    fn what_nobody_answered_is_reported_again() {
-        let books = Mutex::default();
-        let of = (LaneId(1), WINDOW);
-        let reported = note_use(&books, of, 5, 2);
+    fn a_grant_ends_by_when_it_was_asked_for_and_nobody_s_answer_is_the_share() {
+        let granted = GrantReply::Granted {
+            amount: 5,
+            expires: Duration::from_millis(62),
+        };
+        let news = grant_news(Ok(granted), 100, 110, 3);
+        let until_ms = 162;
+        assert_eq!(
+            news,
+            GrantNews::Granted {
+                amount: 5,
+                until_ms
+            }
+        );
         let away = Err(limits::Unavailable("away".to_owned()));
-        let news = take_answer(&books, of, reported, away, 100, 110, 3);
-        assert!(matches!(news, GrantNews::Share { share: 3, .. }));
-        let next = note_use(&books, of, 1, 0);
-        assert_eq!((next.used, next.outside), (6, 2));
+        let news = grant_news(away, 100, 110, 3);
+        assert!(matches!(
+            news,
+            GrantNews::Share {
+                share: 3,
+                heard: false,
+                ..
+            }
+        ));
     }
 }

@@ -16,7 +16,8 @@ use crate::desk::Hold;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::session::{
-    Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Unfit, recipients, transact, variant,
+    Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Said, Unfit, recipients, transact,
+    variant,
 };
 use crate::signing::{Unsigned, sign};
 use crate::slots::{Lease, Slots};
@@ -168,12 +169,13 @@ impl Delivery {
                     Err(failure) => return self.unopened(mail, failure, false).map(Some),
                 },
             };
+            let said = Said::new(&self.hold, self.lane.left_within);
             let timeouts = self.lane.timeouts;
             match transact(
                 connection,
                 mail,
                 timeouts,
-                &self.hold,
+                &said,
                 &mut permit,
                 &tools.metrics,
             )

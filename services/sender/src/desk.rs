@@ -111,6 +111,10 @@ impl Desk {
         self.lock().ledger.may_send_dot(ticket, Instant::now())
     }
 
+    fn left(&self, ticket: Ticket) {
+        self.with(|ledger, effects| effects.extend(ledger.left(ticket)));
+    }
+
     fn finish(&self, ticket: Ticket, report: Report) {
         // When it is gone, somebody else answers for the delivery.
         let _gone = self.with(|ledger, effects| ledger.finish(ticket, report, effects));
@@ -243,6 +247,11 @@ impl Hold {
     /// See [`Ledger::may_send_dot`].
     pub fn may_send_dot(&self) -> Result<(), Denied> {
         self.desk.may_send_dot(self.ticket)
+    }
+
+    /// See [`Ledger::left`].
+    pub fn left(&self) {
+        self.desk.left(self.ticket);
     }
 
     pub fn finish(mut self, report: Report) {

@@ -23,6 +23,8 @@ pub(crate) struct Lane {
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
     pub timeouts: Timeouts,
+    /// The scheduler hears of the dot, or so long after MAIL that the message is still under way.
+    pub left_within: Option<Duration>,
 }
 
 /// How long the host may take in a dialogue (RFC 5321 section 4.5.3.2).
@@ -89,6 +91,10 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
                 command: or(lane.command_timeout_ms, timeouts.command),
                 data: or(lane.data_timeout_ms, timeouts.data),
                 final_reply: or(lane.final_reply_timeout_ms, timeouts.final_reply),
+            },
+            left_within: match lane.left_within_ms {
+                0 => None,
+                milliseconds => Some(Duration::from_millis(milliseconds.into())),
             },
         })
     }

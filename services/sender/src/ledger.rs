@@ -12,7 +12,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use proto::dispatch::{
-    Begin, DeliveryRef, InFlight, PartitionEpoch, Report, ReturnReason, SenderItem, sender_item,
+    Begin, DeliveryRef, InFlight, Left, PartitionEpoch, Report, ReturnReason, SenderItem,
+    sender_item,
 };
 
 use crate::attempt::{Denied, Effect, Gone, Key, StreamId, Ticket, Unfinished, returned_item};
@@ -285,6 +286,15 @@ impl<T, W> Ledger<T, W> {
             Phase::Denied(why) => Err(why),
             Phase::Preparing | Phase::Begun(_) | Phase::DotSent => Err(Denied::NoPermit),
         }
+    }
+
+    /// The message counts as sent from now on.
+    pub fn left(&mut self, ticket: Ticket) -> Option<Effect<T, W>> {
+        let held = self.of(ticket)?;
+        let item = sender_item::Kind::Left(Left {
+            delivery: Some(held.delivery.clone()),
+        });
+        Some(Effect::Send(held.stream, SenderItem { kind: Some(item) }))
     }
 
     /// The attempt is over: the report is owed until it is stored. An attempt that the scheduler does not

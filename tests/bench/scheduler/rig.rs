@@ -307,20 +307,17 @@ impl Rig {
                 self.after(ANSWER_MS, Input::Resolved(domain, SiteNews::Site(site)));
             }
             Output::AskGrant {
-                lane, window, want, ..
+                lane, window, word, ..
             } => {
-                let until_ms = self.now_ms + 1_000;
-                self.after(
-                    ANSWER_MS,
-                    Input::Grant(
-                        lane,
-                        window,
-                        GrantNews::Granted {
-                            amount: want,
-                            until_ms,
-                        },
-                    ),
-                );
+                let (now_ms, amount) = (self.now_ms, word.want);
+                let news = match amount {
+                    0 => GrantNews::Nothing { retry_ms: now_ms },
+                    _ => GrantNews::Granted {
+                        amount,
+                        until_ms: now_ms + 1_000,
+                    },
+                };
+                self.after(ANSWER_MS, Input::Grant(lane, window, news));
             }
             Output::AskSlots { lane, want, .. } => {
                 let news = SlotNews::Leased {

@@ -29,10 +29,8 @@ impl World {
                 Output::AskGrant { .. } => unreachable!("no lane has a rate here"),
                 Output::AskSlots { .. } => unreachable!("connections are not leased here"),
                 // Nobody answers: turns of its own are as good here.
-                Output::AskTurns { .. }
-                | Output::TellAct { .. }
-                | Output::TellStandings { .. }
-                | Output::LanesForgotten(_) => {}
+                Output::AskTurns { .. } | Output::TellAct { .. } | Output::TellStandings { .. } => {
+                }
                 Output::TrimSpool(partition, below) => {
                     // A stale owner's purge is late, but what it purges was final by the journal.
                     self.spools[partition.0 as usize].purge_below(below);

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::fair::{Fair, Flow, Queue};
-use crate::rate::{GrantNews, Rates, TakeAll, Window};
+use crate::rate::{Became, GrantNews, Rates, TakeAll, Taken, Unit, Window, Word};
 
 pub use blocked::Blocked;
 use lease::Lease;
@@ -70,6 +70,8 @@ pub enum Decision<T> {
         sender: SenderId,
         /// What.
         item: T,
+        /// As what its lane's windows counted it; what becomes of it is to be told ([`Lanes::settle`]).
+        taken: Taken,
     },
     /// The sender must close its idle connection: another one needs the slot.
     CloseSlot {
@@ -80,18 +82,14 @@ pub enum Decision<T> {
         /// Who holds it.
         sender: SenderId,
     },
-    /// Ask for a grant of one of the lane's windows.
+    /// Say what is used of one of the lane's windows, and ask for a grant.
     AskGrant {
         /// The lane.
         lane: LaneId,
         /// Which window.
         window: Window,
-        /// How many are wanted.
-        want: u64,
-        /// How many of the last grant were used.
-        used: u64,
-        /// How many were used outside any grant since the last question.
-        outside: u64,
+        /// What to say.
+        word: Word,
     },
     /// Say how many connections a lane has, which leases them anew, and ask for more.
     AskSlots {
@@ -122,8 +120,9 @@ struct Lane {
     rates: Rates,
     ramp: Ramp,
     suspended_until_ms: u64,
-    /// The last timer that was set for it, Unix milliseconds.
+    /// The last timer that was set for it, and for its words about rates, Unix milliseconds.
     timer_ms: u64,
+    tell_timer_ms: u64,
     /// In the list of runnable lanes.
     runnable: bool,
     /// In the list of starved lanes.
@@ -223,6 +222,8 @@ pub struct Lanes<T> {
     timers: BinaryHeap<Reverse<(u64, LaneId)>>,
     /// When lanes say how many connections they have.
     leases: BinaryHeap<Reverse<(u64, LaneId)>>,
+    /// When lanes say what they have used of their rates.
+    tells: BinaryHeap<Reverse<(u64, LaneId)>>,
     /// When nobody answered what was said about connections.
     away_ms: Option<u64>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
@@ -248,6 +249,7 @@ impl<T> Default for Lanes<T> {
             hopeful: 0,
             timers: BinaryHeap::new(),
             leases: BinaryHeap::new(),
+            tells: BinaryHeap::new(),
             away_ms: None,
             closing: VecDeque::new(),
             idle: VecDeque::new(),
@@ -287,6 +289,7 @@ impl<T> Lanes<T> {
             },
             suspended_until_ms: limits.suspended_until_ms,
             timer_ms: 0,
+            tell_timer_ms: 0,
             runnable: false,
             starved: false,
             idle: false,
@@ -513,21 +516,45 @@ impl<T> Lanes<T> {
     pub fn grant(&mut self, now_ms: u64, lane: LaneId, window: Window, news: GrantNews) {
         if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
             state.rates.news(now_ms, window, news);
+            set_tell_timer(&mut self.tells, state, lane, now_ms);
         }
         self.wake(lane);
     }
 
-    /// An assignment was not made after all (the delivery was not there any more).
-    pub fn unassign(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+    /// What became of the message, or of the connection, of an assignment: once for each, also for those that have no
+    /// rate.
+    pub fn settle(&mut self, lane: LaneId, taken: Taken, unit: Unit, became: Became) {
+        let now_ms = self.now_ms;
         if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
-            state.rates.refund();
+            state.rates.settle(now_ms, taken, unit, became);
+            set_tell_timer(&mut self.tells, state, lane, now_ms);
         }
+        if became == Became::Nothing {
+            self.wake(lane);
+        }
+    }
+
+    /// An assignment was not made after all (the delivery was not there any more).
+    pub fn unassign(&mut self, lane: LaneId, slot: SlotId, sender: SenderId, taken: Taken) {
+        self.settle(lane, taken, Unit::Messages, Became::Nothing);
+        self.settle(lane, taken, Unit::Connections, Became::Nothing);
         self.released(lane, slot, sender);
+    }
+
+    /// Gives back all that was granted and not used: what is to be said.
+    pub fn hand_over(&mut self) -> Vec<(LaneId, Window, Word)> {
+        let now_ms = self.now_ms;
+        let mut words = Vec::new();
+        for (lane, state) in (0..).map(LaneId).zip(&mut self.lanes) {
+            let of_lane = state.rates.hand_over(now_ms).into_iter();
+            words.extend(of_lane.map(|(window, word)| (lane, window, word)));
+        }
+        words
     }
 
     /// When the next lane that waits for time goes on.
     pub fn next_wake(&self) -> Option<u64> {
-        let timers = [self.timers.peek(), self.leases.peek()];
+        let timers = [self.timers.peek(), self.leases.peek(), self.tells.peek()];
         let times = timers.into_iter().flatten().map(|Reverse((at, _))| *at);
         times.min()
     }
@@ -612,6 +639,9 @@ impl<T> Lanes<T> {
                 return Some(decision);
             }
         }
+        if let Some(decision) = self.tell(now_ms) {
+            return Some(decision);
+        }
         loop {
             let Some(lane) = self.runnable.pop_front() else {
                 if self.senders.has_credit() && self.revive() {
@@ -631,6 +661,29 @@ impl<T> Lanes<T> {
                 return Some(Decision::CloseSlot { lane, slot, sender });
             }
         }
+    }
+
+    /// What a lane says about its rates, if it is time for one.
+    fn tell(&mut self, now_ms: u64) -> Option<Decision<T>> {
+        while let Some(&Reverse((at, lane))) = self.tells.peek() {
+            if at > now_ms {
+                return None;
+            }
+            self.tells.pop();
+            let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+                continue;
+            };
+            if at != state.tell_timer_ms {
+                continue;
+            }
+            state.tell_timer_ms = 0;
+            let said = state.rates.tell(now_ms);
+            set_tell_timer(&mut self.tells, state, lane, now_ms);
+            if let Some((window, word)) = said {
+                return Some(Decision::AskGrant { lane, window, word });
+            }
+        }
+        None
     }
 
     /// What a lane says about its connections, if it is time.
@@ -702,28 +755,17 @@ impl<T> Lanes<T> {
             }
         };
         let opens = state.slots.opens(slot, state.messages_per_connection);
-        match state.rates.take(now_ms, opens, state.queue.len() as u64) {
-            TakeAll::Yes => {}
+        let taken = match state.rates.take(now_ms, opens, state.queue.len() as u64) {
+            TakeAll::Yes(taken) => taken,
             TakeAll::Asked => return None,
             TakeAll::Wait(until_ms) => {
                 set_timer(&mut self.timers, state, lane, now_ms, until_ms);
                 return None;
             }
-            TakeAll::Ask {
-                window,
-                want,
-                used,
-                outside,
-            } => {
-                return Some(Decision::AskGrant {
-                    lane,
-                    window,
-                    want,
-                    used,
-                    outside,
-                });
+            TakeAll::Ask { window, word } => {
+                return Some(Decision::AskGrant { lane, window, word });
             }
-        }
+        };
         let before = state.slots.used() as usize;
         state.slots.occupy(slot, sender, opens);
         self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
@@ -739,6 +781,7 @@ impl<T> Lanes<T> {
             slot,
             sender,
             item,
+            taken,
         })
     }
 }
@@ -773,6 +816,23 @@ fn set_lease_timer(
     };
     if state.lease.timer_ms <= now_ms || at_ms < state.lease.timer_ms {
         state.lease.timer_ms = at_ms;
+        timers.push(Reverse((at_ms, lane)));
+    }
+}
+
+/// As [`set_timer`], for when the lane says what it has used of its rates.
+fn set_tell_timer(
+    timers: &mut BinaryHeap<Reverse<(u64, LaneId)>>,
+    state: &mut Lane,
+    lane: LaneId,
+    now_ms: u64,
+) {
+    let Some(at_ms) = state.rates.tells_at(now_ms) else {
+        return;
+    };
+    let at_ms = at_ms.max(1);
+    if state.tell_timer_ms == 0 || at_ms < state.tell_timer_ms {
+        state.tell_timer_ms = at_ms;
         timers.push(Reverse((at_ms, lane)));
     }
 }

@@ -18,7 +18,9 @@ mod standing;
 pub use automation::{Act, Automation, Change, Heard, Measure, Restraint, Subject, per_minute};
 pub use fair::{AHEAD, FRESH_TURNS, Flow, HIGH_TURNS};
 pub use lanes::{Blocked, Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId, SlotNews};
-pub use rate::{GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Unit, Window};
+pub use rate::{
+    Became, GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Taken, Unit, Window, Word,
+};
 pub use rotation::Rotation;
 pub use sites::{SiteNews, SiteOf, Sites};
 pub use standing::{

@@ -1,28 +1,37 @@
--- One lane's limit. KEYS[1]: its state. Everything is counted here, by this server's clock, in one step.
+-- One window of a lane. KEYS[1]: its state. Everything is counted here, by this server's clock, in one step.
 --
--- State, msgpack: { seen, uses, slices }
---   seen    the latest time at which this script ran, ms
---   uses    { { time, count }, … } by time: `count` uses, the last of them at `time`
---   slices  { { number, amount, expires }, … }: lent and not reported
+-- State, msgpack: { base, uses, holders }, times as distances from `base`, ms
+--   base     the time at which this script ran last
+--   uses     { before base, count, … } the oldest first: `count` uses, the last of them at that time
+--   holders  { name, held, until after base, batch, waits until after base, … }
+--            held         uses that it was granted and has not dated: not used, or under way; they count until it is
+--                         silent for `hold`, and one window more
+--            batch        number of the last dates that it told: what is told again counts once
+--            waits until  when it asks again for what it did not get
 --
--- A use counts until `time + window`, a slice in full until `expires + window`.
+-- A use counts until its date + window.
 
 local limit = tonumber(ARGV[1])
 local window = tonumber(ARGV[2])
-local want = tonumber(ARGV[3])
-local ttl = tonumber(ARGV[4])
-local number = ARGV[5]
-local epoch_since = tonumber(ARGV[6])
-local previous = ARGV[7]
-local previous_used = tonumber(ARGV[8])
-local previous_age = tonumber(ARGV[9])
-local outside = tonumber(ARGV[10])
+local hold = tonumber(ARGV[3])
+local pace = tonumber(ARGV[4])
+local epoch_since = tonumber(ARGV[5])
+local name = ARGV[6]
+local batch = tonumber(ARGV[7])
+local have = tonumber(ARGV[8])
+local want = tonumber(ARGV[9])
+-- From here on: how long ago, count, …; the oldest first.
+local FIRST_DATE = 10
 
 -- Bounds of the state, whatever the callers do.
-local MOST_USES = 64
-local MOST_SLICES = 32
+local MOST_USES = 320
+local MOST_HOLDERS = 64
 -- Uses that lie closer together than this are one entry, as late as the latest of them.
-local grain = math.max(1, math.floor(window / 40))
+local grain = math.max(1, math.floor(window / 256))
+-- Never much at once, so that no replica starves the others.
+local most = math.ceil(limit / 16)
+-- Who found nothing asks again when so many are free: calls cost more than a moment without use.
+local bundle = math.min(want, math.ceil(limit / 128))
 
 local clock = redis.call('TIME')
 -- What happens now is dated by `now`, rounded up, and what counts ends by `past`, rounded down: a millisecond too
@@ -30,98 +39,127 @@ local clock = redis.call('TIME')
 local past = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local now = past + 1
 
-local seen, uses, slices = now, {}, {}
+local times, counts, holders = {}, {}, {}
+local me = { name = name, batch = 0 }
 local stored = redis.call('GET', KEYS[1])
 if stored then
   local state = cmsgpack.unpack(stored)
-  seen, uses, slices = state[1], state[2], state[3]
-end
-if seen > now then
-  -- The clock was set back: as if no time had passed since the last call.
-  local step = seen - now
-  for _, use in ipairs(uses) do use[1] = use[1] - step end
-  for _, slice in ipairs(slices) do slice[3] = slice[3] - step end
+  -- When the clock was set back it is as if no time had passed.
+  local base = math.min(state[1], now)
+  local old = state[2]
+  for at = 1, #old, 2 do
+    local time = base - old[at]
+    if time + window > past then
+      times[#times + 1] = time
+      counts[#counts + 1] = old[at + 1]
+    end
+  end
+  old = state[3]
+  for at = 1, #old, 5 do
+    local holder = { name = old[at], held = old[at + 1], ends = base + old[at + 2], batch = old[at + 3],
+                     waits = base + old[at + 4] }
+    if holder.name == name then
+      me = holder
+    elseif holder.ends > past or (holder.held > 0 and holder.ends + window > past) then
+      holders[#holders + 1] = holder
+    end
+  end
 end
 
 local function add_use(time, count)
   if count <= 0 or time + window <= past then return end
-  local position = #uses
-  while position > 0 and uses[position][1] > time do position = position - 1 end
-  local near = uses[position] and math.floor(uses[position][1] / grain) == math.floor(time / grain)
-  if near then
-    uses[position] = { time, uses[position][2] + count }
+  local place = #times
+  while place > 0 and times[place] > time do place = place - 1 end
+  local bucket = math.floor(time / grain)
+  if times[place + 1] and math.floor(times[place + 1] / grain) == bucket then
+    counts[place + 1] = counts[place + 1] + count
+  elseif place > 0 and math.floor(times[place] / grain) == bucket then
+    times[place] = time
+    counts[place] = counts[place] + count
   else
-    table.insert(uses, position + 1, { time, count })
+    table.insert(times, place + 1, time)
+    table.insert(counts, place + 1, count)
   end
 end
 
--- What does not count any more.
-local still = {}
-for _, use in ipairs(uses) do
-  if use[1] + window > past then still[#still + 1] = use end
-end
-uses = still
-still = {}
-for _, slice in ipairs(slices) do
-  if slice[1] == previous then
-    -- Reported: what was used counts from its last use, which was not after its end; the rest is free. Not
-    -- found: it was reported before, or ended long ago, or was merged below and counts in full.
-    add_use(math.min(now - previous_age, slice[3]), previous_used)
-  elseif slice[3] + window > past then
-    still[#still + 1] = slice
+if batch > me.batch then
+  for at = FIRST_DATE, #ARGV, 2 do
+    add_use(now - tonumber(ARGV[at]), tonumber(ARGV[at + 1]))
   end
+  me.batch = batch
 end
-slices = still
-add_use(now, outside)
+me.held, me.ends, me.waits = have, now + hold, 0
+holders[#holders + 1] = me
 
-local counted = 0
-for _, use in ipairs(uses) do counted = counted + use[2] end
-for _, slice in ipairs(slices) do counted = counted + slice[2] end
+local used, held, waiting = 0, 0, 0
+for _, count in ipairs(counts) do used = used + count end
+for _, holder in ipairs(holders) do
+  held = held + holder.held
+  if holder.waits > past then waiting = waiting + 1 end
+end
+
+-- When so many of the oldest uses do not count any more, or something may have changed.
+local function free_at(wanted)
+  local sum = 0
+  for place, count in ipairs(counts) do
+    sum = sum + count
+    if sum >= wanted then return times[place] + window end
+  end
+  if held == 0 and #times > 0 then return times[#times] + window end
+  return now + pace
+end
 
 -- The answer: kind (0 granted, 1 nothing, 2 unknown), amount, milliseconds.
 local answer
-local known_from = epoch_since + window + ttl
+local known_from = epoch_since + window + hold
 if past < known_from then
-  answer = { 2, 0, math.min(known_from - past, window + ttl) }
+  answer = { 2, 0, known_from - past }
 elseif want <= 0 then
   answer = { 1, 0, 0 }
-elseif counted < limit then
-  -- Never much at once, so that no replica starves the others.
-  local amount = math.min(want, limit - counted, math.ceil(limit / 16))
-  slices[#slices + 1] = { number, amount, now + ttl }
-  answer = { 0, amount, ttl }
+elseif used + held < limit then
+  local amount = math.min(want, limit - used - held, most)
+  me.held = have + amount
+  answer = { 0, amount, 0 }
 else
-  local free_at = now + window
-  if uses[1] then free_at = uses[1][1] + window end
-  for _, slice in ipairs(slices) do
-    -- One that still lives will be reported about when it ends.
-    local at = slice[3]
-    if at <= past then at = at + window end
-    free_at = math.min(free_at, at)
-  end
-  answer = { 1, 0, math.max(1, free_at - past) }
+  -- Those who wait already come first: each at a time of its own.
+  local over = used + held - limit
+  local at = free_at(over + bundle * (waiting + 1))
+  -- What is held may be given back or dated at any time.
+  if held > 0 then at = math.min(at, now + pace) end
+  at = math.max(at, now)
+  me.waits = at
+  answer = { 1, 0, at - past }
 end
 
--- Keep it small: the oldest entries are merged to the later time, the oldest slices count as used up.
-while #slices > MOST_SLICES do
+-- Keep it small: the oldest entries are merged to the later time, the oldest holders count as having used all.
+while #holders > MOST_HOLDERS do
   local oldest = 1
-  for position, slice in ipairs(slices) do
-    if slice[3] < slices[oldest][3] then oldest = position end
+  for place, holder in ipairs(holders) do
+    if holder.ends < holders[oldest].ends then oldest = place end
   end
-  add_use(slices[oldest][3], slices[oldest][2])
-  table.remove(slices, oldest)
+  add_use(holders[oldest].ends, holders[oldest].held)
+  table.remove(holders, oldest)
 end
-while #uses > MOST_USES do
-  uses[2][2] = uses[2][2] + uses[1][2]
-  table.remove(uses, 1)
+while #times > MOST_USES do
+  counts[2] = counts[2] + counts[1]
+  table.remove(times, 1)
+  table.remove(counts, 1)
 end
 
-local last = 0
-if uses[1] then last = uses[#uses][1] end
-for _, slice in ipairs(slices) do last = math.max(last, slice[3]) end
-if last == 0 then
-  redis.call('DEL', KEYS[1])
-else
-  redis.call('SET', KEYS[1], cmsgpack.pack({ now, uses, slices }), 'PX', string.format('%.0f', last + window - now + 1000))
+local last = now
+local flat_uses, flat_holders = {}, {}
+for place, time in ipairs(times) do
+  flat_uses[#flat_uses + 1] = now - time
+  flat_uses[#flat_uses + 1] = counts[place]
+  last = math.max(last, time)
 end
+for _, holder in ipairs(holders) do
+  local at = #flat_holders
+  flat_holders[at + 1], flat_holders[at + 2] = holder.name, holder.held
+  flat_holders[at + 3], flat_holders[at + 4] = holder.ends - now, holder.batch
+  flat_holders[at + 5] = math.max(0, holder.waits - now)
+  last = math.max(last, holder.ends)
+end
+local state = cmsgpack.pack({ now, flat_uses, flat_holders })
+redis.call('SET', KEYS[1], state, 'PX', string.format('%.0f', last + window - now + 1000))
 return answer

@@ -1,21 +1,19 @@
-//! Asking for slices of rates, and for leases of connections.
+//! Asking for parts of rates, and for leases of connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
-use crate::connection::{Connector, Link, Lost, random};
+use crate::connection::{Connector, Link, Lost};
 use crate::keys::{BUCKETS, Shard};
 use crate::script::{answer, hex, slot_answer};
-use crate::{GrantReply, GrantRequest, Options, SliceId, SlotReply, SlotRequest};
+use crate::{GrantReply, GrantRequest, Options, SlotReply, SlotRequest};
 
-/// Lends slices of rates, and connections. Cheap to clone; one connection (to each server of a cluster) for all clones.
+/// Lends parts of rates, and connections. Cheap to clone; one connection (to each server of a cluster) for all clones.
 #[derive(Clone)]
 pub struct Grants {
     connector: Arc<Connector>,
-    /// Numbers of slices: a random start, so that no two processes choose the same.
-    next_number: Arc<AtomicU64>,
     /// By shard, the epoch in which connections were leased; 0 = in none.
     leased_in: Arc<[AtomicU64]>,
 }
@@ -28,8 +26,8 @@ pub struct Error {
     pub detail: String,
 }
 
-/// Redis did not answer in time, refused, or is not connected: the safe share holds. The request may have been
-/// carried out: a slice that it granted counts until it ends by itself.
+/// Redis did not answer in time, refused, is not connected or lost its memory: the safe share holds. The request may
+/// have been carried out: what it granted counts until the holder's next word.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 #[error("Redis is unavailable: {0}")]
 pub struct Unavailable(pub String);
@@ -43,7 +41,6 @@ impl Grants {
         })?;
         Ok(Self {
             connector,
-            next_number: Arc::new(AtomicU64::new(random())),
             leased_in: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
         })
     }
@@ -53,21 +50,15 @@ impl Grants {
         self.connector.is_complete()
     }
 
-    /// Reports the slice before and asks for another one. Takes at most the response time-out.
+    /// Tells what a holder has and has used, and asks for more. Takes at most the response time-out. After
+    /// [`Unavailable`] Redis may have heard it: what is said next replaces it.
     pub async fn ask(&self, request: &GrantRequest) -> Result<GrantReply, Unavailable> {
         let link = self.link(&request.key)?;
-        let slice_id = SliceId {
-            epoch: link.epoch.id,
-            number: self.next_number.fetch_add(1, Ordering::Relaxed),
-        };
         let scripts = &self.connector.scripts;
-        let pipeline = scripts.ask(request, self.connector.prefix(), &link, slice_id);
-        match self.run(link.clone(), &pipeline, &scripts.grant).await? {
-            Some(granted) => answer(granted, slice_id).map_err(|error| self.failed(&link, &error)),
-            None => Ok(GrantReply::Unknown {
-                safe_for: request.window.saturating_add(request.ttl),
-            }),
-        }
+        let pipeline = scripts.ask(request, self.connector.prefix(), &link);
+        let granted = self.run(link.clone(), &pipeline, &scripts.grant).await?;
+        let granted = granted.ok_or_else(|| Unavailable("the counts are gone".into()))?;
+        answer(granted, request.window).map_err(|error| self.failed(&link, &error))
     }
 
     /// Says how many connections a holder has, which leases them anew, and asks for more. Takes at most the response

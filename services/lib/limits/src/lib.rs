@@ -1,7 +1,7 @@
-//! Limits that hold over all replicas: slices of a lane's rates and leases of its connections, lent by Redis.
+//! Limits that hold over all replicas: parts of a lane's rates and leases of its connections, lent by Redis.
 //!
 //! - [`Grants`]: the connection, [`Grants::ask`] and [`Grants::lease`]
-//! - [`GrantRequest`], [`GrantReply`], [`SliceUse`]: what is asked and answered about rates
+//! - [`GrantRequest`], [`GrantReply`], [`Dated`]: what is asked and answered about rates
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
@@ -10,15 +10,16 @@
 //!
 //! # How it counts
 //!
-//! A slice is leave for `amount` uses until it expires. Over any window of the limit's length the sum of what
-//! all replicas use is at most the limit, because a slice counts in full until it expires and one window more,
-//! and what was used counts for one window after its last use. A report (`previous` of the next request)
-//! replaces the one by the other, so that what was not used is free again at once. All of it happens in one
-//! atomic script over one key, by Redis' own clock.
+//! A grant is leave for `amount` uses for a moment. Each holder says with every word how many uses it *has*: granted
+//! and not dated, because they are not used yet or are under way. Those count as long as it has them. What it dates
+//! counts from then on by its date, until one window after it. So a use counts without a gap from before it begins
+//! until a window after it has happened, and over any window the sum of all replicas is at most the limit, however long a
+//! use is under way. All of it happens in one atomic script over one key, by Redis' own clock; a date is told as how long
+//! ago it was, so no two clocks are compared.
 //!
-//! Uses are counted as of the last one in the slice, so a slice that is used up slowly makes the limit look
-//! fuller than it is: at a steady pace the limit is used to about `window / (window + ttl / 2)`. A `ttl` of
-//! 1/16 of the window costs 3 %.
+//! Of the limit `window / (window + t)` is used, `t` the mean time from grant to date, less about 1 % of the window: dates
+//! are kept to 1/256 of it, and who finds nothing asks again when 1/128 of the limit is free. So a window of which all is
+//! used costs about 128 calls, and as many as there are holders for a limit smaller than that.
 //!
 //! # Connections
 //!
@@ -31,10 +32,11 @@
 //!
 //! # What can't be known
 //!
-//! A lost reply may have been a grant: nothing is retried, the slice counts until it ends by itself. When
-//! Redis was restarted, emptied or failed over (its run id or the epoch key changed), what was used before is
-//! not known: [`GrantReply::Unknown`] says for how long the safe share holds. What is used under the safe share
-//! is reported as `outside`, so that grants continue where it ended.
+//! A lost reply may have been a grant: what it granted counts until the holder says again what it has. A holder that
+//! crashed counts as having what it had for one window (at least 2 s, at most 30 s) and one window more. When Redis was
+//! restarted, emptied or failed over (its run id or the epoch key changed), what was used before is not known:
+//! [`GrantReply::Unknown`] says for how long the safe share holds. What is used under the safe share is told as all
+//! else is, so that grants continue where it ended.
 //!
 //! Of several servers the master is used, and of two masters the one whose epoch has the higher term; in Redis Cluster the
 //! counts are spread over buckets, each with an epoch of its own (see `connection` and `keys`).
@@ -53,7 +55,7 @@ mod slot;
 mod turns;
 
 pub use connection::{Options, Role, Seen, servers};
-pub use grant::{GrantReply, GrantRequest, SliceId, SliceUse};
+pub use grant::{Dated, GrantReply, GrantRequest};
 pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;

@@ -4,7 +4,7 @@ use redis::{Pipeline, RedisResult, Script, Value};
 
 use crate::connection::Link;
 use crate::keys::Shard;
-use crate::{GrantReply, GrantRequest, SliceId, SlotReply, SlotRequest};
+use crate::{GrantReply, GrantRequest, SlotReply, SlotRequest};
 
 /// Largest number that Lua holds exactly.
 const EXACT: u64 = 1 << 53;
@@ -27,31 +27,8 @@ impl Scripts {
 
     /// The request, and right after it on the same connection the question whether the epoch is still the same:
     /// memory that was emptied before the script ran is emptied of the epoch's record too.
-    pub(crate) fn ask(
-        &self,
-        request: &GrantRequest,
-        prefix: &str,
-        link: &Link,
-        slice_id: SliceId,
-    ) -> Pipeline {
+    pub(crate) fn ask(&self, request: &GrantRequest, prefix: &str, link: &Link) -> Pipeline {
         let (shard, epoch) = (link.shard, link.epoch);
-        let window = millis(request.window);
-        let ttl = millis(request.ttl);
-        let mut outside = request.outside;
-        let mut previous = (String::new(), 0, 0);
-        match &request.previous {
-            Some(old) if old.slice_id.epoch == epoch.id => {
-                let age = u64::try_from(old.last_use_ago.as_millis()).unwrap_or(u64::MAX);
-                previous = (
-                    hex(old.slice_id.number),
-                    old.used.min(EXACT),
-                    age.min(window),
-                );
-            }
-            // A slice of memory that is lost: what was used of it is all that can be counted.
-            Some(old) => outside = outside.saturating_add(old.used),
-            None => {}
-        }
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
@@ -59,15 +36,18 @@ impl Scripts {
             .arg(1)
             .arg(shard.state_key(prefix, "grant", &request.key, epoch.id))
             .arg(request.limit.min(EXACT))
-            .arg(window)
-            .arg(request.want.min(EXACT))
-            .arg(ttl)
-            .arg(hex(slice_id.number))
+            .arg(millis(request.window))
+            .arg(millis(GrantRequest::hold(request.window)))
+            .arg(millis(GrantRequest::life(request.window)))
             .arg(epoch.since_ms)
-            .arg(previous.0)
-            .arg(previous.1)
-            .arg(previous.2)
-            .arg(outside.min(EXACT));
+            .arg(&request.holder)
+            .arg(request.batch.min(EXACT))
+            .arg(request.have.min(EXACT))
+            .arg(request.want.min(EXACT));
+        for dated in &request.dated {
+            let ago = u64::try_from(dated.ago.as_millis()).unwrap_or(EXACT);
+            pipeline.arg(ago.min(EXACT)).arg(dated.count.min(EXACT));
+        }
         same_epoch(&mut pipeline, prefix, shard);
         pipeline
     }
@@ -116,15 +96,14 @@ fn millis(duration: std::time::Duration) -> u64 {
         .clamp(1, EXACT)
 }
 
-/// Reads the script's answer.
-pub(crate) fn answer(value: Value, slice_id: SliceId) -> RedisResult<GrantReply> {
+/// Reads the script's answer to who wants a part of such a window.
+pub(crate) fn answer(value: Value, window: std::time::Duration) -> RedisResult<GrantReply> {
     let (kind, amount, ms): (u8, u64, u64) = redis::from_redis_value(value)?;
     let time = std::time::Duration::from_millis(ms);
     Ok(match kind {
         0 => GrantReply::Granted {
-            slice_id,
             amount,
-            expires: time,
+            expires: GrantRequest::life(window),
         },
         1 => GrantReply::Nothing { retry_after: time },
         _ => GrantReply::Unknown { safe_for: time },

@@ -6,7 +6,6 @@
 mod automation;
 mod isolation;
 mod judge;
-mod lag;
 mod operations;
 mod outcomes;
 mod outputs;
@@ -18,6 +17,7 @@ mod sources;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod used;
 mod why;
 mod windows;
 
@@ -27,7 +27,7 @@ use std::sync::Arc;
 use config::Snapshot;
 use egress::{
     Automation, Decision, GrantNews, LaneId, Lanes, SenderId, SiteNews, Sites, SlotNews, Unit,
-    Window,
+    Window, Word,
 };
 use hashbrown::HashMap;
 use journal::WriterEvent;
@@ -390,17 +390,22 @@ impl Machine {
     /// Lanes that were not used for long are forgotten everywhere.
     fn forget_lanes(&mut self, now_ms: u64) {
         let lanes = self.lanes.forget_idle(now_ms, FORGOTTEN_PER_RUN);
-        if lanes.is_empty() {
-            return;
-        }
         lanes.iter().for_each(|lane| self.lane_infos.forget(*lane));
-        self.outputs.push(Output::LanesForgotten(lanes));
     }
 
     /// Stops assigning, so that what is logged can be stored and the partitions handed over.
     pub fn drain(&mut self) {
         for owned in self.partitions.values_mut() {
             owned.draining = true;
+        }
+        // Nothing more is asked for what waits, and others can use at once what was granted here.
+        for item in self.lanes.take_all() {
+            if let Some(owned) = self.partitions.get_mut(&item.partition) {
+                owned.parked.push(item);
+            }
+        }
+        for (lane, window, word) in self.lanes.hand_over() {
+            self.ask_grant(lane, window, word);
         }
     }
 
@@ -433,7 +438,8 @@ impl Machine {
                 slot,
                 sender,
                 item,
-            } => self.assign(now_ms, lane, slot, sender, item),
+                taken,
+            } => self.assign(now_ms, (lane, slot, sender), item, taken),
             Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
             Decision::AskSlots {
                 lane,
@@ -454,28 +460,20 @@ impl Machine {
                     want,
                 });
             }
-            Decision::AskGrant {
-                lane,
-                window,
-                want,
-                used,
-                outside,
-            } => {
-                let Some((source, site)) = self.lanes.names(lane) else {
-                    return;
-                };
-                let info = self.lane_infos.get(lane);
-                self.outputs.push(Output::AskGrant {
-                    lane,
-                    key: limit_name(source, site, window),
-                    window,
-                    lag_ms: info.map_or(0, |info| info.lag.of_window(window.limit.per_ms)),
-                    want,
-                    used,
-                    outside,
-                });
-            }
+            Decision::AskGrant { lane, window, word } => self.ask_grant(lane, window, word),
         }
+    }
+
+    fn ask_grant(&mut self, lane: LaneId, window: Window, word: Word) {
+        let Some((source, site)) = self.lanes.names(lane) else {
+            return;
+        };
+        self.outputs.push(Output::AskGrant {
+            lane,
+            key: limit_name(source, site, window),
+            window,
+            word,
+        });
     }
 
     fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
@@ -546,8 +544,12 @@ impl Machine {
         if self.partitions.remove(&partition).is_none() {
             return false;
         }
+        let mut lost = Vec::new();
         for (id, session) in &mut self.sessions {
-            session.forget_partition(*id, partition, &mut self.lanes);
+            lost.push(session.forget_partition(*id, partition, &mut self.lanes));
+        }
+        for lost in lost {
+            self.settle_lost(self.now_ms, lost);
         }
         self.lanes.retain(|item| item.partition != partition);
         self.operations.forget_partition(partition);

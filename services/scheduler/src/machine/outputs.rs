@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use config::EgressPool;
-use egress::{LaneId, StandingEvent, Window};
+use egress::{LaneId, StandingEvent, Window, Word};
 use journal::WriterEffect;
 use mail::PartitionId;
 use proto::dispatch::SchedulerItem;
@@ -21,7 +21,7 @@ pub enum Output {
     Journal(PartitionId, WriterEffect),
     /// Find the site of a domain.
     Resolve(Arc<str>),
-    /// Ask for a slice of a limit.
+    /// Say what is used of a limit, and ask for more of it.
     AskGrant {
         /// Whose.
         lane: LaneId,
@@ -29,14 +29,8 @@ pub enum Output {
         key: String,
         /// Which of its windows.
         window: Window,
-        /// By how much it is to be longer, so that it holds at the other side, milliseconds.
-        lag_ms: u64,
-        /// How many are wanted.
-        want: u64,
-        /// How many of the last grant were used.
-        used: u64,
-        /// How many were used outside any grant since the last question.
-        outside: u64,
+        /// What to say.
+        word: Word,
     },
     /// Say how many connections a lane has, and ask for more.
     AskSlots {
@@ -74,8 +68,6 @@ pub enum Output {
         /// In order.
         events: Vec<StandingEvent>,
     },
-    /// Nothing more is asked for these lanes; others may get their numbers.
-    LanesForgotten(Vec<LaneId>),
     /// Purge the spool below a sequence.
     TrimSpool(PartitionId, u64),
     /// The journal is not needed below a sequence for recovery.

@@ -13,7 +13,6 @@ use queue::RouteOf;
 
 use super::automation::Recent;
 use super::isolation::Leaves;
-use super::lag::Lag;
 use super::operations::Gates;
 use super::operations::select::Facts;
 use super::policies::ByConfig;
@@ -41,7 +40,6 @@ pub(super) struct LaneInfo {
     /// What is done about replies, on top of it.
     pub(super) restraint: Restraint,
     pub(super) recent: Recent,
-    pub(super) lag: Lag,
     /// When the other side was reached last, Unix milliseconds; 0 = never.
     pub(super) answered_ms: u64,
     /// The configuration changed since it was shaped.
@@ -154,6 +152,15 @@ impl LaneInfo {
         }
     }
 
+    /// The shortest of its windows that count messages: no message holds up others for longer because it is sent
+    /// slowly. 0 = there is none.
+    fn left_within_ms(&self) -> u32 {
+        let windows = windows_of(&self.shaping, &self.restraint).into_iter();
+        let messages = windows.filter(|window| window.unit == Unit::Messages);
+        let shortest = messages.map(|window| window.limit.per_ms).min();
+        shortest.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX))
+    }
+
     /// As the senders are told.
     pub(super) fn to_proto(&self, id: LaneId) -> Lane {
         let milliseconds = |span: mail::Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
@@ -192,6 +199,7 @@ impl LaneInfo {
             command_timeout_ms: milliseconds(self.shaping.command_timeout),
             data_timeout_ms: milliseconds(self.shaping.data_timeout),
             final_reply_timeout_ms: milliseconds(self.shaping.final_reply_timeout),
+            left_within_ms: self.left_within_ms(),
         }
     }
 }
@@ -473,7 +481,7 @@ impl Machine {
             if self.lane_infos.get(lane).is_some_and(is_stale) {
                 let mut info = self.shaped_lane(item, way, pool, position, &key)?;
                 if let Some(before) = self.lane_infos.get(lane) {
-                    (info.recent, info.lag) = (before.recent, before.lag);
+                    info.recent = before.recent;
                     info.answered_ms = before.answered_ms;
                 }
                 let limits = self.limits_of(&info, &source.name, &key);
@@ -520,7 +528,6 @@ impl Machine {
             provider: None,
             restraint: Restraint::default(),
             recent: Recent::default(),
-            lag: Lag::default(),
             answered_ms: 0,
             shaping: Shaping::default(),
             stale: false,

@@ -1,6 +1,6 @@
 //! The dialogue with the senders.
 
-use egress::{Change, LaneId, Lanes, SenderId, SlotId};
+use egress::{Change, LaneId, Lanes, SenderId, SlotId, Taken};
 use hashbrown::{HashMap, HashSet};
 use mail::{PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
@@ -16,6 +16,7 @@ use super::judge::judge;
 use super::placing::LaneInfo;
 use super::policies::ByConfig;
 use super::sources::reached;
+use super::used::End;
 use super::{Item, Machine, Output};
 
 /// After a return that concerns the sender or a service it needs, milliseconds.
@@ -36,18 +37,29 @@ pub(super) struct Session {
     held: HashMap<(u32, u64, u32), Held>,
 }
 
-struct Held {
-    lane: LaneId,
+/// An assignment that is under way.
+pub(super) struct Held {
+    pub(super) lane: LaneId,
     slot: SlotId,
     place: Place,
     domain: std::sync::Arc<str>,
-    since_ms: u64,
+    /// As what the lane's windows counted it, and how far it is known to have come.
+    pub(super) taken: Taken,
+    pub(super) has_begun: bool,
+    pub(super) has_left: bool,
 }
+
+/// Assignments of which nothing more will be heard.
+pub(super) struct Lost(pub(super) Vec<Held>);
 
 impl Session {
     /// The name that the sender gave.
     pub(super) fn sender_id(&self) -> &str {
         &self.sender_id
+    }
+
+    pub(super) fn held_mut(&mut self, key: &(u32, u64, u32)) -> Option<&mut Held> {
+        self.held.get_mut(key)
     }
 
     /// The partition is not ours any more. What the sender holds of it will be reported to the next owner, so slots
@@ -57,14 +69,13 @@ impl Session {
         session: SessionId,
         partition: PartitionId,
         lanes: &mut Lanes<Item>,
-    ) {
-        self.held.retain(|(of, _, _), held| {
-            let keep = *of != partition.0;
-            if !keep {
-                lanes.released(held.lane, held.slot, SenderId(session.0));
-            }
-            keep
-        });
+    ) -> Lost {
+        let of_it = |(of, _, _): &(u32, u64, u32), _: &mut Held| *of == partition.0;
+        let lost: Vec<Held> = self.held.extract_if(of_it).map(|(_, held)| held).collect();
+        for held in &lost {
+            lanes.released(held.lane, held.slot, SenderId(session.0));
+        }
+        Lost(lost)
     }
 }
 
@@ -76,7 +87,7 @@ fn via<'a>(session: &'a Session, lane: Option<&'a LaneInfo>) -> Via<'a> {
     }
 }
 
-fn key_of(delivery: &DeliveryRef) -> (u32, u64, u32) {
+pub(super) fn key_of(delivery: &DeliveryRef) -> (u32, u64, u32) {
     (delivery.partition, delivery.epoch, delivery.attempt)
 }
 
@@ -85,6 +96,7 @@ impl Machine {
         match item.kind {
             Some(FromSender::Hello(hello)) => self.hello(now_ms, session, hello),
             Some(FromSender::Begin(begin)) => self.begin(now_ms, session, begin),
+            Some(FromSender::Left(left)) => self.left(now_ms, session, left),
             Some(FromSender::Report(report)) => self.report(now_ms, session, report),
             Some(FromSender::Returned(returned)) => self.returned(now_ms, session, returned),
             Some(FromSender::SlotClosed(closed)) => {
@@ -125,7 +137,9 @@ impl Machine {
     }
 
     pub(super) fn detached(&mut self, now_ms: u64, session: SessionId) {
-        self.sessions.remove(&session);
+        if let Some(state) = self.sessions.remove(&session) {
+            self.settle_lost(now_ms, Lost(state.held.into_values().collect()));
+        }
         self.lanes.sender_gone(Self::sender_id_of(session));
         for owned in self.partitions.values_mut() {
             owned.intake.session_gone(now_ms, session);
@@ -145,16 +159,19 @@ impl Machine {
             self.refuse(session, delivery, "the partition is not owned here");
             return;
         }
+        let Some(state) = self.sessions.get_mut(&session) else {
+            return;
+        };
+        let begins = state.held_mut(&key_of(&delivery));
+        let lane = begins.as_ref().map(|held| held.lane);
+        let begins = begins.and_then(|held| {
+            let again = std::mem::replace(&mut held.has_begun, true);
+            (!again).then_some((held.lane, held.taken))
+        });
+        self.note_begun(now_ms, begins);
         let Some(state) = self.sessions.get(&session) else {
             return;
         };
-        let held = state.held.get(&key_of(&delivery));
-        let lane = held.map(|held| held.lane);
-        if let Some(held) = held
-            && let Some(info) = self.lane_infos.get_mut(held.lane)
-        {
-            info.lag.note(now_ms, now_ms.saturating_sub(held.since_ms));
-        }
         let info = lane.and_then(|lane| self.lane_infos.get(lane));
         if self.may_not_begin(info, &delivery) {
             if let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) {
@@ -183,7 +200,7 @@ impl Machine {
         let Some(delivery) = report.delivery.clone() else {
             return;
         };
-        let held = self.release(session, &delivery);
+        let held = self.release(now_ms, session, &delivery, End::Reported);
         let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
             return;
         };
@@ -244,7 +261,8 @@ impl Machine {
             return;
         };
         self.counts.returned += 1;
-        let Some(held) = self.release(session, delivery) else {
+        let end = End::Returned(returned.reason());
+        let Some(held) = self.release(now_ms, session, delivery, end) else {
             return;
         };
         let Some(owned) = self.partitions.get_mut(&PartitionId(delivery.partition)) else {
@@ -289,12 +307,19 @@ impl Machine {
     }
 
     /// An assignment is over: its slot is idle and its credit back.
-    fn release(&mut self, session: SessionId, delivery: &DeliveryRef) -> Option<Held> {
+    fn release(
+        &mut self,
+        now_ms: u64,
+        session: SessionId,
+        delivery: &DeliveryRef,
+        end: End,
+    ) -> Option<Held> {
         let held = self
             .sessions
             .get_mut(&session)?
             .held
             .remove(&key_of(delivery))?;
+        self.settle(now_ms, &held, end);
         self.lanes
             .released(held.lane, held.slot, SenderId(session.0));
         Some(held)
@@ -319,7 +344,7 @@ impl Machine {
 
     pub(super) fn refuse(&mut self, session: SessionId, delivery: DeliveryRef, reason: &str) {
         self.counts.refused += 1;
-        self.release(session, &delivery);
+        self.release(self.now_ms, session, &delivery, End::Refused);
         let refused = Refused {
             delivery: Some(delivery),
             reason: reason.to_owned(),
@@ -338,24 +363,23 @@ impl Machine {
     pub(super) fn assign(
         &mut self,
         now_ms: u64,
-        lane: LaneId,
-        slot: SlotId,
-        sender: SenderId,
+        (lane, slot, sender): (LaneId, SlotId, SenderId),
         item: Item,
+        taken: Taken,
     ) {
         let session = SessionId(sender.0);
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         };
         if owned.intake.epoch() != item.epoch {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         }
         // What is parked goes on with the next renewal, or when the journal takes something.
         if owned.stops(now_ms).is_some() {
             owned.parked.push(item);
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         }
         if self.automation.concerns_tenants()
@@ -366,27 +390,27 @@ impl Machine {
                 .on_tenant(now_ms, &info.of_tenant(of.tenant))
         {
             owned.intake.postpone(item.key, until_ms);
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         }
         if self.is_too_late(now_ms, item) {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         }
         // It may have waited in its lane for long.
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         };
         if owned
             .intake
             .expire(now_ms, item.key, &ByConfig(self.config.clone()))
         {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         }
         let Some(assigned) = owned.intake.assign(item.key, session) else {
-            self.lanes.unassign(lane, slot, sender);
+            self.lanes.unassign(lane, slot, sender, taken);
             return;
         };
         self.counts.assigned += 1;
@@ -405,7 +429,9 @@ impl Machine {
                 slot,
                 place: assigned.place,
                 domain: assigned.domain.clone(),
-                since_ms: now_ms,
+                taken,
+                has_begun: false,
+                has_left: false,
             },
         );
         let assignment = Assignment {

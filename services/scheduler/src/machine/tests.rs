@@ -20,6 +20,7 @@ mod isolation;
 mod operations;
 mod pools;
 mod shaping;
+mod used;
 mod why;
 mod windows;
 

@@ -11,7 +11,7 @@ mod transaction;
 pub(crate) use commands::{Mail, MailRecipient, Unfit, recipients, variant};
 pub(crate) use connection::Connection;
 pub(crate) use open::{OpenFailure, Opener};
-pub(crate) use transaction::{Ended, Outcome, transact};
+pub(crate) use transaction::{Ended, Outcome, Said, transact};
 
 use proto::journal::{Reply, Stage};
 

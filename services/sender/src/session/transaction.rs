@@ -4,6 +4,8 @@
 //! connection is closed. RFC 2920 section 3.1 would have a lone dot sent; here no dot goes out without a
 //! permit, without exception, and such hosts are rare.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -93,22 +95,64 @@ impl Results {
     }
 }
 
+/// The scheduler's ear: what it hears of a transaction while it lasts.
+pub(crate) struct Said<'a> {
+    hold: &'a Hold,
+    /// It hears of the dot, or so long after MAIL that the message is still under way.
+    left_within: Option<Duration>,
+    has_left: AtomicBool,
+}
+
+impl<'a> Said<'a> {
+    pub fn new(hold: &'a Hold, left_within: Option<Duration>) -> Self {
+        Self {
+            hold,
+            left_within,
+            has_left: AtomicBool::new(false),
+        }
+    }
+
+    fn left(&self) {
+        if self.left_within.is_some() && !self.has_left.swap(true, Ordering::Relaxed) {
+            self.hold.left();
+        }
+    }
+}
+
 /// Carries the mail over the connection. `permit` is set with the begin, and stays for a second try.
 pub(crate) async fn transact(
     connection: &mut Connection,
     mail: &Mail,
     timeouts: Timeouts,
-    hold: &Hold,
+    said: &Said<'_>,
     permit: &mut Option<oneshot::Receiver<PermitAnswer>>,
     metrics: &Metrics,
 ) -> Ended {
     let permit = match permit {
         Some(permit) => permit,
-        None => match hold.begin(timeouts.final_reply) {
+        None => match said.hold.begin(timeouts.final_reply) {
             Ok(receiver) => permit.insert(receiver),
             Err(_) => return Ended::Gone,
         },
     };
+    let mut dialogue = pin!(converse(connection, mail, timeouts, said, permit, metrics));
+    if let Some(patience) = said.left_within {
+        match timeout(patience, &mut dialogue).await {
+            Ok(ended) => return ended,
+            Err(_) => said.left(),
+        }
+    }
+    dialogue.await
+}
+
+async fn converse(
+    connection: &mut Connection,
+    mail: &Mail,
+    timeouts: Timeouts,
+    said: &Said<'_>,
+    permit: &mut oneshot::Receiver<PermitAnswer>,
+    metrics: &Metrics,
+) -> Ended {
     let mut results = Results::new(mail.recipients.len());
     if let Some(obstacle) = mail.obstacle(connection.capabilities) {
         return results.end(true, &obstacle);
@@ -169,7 +213,7 @@ pub(crate) async fn transact(
         Err(broken) => results.broken(Stage::Data, &broken),
         Ok(reply) if reply.code == 354 && nobody_left => results.end(false, &Reply::default()),
         Ok(reply) if reply.code == 354 => {
-            send_content(connection, mail, timeouts, hold, permit, results, metrics).await
+            send_content(connection, mail, timeouts, said, permit, results, metrics).await
         }
         Ok(reply) => {
             let keep = reply.code >= 400 && reply.code != 421;
@@ -231,7 +275,7 @@ async fn send_content(
     connection: &mut Connection,
     mail: &Mail,
     timeouts: Timeouts,
-    hold: &Hold,
+    said: &Said<'_>,
     permit: &mut oneshot::Receiver<PermitAnswer>,
     mut results: Results,
     metrics: &Metrics,
@@ -255,7 +299,7 @@ async fn send_content(
         Err(_) => return results.denied(Denied::NoPermit),
     };
     metrics.wait_permit.observe(waiting.elapsed().as_secs_f64());
-    if let Err(why) = hold.may_send_dot() {
+    if let Err(why) = said.hold.may_send_dot() {
         return results.denied(why);
     }
 
@@ -265,6 +309,9 @@ async fn send_content(
         .send_content(&mut rest, timeouts.data, Some(until.into()))
         .await;
     results.dot_sent = !rest.has_remaining();
+    if results.dot_sent {
+        said.left();
+    }
     if let Err(broken) = sent {
         return if results.dot_sent {
             results.broken(Stage::FinalDot, &broken)

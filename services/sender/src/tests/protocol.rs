@@ -301,3 +301,35 @@ async fn assignments_that_can_not_be_carried_out_are_returned_with_the_reason() 
         "REQUIRETLS"
     );
 }
+
+#[tokio::test]
+async fn a_scheduler_that_wants_to_know_hears_of_the_dot_before_the_reply_to_it() {
+    let host = Host::start(&["hello\n mail\n <until .\n tell\n <end"]).await;
+    let (_started, _scheduler, mut stream) = simple().await;
+    stream
+        .lane(host.port, |lane| lane.left_within_ms = 600_000)
+        .await;
+    let delivery = stream.assign(1, &[0]).await;
+    stream.begin().await;
+    stream.permit(&delivery).await;
+    let FromSender::Left(left) = stream.next_of_delivery().await else {
+        panic!("the dot was sent");
+    };
+    assert_eq!(left.delivery, Some(delivery));
+}
+
+#[tokio::test]
+async fn a_message_that_is_long_under_way_counts_as_left_before_its_dot() {
+    let host = Host::start(&[UP_TO_CONTENT]).await;
+    let (_started, _scheduler, mut stream) = simple().await;
+    stream
+        .lane(host.port, |lane| lane.left_within_ms = 50)
+        .await;
+    let delivery = stream.assign(1, &[0]).await;
+    stream.begin().await;
+    // There is no permit, so no dot.
+    let FromSender::Left(left) = stream.next_of_delivery().await else {
+        panic!("it was long enough under way");
+    };
+    assert_eq!(left.delivery, Some(delivery));
+}

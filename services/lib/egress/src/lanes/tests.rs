@@ -1,5 +1,5 @@
 use super::*;
-use crate::rate::{RateLimit, Unit};
+use crate::rate::RateLimit;
 
 const LIMITS: LaneLimits = LaneLimits {
     connections: 2,
@@ -20,6 +20,18 @@ fn window(unit: Unit, count: u64) -> Window {
 
 fn granted(amount: u64, until_ms: u64) -> GrantNews {
     GrantNews::Granted { amount, until_ms }
+}
+
+/// What is asked for: the lane, what it has of its window, and how many more it wants.
+fn asked(lanes: &mut Lanes<u32>) -> (LaneId, u64, u64) {
+    asked_at(lanes, 0)
+}
+
+fn asked_at(lanes: &mut Lanes<u32>, now_ms: u64) -> (LaneId, u64, u64) {
+    match lanes.next(now_ms) {
+        Some(Decision::AskGrant { lane, word, .. }) => (lane, word.have, word.want),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn lanes() -> (Lanes<u32>, LaneId) {
@@ -241,26 +253,14 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
     lanes.sender_up(SenderId(1), 50, []);
     (0..3).for_each(|item| lanes.push(slow, &Flow::default(), item, 0));
     lanes.push(free, &Flow::default(), 9, 0);
-    assert_eq!(
-        lanes.next(0),
-        Some(Decision::AskGrant {
-            lane: slow,
-            window: rate,
-            want: 2,
-            used: 0,
-            outside: 0
-        })
-    );
+    assert_eq!(asked(&mut lanes), (slow, 0, 2));
     assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
     lanes.grant(0, slow, rate, granted(1, 100));
     assert!(matches!(
         lanes.next(0),
         Some(Decision::Assign { item: 0, .. })
     ));
-    assert!(matches!(
-        lanes.next(0),
-        Some(Decision::AskGrant { used: 1, .. })
-    ));
+    assert_eq!(asked(&mut lanes), (slow, 1, 2));
     lanes.grant(0, slow, rate, GrantNews::Nothing { retry_ms: 70 });
     assert_eq!(lanes.next(0), None);
     assert_eq!(lanes.next_wake(), Some(70));
@@ -308,23 +308,19 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
     });
     lanes.sender_up(SenderId(1), 10, []);
     (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
-    assert!(matches!(
-        lanes.next(0),
-        Some(Decision::AskGrant { want: 1, .. })
-    ));
+    assert_eq!(asked(&mut lanes), (lane, 0, 1));
     lanes.grant(0, lane, opened, granted(2, 900));
     // Two connections of two messages each.
     for item in 0..4 {
         assert_eq!(assigned(&mut lanes), [(item, 0, 1)]);
         lanes.released(lane, SlotId(0), SenderId(1));
     }
-    assert!(matches!(
-        lanes.next(0),
-        Some(Decision::AskGrant { used: 2, .. })
-    ));
+    assert_eq!(asked(&mut lanes), (lane, 2, 1));
     lanes.grant(0, lane, opened, GrantNews::Nothing { retry_ms: 1000 });
     assert_eq!(assigned(&mut lanes), []);
-    assert_eq!(lanes.next_wake(), Some(1000));
+    assert_eq!(lanes.timers.len(), 1);
+    // What is under way is spoken of before.
+    assert_eq!(lanes.next_wake(), Some(500));
 }
 
 #[test]
@@ -340,14 +336,19 @@ fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another(
     lanes.push(lane, &Flow::default(), 0, 0);
     assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
     lanes.grant(0, lane, rate, granted(1, 500));
-    assert!(matches!(lanes.next(0), Some(Decision::Assign { .. })));
+    let Some(Decision::Assign { taken, .. }) = lanes.next(0) else {
+        panic!("it was granted");
+    };
     assert_eq!(lanes.next(0), None);
-    // Its connection keeps it.
+    lanes.settle(lane, taken, Unit::Messages, Became::Over(1));
+    // That it was used is said, and its connection keeps it.
+    assert_eq!(asked_at(&mut lanes, 62), (lane, 0, 0));
+    lanes.grant(62, lane, rate, GrantNews::Nothing { retry_ms: 62 });
     lanes.released(lane, SlotId(0), SenderId(1));
     assert_eq!(lanes.forget_idle(IDLE_MS, 10), []);
     lanes.slot_closed(lane, SlotId(0), SenderId(1));
-    assert_eq!(lanes.forget_idle(IDLE_MS - 1, 10), []);
-    assert_eq!(lanes.forget_idle(IDLE_MS, 10), [lane]);
+    assert_eq!(lanes.forget_idle(62 + IDLE_MS - 1, 10), []);
+    assert_eq!(lanes.forget_idle(62 + IDLE_MS, 10), [lane]);
     assert_eq!((lanes.count(), lanes.find("source", "site")), (0, None));
     let other = lanes.lane(&"source".into(), &"other".into(), limits);
     assert_eq!((other, lanes.find("source", "other")), (lane, Some(lane)));
@@ -373,10 +374,17 @@ fn keeps_a_lane_as_long_as_its_windows_count_something() {
     lanes.push(lane, &Flow::default(), 0, 0);
     lanes.next(0);
     lanes.grant(0, lane, day, granted(1, 1_000));
-    assert!(matches!(lanes.next(0), Some(Decision::Assign { .. })));
-    lanes.next(0);
+    let Some(Decision::Assign { taken, .. }) = lanes.next(0) else {
+        panic!("it was granted");
+    };
     lanes.sender_gone(SenderId(1));
-    let mut now_ms = 0;
+    lanes.settle(lane, taken, Unit::Messages, Became::Unknown(20_000));
+    for now_ms in [7_500, 20_000] {
+        let have = u64::from(now_ms < 20_000);
+        assert_eq!(asked_at(&mut lanes, now_ms), (lane, have, 0));
+        lanes.grant(now_ms, lane, day, GrantNews::Nothing { retry_ms: now_ms });
+    }
+    let mut now_ms = 20_000;
     while lanes.forget_idle(now_ms, 10).is_empty() {
         now_ms += IDLE_MS;
         assert!(now_ms < 3 * 86_400_000);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use limits::{GrantReply, Grants, Options, SliceUse, SlotRequest};
+use limits::{Dated, GrantReply, Grants, Options, SlotRequest};
 
 use crate::server::{PATIENCE, Server, connected, once_known, request};
 
@@ -120,34 +120,36 @@ async fn who_returns_to_a_server_that_has_missed_something_begins_a_new_epoch_th
 }
 
 /// Uses what it is granted, as fast as it can, and writes every use down. Nothing without a grant.
-async fn use_up(grants: Grants, limit: u64, until: Arc<Mutex<Instant>>, uses: Uses) {
-    let mut previous: Option<SliceUse> = None;
+async fn use_up(
+    (holder, grants): (usize, Grants),
+    limit: u64,
+    until: Arc<Mutex<Instant>>,
+    uses: Uses,
+) {
+    let (mut batch, mut last_uses): (u64, Vec<Instant>) = (1, Vec::new());
     while Instant::now() < *until.lock().unwrap() {
         let asked = Instant::now();
         let mut wish = request("lane", limit, WINDOW, limit);
-        wish.previous = previous;
-        match grants.ask(&wish).await {
-            Ok(GrantReply::Granted {
-                slice_id,
-                amount,
-                expires,
-            }) => {
-                let mut used = 0;
-                while used < amount && Instant::now() < asked + expires {
-                    uses.lock().unwrap().push(Instant::now());
-                    used += 1;
-                }
-                previous = Some(SliceUse {
-                    slice_id,
-                    used,
-                    last_use_ago: Duration::ZERO,
-                });
+        (wish.holder, wish.batch) = (format!("holder-{holder}"), batch);
+        let dated = |used: &Instant| Dated {
+            ago: used.elapsed(),
+            count: 1,
+        };
+        wish.dated = last_uses.iter().map(dated).collect();
+        // What was not heard is said again.
+        let reply = grants.ask(&wish).await;
+        if reply.is_ok() {
+            last_uses.clear();
+            batch += 1;
+        }
+        if let Ok(GrantReply::Granted { amount, expires }) = reply {
+            while (last_uses.len() as u64) < amount && Instant::now() < asked + expires {
+                uses.lock().unwrap().push(Instant::now());
+                // Known to have happened a moment later.
+                last_uses.push(Instant::now());
             }
-            Ok(GrantReply::Nothing { .. } | GrantReply::Unknown { .. }) => {
-                previous = None;
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        } else {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 }
@@ -187,8 +189,12 @@ async fn rates_hold(fate: Fate) {
     once_known(&clients[0], &request("lane", LIMIT, WINDOW, 0)).await;
     let uses: Uses = Arc::default();
     let until_when = Arc::new(Mutex::new(Instant::now() + PATIENCE * 3));
-    let drawn =
-        clients.map(|client| tokio::spawn(use_up(client, LIMIT, until_when.clone(), uses.clone())));
+    let mut number = 0;
+    let drawn = clients.map(|client| {
+        number += 1;
+        let (until, uses) = (until_when.clone(), uses.clone());
+        tokio::spawn(use_up((number, client), LIMIT, until, uses))
+    });
     let count = || uses.lock().unwrap().len();
     until("uses of the first server", async || count() as u64 > LIMIT).await;
     if matches!(fate, Fate::KilledWithAStaleReplica) {

@@ -1,8 +1,8 @@
-//! What becomes of slices: reported, lost, given back.
+//! What counts of what holders have: used, under way, given back, lost with a crash.
 
 use std::time::{Duration, Instant};
 
-use limits::{GrantReply, GrantRequest, Grants, SliceId, SliceUse};
+use limits::{Dated, GrantReply, GrantRequest, Grants};
 
 use crate::server::{Server, client, once_known, request};
 
@@ -17,178 +17,153 @@ async fn ready(limit: u64) -> (Server, Grants, GrantRequest) {
     (server, grants, wish)
 }
 
-/// Takes everything in as many slices as it needs.
-async fn take_all(grants: &Grants, wish: &GrantRequest) -> Vec<(SliceId, u64)> {
-    let mut slices = Vec::new();
-    while let GrantReply::Granted {
-        slice_id, amount, ..
-    } = grants.ask(wish).await.unwrap()
-    {
-        slices.push((slice_id, amount));
+fn by(holder: &str, wish: &GrantRequest) -> GrantRequest {
+    GrantRequest {
+        holder: holder.to_owned(),
+        ..wish.clone()
     }
-    slices
+}
+
+/// Takes everything, in as many grants as it needs.
+async fn take_all(grants: &Grants, wish: &GrantRequest) -> Vec<u64> {
+    let (mut wish, mut amounts) = (wish.clone(), Vec::new());
+    while let GrantReply::Granted { amount, .. } = grants.ask(&wish).await.unwrap() {
+        wish.have += amount;
+        amounts.push(amount);
+    }
+    amounts
+}
+
+async fn amount(grants: &Grants, wish: &GrantRequest) -> u64 {
+    match grants.ask(wish).await.unwrap() {
+        GrantReply::Granted { amount, .. } => amount,
+        GrantReply::Nothing { .. } => 0,
+        GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
+    }
 }
 
 #[tokio::test]
-async fn a_slice_is_a_small_part_and_all_of_them_are_the_limit() {
+async fn a_grant_is_a_small_part_and_all_of_them_are_the_limit() {
     let (_server, grants, wish) = ready(100).await;
-    let slices = take_all(&grants, &wish).await;
-    assert!(slices.iter().all(|(_, amount)| *amount <= 7), "{slices:?}");
-    assert_eq!(slices.iter().map(|(_, amount)| amount).sum::<u64>(), 100);
+    let amounts = take_all(&grants, &wish).await;
+    assert!(amounts.iter().all(|amount| *amount <= 7), "{amounts:?}");
+    assert_eq!(amounts.iter().sum::<u64>(), 100);
+    assert_eq!(amount(&grants, &by("another", &wish)).await, 0);
 }
 
 #[tokio::test]
-async fn the_slice_of_a_crashed_holder_counts_until_it_expires_and_one_window_more() {
+async fn what_a_crashed_holder_had_counts_until_its_silence_is_long_and_one_window_more() {
     let (_server, grants, wish) = ready(16).await;
     let before = Instant::now();
-    let slices = take_all(&grants, &wish).await;
-    assert_eq!(slices.len(), 16);
+    assert_eq!(take_all(&grants, &wish).await.len(), 16);
+    let (other, silence) = (by("another", &wish), GrantRequest::hold(WINDOW));
     loop {
-        let asked = before.elapsed();
-        match grants.ask(&wish).await.unwrap() {
+        match grants.ask(&other).await.unwrap() {
             GrantReply::Granted { .. } => break,
-            GrantReply::Nothing { retry_after } => {
-                // Redis dates by whole milliseconds, and the last slice came a little after the first.
-                let free_at = asked + retry_after;
-                assert!(
-                    retry_after <= WINDOW + wish.ttl + Duration::from_millis(2),
-                    "{asked:?}: free at {free_at:?}"
-                );
-                tokio::time::sleep(retry_after).await;
-            }
+            GrantReply::Nothing { retry_after } => tokio::time::sleep(retry_after).await,
             GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
         }
     }
     let waited = before.elapsed();
-    assert!(waited >= WINDOW + wish.ttl, "{waited:?}");
+    assert!(waited >= WINDOW + silence, "{waited:?}");
 }
 
 #[tokio::test]
-async fn what_was_not_used_is_free_at_once_and_what_was_used_counts_for_a_window() {
-    let (_server, grants, mut wish) = ready(16).await;
-    let slices = take_all(&grants, &wish).await;
-    let used_at = Instant::now();
-    wish.previous = Some(SliceUse {
-        slice_id: slices[0].0,
-        used: 0,
-        last_use_ago: Duration::ZERO,
-    });
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Granted { amount: 1, .. }
-    ));
-    for (slice_id, amount) in &slices[1..] {
-        let mut report = wish.clone();
-        report.want = 0;
-        report.previous = Some(SliceUse {
-            slice_id: *slice_id,
-            used: *amount,
-            last_use_ago: used_at.elapsed(),
-        });
-        assert_eq!(
-            grants.ask(&report).await.unwrap(),
-            GrantReply::Nothing {
-                retry_after: Duration::ZERO
-            }
-        );
+async fn what_is_under_way_counts_as_long_as_its_holder_has_it() {
+    let (_server, grants, wish) = ready(16).await;
+    take_all(&grants, &wish).await;
+    let (mut mine, other) = (wish.clone(), by("another", &wish));
+    (mine.have, mine.want) = (16, 0);
+    let until = Instant::now() + WINDOW * 2 + GrantRequest::hold(WINDOW);
+    while Instant::now() < until {
+        grants.ask(&mine).await.unwrap();
+        assert_eq!(amount(&grants, &other).await, 0);
+        tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    wish.previous = None;
-    loop {
-        let reply = grants.ask(&wish).await.unwrap();
-        if used_at.elapsed() >= WINDOW {
-            break;
-        }
-        assert!(
-            matches!(reply, GrantReply::Nothing { .. }),
-            "used a window ago at most"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // A report that was long under way is dated by its arrival, though not after the end of the slice.
-    let free_at = used_at + WINDOW + wish.ttl + Duration::from_millis(2);
-    tokio::time::sleep(free_at.saturating_duration_since(Instant::now())).await;
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Granted { .. }
-    ));
+    // Given back, it is free at once.
+    mine.have = 0;
+    grants.ask(&mine).await.unwrap();
+    assert_eq!(amount(&grants, &other).await, 1);
 }
 
 #[tokio::test]
-async fn a_late_report_is_not_dated_after_the_end_of_the_slice() {
+async fn what_has_a_date_counts_for_a_window_from_it() {
     let (_server, grants, mut wish) = ready(1).await;
+    assert_eq!(amount(&grants, &wish).await, 1);
     let used_at = Instant::now();
-    let slices = take_all(&grants, &wish).await;
-    assert_eq!(slices.len(), 1);
-    tokio::time::sleep(WINDOW / 2).await;
-    wish.previous = Some(SliceUse {
-        slice_id: slices[0].0,
-        used: 1,
-        last_use_ago: Duration::ZERO,
-    });
-    let GrantReply::Nothing { retry_after } = grants.ask(&wish).await.unwrap() else {
+    tokio::time::sleep(WINDOW / 4).await;
+    wish.dated = vec![Dated {
+        ago: used_at.elapsed(),
+        count: 1,
+    }];
+    wish.batch = 1;
+    let reply = grants.ask(&wish).await.unwrap();
+    let GrantReply::Nothing { retry_after } = reply else {
         panic!("it was used less than a window ago");
     };
-    // At the latest the slice was granted before the sleep and has ended a time to live later.
-    assert!(
-        retry_after <= WINDOW + wish.ttl - WINDOW / 2 + Duration::from_millis(2),
-        "{retry_after:?}"
-    );
-    wish.previous = None;
+    assert!(retry_after <= WINDOW - WINDOW / 4 + Duration::from_millis(3));
+    (wish.dated, wish.batch) = (Vec::new(), 2);
     tokio::time::sleep(retry_after).await;
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Granted { .. }
-    ));
-    let waited = used_at.elapsed();
-    assert!(waited >= WINDOW, "{waited:?}");
+    assert_eq!(amount(&grants, &wish).await, 1);
+    assert!(used_at.elapsed() >= WINDOW);
 }
 
 #[tokio::test]
-async fn a_report_that_is_sent_again_frees_nothing_twice() {
+async fn dates_that_are_told_again_count_once() {
     let (_server, grants, mut wish) = ready(16).await;
-    let slices = take_all(&grants, &wish).await;
-    wish.previous = Some(SliceUse {
-        slice_id: slices[0].0,
-        used: 0,
-        last_use_ago: Duration::ZERO,
-    });
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Granted { .. }
-    ));
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Nothing { .. }
-    ));
+    wish.dated = vec![Dated {
+        ago: Duration::ZERO,
+        count: 5,
+    }];
+    (wish.batch, wish.want) = (7, 0);
+    for _ in 0..3 {
+        grants.ask(&wish).await.unwrap();
+    }
+    wish.want = 16;
+    wish.dated.clear();
+    assert_eq!(take_all(&grants, &wish).await.iter().sum::<u64>(), 11);
 }
 
 #[tokio::test]
-async fn use_under_the_safe_share_counts_when_it_is_reported() {
-    let (_server, grants, mut wish) = ready(16).await;
-    wish.outside = 16;
-    assert!(matches!(
-        grants.ask(&wish).await.unwrap(),
-        GrantReply::Nothing { .. }
-    ));
+async fn those_who_wait_are_told_times_of_their_own() {
+    let (_server, grants, mut wish) = ready(2).await;
+    wish.want = 1;
+    for (batch, ago) in [(1, 1_000), (2, 500)] {
+        wish.batch = batch;
+        wish.want = 0;
+        wish.dated = vec![Dated {
+            ago: Duration::from_millis(ago),
+            count: 1,
+        }];
+        grants.ask(&wish).await.unwrap();
+    }
+    let mut times = Vec::new();
+    for holder in ["one", "two"] {
+        let mut wish = by(holder, &request("source|site", 2, WINDOW, 1));
+        wish.want = 1;
+        match grants.ask(&wish).await.unwrap() {
+            GrantReply::Nothing { retry_after } => times.push(retry_after),
+            reply => panic!("{reply:?}"),
+        }
+    }
+    let apart = times[1].checked_sub(times[0]);
+    assert!(apart > Some(Duration::from_millis(200)), "{times:?}");
 }
 
 #[tokio::test]
 async fn the_state_of_a_lane_stays_small_and_ends() {
     let (server, grants, mut wish) = ready(1_000_000).await;
-    wish.ttl = Duration::from_millis(1);
     let until = Instant::now() + WINDOW * 3 / 2;
-    let mut last = None;
+    let mut holders = 0;
     while Instant::now() < until {
-        // Every second slice is never reported about.
-        wish.previous = last.take();
-        if let GrantReply::Granted { slice_id, .. } = grants.ask(&wish).await.unwrap() {
-            last = Some(SliceUse {
-                slice_id,
-                used: 1,
-                last_use_ago: Duration::ZERO,
-            });
-        }
-        wish.previous = None;
+        // Each is heard once, and has something.
+        holders += 1;
+        wish.holder = format!("holder-{holders}");
+        wish.dated = vec![Dated {
+            ago: Duration::ZERO,
+            count: 1,
+        }];
+        wish.batch = 1;
         grants.ask(&wish).await.unwrap();
     }
     let mut keys = Vec::new();
@@ -209,7 +184,8 @@ async fn the_state_of_a_lane_stays_small_and_ends() {
         keys.push((length, ttl));
     }
     assert_eq!(keys.len(), 1);
-    assert!(keys[0].0 < 3000, "{keys:?}");
-    let longest = i64::try_from(WINDOW.as_millis()).unwrap() + 2_000;
+    assert!(keys[0].0 < 6_000, "{keys:?}");
+    let longest = WINDOW + GrantRequest::hold(WINDOW) + Duration::from_secs(2);
+    let longest = i64::try_from(longest.as_millis()).unwrap();
     assert!((1..=longest).contains(&keys[0].1), "{keys:?}");
 }

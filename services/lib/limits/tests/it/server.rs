@@ -78,9 +78,10 @@ pub fn request(key: &str, limit: u64, window: Duration, want: u64) -> GrantReque
         limit,
         window,
         want,
-        ttl: GrantRequest::good_ttl(window),
-        previous: None,
-        outside: 0,
+        holder: "holder".into(),
+        have: 0,
+        batch: 0,
+        dated: Vec::new(),
     }
 }
 

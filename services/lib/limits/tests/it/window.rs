@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use limits::{GrantReply, Grants, SliceUse};
+use limits::{Dated, GrantReply, Grants};
 
 use crate::server::{Server, client, once_known, request};
 
@@ -11,7 +11,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// Uses what it is granted, as fast as it can or one use every `pace`, and writes down every use.
 async fn use_up(
-    grants: Grants,
+    (holder, grants): (&'static str, Grants),
     key: &'static str,
     limit: u64,
     window: Duration,
@@ -19,34 +19,31 @@ async fn use_up(
     until: Instant,
     uses: Arc<Mutex<Vec<Instant>>>,
 ) {
-    let mut previous: Option<SliceUse> = None;
+    let (mut batch, mut last_uses): (u64, Vec<Instant>) = (0, Vec::new());
     while Instant::now() < until {
         let asked = Instant::now();
         let mut wish = request(key, limit, window, limit);
-        wish.previous = previous.take();
+        batch += 1;
+        (wish.holder, wish.batch) = (holder.to_owned(), batch);
+        let dated = |used: Instant| Dated {
+            ago: used.elapsed(),
+            count: 1,
+        };
+        wish.dated = last_uses.drain(..).map(dated).collect();
         match grants.ask(&wish).await.unwrap() {
-            GrantReply::Granted {
-                slice_id,
-                amount,
-                expires,
-            } => {
-                let (mut used, mut last) = (0, asked);
-                while used < amount {
+            GrantReply::Granted { amount, expires } => {
+                while (last_uses.len() as u64) < amount {
                     let now = Instant::now();
                     if now >= asked + expires {
                         break;
                     }
                     uses.lock().unwrap().push(now);
-                    (used, last) = (used + 1, now);
+                    // Known to have happened a moment later.
+                    last_uses.push(Instant::now());
                     if !pace.is_zero() {
                         tokio::time::sleep(pace).await;
                     }
                 }
-                previous = Some(SliceUse {
-                    slice_id,
-                    used,
-                    last_use_ago: last.elapsed(),
-                });
             }
             GrantReply::Nothing { retry_after } => tokio::time::sleep(retry_after).await,
             GrantReply::Unknown { .. } => panic!("nothing happened to Redis"),
@@ -101,8 +98,24 @@ async fn run_two_replicas(
     let uses = Arc::new(Mutex::new(Vec::new()));
     let until = Instant::now() + window * windows;
     tokio::join!(
-        use_up(one, "lane", limit, window, pace, until, uses.clone()),
-        use_up(other, "lane", limit, window, pace, until, uses.clone()),
+        use_up(
+            ("one", one),
+            "lane",
+            limit,
+            window,
+            pace,
+            until,
+            uses.clone()
+        ),
+        use_up(
+            ("other", other),
+            "lane",
+            limit,
+            window,
+            pace,
+            until,
+            uses.clone()
+        ),
     );
     let mut uses = uses.lock().unwrap();
     measure(&mut uses, limit, window)

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The configuration with these shaping rules instead of the usual one.
-fn with_rules(rules: &str) -> Arc<Snapshot> {
+pub(super) fn with_rules(rules: &str) -> Arc<Snapshot> {
     let more = format!(
         "---\napiVersion: staffetta.dev/v1alpha1\nkind: Shaping\nmetadata: {{ name: more }}\nspec: {{ rules: [ {rules} ] }}\n"
     );
