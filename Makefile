@@ -79,9 +79,10 @@ namespaces: servers ## processes in network namespaces for pods: scaled, restart
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/namespaces/run.py
 
-limits: servers ## limits of many sizes over three schedulers and four senders, at a host that enforces them: SECONDS=600
+limits: servers ## limits of many sizes over three schedulers and four senders, at a host that enforces them, then during faults: SECONDS=600
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/limits/run.py --seconds $(SECONDS)
+	.servers/python/bin/python tests/limits/run.py --faults --seconds 180
 
 prometheus: servers ## a real Prometheus scrapes every service under load, and answers every query of the dashboards
 	$(CARGO) build --release -p staffetta

@@ -57,9 +57,10 @@ def fullest(times, seconds):
     return most
 
 
-def open_at_once(opened, closed, since, until):
-    """The most connections at a time, and their mean within a span."""
-    events = sorted([(time, 1) for time in opened] + [(time, -1) for time in closed])
+def open_at_once(opened, closed, since, until, read_within):
+    """The most connections at a time, and their mean within a span. A close is written when it was read: before any
+    connection that came that long before it is counted."""
+    events = sorted([(time + read_within, 1) for time in opened] + [(time, -1) for time in closed])
     count = most = 0
     area, last = 0.0, since
     for time, change in events:

@@ -86,6 +86,10 @@ class Installation:
                 name.rpartition("-")[0]]
         return self.rig.start(name, argv)
 
+    def start_again(self, name):
+        """One that was killed."""
+        self.processes[name] = self._start(name)
+
     def core_waits(self):
         """How often a thread of the relay got a core so far, and how long it had waited for it in all, seconds."""
         waited = runs = 0

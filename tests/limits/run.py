@@ -1,11 +1,13 @@
 """`make limits`: limits of many sizes under load, against a host that enforces them.
 
-    python tests/limits/run.py [--seconds N] [--short]
+    python tests/limits/run.py [--seconds N] [--short | --faults]
 
 Three schedulers, four senders, real NATS and Redis, a sink that counts connections and messages per source address in
 sliding windows and answers 421 above. More is always submitted than the limits let through. No limit is ever exceeded,
 neither when MAIL is counted nor when the final dot is, and at least 95 % of each is used. `--short` is the form for `make test`:
-windows of a second and connections only, on a machine that may have other things to do: half of each is used.
+windows of a second and connections only, on a machine that may have other things to do: half of each is used. With `--faults`
+processes are killed and stopped, Redis hangs, is emptied and starts anew, and mail must move after each (faults.py);
+how much of a limit is used is not looked at, and at least one round of faults is made.
 
 `core_wait_ms` is how long a thread of the relay waited for a core on average each time that it had something to do: a
 message passes about fifteen of them from its assignment to its dot, and of a window of a second that time can't be used.
@@ -21,8 +23,10 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from limits.book import fullest, open_at_once, used  # noqa: E402
+from limits.faults import Faults  # noqa: E402
 from limits.installation import Installation, Limit  # noqa: E402
 from limits.load import Load  # noqa: E402
+from limits.sink import LOOK_AROUND  # noqa: E402
 from rig.processes import Failed, Rig  # noqa: E402
 
 # Redis is new: for one window and the life of a slice more nobody knows what was used before (90 s for a minute).
@@ -55,7 +59,7 @@ class Test:
     """One run."""
 
     def __init__(self, rig, arguments):
-        self.seconds, self.short = arguments.seconds, arguments.short
+        self.seconds, self.short, self.faulty = arguments.seconds, arguments.short, arguments.faults
         self.relay = Installation(rig, limits(self.short), UNEVEN)
         self.load = Load(self.relay.submission, self.wanted)
         rig.at_end.append(self.load.stop)
@@ -72,10 +76,16 @@ class Test:
         settled = begun + SETTLE
         end = settled + self.seconds
         waits = self.relay.core_waits()
-        while (now := time.monotonic()) < end:
-            if self.load.failure:
-                raise Failed(f"the clients: {self.load.failure!r}")
+        if self.faulty:
+            time.sleep(SETTLE)
+            faults = Faults(self.relay)
+            faults.run(end)
+            end = time.monotonic()
+            print("faults: " + ", ".join(faults.done))
+        while not self.load.failure and (now := time.monotonic()) < end:
             time.sleep(min(1, end - now))
+        if self.load.failure:
+            raise Failed(f"the clients: {self.load.failure!r}")
         waited, runs = (now - before for now, before in zip(self.relay.core_waits(), waits))
         self.core_wait = waited / max(runs, 1)
         self.load.stop()
@@ -85,7 +95,7 @@ class Test:
     def verdict(self, begun, settled, end):
         book = self.relay.book.read()
         problems, figures = [], []
-        least = LEAST_SHORT if self.short else LEAST
+        least = 0 if self.faulty else LEAST_SHORT if self.short else LEAST
         for limit in self.relay.limits:
             dots, opened = book.dots[limit.source], book.opened[limit.source]
             parts = []
@@ -99,14 +109,14 @@ class Test:
                     if part is not None:
                         parts.append(part)
             if limit.connections:
-                most, mean = open_at_once(opened, book.closed[limit.source], settled, end)
+                most, mean = open_at_once(opened, book.closed[limit.source], settled, end, LOOK_AROUND)
                 parts.append(mean / limit.connections)
                 figures.append(f"{limit.name}={most}/{limit.connections}")
             if parts:
                 figures[-1] += f":{max(parts):.3f}"
                 if max(parts) < least:
                     problems.append(f"only {max(parts):.3f} of {limit.name} was used")
-            elif not self.short:
+            elif not (self.short or self.faulty):
                 problems.append(f"nothing is known of {limit.name}")
         messages = sum(map(len, book.mail.values()))
         for moment, source, what in book.above[:5]:
@@ -122,7 +132,9 @@ class Test:
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600, help="of load after the first moments")
-    parser.add_argument("--short", action="store_true", help="the form for `make test`")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--short", action="store_true", help="the form for `make test`")
+    form.add_argument("--faults", action="store_true", help="while processes and Redis fail")
     arguments = parser.parse_args()
     begun = time.monotonic()
     try:

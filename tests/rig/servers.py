@@ -1,6 +1,8 @@
 """nats-server, redis-server and dnsmasq with data of their own."""
 
 import json
+import socket
+import time
 import urllib.request
 
 from .processes import SERVERS, Failed, free_port, listens, run
@@ -43,13 +45,30 @@ class Redis:
     """A redis-server that keeps nothing on disk."""
 
     def __init__(self, rig):
+        self.rig = rig
         self.port = free_port()
-        self.process = rig.start(
+        self._start()
+
+    def _start(self):
+        self.process = self.rig.start(
             "redis-server",
             [SERVERS / "redis-server", "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--appendonly", "no",
-             "--dir", rig.directory, "--daemonize", "no"],
+             "--dir", self.rig.directory, "--daemonize", "no"],
             lambda: listens("127.0.0.1", self.port),
         )
+
+    def empty(self):
+        """Forgets everything, and goes on."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            if (reply := connection.recv(100)) != b"+OK\r\n":
+                raise Failed(f"FLUSHALL: {reply!r}")
+
+    def restart(self, away):
+        """Is killed, and comes back with nothing after so many seconds."""
+        self.process.kill()
+        time.sleep(away)
+        self._start()
 
     @property
     def url(self):
