@@ -153,6 +153,7 @@ impl Core {
             }
             more = self.machine.run(now_ms);
             self.pass_on();
+            self.errands.own(self.partitions.len());
             if Instant::now() >= metrics_due {
                 self.metrics.update(now_ms, &mut self.machine);
                 self.oldest.update(now_ms, &self.machine);

@@ -14,6 +14,7 @@ use mail::Domain;
 use proto::journal::Acted;
 use spool::{Acts, PoolStandingsStore};
 use telemetry::IntCounterVec;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::core::{Events, tell};
@@ -35,6 +36,8 @@ pub(crate) struct Errands {
     clock: Clock,
     events: Events,
     partitions: u32,
+    /// How many of them are owned, for Redis.
+    has: watch::Sender<u32>,
     answers: IntCounterVec,
     leases: IntCounterVec,
 }
@@ -65,6 +68,8 @@ impl Errands {
         events: Events,
         partitions: u32,
     ) -> Self {
+        let (has, told) = watch::channel(0);
+        grants.join(partitions, told);
         Self {
             resolver,
             grants,
@@ -73,9 +78,17 @@ impl Errands {
             clock,
             events,
             partitions,
+            has,
             answers: answers(),
             leases: leases(),
         }
+    }
+
+    /// So many partitions are owned.
+    pub(crate) fn own(&self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.has
+            .send_if_modified(|has| std::mem::replace(has, count) != count);
     }
 
     pub(crate) fn resolve(&self, domain: Arc<str>) {
@@ -170,6 +183,11 @@ impl Errands {
             let asked_ms = clock.now_ms();
             let request = grant_request(key, holder, window, word, asked_ms);
             let answer = grants.ask(&request).await;
+            let share = match answer.is_ok() || grants.may_share(&request.key) {
+                true => share,
+                // Others may be lent it.
+                false => 0,
+            };
             let news = grant_news(answer, asked_ms, clock.now_ms(), share);
             let answer = match news {
                 GrantNews::Granted { .. } => "granted",

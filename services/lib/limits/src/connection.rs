@@ -125,12 +125,24 @@ impl Connector {
 
     /// To where what has this name is counted.
     pub(crate) fn link(&self, name: &str) -> Option<Link> {
-        let links = self.links();
-        match links.as_slice() {
-            [] => None,
-            [link] => link.clone(),
-            buckets => buckets.get(Shard::in_cluster(name).index())?.clone(),
+        let shard = self.shard(name);
+        self.links().get(shard.index())?.clone()
+    }
+
+    /// Where what has this name is counted, as far as it is known whether there is a cluster.
+    pub(crate) fn shard(&self, name: &str) -> Shard {
+        match self.links().len() {
+            0 | 1 => Shard::Whole,
+            _ => Shard::in_cluster(name),
         }
+    }
+
+    /// All that is reached, by connection.
+    pub(crate) fn reached(&self) -> Vec<Vec<Link>> {
+        let mut links: Vec<Link> = self.links().iter().flatten().cloned().collect();
+        links.sort_by_key(|link| link.generation);
+        let by_connection = links.chunk_by(|one, next| one.generation == next.generation);
+        by_connection.map(<[Link]>::to_vec).collect()
     }
 
     /// Whether all there is to be counted has its server.

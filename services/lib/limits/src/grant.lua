@@ -1,4 +1,5 @@
--- One window of a lane. KEYS[1]: its state. Everything is counted here, by this server's clock, in one step.
+-- One window of a lane. KEYS[1]: its state, KEYS[2]: the schedulers that are heard (presence.lua). Everything is counted
+-- here, by this server's clock, in one step.
 --
 -- State, msgpack: { base, uses, holders }, times as distances from `base`, ms
 --   base     the time at which this script ran last
@@ -20,8 +21,11 @@ local name = ARGV[6]
 local batch = tonumber(ARGV[7])
 local have = tonumber(ARGV[8])
 local want = tonumber(ARGV[9])
+-- The scheduler that asks, '' for somebody who is none, and after what time of silence one may use its share.
+local member = ARGV[10]
+local silence = tonumber(ARGV[11])
 -- From here on: how long ago, count, …; the oldest first.
-local FIRST_DATE = 10
+local FIRST_DATE = 12
 
 -- Bounds of the state, whatever the callers do.
 local MOST_USES = 320
@@ -98,6 +102,26 @@ for _, holder in ipairs(holders) do
   if holder.waits > past then waiting = waiting + 1 end
 end
 
+-- What those may use by themselves that are not heard, or were not until lately: what they used meanwhile may not be known
+-- here yet. And for how long that is so of who asks. A silence shorter than the window was no reason to use anything.
+local function reserved()
+  local stored = redis.call('GET', KEYS[2])
+  if not stored then return limit, 500 end
+  local state = cmsgpack.unpack(stored)
+  local base, partitions, all = math.min(state[1], now), state[2], state[3]
+  local heard, mine = 0, 500
+  for at = 1, #all, 5 do
+    local rest = 0
+    if all[at + 4] >= window then rest = base - all[at + 3] + math.min(window, 30000) + hold - past end
+    if past - (base - all[at + 2]) >= silence then rest = math.max(rest, 500) end
+    if rest <= 0 then heard = heard + all[at + 1] end
+    if all[at] == member then mine = rest end
+  end
+  local missing = math.max(0, partitions - heard)
+  if missing == 0 then return 0, mine end
+  return math.floor(limit / partitions) * missing + limit % partitions, mine
+end
+
 -- When so many of the oldest uses do not count any more, or something may have changed.
 local function free_at(wanted)
   local sum = 0
@@ -112,20 +136,25 @@ end
 -- The answer: kind (0 granted, 1 nothing, 2 unknown), amount, milliseconds.
 local answer
 local known_from = epoch_since + window + hold
+local reserve, unheard = 0, 0
+if member ~= '' then reserve, unheard = reserved() end
+local room = limit - reserve
 if past < known_from then
   answer = { 2, 0, known_from - past }
+elseif unheard > 0 then
+  answer = { 2, 0, unheard }
 elseif want <= 0 then
   answer = { 1, 0, 0 }
-elseif used + held < limit then
-  local amount = math.min(want, limit - used - held, most)
+elseif used + held < room then
+  local amount = math.min(want, room - used - held, most)
   me.held = have + amount
   answer = { 0, amount, 0 }
 else
   -- Those who wait already come first: each at a time of its own.
-  local over = used + held - limit
+  local over = used + held - room
   local at = free_at(over + bundle * (waiting + 1))
-  -- What is held may be given back or dated at any time.
-  if held > 0 then at = math.min(at, now + pace) end
+  -- What is held may be given back or dated at any time, and who is not heard may come back.
+  if held + reserve > 0 then at = math.min(at, now + pace) end
   at = math.max(at, now)
   me.waits = at
   answer = { 1, 0, at - past }

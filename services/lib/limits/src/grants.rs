@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
+use tokio::sync::watch;
 
 use crate::connection::{Connector, Link, Lost};
 use crate::keys::{BUCKETS, Shard};
+use crate::presence::{Presence, SILENCE, be_heard};
 use crate::script::{answer, hex, slot_answer};
 use crate::{GrantReply, GrantRequest, Options, SlotReply, SlotRequest};
 
@@ -16,6 +18,7 @@ pub struct Grants {
     connector: Arc<Connector>,
     /// By shard, the epoch in which connections were leased; 0 = in none.
     leased_in: Arc<[AtomicU64]>,
+    presence: Arc<Presence>,
 }
 
 /// The options make no sense.
@@ -42,7 +45,27 @@ impl Grants {
         Ok(Self {
             connector,
             leased_in: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            presence: Arc::default(),
         })
+    }
+
+    /// Takes part as a scheduler: says so, and how many of the `partitions` it `has`, twice a second until the sender of
+    /// `has` is gone. Rates are lent to one that is heard, less what those may use by themselves that are not.
+    ///
+    /// To be called once, before anything is asked.
+    pub fn join(&self, partitions: u32, has: watch::Receiver<u32>) {
+        self.presence.join();
+        tokio::spawn(be_heard(
+            Arc::downgrade(&self.connector),
+            self.presence.clone(),
+            partitions,
+            has,
+        ));
+    }
+
+    /// Whether this scheduler was not heard for so long that all others leave it its share of what has this name.
+    pub fn may_share(&self, name: &str) -> bool {
+        self.presence.silent_for(self.connector.shard(name)) >= SILENCE * 2
     }
 
     /// Whether there is a connection; in a cluster, to the servers of all counts.
@@ -55,7 +78,8 @@ impl Grants {
     pub async fn ask(&self, request: &GrantRequest) -> Result<GrantReply, Unavailable> {
         let link = self.link(&request.key)?;
         let scripts = &self.connector.scripts;
-        let pipeline = scripts.ask(request, self.connector.prefix(), &link);
+        let member = self.presence.name();
+        let pipeline = scripts.ask(request, member, self.connector.prefix(), &link);
         let granted = self.run(link.clone(), &pipeline, &scripts.grant).await?;
         let granted = granted.ok_or_else(|| Unavailable("the counts are gone".into()))?;
         answer(granted, request.window).map_err(|error| self.failed(&link, &error))

@@ -6,6 +6,7 @@
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`servers`]: what the servers are and whether they let us in, for who looks at an installation
+//! - [`Grants::join`], [`Grants::may_share`]: who is heard, and who may use a share of its own
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -38,6 +39,13 @@
 //! [`GrantReply::Unknown`] says for how long the safe share holds. What is used under the safe share is told as all
 //! else is, so that grants continue where it ended.
 //!
+//! # Who is not heard
+//!
+//! Some may reach Redis while others don't. A scheduler is heard twice a second ([`Grants::join`]). Of one that was silent
+//! for 2 s nobody is lent what it may use by itself, and it uses that after twice the time and when nothing counts any
+//! more that the others were lent before. When it comes back it goes on with its share until all that it used has been
+//! told; for windows that are longer than it was away nothing changes, since it used nothing.
+//!
 //! Of several servers the master is used, and of two masters the one whose epoch has the higher term; in Redis Cluster the
 //! counts are spread over buckets, each with an epoch of its own (see `connection` and `keys`).
 //!
@@ -48,6 +56,7 @@ mod connection;
 mod grant;
 mod grants;
 mod keys;
+mod presence;
 mod quota;
 mod script;
 mod share;

@@ -4,6 +4,7 @@ use redis::{Pipeline, RedisResult, Script, Value};
 
 use crate::connection::Link;
 use crate::keys::Shard;
+use crate::presence::SILENCE;
 use crate::{GrantReply, GrantRequest, SlotReply, SlotRequest};
 
 /// Largest number that Lua holds exactly.
@@ -27,14 +28,22 @@ impl Scripts {
 
     /// The request, and right after it on the same connection the question whether the epoch is still the same:
     /// memory that was emptied before the script ran is emptied of the epoch's record too.
-    pub(crate) fn ask(&self, request: &GrantRequest, prefix: &str, link: &Link) -> Pipeline {
+    /// `member`: the scheduler that asks; empty for somebody who is none.
+    pub(crate) fn ask(
+        &self,
+        request: &GrantRequest,
+        member: &str,
+        prefix: &str,
+        link: &Link,
+    ) -> Pipeline {
         let (shard, epoch) = (link.shard, link.epoch);
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
             .arg(self.grant.get_hash())
-            .arg(1)
+            .arg(2)
             .arg(shard.state_key(prefix, "grant", &request.key, epoch.id))
+            .arg(shard.state_key(prefix, "present", "all", epoch.id))
             .arg(request.limit.min(EXACT))
             .arg(millis(request.window))
             .arg(millis(GrantRequest::hold(request.window)))
@@ -43,7 +52,9 @@ impl Scripts {
             .arg(&request.holder)
             .arg(request.batch.min(EXACT))
             .arg(request.have.min(EXACT))
-            .arg(request.want.min(EXACT));
+            .arg(request.want.min(EXACT))
+            .arg(member)
+            .arg(millis(SILENCE));
         for dated in &request.dated {
             let ago = u64::try_from(dated.ago.as_millis()).unwrap_or(EXACT);
             pipeline.arg(ago.min(EXACT)).arg(dated.count.min(EXACT));
@@ -90,7 +101,7 @@ pub(crate) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
-fn millis(duration: std::time::Duration) -> u64 {
+pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(EXACT)
         .clamp(1, EXACT)

@@ -14,12 +14,18 @@ const HOUR_MS: u64 = 3_600_000;
 const START_MS: u64 = 1_000 * HOUR_MS;
 const REPLICAS: usize = 3;
 
-/// The script as it is shipped, but for where it gets the time from.
-fn scripted_clock() -> Script {
-    let shipped = include_str!("../../src/grant.lua");
+/// As the scheduler has it: so long a replica must not be heard before others leave it its share.
+const SILENCE_MS: u64 = 2_000;
+/// A word that nobody answers.
+const TIME_OUT_MS: u64 = 250;
+const ASK_AGAIN_MS: u64 = 1_000;
+const HEARD_EVERY_MS: u64 = 500;
+
+/// A script as it is shipped, but for where it gets the time from.
+fn scripted_clock(shipped: &str, clock: &str) -> Script {
     let asks = "redis.call('TIME')";
     assert_eq!(shipped.matches(asks).count(), 1);
-    Script::new(&shipped.replace(asks, "{ KEYS[2], KEYS[3] }"))
+    Script::new(&shipped.replace(asks, clock))
 }
 
 /// Numbers that look random, the same in every run.
@@ -49,6 +55,8 @@ enum Event {
     Dot,
     /// It is killed, and started anew.
     Crash(usize),
+    /// Redis hears it, if it reaches Redis.
+    Heard(usize, u32),
 }
 
 /// What is tried.
@@ -65,6 +73,8 @@ struct Plan {
     crash_every_ms: Option<u64>,
     /// Redis' clock is set back by a fifth of a window.
     set_back_ms: Option<u64>,
+    /// A replica does not reach Redis from a time until another.
+    away: Vec<(usize, u64, u64)>,
 }
 
 impl Plan {
@@ -78,7 +88,22 @@ impl Plan {
             has_mail: |_, _| true,
             crash_every_ms: None,
             set_back_ms: None,
+            away: Vec::new(),
         }
+    }
+
+    fn is_away(&self, replica: usize, now_ms: u64) -> bool {
+        let is_away = |(who, from_ms, until_ms): &(usize, u64, u64)| {
+            *who == replica && (*from_ms..*until_ms).contains(&now_ms)
+        };
+        self.away.iter().any(is_away)
+    }
+
+    /// What a replica may use by itself: each has one partition, and the first one what is left.
+    fn share(&self, replica: usize) -> u64 {
+        let replicas = REPLICAS as u64;
+        let rest = self.limit % replicas;
+        self.limit / replicas + if replica == 0 { rest } else { 0 }
     }
 }
 
@@ -86,6 +111,9 @@ struct Run {
     plan: Plan,
     connection: redis::Connection,
     script: Script,
+    presence: Script,
+    /// When each was heard, last.
+    heard_ms: [u64; REPLICAS],
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     turn: u64,
     dice: Dice,
@@ -107,7 +135,8 @@ impl Run {
 
     fn play(&mut self) {
         for replica in 0..REPLICAS {
-            let first_ms = self.dice.below(10);
+            self.at(0, Event::Heard(replica, 0));
+            let first_ms = 1 + self.dice.below(10);
             self.at(first_ms, Event::Look(replica));
         }
         if let Some(every_ms) = self.plan.crash_every_ms {
@@ -132,7 +161,10 @@ impl Run {
             Event::Word(replica, start, word) => {
                 let news = self.ask(now_ms, replica, start, word);
                 self.news.push(news);
-                let back_ms = now_ms + self.dice.below(3);
+                let back_ms = match self.plan.is_away(replica, now_ms) {
+                    true => now_ms + TIME_OUT_MS,
+                    false => now_ms + self.dice.below(3),
+                };
                 self.at(back_ms, Event::News(replica, start, self.news.len() - 1));
             }
             Event::News(replica, start, news) if start == self.starts[replica] => {
@@ -155,9 +187,17 @@ impl Run {
             Event::Crash(replica) => {
                 self.starts[replica] += 1;
                 self.replicas[replica] = Rates::new([self.window]);
+                self.heard_ms[replica] = now_ms + 500;
+                self.at(now_ms + 500, Event::Heard(replica, self.starts[replica]));
                 self.at(now_ms + 500, Event::Look(replica));
             }
-            Event::News(..) | Event::Left(..) | Event::Mail(..) => {}
+            Event::Heard(replica, start) if start == self.starts[replica] => {
+                if !self.plan.is_away(replica, now_ms) {
+                    self.hear(now_ms, replica);
+                }
+                self.at(now_ms + HEARD_EVERY_MS, Event::Heard(replica, start));
+            }
+            Event::News(..) | Event::Left(..) | Event::Mail(..) | Event::Heard(..) => {}
         }
     }
 
@@ -209,18 +249,50 @@ impl Run {
         self.at(there_ms, Event::Word(replica, start, self.words.len() - 1));
     }
 
-    /// As `limits::Scripts::ask` sends it and the scheduler understands the answer.
-    fn ask(&mut self, now_ms: u64, replica: usize, start: u32, word: usize) -> GrantNews {
+    /// Redis' clock: seconds, and microseconds.
+    fn clock(&self, now_ms: u64) -> (u64, u64) {
         let behind_ms = match self.plan.set_back_ms {
             Some(at_ms) if now_ms >= at_ms => self.plan.window_ms / 5,
             _ => 0,
         };
         let clock_ms = START_MS + now_ms - behind_ms;
+        (clock_ms / 1_000, clock_ms % 1_000 * 1_000)
+    }
+
+    /// As `limits` has schedulers be heard.
+    fn hear(&mut self, now_ms: u64, replica: usize) {
+        let (seconds, microseconds) = self.clock(now_ms);
+        let mut call = self.presence.key("present");
+        call.key(seconds)
+            .key(microseconds)
+            .arg(format!("{replica}-{}", self.starts[replica]))
+            .arg(1)
+            .arg(REPLICAS)
+            .arg(now_ms - self.heard_ms[replica])
+            .arg(SILENCE_MS);
+        let _: u64 = call.invoke(&mut self.connection).unwrap();
+        self.heard_ms[replica] = now_ms;
+    }
+
+    /// As `limits::Scripts::ask` sends it and the scheduler understands the answer.
+    fn ask(&mut self, now_ms: u64, replica: usize, start: u32, word: usize) -> GrantNews {
+        let share = self.plan.share(replica);
+        if self.plan.is_away(replica, now_ms) {
+            let failed_ms = now_ms + TIME_OUT_MS;
+            let may_share = failed_ms >= self.heard_ms[replica] + 2 * SILENCE_MS;
+            return GrantNews::Share {
+                share: if may_share { share } else { 0 },
+                until_ms: failed_ms + ASK_AGAIN_MS,
+                heard: false,
+            };
+        }
+        let (seconds, microseconds) = self.clock(now_ms);
         let (word, window_ms) = (&self.words[word], self.plan.window_ms);
         let life_ms = (window_ms / 16).clamp(50, 30_000);
         let mut call = self.script.key(self.plan.key);
-        call.key(clock_ms / 1_000)
-            .key(clock_ms % 1_000 * 1_000)
+        call.key("present")
+            .key(seconds)
+            .key(microseconds)
             .arg(self.plan.limit)
             .arg(window_ms)
             .arg(window_ms.clamp(2_000, 30_000))
@@ -229,7 +301,9 @@ impl Run {
             .arg(format!("{replica}-{start}"))
             .arg(word.batch)
             .arg(word.have)
-            .arg(word.want);
+            .arg(word.want)
+            .arg(format!("{replica}-{start}"))
+            .arg(SILENCE_MS);
         for (at_ms, count) in &word.dated {
             call.arg(now_ms.saturating_sub(*at_ms)).arg(count);
         }
@@ -242,7 +316,11 @@ impl Run {
             1 => GrantNews::Nothing {
                 retry_ms: now_ms + ms,
             },
-            _ => panic!("nothing happened to Redis"),
+            _ => GrantNews::Share {
+                share,
+                until_ms: now_ms + ms,
+                heard: true,
+            },
         }
     }
 }
@@ -282,7 +360,12 @@ async fn holds(plan: Plan, least: f64, most_calls: u64) {
         let client = redis::Client::open(url).unwrap();
         let mut run = Run {
             connection: client.get_connection().unwrap(),
-            script: scripted_clock(),
+            script: scripted_clock(include_str!("../../src/grant.lua"), "{ KEYS[3], KEYS[4] }"),
+            presence: scripted_clock(
+                include_str!("../../src/presence.lua"),
+                "{ KEYS[2], KEYS[3] }",
+            ),
+            heard_ms: [0; REPLICAS],
             events: BinaryHeap::new(),
             turn: 0,
             dice: Dice(plan.limit),
@@ -363,6 +446,38 @@ async fn rates_hold_when_schedulers_are_killed() {
         ..Plan::new("killed", 100, 1_000, 90)
     };
     holds(plan, 0.80, 500).await;
+}
+
+#[tokio::test]
+async fn a_second_s_rate_holds_when_nobody_reaches_redis_for_a_while() {
+    let all = |from_ms, until_ms| (0..REPLICAS).map(move |who| (who, from_ms, until_ms));
+    let plan = Plan {
+        // The last one comes back later than the others.
+        away: all(10_000, 22_000)
+            .chain([(2, 22_000, 23_500)])
+            .chain(all(40_000, 41_500))
+            .collect(),
+        ..Plan::new("nobody-reaches", 100, 1_000, 60)
+    };
+    holds(plan, 0.70, 500).await;
+}
+
+#[tokio::test]
+async fn a_second_s_rate_holds_when_one_of_three_does_not_reach_redis() {
+    let plan = Plan {
+        away: vec![(1, 10_000, 30_000), (0, 40_000, 47_000)],
+        ..Plan::new("one-does-not-reach", 100, 1_000, 60)
+    };
+    holds(plan, 0.80, 500).await;
+}
+
+#[tokio::test]
+async fn a_minute_s_rate_holds_when_one_of_three_does_not_reach_redis_for_longer() {
+    let plan = Plan {
+        away: vec![(1, 100_000, 400_000), (2, 600_000, 630_000)],
+        ..Plan::new("one-does-not-reach-minute", 60, 60_000, 20)
+    };
+    holds(plan, 0.70, 500).await;
 }
 
 #[tokio::test]
