@@ -143,8 +143,11 @@ async fn no_limit_is_exceeded_when_redis_is_stopped_emptied_and_replaced_by_its_
         .progress("after Redis was replaced by its replica")
         .await?;
     for scheduler in SCHEDULERS {
-        let metrics = trial.relay.metrics(scheduler).await;
-        ensure!(metric(&metrics, "staffetta_scheduler_redis_connected", "") == 1.0);
+        let connected = || async {
+            let metrics = trial.relay.metrics(scheduler).await;
+            (metric(&metrics, "staffetta_scheduler_redis_connected", "") == 1.0).then_some(())
+        };
+        until("the replica is used", SETTLE, connected).await?;
     }
     trial.settle().await
 }
