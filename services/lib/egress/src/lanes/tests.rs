@@ -1,5 +1,6 @@
+use super::idle::IDLE_MS;
 use super::*;
-use crate::rate::RateLimit;
+use crate::rate::{Became, GrantNews, RateLimit, Unit};
 
 const LIMITS: LaneLimits = LaneLimits {
     connections: 2,

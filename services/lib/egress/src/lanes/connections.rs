@@ -1,0 +1,127 @@
+//! What senders have: credit and connections.
+
+use std::sync::Arc;
+
+use super::slots::Slots;
+use super::timers::set_lease_timer;
+use super::{LaneId, Lanes, SenderId, SlotId, SlotNews};
+
+impl<T> Lanes<T> {
+    /// A sender is attached. `sources` empty = it can use every source.
+    pub fn sender_up(
+        &mut self,
+        sender: SenderId,
+        credit: u32,
+        sources: impl IntoIterator<Item = Arc<str>>,
+    ) {
+        self.senders
+            .up(sender, credit, sources.into_iter().collect());
+        (0..self.lanes.len()).for_each(|number| self.wake(LaneId(number as u32)));
+    }
+
+    /// A sender takes no more deliveries.
+    pub fn sender_drains(&mut self, sender: SenderId) {
+        self.senders.drains(sender);
+    }
+
+    /// A sender is gone with all its connections.
+    pub fn sender_gone(&mut self, sender: SenderId) {
+        self.senders.gone(sender);
+        let now_ms = self.now_ms;
+        for number in 0..self.lanes.len() {
+            let before = self.lanes[number].slots.used();
+            self.with_slots(LaneId(number as u32), |slots| slots.gone(sender));
+            let state = &mut self.lanes[number];
+            if state.connection_share.is_some() {
+                // It may have them open until it sees that it is not attached any more.
+                let lost = before - state.slots.used();
+                state.lease.lose(now_ms, lost);
+            }
+            self.wake(LaneId(number as u32));
+        }
+    }
+
+    /// An assignment is over (reported, returned or refused): the slot is idle again and the credit comes back.
+    pub fn released(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+        self.with_slots(lane, |slots| slots.release(slot, sender));
+        self.close_surplus(lane);
+        self.senders.give(sender);
+        // Who waited longest goes first: else the lane that just had its turn would take the credit again.
+        self.hopeful = self.starved.len();
+        self.revive();
+        self.wake(lane);
+    }
+
+    /// Wakes the lane that has been without a sender for longest. One at a time: credit for one delivery is no use
+    /// to ten thousand lanes. False when there is none left to try.
+    pub(super) fn revive(&mut self) -> bool {
+        if self.hopeful == 0 {
+            return false;
+        }
+        self.hopeful -= 1;
+        let Some(starved) = self.starved.pop_front() else {
+            return false;
+        };
+        if let Some(lane) = self.lanes.get_mut(starved.0 as usize) {
+            lane.starved = false;
+        }
+        self.wake(starved);
+        true
+    }
+
+    /// A sender has closed the connection of a slot.
+    pub fn slot_closed(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
+        self.with_slots(lane, |slots| slots.closed(slot, sender));
+        let now_ms = self.now_ms;
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize)
+            && state.connection_share.is_some()
+            && state
+                .lease
+                .gave_back(now_ms, state.slots.used(), !state.queue.is_empty())
+        {
+            set_lease_timer(&mut self.leases, state, lane, now_ms);
+        }
+        self.wake(lane);
+    }
+
+    /// An answer to what was said about the connections of a lane.
+    pub fn slots(&mut self, now_ms: u64, lane: LaneId, news: SlotNews) {
+        self.now_ms = now_ms;
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        state.lease.news(now_ms, news);
+        if matches!(news, SlotNews::Away { .. }) {
+            self.away_ms = Some(now_ms);
+        }
+        set_lease_timer(&mut self.leases, state, lane, now_ms);
+        self.close_surplus(lane);
+        self.note_idle(lane);
+        self.wake(lane);
+    }
+
+    /// Idle connections are closed when more are open than are leased.
+    pub(super) fn close_surplus(&mut self, lane: LaneId) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        if state.connection_share.is_none() {
+            return;
+        }
+        let allowed = state.allowed(self.now_ms);
+        while let Some((slot, holder)) = state.slots.surplus(allowed) {
+            state.slots.close(slot);
+            self.closing.push_back((lane, slot, holder));
+        }
+    }
+
+    /// Changes the slots of a lane, and counts those in use.
+    pub(super) fn with_slots(&mut self, lane: LaneId, change: impl FnOnce(&mut Slots)) {
+        if let Some(state) = self.lanes.get_mut(lane.0 as usize) {
+            let before = state.slots.used() as usize;
+            change(&mut state.slots);
+            self.slots_in_use = self.slots_in_use + state.slots.used() as usize - before;
+            self.note_idle(lane);
+        }
+    }
+}
