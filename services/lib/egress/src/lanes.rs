@@ -111,8 +111,9 @@ pub enum Decision<T> {
 }
 
 /// Ready deliveries, in lanes. A decision costs O(1): it grows neither with what waits nor with the number of lanes or
-/// tenants. Only when senders have no credit others are looked at, one after another. Lanes that are not used are
-/// forgotten.
+/// tenants. Only when senders have no credit others are looked at, one after another. A lane that asks for a connection or a
+/// grant has a credit kept for it until the answer, so no more is asked for than can be used: ten thousand lanes that wait
+/// for credit ask for nothing. Lanes that are not used are forgotten.
 #[derive(Debug)]
 pub struct Lanes<T> {
     lanes: Vec<Lane>,
@@ -199,6 +200,7 @@ impl<T> Lanes<T> {
             suspended_until_ms: limits.suspended_until_ms,
             timer_ms: 0,
             tell_timer_ms: 0,
+            expects: false,
             runnable: false,
             starved: false,
             idle: false,

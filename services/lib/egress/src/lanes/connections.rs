@@ -69,6 +69,31 @@ impl<T> Lanes<T> {
         true
     }
 
+    /// Keeps a credit for a lane that waits for an answer, or no more.
+    pub(super) fn expects(&mut self, lane: LaneId, expects: bool) {
+        let Some(state) = self.lanes.get_mut(lane.0 as usize) else {
+            return;
+        };
+        match (state.expects, expects) {
+            (false, true) => self.senders.keep(),
+            (true, false) => self.senders.let_go(),
+            _ => {}
+        }
+        state.expects = expects;
+    }
+
+    /// A lane has its answer. What was kept for it is for others, unless it goes before them.
+    pub(super) fn answered(&mut self, lane: LaneId) {
+        if self
+            .lanes
+            .get(lane.0 as usize)
+            .is_some_and(|state| state.expects)
+        {
+            self.expects(lane, false);
+            self.hopeful = self.starved.len();
+        }
+    }
+
     /// A sender has closed the connection of a slot.
     pub fn slot_closed(&mut self, lane: LaneId, slot: SlotId, sender: SenderId) {
         self.with_slots(lane, |slots| slots.closed(slot, sender));
@@ -95,6 +120,7 @@ impl<T> Lanes<T> {
             self.away_ms = Some(now_ms);
         }
         set_lease_timer(&mut self.leases, state, lane, now_ms);
+        self.answered(lane);
         self.close_surplus(lane);
         self.note_idle(lane);
         self.wake(lane);

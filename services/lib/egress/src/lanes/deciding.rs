@@ -100,6 +100,7 @@ impl<T> Lanes<T> {
     }
 
     fn decide(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
+        self.expects(lane, false);
         let state = self.lanes.get_mut(lane.0 as usize)?;
         let (_, affinity) = self.fair.peek(state.queue)?;
         if let Some(until_ms) = self.outages.keeps(state.source, now_ms) {
@@ -140,21 +141,29 @@ impl<T> Lanes<T> {
                     return None;
                 }
                 if state.lease.runs_short(now_ms) {
-                    return self.speak(now_ms, lane);
+                    let asks = self.speak(now_ms, lane);
+                    self.expects(lane, asks.is_some());
+                    return asks;
                 }
                 set_lease_timer(&mut self.leases, state, lane, now_ms);
+                let asked = state.lease.is_asking();
+                self.expects(lane, asked);
                 return None;
             }
         };
         let opens = state.slots.opens(slot, state.messages_per_connection);
         let taken = match state.rates.take(now_ms, opens, state.queue.len() as u64) {
             TakeAll::Yes(taken) => taken,
-            TakeAll::Asked => return None,
+            TakeAll::Asked => {
+                self.expects(lane, true);
+                return None;
+            }
             TakeAll::Wait(until_ms) => {
                 set_timer(&mut self.timers, state, lane, now_ms, until_ms);
                 return None;
             }
             TakeAll::Ask { window, word } => {
+                self.expects(lane, true);
                 return Some(Decision::AskGrant { lane, window, word });
             }
         };

@@ -26,6 +26,8 @@ pub(super) struct Lane {
     /// The last timer that was set for it, and for its words about rates, Unix milliseconds.
     pub(super) timer_ms: u64,
     pub(super) tell_timer_ms: u64,
+    /// A credit is kept for it.
+    pub(super) expects: bool,
     /// In the list of runnable lanes.
     pub(super) runnable: bool,
     /// In the list of starved lanes.

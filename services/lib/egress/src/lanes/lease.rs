@@ -97,6 +97,11 @@ impl Lease {
         self.short
     }
 
+    /// An answer is on its way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
     /// Connections of lost senders that still count.
     fn lost(&self, now_ms: u64) -> u32 {
         let living = self.lost.iter().filter(|(until_ms, _)| now_ms < *until_ms);

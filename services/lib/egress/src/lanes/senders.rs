@@ -44,6 +44,8 @@ pub(super) struct Senders {
     source_numbers: HashMap<Arc<str>, SourceId>,
     /// Credit of those that are not draining.
     credit: u64,
+    /// So much of it is kept for lanes that wait for an answer: who asked can use what it is given.
+    kept: u64,
     /// Where the last able one was found when the preferred one was not able.
     found: usize,
 }
@@ -114,8 +116,19 @@ impl Senders {
         self.credit = usable.map(|sender| u64::from(sender.credit)).sum();
     }
 
+    /// Whether there is credit that is not kept.
     pub(super) fn has_credit(&self) -> bool {
-        self.credit > 0
+        self.credit > self.kept
+    }
+
+    /// Keeps one credit.
+    pub(super) fn keep(&mut self) {
+        self.kept += 1;
+    }
+
+    /// Keeps one credit less.
+    pub(super) fn let_go(&mut self) {
+        self.kept -= 1;
     }
 
     /// Gives one credit back.
@@ -188,7 +201,7 @@ impl Senders {
     /// A sender that can take a delivery of this source: the one that its affinity prefers, or another.
     pub(super) fn choose(&mut self, affinity: u32, source: SourceId) -> Option<SenderId> {
         let count = self.senders.len();
-        if count == 0 || self.credit == 0 {
+        if count == 0 || !self.has_credit() {
             return None;
         }
         let preferred = &self.senders[affinity as usize % count];

@@ -107,6 +107,74 @@ fn lanes_without_credit_take_turns_and_are_not_all_looked_at_for_each_credit() {
 }
 
 #[test]
+fn lanes_ask_for_no_more_than_there_is_credit_for() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let limits = || LaneLimits {
+        connection_share: Some(1),
+        windows: vec![window(Unit::Messages, 1_000)],
+        ..LIMITS
+    };
+    lanes.sender_up(SenderId(1), 3, []);
+    for item in 0..1_000 {
+        let lane = lanes.lane(&"source".into(), &format!("site{item}").into(), limits);
+        lanes.push(lane, &Flow::default(), item, 0);
+    }
+    let (mut open, mut words, mut gone) = (Vec::new(), 0, 0);
+    while gone < 1_000 {
+        // All that can be done before an answer comes.
+        let mut asked = Vec::new();
+        while let Some(decision) = lanes.next(0) {
+            match decision {
+                Decision::Assign { lane, slot, .. } => open.push((lane, slot)),
+                other => asked.push(other),
+            }
+        }
+        assert!(asked.len() + open.len() <= 3, "{} {open:?}", asked.len());
+        words += asked.len();
+        for decision in asked {
+            match decision {
+                Decision::AskSlots { lane, .. } => lanes.slots(0, lane, leased(1, 0)),
+                Decision::AskGrant { lane, window, .. } => {
+                    lanes.grant(0, lane, window, granted(1, 60));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for (lane, slot) in open.drain(..) {
+            gone += 1;
+            lanes.released(lane, slot, SenderId(1));
+        }
+    }
+    assert_eq!(words, 2_000);
+}
+
+#[test]
+fn a_credit_that_is_kept_for_who_is_given_nothing_goes_to_another() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    lanes.sender_up(SenderId(1), 1, []);
+    let limits = || LaneLimits {
+        windows: vec![window(Unit::Messages, 1_000)],
+        ..LIMITS
+    };
+    let asks = lanes.lane(&"source".into(), &"asks".into(), limits);
+    lanes.push(asks, &Flow::default(), 1, 0);
+    assert_eq!(asked(&mut lanes), (asks, 0, 1));
+    let other = lanes.lane(&"source".into(), &"other".into(), || LIMITS);
+    lanes.push(other, &Flow::default(), 2, 0);
+    assert_eq!(lanes.next(0), None);
+    let nothing = GrantNews::Nothing { retry_ms: 500 };
+    lanes.grant(0, asks, window(Unit::Messages, 1_000), nothing);
+    assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
+    // What waits for nothing any more keeps nothing.
+    lanes.released(other, SlotId(0), SenderId(1));
+    assert_eq!(asked_at(&mut lanes, 500).0, asks);
+    lanes.retain(|_| false);
+    lanes.grant(500, asks, window(Unit::Messages, 1_000), nothing);
+    lanes.push(other, &Flow::default(), 3, 0);
+    assert_eq!(assigned(&mut lanes), [(3, 0, 1)]);
+}
+
+#[test]
 fn a_credit_that_one_lane_cannot_use_goes_to_another() {
     let mut lanes: Lanes<u32> = Lanes::default();
     let other = lanes.lane(&"other".into(), &"site".into(), || LIMITS);

@@ -11,6 +11,7 @@ impl<T> Lanes<T> {
             state.rates.news(now_ms, window, news);
             set_tell_timer(&mut self.tells, state, lane, now_ms);
         }
+        self.answered(lane);
         self.wake(lane);
     }
 
