@@ -60,7 +60,8 @@ impl<T> Lanes<T> {
         if !self.senders.serve(lane.source) {
             return Some(Blocked::NoSender);
         }
-        if !self.senders.any_able(lane.source) {
+        let is_kept = lane.starved && !self.senders.has_credit();
+        if is_kept || !self.senders.any_able(lane.source) {
             return Some(Blocked::NoCredit);
         }
         let allowed = lane.hoped(now_ms);

@@ -162,6 +162,7 @@ fn a_credit_that_is_kept_for_who_is_given_nothing_goes_to_another() {
     let other = lanes.lane(&"source".into(), &"other".into(), || LIMITS);
     lanes.push(other, &Flow::default(), 2, 0);
     assert_eq!(lanes.next(0), None);
+    assert_eq!(lanes.blocked(0, other), Some(Blocked::NoCredit));
     let nothing = GrantNews::Nothing { retry_ms: 500 };
     lanes.grant(0, asks, window(Unit::Messages, 1_000), nothing);
     assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
