@@ -12,9 +12,10 @@ scheduler`, everything in it: gRPC, JetStream, Redis, DNS and the decisions.
 | growth-10-sites-apart | 10 | 10, a message per connection | nothing | |
 | growth-10000-sites | 10,000 | 10,000 | nothing | growth-10-sites-apart |
 
-With 10,000 sites nearly every message needs a connection of its own, which the scheduler has to lease, and a part of a rate
-of its own; so it is compared with as many connections to few sites, and `connects_per_message` and `redis_per_message`
-(words about connections and rates) are given beside the CPU time.
+The largest of the first two ratios is the figure of the budget. With 10,000 sites nearly every message needs a connection of its
+own, which the scheduler has to lease, and a part of a rate of its own, about which it talks with Redis: other work, not the
+same work that has become dearer. So it is compared with as many connections to few sites, stands apart, and
+`connects_per_message` and `redis_per_message` (words about connections and rates) are given beside the CPU time.
 """
 
 import contextlib
@@ -35,6 +36,8 @@ CASES = {
     "growth-10-sites-apart": (10, 10, 1, 0, None),
     "growth-10000-sites": (10_000, 10_000, 10_000, 0, "growth-10-sites-apart"),
 }
+# Whose ratio is not one of the budget.
+APART = ("growth-10000-sites",)
 ROUNDS = 6
 MESSAGES = 10_000
 CLIENTS = 40
@@ -87,7 +90,7 @@ class Case:
 
 
 def measure(add, cases=CASES, rounds=ROUNDS, messages=MESSAGES):
-    """Measures, gives `add` each figure (case, metric, value, unit), and returns the largest ratio."""
+    """Measures, gives `add` each figure (case, metric, value, unit), and returns the largest ratio of the budget."""
     with contextlib.ExitStack() as stack:
         running = {}
         for name, (*sizes, _) in cases.items():
@@ -102,8 +105,10 @@ def measure(add, cases=CASES, rounds=ROUNDS, messages=MESSAGES):
         for name, case in running.items():
             add(name, "process_cpu_us_per_message", costs[name], "us")
             if other := cases[name][-1]:
-                ratios.append(costs[name] / costs[other])
-                add(name, "process_cpu_ratio", ratios[-1], "1")
+                ratio = costs[name] / costs[other]
+                add(name, "process_cpu_ratio", ratio, "1")
+                if name not in APART:
+                    ratios.append(ratio)
             for what, count in case.counts().items():
                 add(name, f"{what}_per_message", (count - case.counted[what]) / case.sent, "1")
         return max(ratios)

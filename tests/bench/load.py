@@ -23,7 +23,8 @@ class Sink:
         user = ["-u", "nobody"] if os.geteuid() == 0 else []
         read, write = os.pipe()
         self.process = rig.start(
-            "smtp-sink", ["smtp-sink", "-c", *user, f"{address}:{self.port}", "1000"],
+            # By itself it takes 256 sessions at a time: a limit of the sink is none of the relay.
+            "smtp-sink", ["smtp-sink", "-c", "-m", "10000", *user, f"{address}:{self.port}", "1000"],
             lambda: listens(address, self.port), stdout=write,
         )
         os.close(write)
