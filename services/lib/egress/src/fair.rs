@@ -466,7 +466,7 @@ impl<T> Fair<T> {
         };
         let goes_first = node.left > 0;
         let last = band.last;
-        if !goes_first || last == NONE {
+        if !goes_first {
             band.last = tenant;
         }
         self.link(last, tenant);

@@ -136,6 +136,26 @@ fn a_slowed_lane_is_cut_by_its_share_and_comes_back_by_tenths() {
 }
 
 #[test]
+fn a_slowed_lane_wakes_for_each_of_its_steps_and_for_its_end() {
+    let mut automation =
+        automation("{ reply: { text: rate }, action: slow, to: 75, recover: 10m, least: 1/m }");
+    let since = 7 * MINUTE;
+    reply(&mut automation, since, 421, "rate");
+    let wakes = |automation: &Automation| automation.next_wake().map(|at| at - since);
+    assert_eq!(wakes(&automation), Some(10 * MINUTE));
+    automation.tick(since + 10 * MINUTE);
+    assert_eq!(wakes(&automation), Some(20 * MINUTE));
+    // Late, and still the step after it is not.
+    automation.tick(since + 23 * MINUTE);
+    assert_eq!(wakes(&automation), Some(30 * MINUTE));
+    assert!(matches!(
+        &automation.tick(since + 30 * MINUTE)[..],
+        [Change::Ended(_)]
+    ));
+    assert_eq!(automation.next_wake(), None);
+}
+
+#[test]
 fn the_least_of_all_limits_on_a_lane_and_its_pool_holds() {
     let mut automation = automation(
         "{ reply: { codes: [421] }, action: limit, rate: 60/h, connections: 3, for: 1h },
@@ -155,6 +175,95 @@ fn the_least_of_all_limits_on_a_lane_and_its_pool_holds() {
     other.provider = None;
     other.lane.site = "mx.elsewhere.test";
     assert_eq!(automation.on_lane(1, &other), Restraint::default());
+}
+
+#[test]
+fn the_slower_of_two_rates_and_of_two_paces_holds_whichever_is_known_first() {
+    for (lane, pool) in [("100/h", "5/m"), ("5/m", "100/h")] {
+        let mut automation = automation(&format!(
+            "{{ reply: {{ codes: [421] }}, action: limit, rate: {lane}, for: 1h }},
+             {{ reply: {{ codes: [421] }}, action: limit, rate: {pool}, scope: pool, for: 1h }}"
+        ));
+        reply(&mut automation, 0, 421, "");
+        let rate = automation.on_lane(1, &heard(0, "")).rate;
+        let rate = rate.map(|rate| (rate.count, rate.per_ms));
+        assert_eq!(rate, Some((100, HOUR)), "{lane} {pool}");
+    }
+    for (lane, pool) in [(20, 70), (70, 20)] {
+        let mut automation = automation(&format!(
+            "{{ reply: {{ codes: [421] }}, action: slow, to: {lane}, recover: 10m, least: 1/m }},
+             {{ reply: {{ codes: [421] }}, action: slow, to: {pool}, recover: 10m, least: 1/m, scope: pool }}"
+        ));
+        reply(&mut automation, 0, 421, "");
+        let pace = automation.on_lane(1, &heard(0, "")).pace;
+        assert_eq!(pace.map(|pace| pace.count), Some(20), "{lane} {pool}");
+    }
+}
+
+#[test]
+fn what_is_over_holds_no_more_and_makes_room_before_and_after_it_is_ended() {
+    let mut automation = automation(
+        "{ reply: { codes: [421] }, action: suspend, for: 1h },
+         { reply: { codes: [421] }, action: suspend, scope: tenant, for: 1h }",
+    );
+    reply(&mut automation, 0, 421, "");
+    let at = heard(0, "");
+    let suspended = |automation: &Automation, now_ms| {
+        let lane = automation.on_lane(now_ms, &at).suspended_until_ms;
+        (lane.is_some(), automation.on_tenant(now_ms, &at).is_some())
+    };
+    assert_eq!(suspended(&automation, HOUR - 1), (true, true));
+    assert_eq!(suspended(&automation, HOUR), (false, false));
+    let act = automation.acts().next().unwrap().clone();
+    automation.tick(HOUR);
+    assert_eq!(suspended(&automation, HOUR), (false, false));
+    let of_lane = |number: usize, since_ms| Act {
+        subject: Subject::Lane {
+            source: "a".into(),
+            lane: number.to_string().into(),
+        },
+        since_ms,
+        until_ms: since_ms + HOUR,
+        ..act.clone()
+    };
+    for number in 0..ACTIONS {
+        assert!(automation.restore(0, of_lane(number, 0)));
+    }
+    assert!(!automation.restore(0, of_lane(ACTIONS, 0)), "no more");
+    automation.tick(HOUR);
+    assert!(automation.restore(HOUR, of_lane(ACTIONS, HOUR)));
+}
+
+#[test]
+fn a_later_act_takes_the_place_of_an_earlier_one_and_never_the_other_way() {
+    let mut automation = automation("{ reply: { codes: [421] }, action: suspend, for: 1h }");
+    reply(&mut automation, 10, 421, "");
+    let present = automation.acts().next().unwrap().clone();
+    for (since_ms, is_taken) in [(9, false), (10, false), (11, true)] {
+        let until_ms = since_ms + HOUR;
+        let act = Act {
+            since_ms,
+            until_ms,
+            ..present.clone()
+        };
+        assert_eq!(automation.restore(20, act), is_taken, "{since_ms}");
+    }
+    let held = automation.on_lane(20, &heard(0, "")).suspended_until_ms;
+    assert_eq!(held, Some(11 + HOUR));
+}
+
+#[test]
+fn a_text_is_cut_before_the_character_that_has_no_room() {
+    let table = [
+        ("aé", 3, "aé"),
+        ("aé", 2, "a"),
+        ("aé", 1, "a"),
+        ("a€b", 3, "a"),
+        ("", 5, ""),
+    ];
+    for (text, most, cut) in table {
+        assert_eq!(shortened(text, most), cut, "{text} {most}");
+    }
 }
 
 #[test]

@@ -56,3 +56,45 @@ impl<T> Slab<T> {
 
 /// Slots that stay when nothing is in them.
 const KEPT: usize = 65_536;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_free_are_used_again_the_latest_first() {
+        let mut slab = Slab::default();
+        let numbers = ["a", "b", "c"].map(|value| slab.insert(value));
+        assert_eq!(numbers, [0, 1, 2]);
+        assert_eq!(
+            (slab.remove(0), slab.remove(2), slab.remove(2)),
+            (Some("a"), Some("c"), None)
+        );
+        assert_eq!(
+            (slab.len(), slab.get(0), slab.get(1)),
+            (1, None, Some(&"b"))
+        );
+        assert_eq!(["d", "e", "f"].map(|value| slab.insert(value)), [2, 0, 3]);
+        *slab.at(1) = "g";
+        assert_eq!(
+            (slab.get(1), slab.get(2), slab.len()),
+            (Some(&"g"), Some(&"d"), 4)
+        );
+    }
+
+    #[test]
+    fn memory_of_many_is_given_back_with_the_last_of_them_and_that_of_few_stays() {
+        for (count, stays) in [(KEPT, KEPT), (KEPT + 1, 0)] {
+            let mut slab = Slab::default();
+            for value in 0..count {
+                slab.insert(value);
+            }
+            for slot in 1..count {
+                slab.remove(slot as u32);
+            }
+            assert_eq!((slab.len(), slab.get(0)), (1, Some(&0)));
+            slab.remove(0);
+            assert_eq!((slab.len(), slab.slots.len()), (0, stays));
+        }
+    }
+}

@@ -188,3 +188,185 @@ fn a_weight_that_changes_counts_from_the_next_time_on() {
     line.by_tenant(66);
     assert_eq!(line.by_tenant(100), [(1, 80), (2, 20)]);
 }
+
+/// How many of the next ones are of each band.
+fn by_band(line: &mut Line, turns: u32) -> [u32; 4] {
+    let mut counts = [0; 4];
+    for _ in 0..turns {
+        if let Some(flow) = line.pop() {
+            counts[flow.band()] += 1;
+        }
+    }
+    counts
+}
+
+fn in_band(band: usize) -> Flow {
+    Flow {
+        high: band / 2 == 0,
+        retry: band % 2 == 1,
+        ..FLOW
+    }
+}
+
+#[test]
+fn what_a_band_does_not_use_the_others_do_by_their_shares() {
+    // High first attempts, high retries, other first attempts, other retries: what waits, and what leaves of twenty.
+    let table = [
+        ([true, false, false, false], [20, 0, 0, 0]),
+        ([true, true, false, false], [15, 5, 0, 0]),
+        ([false, false, true, true], [0, 0, 15, 5]),
+        ([true, false, true, false], [16, 0, 4, 0]),
+        ([true, false, false, true], [16, 0, 0, 4]),
+        ([false, true, true, false], [0, 16, 4, 0]),
+        ([false, true, false, true], [0, 16, 0, 4]),
+        ([true, true, false, true], [12, 4, 0, 4]),
+        ([true, false, true, true], [16, 0, 3, 1]),
+        ([false, true, true, true], [0, 16, 3, 1]),
+        ([false, true, false, false], [0, 20, 0, 0]),
+        ([false, false, false, true], [0, 0, 0, 20]),
+    ];
+    for (waits, leaves) in table {
+        let mut line = Line::default();
+        for band in (0..4).filter(|band| waits[*band]) {
+            line.push(20, in_band(band));
+        }
+        assert_eq!(by_band(&mut line, 20), leaves, "{waits:?}");
+    }
+}
+
+#[test]
+fn who_has_waited_for_nobody_has_its_whole_share_before_those_who_come() {
+    let mut line = Line::default();
+    line.push(100, in_band(0));
+    by_band(&mut line, 50);
+    line.push(10, in_band(3));
+    assert_eq!(by_band(&mut line, 4), [4, 0, 0, 0]);
+    assert_eq!(by_band(&mut line, 1), [0, 0, 0, 1]);
+    let mut line = Line::default();
+    line.push(100, in_band(2));
+    by_band(&mut line, 50);
+    line.push(10, in_band(3));
+    assert_eq!(by_band(&mut line, 3), [0, 0, 3, 0]);
+    assert_eq!(by_band(&mut line, 1), [0, 0, 0, 1]);
+}
+
+/// One delivery in each of several bands, tenants, streams and campaigns.
+fn one_of_each() -> Vec<Flow> {
+    let mut flows = Vec::new();
+    for band in 0..4 {
+        for of in 0..8 {
+            flows.push(Flow {
+                tenant: of / 4,
+                stream: of / 2 % 2,
+                campaign: of % 2,
+                ..in_band(band)
+            });
+        }
+    }
+    flows
+}
+
+#[test]
+fn lanes_in_one_store_have_nothing_to_do_with_each_other() {
+    let mut fair = Fair::default();
+    let mut queues = [Queue::default(); 12];
+    for flow in one_of_each() {
+        for (lane, queue) in queues.iter_mut().enumerate() {
+            fair.push(queue, &flow, (lane, flow), lane as u32);
+        }
+    }
+    for (lane, queue) in queues.iter_mut().enumerate() {
+        let mut left = one_of_each();
+        for _ in 0..left.len() {
+            if let Some((flow, (of, pushed), affinity)) = fair.pop(queue) {
+                assert_eq!((of, pushed, affinity), (lane, flow, lane as u32));
+                left.retain(|other| *other != flow);
+            }
+        }
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn holds_what_waits_wherever_it_stands_and_nothing_else() {
+    let mut line = Line::default();
+    for flow in one_of_each() {
+        line.push(2, flow);
+    }
+    line.push(1, FLOW);
+    let mut left: Vec<u32> = (0..line.pushed).collect();
+    for _ in 0..line.pushed {
+        for item in 0..line.pushed {
+            let is_held = line.fair.holds(line.queue, |waiting| *waiting == item);
+            assert_eq!(is_held, left.contains(&item), "{item}");
+        }
+        if let Some((_, popped, _)) = line.fair.pop(&mut line.queue) {
+            left.retain(|item| *item != popped);
+        }
+    }
+    assert!(left.is_empty(), "{left:?}");
+}
+
+/// The tenants of the next ones, in their order.
+fn order(line: &mut Line, turns: u32) -> Vec<u64> {
+    (0..turns)
+        .filter_map(|_| line.pop())
+        .map(|flow| flow.tenant)
+        .collect()
+}
+
+/// Two tenants with a lot, and a third with this weight that came, had all that it may have ahead of its turn, and went.
+fn two_with_a_lot_and_one_that_went(weight: u16) -> Line {
+    let mut line = Line::default();
+    line.push(10_000, tenant(1, 1));
+    line.push(10_000, tenant(2, 1));
+    // What the second one had ahead.
+    line.by_tenant(AHEAD);
+    let all = AHEAD + u32::from(weight);
+    line.push(all, tenant(3, weight));
+    let mut gone = 0;
+    for _ in 0..1_000 {
+        gone += u32::from(gone < all && line.by_tenant(1) == [(3, 1)]);
+    }
+    assert_eq!(gone, all);
+    line
+}
+
+#[test]
+fn who_comes_back_has_ahead_what_it_missed_and_no_more() {
+    // Weight, how many others left meanwhile, and how many it has ahead: two of weight 1 take two for a turn of all.
+    let table = [
+        (1, 0, 0),
+        (1, 2, 1),
+        (1, 20, 10),
+        (3, 20, 30),
+        (1, 1_000, AHEAD),
+        (3, 1_000, AHEAD),
+    ];
+    for (weight, others, ahead) in table {
+        let mut line = two_with_a_lot_and_one_that_went(weight);
+        line.by_tenant(others);
+        line.push(1_000, tenant(3, weight));
+        let turns = order(&mut line, ahead + 1);
+        let first = turns.iter().take_while(|name| **name == 3).count() as u32;
+        assert_eq!(first, ahead, "{weight} {others}: {turns:?}");
+    }
+}
+
+#[test]
+fn who_missed_nothing_waits_for_its_turn_behind_all_others() {
+    let mut line = two_with_a_lot_and_one_that_went(1);
+    line.push(10, tenant(3, 1));
+    let turns = order(&mut line, 6);
+    assert_eq!((turns[2], turns[5]), (3, 3), "{turns:?}");
+}
+
+#[test]
+fn a_weight_counts_from_when_its_tenant_comes_and_not_in_the_midst_of_its_turns() {
+    let mut line = two_with_a_lot_and_one_that_went(1);
+    line.push(30, tenant(3, 1));
+    line.push(30, tenant(3, 8));
+    assert_eq!(line.by_tenant(180), [(1, 60), (2, 60), (3, 60)]);
+    line.push(80, tenant(3, 8));
+    assert_eq!(line.by_tenant(100), [(1, 10), (2, 10), (3, 80)]);
+}

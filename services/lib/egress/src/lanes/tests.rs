@@ -694,3 +694,27 @@ fn a_lane_is_not_forgotten_while_connections_are_leased() {
     lanes.slots(200_000, lane, leased(0, 0));
     assert_eq!(lanes.forget_idle(300_000, 9), [lane]);
 }
+
+#[test]
+fn tells_what_waits_where_and_takes_out_what_is_not_to_stay() {
+    let (mut lanes, first) = lanes();
+    let second = lanes.lane(&"source".into(), &"other".into(), || LIMITS);
+    let names = lanes
+        .names(second)
+        .map(|(source, site)| (&**source, &**site));
+    assert_eq!((names, lanes.count()), (Some(("source", "other")), 2));
+    for item in 0..6 {
+        let lane = if item < 4 { first } else { second };
+        lanes.push(lane, &Flow::default(), item, 0);
+    }
+    let counts = |lanes: &Lanes<u32>| {
+        let of = |lane| lanes.waiting_in(lane);
+        (lanes.waiting(), of(first), of(second))
+    };
+    assert_eq!(counts(&lanes), (6, 4, 2));
+    assert!(lanes.holds(first, |item| *item == 3) && !lanes.holds(second, |item| *item == 3));
+    lanes.retain(|item| item % 2 == 1);
+    assert_eq!(counts(&lanes), (3, 2, 1));
+    assert_eq!(lanes.take_all(), [1, 3, 5]);
+    assert_eq!(counts(&lanes), (0, 0, 0));
+}

@@ -326,3 +326,70 @@ fn a_window_with_another_count_keeps_what_is_used_and_gives_back_what_is_too_muc
     rates.news(0, window, granted(9, 62));
     assert_eq!(asks(&mut rates, 0, false).1.have, 1);
 }
+
+#[test]
+fn dates_of_a_part_of_a_window_are_said_as_one_that_is_as_late_as_its_latest() {
+    let minutes = RateLimit {
+        count: 100,
+        per_ms: 256_000,
+    };
+    let (mut rates, window) = with_grant(minutes, 7, 16_000);
+    let taken = [(); 7].map(|()| takes(&mut rates, 1));
+    let mut taken = taken.into_iter();
+    let mut over = |rates: &mut Rates, at_ms| {
+        let taken = taken.next().unwrap();
+        rates.settle(3_000, taken, Unit::Messages, Became::Over(at_ms));
+    };
+    for at_ms in [1_000, 1_999, 2_000, 900, 2_999, 3_000] {
+        over(&mut rates, at_ms);
+    }
+    let (_, word) = asks(&mut rates, 3_000, false);
+    assert_eq!(word.dated, [(1_999, 2), (2_999, 3), (3_000, 1)]);
+    // What was said stays as it was said.
+    over(&mut rates, 3_001);
+    rates.news(3_001, window, nothing(3_002));
+    let (_, word) = asks(&mut rates, 3_002, false);
+    assert_eq!(word.dated, [(3_001, 1)]);
+}
+
+#[test]
+fn is_unused_when_nothing_counts_here_or_elsewhere_and_all_is_said() {
+    let (mut rates, window) = with_grant(LIMIT, 1, 62);
+    assert!(Rates::new([window]).are_unused(0));
+    assert!(!rates.are_unused(1), "granted");
+    let taken = takes(&mut rates, 1);
+    assert!(!rates.are_unused(5_000), "under way");
+    rates.settle(100, taken, Unit::Messages, Became::Over(100));
+    assert!(!rates.are_unused(5_000), "not said");
+    assert!(rates.tell(100).is_some());
+    assert!(!rates.are_unused(5_000), "no answer yet");
+    rates.news(100, window, nothing(100));
+    // It counts for a window, and so may what others were granted until now and had under way for a window.
+    assert!(!rates.are_unused(2_161));
+    assert!(rates.are_unused(2_162));
+}
+
+#[test]
+fn a_share_is_free_again_when_a_use_is_a_window_old_and_is_asked_about_anew_at_its_end() {
+    let window = messages(LIMIT);
+    let mut rates = Rates::new([window]);
+    let share = |share, until_ms| GrantNews::Share {
+        share,
+        until_ms,
+        heard: false,
+    };
+    asks(&mut rates, 0, false);
+    rates.news(0, window, share(1, 10_000));
+    assert_eq!(rates.take(0, false, 1), TakeAll::Wait(2_062));
+    let taken = takes(&mut rates, 2_062);
+    // Nobody knows yet when it happens.
+    assert_eq!(rates.take(2_062, false, 1), TakeAll::Wait(2_062 + 62));
+    rates.settle(2_070, taken, Unit::Messages, Became::Over(2_075));
+    assert_eq!(rates.take(2_080, false, 1), TakeAll::Wait(3_075));
+    assert_eq!(rates.blocked(3_074), Some((window, 3_075)));
+    takes(&mut rates, 3_075);
+    assert_eq!(rates.take(9_990, false, 1), TakeAll::Wait(10_000));
+    asks(&mut rates, 10_000, false);
+    rates.news(10_000, window, share(0, 14_000));
+    assert_eq!(rates.take(13_000, false, 1), TakeAll::Wait(14_000));
+}
