@@ -326,6 +326,12 @@ pub(crate) const STORAGE_AWAY: Answer = Answer::new(
     "Message storage is not available; try again later",
 );
 
+pub(crate) const UNDERWAY: Answer = Answer::new(
+    451,
+    EnhancedCode(4, 3, 0),
+    "The same message is being stored; try again later",
+);
+
 pub(crate) const TOO_MANY_ERRORS: Answer = Answer::new(
     421,
     EnhancedCode(4, 7, 0),

@@ -14,6 +14,7 @@ use crate::clients::ClientSlot;
 use crate::metrics::TenantMetrics;
 use crate::proxy::Client;
 use crate::receive::Incoming;
+use crate::resubmission::Remembered;
 use crate::server::{Listening, Shared};
 use crate::session::{Effect, Moment, Session};
 use crate::socket::{Input, Socket};
@@ -58,6 +59,8 @@ pub(crate) struct Connection {
     pub(crate) tenant_metrics: Option<TenantMetrics>,
     /// The message whose chunks come in.
     pub(crate) chunks: Option<Box<Incoming>>,
+    /// The last message, until its client shows that it has seen our answer.
+    pub(crate) unconfirmed: Option<Remembered>,
     /// It counts as one of its client's.
     of_client: Option<ClientSlot>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -88,6 +91,7 @@ impl Connection {
             session,
             tenant_metrics: None,
             chunks: None,
+            unconfirmed: None,
             of_client,
             shutdown: Box::pin(async move { shutdown.requested().await }),
         }
@@ -272,18 +276,29 @@ impl Connection {
             () = &mut self.shutdown => return Err(Ended::Shutdown),
             () = tokio::time::sleep(patience) => return Err(Ended::Silent),
         };
-        if read? { Ok(()) } else { Err(Ended::Closed) }
+        if !read? {
+            return Err(Ended::Closed);
+        }
+        self.confirmed().await;
+        Ok(())
+    }
+
+    /// The client has sent something: it has seen our last answer, so far as it could.
+    async fn confirmed(&mut self) {
+        if let Some(remembered) = self.unconfirmed.take() {
+            remembered.forget().await;
+        }
     }
 
     /// Waits for content.
     pub(crate) async fn read_content(&mut self, deadline: Instant) -> Result<(), Ended> {
         let stall = Instant::now() + self.listening.stall_timeout;
         let read = tokio::time::timeout_at(stall.min(deadline), self.input.fill(&mut self.socket));
-        if read.await.map_err(|_| Ended::Silent)?? {
-            Ok(())
-        } else {
-            Err(Ended::Closed)
+        if !read.await.map_err(|_| Ended::Silent)?? {
+            return Err(Ended::Closed);
         }
+        self.confirmed().await;
+        Ok(())
     }
 
     /// Appends an answer for the session.

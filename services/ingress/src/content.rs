@@ -45,6 +45,8 @@ pub(crate) struct Judged {
     pub(crate) times: Times,
     /// As far as the client asks for one and its stream has it, -9 to 9.
     pub(crate) priority: i8,
+    /// Of the client, where messages that are sent again are known.
+    pub(crate) message_id: Option<Box<[u8]>>,
 }
 
 /// A message that came in whole.

@@ -37,6 +37,7 @@ mod preflight;
 mod proxy;
 mod quota;
 mod receive;
+mod resubmission;
 mod sasl;
 mod scram;
 mod server;

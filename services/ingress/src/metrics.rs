@@ -29,6 +29,7 @@ pub(crate) struct Metrics {
     pub(crate) auth_failures: IntCounter,
     pub(crate) login_bans: IntCounter,
     pub(crate) accept_unknown: IntCounter,
+    pub(crate) resubmissions: IntCounter,
     /// From the final dot to the reply written, seconds.
     pub(crate) accept_seconds: Histogram,
     /// The part of it that is the wait for storage, seconds.
@@ -142,6 +143,10 @@ impl Metrics {
             accept_unknown: counter(
                 "staffetta_ingress_accept_unknown_total",
                 "Messages of which it is not known whether they were stored; the client was told to send again.",
+            ),
+            resubmissions: counter(
+                "staffetta_ingress_resubmissions_total",
+                "Messages that were sent again and known: answered with the id of the first copy, and not stored.",
             ),
             accept_seconds: histogram(
                 "staffetta_ingress_accept_seconds",

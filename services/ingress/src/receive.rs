@@ -21,6 +21,7 @@ use crate::metrics::Metrics;
 use crate::policy::{self, Sender};
 use crate::preflight;
 use crate::quota::{self, Charge};
+use crate::resubmission::{self, Recognised, Remembered};
 use crate::session::{Effect, Transaction};
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
@@ -214,6 +215,18 @@ impl Connection {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        let recognised =
+            resubmission::recognise(&self.shared.claims, id, &transaction, &received).await;
+        let remembered = match recognised {
+            Recognised::New(remembered) => remembered,
+            Recognised::Underway => return Ok(self.say(answer::UNDERWAY)),
+            Recognised::Again(remembered) => {
+                self.shared.metrics.resubmissions.inc();
+                let first = remembered.id().to_owned();
+                tracing::info!(message_id = first, client = %self.client_network(), "message sent again, and known");
+                return self.accepted_before(&first, remembered).await;
+            }
+        };
         let granted = received.judged.priority;
         let is_lowered = transaction.priority.is_some_and(|asked| asked != granted);
         let accepted = Accepted {
@@ -235,7 +248,14 @@ impl Connection {
         let waited = complete.elapsed();
         drop(reservation);
         if let Err(refusal) = stored {
+            // What may have been stored all the same stays claimed for a while.
+            if let Some(remembered) = remembered.filter(|_| refusal != answer::STORAGE_AWAY) {
+                remembered.forget().await;
+            }
             return Ok(self.say(refusal));
+        }
+        if let Some(remembered) = &remembered {
+            remembered.stored().await;
         }
         if let Some(charge) = charge {
             charge.keep();
@@ -248,8 +268,23 @@ impl Connection {
         } else {
             Answer::with(250, EnhancedCode(2, 0, 0), format!("Ok queued as {id}"))
         });
+        self.unconfirmed = remembered;
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
+        Ok(effect)
+    }
+
+    /// The answer to a message that was accepted when it came the first time.
+    async fn accepted_before(
+        &mut self,
+        first: &str,
+        remembered: Remembered,
+    ) -> Result<Effect, Ended> {
+        self.session.message_accepted();
+        let text = format!("Ok queued as {first}");
+        let effect = self.say(Answer::with(250, EnhancedCode(2, 0, 0), text));
+        self.unconfirmed = Some(remembered);
+        self.send().await?;
         Ok(effect)
     }
 
@@ -446,19 +481,23 @@ impl<'a> HeaderJudge<'a> {
         if let Some(refusal) = findings.refusal() {
             return Err(refusal);
         }
+        let knows_again = self.sender.rules.credential.idempotent_for.is_some();
+        let message_id = knows_again
+            .then(|| resubmission::message_id(header))
+            .flatten();
         let mut on_top = Cow::Borrowed(self.received.as_str());
         if tenant.preflight.warn_header && !findings.warnings.is_empty() {
             on_top.to_mut().push_str(&findings.header_fields());
         }
         let date = tenant.repair.date.then(|| date_text(self.unix_ms));
-        let message_id = tenant
+        let message_id_if_missing = tenant
             .repair
             .message_id
             .then(|| message_id_text(self.id, &self.hostname));
         let additions = Additions {
             received: &on_top,
             date_if_missing: date.as_deref(),
-            message_id_if_missing: message_id.as_deref(),
+            message_id_if_missing: message_id_if_missing.as_deref(),
         };
         let mut header = repair(header, &additions);
         let mut converter = None;
@@ -475,6 +514,7 @@ impl<'a> HeaderJudge<'a> {
                 campaign,
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
+                message_id,
             },
         })
     }

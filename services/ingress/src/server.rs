@@ -73,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) content_buffers: ContentBuffers,
     pub(crate) passwords: PasswordChecker,
     pub(crate) quotas: limits::Quotas,
+    pub(crate) claims: limits::Claims,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
     pub(crate) metrics: Arc<Metrics>,
@@ -313,6 +314,7 @@ async fn start(
         () = shutdown.requested() => return Ok(None),
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
@@ -320,7 +322,8 @@ async fn start(
         content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
-        quotas: quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?,
+        claims: quotas.claims(),
+        quotas,
         failed_logins: bootstrap.ingress.failed_logins,
         metrics,
         shutdown: shutdown.clone(),

@@ -104,6 +104,11 @@ spec: { tenant: acme, certificates: [ app.acme.example ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
+metadata: { name: acme-again }
+spec: { tenant: acme, username: again@acme.example, passwordHash: \"HASH\", idempotentFor: 1h }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
 metadata: { name: acme-held }
 spec: { tenant: acme, username: held@acme.example, passwordHash: \"HASH\", mode: hold }
 ---

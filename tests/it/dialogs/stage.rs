@@ -168,6 +168,14 @@ impl Stage {
                 self.start_tls("relay.example.com", Some(own)).await
             }
             Action::Closed => self.client()?.expect_end().await,
+            Action::Known => {
+                let last = self.accepted.pop();
+                ensure!(
+                    last.is_some() && last.as_ref() == self.accepted.last(),
+                    "the message was not known"
+                );
+                Ok(())
+            }
             Action::HangUp => {
                 self.client = None;
                 Ok(())

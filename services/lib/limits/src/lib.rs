@@ -4,6 +4,7 @@
 //! - [`GrantRequest`], [`GrantReply`], [`Dated`]: what is asked and answered about rates
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
+//! - [`Claims`], [`Claimed`]: what one of many does, and the others hear what came of it
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`servers`]: what the servers are and whether they let us in, for who looks at an installation
 //! - [`Grants::join`], [`Grants::may_share`]: who is heard, and who may use a share of its own
@@ -52,6 +53,7 @@
 //! Redis must not evict keys (`maxmemory-policy noeviction`), and its clock must not jump forward by more than
 //! a small part of a window; a clock that jumps back is handled.
 
+mod claims;
 mod connection;
 mod grant;
 mod grants;
@@ -63,6 +65,7 @@ mod share;
 mod slot;
 mod turns;
 
+pub use claims::{Claimed, Claims};
 pub use connection::{Options, Role, Seen, servers};
 pub use grant::{Dated, GrantReply, GrantRequest};
 pub use grants::{Error, Grants, Unavailable};

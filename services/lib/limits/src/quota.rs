@@ -24,7 +24,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
 use crate::connection::{Connector, Link, Lost, random};
 use crate::script::{hex, same_epoch};
-use crate::{Error, Options};
+use crate::{Claims, Error, Options};
 use book::{Book, Told, month};
 
 /// How often Redis is told what it does not know.
@@ -137,6 +137,11 @@ impl Quotas {
             }
         });
         Ok(Self { shared })
+    }
+
+    /// Claims over the same connection.
+    pub fn claims(&self) -> Claims {
+        Claims::new(self.shared.connector.clone())
     }
 
     /// Whether there is a connection; in a cluster, to the servers of all counts.

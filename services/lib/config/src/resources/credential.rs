@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
-use mail::Domain;
+use mail::{Domain, Span};
 use serde_json::{Value, json};
 
 use super::tenant::MODE;
@@ -26,6 +26,8 @@ pub struct Credential {
     pub may_choose: Option<Vec<String>>,
     /// What becomes of its mail; the tenant's holds besides.
     pub mode: Mode,
+    /// For so long a message is known again whose client did not see that it was accepted; `None` = not at all.
+    pub idempotent_for: Option<Span>,
     /// From these networks no AUTH is needed.
     pub networks: Vec<IpNet>,
     /// DNS names in lower case: a client whose certificate has one of them needs no AUTH.
@@ -122,6 +124,15 @@ impl Credential {
             .is_given("mayChoose")
             .then(|| spec.read_list("mayChoose", |text| Ok(text.to_owned())));
         let mode = spec.one_of("mode", &MODE).unwrap_or_default();
+        let idempotent_for: Option<Span> = spec.parsed("idempotentFor");
+        if let Some(time) = idempotent_for
+            && !(Span::from_secs(60)..=Span::from_secs(86_400)).contains(&time)
+        {
+            spec.problem(
+                "idempotentFor",
+                format!("1m to 1d is expected, found {time}"),
+            );
+        }
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -132,6 +143,7 @@ impl Credential {
             stream: stream.map(str::to_owned),
             may_choose,
             mode,
+            idempotent_for,
             networks,
             certificates,
             limits: allowance,
@@ -158,6 +170,9 @@ impl Credential {
         }
         if self.mode != Mode::default() {
             spec["mode"] = json!(super::word(&MODE, self.mode));
+        }
+        if let Some(time) = self.idempotent_for {
+            spec["idempotentFor"] = json!(time.to_string());
         }
         if !self.networks.is_empty() {
             let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();

@@ -101,6 +101,12 @@ fn each_bad_document_gets_its_message() {
         (
             "Credential",
             "b",
+            "{ tenant: acme, networks: [ \"10.0.0.0/8\" ], idempotentFor: 5s }",
+            &["doc 7 Credential/b spec.idempotentFor: 1m to 1d is expected, found 5s"],
+        ),
+        (
+            "Credential",
+            "b",
             "{ tenant: acme, username: b }",
             &["doc 7 Credential/b spec.passwordHash: is missing: there is a username"],
         ),

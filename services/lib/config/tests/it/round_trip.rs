@@ -90,7 +90,7 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
         document(
             "Credential",
             "c",
-            "{ tenant: t, networks: [ \"192.0.2.0/24\" ], stream: m, mayChoose: [ news ], mode: hold }",
+            "{ tenant: t, networks: [ \"192.0.2.0/24\" ], stream: m, mayChoose: [ news ], mode: hold, idempotentFor: 1h }",
         ),
         document(
             "Credential",
