@@ -6,10 +6,9 @@ use std::time::Duration;
 use config::EgressPool;
 use dns::Resolver;
 use egress::{
-    GrantNews, LaneId, SiteNews, SlotNews, StandingEvent, Window, Word, no_standings,
-    step_standings,
+    GrantNews, LaneId, SiteNews, StandingEvent, Window, Word, no_standings, step_standings,
 };
-use limits::{Dated, GrantReply, GrantRequest, Grants, SLOT_TTL, SlotReply, SlotRequest};
+use limits::{Grants, SlotRequest};
 use mail::Domain;
 use proto::journal::Acted;
 use spool::{Acts, PoolStandingsStore};
@@ -18,14 +17,13 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::core::{Events, tell};
+use crate::lending::{grant_news, grant_request, grant_share, slot_news};
 use crate::machine::Input;
 
-/// While Redis does not answer it is asked again after this time.
+/// What was not heard is said again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often telling other schedulers is tried.
 const TELL_TRIES: u32 = 5;
-/// So long before its end a lease is not used any more.
-const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs errands in tasks of their own and brings the results to the core.
 pub(crate) struct Errands {
@@ -175,8 +173,7 @@ impl Errands {
     ) {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
         let answers = self.answers.clone();
-        let hash = crate::machine::lane_hash(&key);
-        let share = limits::safe_share(window.limit.count, self.partitions, owned, hash);
+        let share = grant_share(&key, window, self.partitions, owned);
         let holder = holder.to_owned();
         tokio::spawn(async move {
             let wanted = word.want > 0;
@@ -201,87 +198,6 @@ impl Errands {
     }
 }
 
-/// A word as Redis hears it: dates as how long ago they were.
-fn grant_request(
-    key: String,
-    holder: String,
-    window: Window,
-    word: Word,
-    now_ms: u64,
-) -> GrantRequest {
-    let dated = |(at_ms, count): (u64, u64)| Dated {
-        ago: Duration::from_millis(now_ms.saturating_sub(at_ms)),
-        count,
-    };
-    GrantRequest {
-        key,
-        limit: window.limit.count,
-        window: Duration::from_millis(window.limit.per_ms),
-        holder,
-        have: word.have,
-        batch: word.batch,
-        dated: word.dated.into_iter().map(dated).collect(),
-        want: word.want,
-    }
-}
-
-fn slot_news(
-    request: &SlotRequest,
-    answer: Result<SlotReply, limits::Unavailable>,
-    asked_ms: u64,
-    now_ms: u64,
-) -> (&'static str, SlotNews) {
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    match answer {
-        Ok(reply) => {
-            let name = match (reply.granted, request.want) {
-                (0, 0) => "none",
-                (0, _) => "nothing",
-                _ => "granted",
-            };
-            let news = SlotNews::Leased {
-                granted: reply.granted,
-                excess: reply.excess,
-                others_wait: reply.others_wait,
-                until_ms: asked_ms + milliseconds(SLOT_TTL.saturating_sub(LEASE_MARGIN)),
-            };
-            (name, news)
-        }
-        Err(_) => {
-            let over_ms = now_ms + milliseconds(SLOT_TTL);
-            ("away", SlotNews::Away { over_ms })
-        }
-    }
-}
-
-fn grant_news(
-    answer: Result<GrantReply, limits::Unavailable>,
-    asked_ms: u64,
-    now_ms: u64,
-    share: u64,
-) -> GrantNews {
-    let milliseconds = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    match answer {
-        Err(_) => GrantNews::Share {
-            share,
-            until_ms: now_ms + milliseconds(ASK_AGAIN),
-            heard: false,
-        },
-        Ok(GrantReply::Granted { amount, expires }) => GrantNews::Granted {
-            amount,
-            until_ms: asked_ms + milliseconds(expires),
-        },
-        Ok(GrantReply::Nothing { retry_after }) => GrantNews::Nothing {
-            retry_ms: now_ms + milliseconds(retry_after),
-        },
-        Ok(GrantReply::Unknown { safe_for }) => GrantNews::Share {
-            share,
-            until_ms: now_ms + milliseconds(safe_for),
-            heard: true,
-        },
-    }
-}
-
 async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
     let Ok(name) = Domain::parse(domain) else {
         return SiteNews::Permanent("5.1.2", "the domain is not valid".to_owned());
@@ -292,63 +208,5 @@ async fn site_of(resolver: &Resolver, domain: &str) -> SiteNews {
             SiteNews::Permanent(error.enhanced(), error.to_string())
         }
         Err(error) => SiteNews::Temporary(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use egress::{RateLimit, Unit};
-
-    const WINDOW: Window = Window {
-        unit: Unit::Messages,
-        limit: RateLimit {
-            count: 100,
-            per_ms: 1000,
-        },
-    };
-
-    #[test]
-    fn dates_are_told_as_how_long_ago_they_were() {
-        let word = Word {
-            have: 2,
-            batch: 7,
-            dated: vec![(900, 3), (1_001, 1)],
-            want: 4,
-        };
-        let request = grant_request("key".into(), "me".into(), WINDOW, word, 1_000);
-        let ago = |milliseconds, count| Dated {
-            ago: Duration::from_millis(milliseconds),
-            count,
-        };
-        assert_eq!(request.dated, [ago(100, 3), ago(0, 1)]);
-        assert_eq!((request.have, request.batch, request.want), (2, 7, 4));
-    }
-
-    #[test]
-    fn a_grant_ends_by_when_it_was_asked_for_and_nobody_s_answer_is_the_share() {
-        let granted = GrantReply::Granted {
-            amount: 5,
-            expires: Duration::from_millis(62),
-        };
-        let news = grant_news(Ok(granted), 100, 110, 3);
-        let until_ms = 162;
-        assert_eq!(
-            news,
-            GrantNews::Granted {
-                amount: 5,
-                until_ms
-            }
-        );
-        let away = Err(limits::Unavailable("away".to_owned()));
-        let news = grant_news(away, 100, 110, 3);
-        assert!(matches!(
-            news,
-            GrantNews::Share {
-                share: 3,
-                heard: false,
-                ..
-            }
-        ));
     }
 }

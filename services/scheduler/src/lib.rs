@@ -8,6 +8,7 @@
 //! | `takeover` | claim, replay of the journal, catching up with the spool |
 //! | `partition` | the tasks of an owned partition: journal, blocks, trimming, usage |
 //! | `oldest`, `store_sizes` | the age of the oldest message and the fill of streams, for Prometheus |
+//! | [`lending`] | what is said to Redis, and what its answers mean |
 //! | `errands` | what crosses the network: sites, grants |
 //! | `dispatch`, `admin` | the gRPC services |
 //! | `outside` | TLS for the command-line tool outside, with certificates on both sides |
@@ -18,6 +19,7 @@ mod clock;
 mod core;
 mod dispatch;
 mod errands;
+pub mod lending;
 pub mod machine;
 mod metrics;
 mod oldest;

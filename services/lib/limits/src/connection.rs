@@ -68,12 +68,13 @@ impl Options {
 
 /// A span in which a shard of the counts forgot nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Epoch {
-    pub(crate) id: u64,
-    /// By Redis' clock. Later than its beginning when another server may still have lent after it.
-    pub(crate) since_ms: u64,
+pub struct Epoch {
+    /// Its name.
+    pub id: u64,
+    /// By Redis' clock, Unix milliseconds. Later than its beginning when another server may still have lent after it.
+    pub since_ms: u64,
     /// Grows with every epoch, whichever server begins it; 1 when there was none before.
-    pub(crate) term: u64,
+    pub term: u64,
 }
 
 /// An open connection to the server that has a shard.

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 
 use crate::connection::{Connector, Link, Lost};
 use crate::keys::{BUCKETS, Shard};
-use crate::presence::{Presence, SILENCE, be_heard};
+use crate::presence::{Presence, be_heard, may_share};
 use crate::script::{answer, hex, slot_answer};
+use crate::slot::LeasedIn;
 use crate::{GrantReply, GrantRequest, Options, SlotReply, SlotRequest};
 
 /// Lends parts of rates, and connections. Cheap to clone; one connection (to each server of a cluster) for all clones.
@@ -65,7 +66,7 @@ impl Grants {
 
     /// Whether this scheduler was not heard for so long that all others leave it its share of what has this name.
     pub fn may_share(&self, name: &str) -> bool {
-        self.presence.silent_for(self.connector.shard(name)) >= SILENCE * 2
+        may_share(self.presence.silent_for(self.connector.shard(name)))
     }
 
     /// Whether there is a connection; in a cluster, to the servers of all counts.
@@ -79,7 +80,8 @@ impl Grants {
         let link = self.link(&request.key)?;
         let scripts = &self.connector.scripts;
         let member = self.presence.name();
-        let pipeline = scripts.ask(request, member, self.connector.prefix(), &link);
+        let to = (link.shard, link.epoch);
+        let pipeline = scripts.ask(request, member, self.connector.prefix(), to);
         let granted = self.run(link.clone(), &pipeline, &scripts.grant).await?;
         let granted = granted.ok_or_else(|| Unavailable("the counts are gone".into()))?;
         answer(granted, request.window).map_err(|error| self.failed(&link, &error))
@@ -90,18 +92,14 @@ impl Grants {
     pub async fn lease(&self, request: &SlotRequest) -> Result<SlotReply, Unavailable> {
         let link = self.link(&request.key)?;
         let scripts = &self.connector.scripts;
-        // Where there was a memory before this one, others may have leases of it: all have to speak first.
         let leased_in = self.leased_in(link.shard);
-        let before = leased_in.load(Ordering::Relaxed);
-        let is_first = before == 0 && link.epoch.term == 1;
-        let fresh = is_first || before == link.epoch.id;
-        let pipeline = scripts.lease(request, self.connector.prefix(), &link, fresh);
+        let before = LeasedIn(leased_in.load(Ordering::Relaxed));
+        let to = (link.shard, link.epoch);
+        let pipeline = scripts.lease(request, self.connector.prefix(), to, before);
         let leased = self.run(link.clone(), &pipeline, &scripts.slots).await?;
         let leased = leased.ok_or_else(|| Unavailable("the counts are gone".into()))?;
         let reply = slot_answer(leased).map_err(|error| self.failed(&link, &error))?;
-        if reply.known || is_first {
-            leased_in.store(link.epoch.id, Ordering::Relaxed);
-        }
+        leased_in.store(before.after(&link.epoch, &reply).0, Ordering::Relaxed);
         Ok(reply)
     }
 

@@ -8,6 +8,7 @@
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`servers`]: what the servers are and whether they let us in, for who looks at an installation
 //! - [`Grants::join`], [`Grants::may_share`]: who is heard, and who may use a share of its own
+//! - [`Words`], [`Epoch`], [`LeasedIn`]: what is said and answered, for who brings a server of its own (the simulation)
 //! - [`safe_share`]: what a replica may use when Redis cannot be asked
 //!
 //! # How it counts
@@ -64,11 +65,13 @@ mod script;
 mod share;
 mod slot;
 mod turns;
+mod words;
 
 pub use claims::{Claimed, Claims};
-pub use connection::{Options, Role, Seen, servers};
+pub use connection::{Epoch, Options, Role, Seen, servers};
 pub use grant::{Dated, GrantReply, GrantRequest};
 pub use grants::{Error, Grants, Unavailable};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;
-pub use slot::{SLOT_TTL, SlotReply, SlotRequest};
+pub use slot::{LeasedIn, SLOT_TTL, SlotReply, SlotRequest};
+pub use words::{Answer, Command, Words};

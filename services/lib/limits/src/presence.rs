@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::{RedisError, RedisResult};
+use redis::{Cmd, RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -79,22 +79,39 @@ pub(crate) async fn be_heard(
     }
 }
 
+/// Whether a scheduler that was not heard for so long may use its share.
+pub(crate) fn may_share(silent_for: Duration) -> bool {
+    silent_for >= SILENCE * 2
+}
+
+/// What a scheduler says of itself: how many partitions it has, of how many, and for how long it was not heard.
+pub(crate) fn word(
+    key: &str,
+    name: &str,
+    (has, partitions): (u32, u32),
+    silent_for: Duration,
+) -> Cmd {
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(include_str!("presence.lua"))
+        .arg(1)
+        .arg(key)
+        .arg(name)
+        .arg(has)
+        .arg(partitions)
+        .arg(millis(silent_for))
+        .arg(millis(SILENCE));
+    command
+}
+
 /// Over one connection, about all the shards that it leads to.
 async fn say(connector: &Connector, presence: &Presence, links: &[Link], counts: (u32, u32)) {
     let Some(first) = links.first() else { return };
-    let (has, partitions) = counts;
     let mut pipeline = redis::pipe();
     for Link { epoch, shard, .. } in links {
-        pipeline
-            .cmd("EVAL")
-            .arg(include_str!("presence.lua"))
-            .arg(1)
-            .arg(shard.state_key(connector.prefix(), "present", "all", epoch.id))
-            .arg(presence.name())
-            .arg(has)
-            .arg(partitions)
-            .arg(millis(presence.silent_for(*shard)))
-            .arg(millis(SILENCE));
+        let silent_for = presence.silent_for(*shard);
+        let key = shard.state_key(connector.prefix(), "present", "all", epoch.id);
+        pipeline.add_command(word(&key, presence.name(), counts, silent_for));
     }
     pipeline.ignore_errors();
     let answers: RedisResult<Vec<RedisResult<u64>>> =

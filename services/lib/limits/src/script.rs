@@ -1,14 +1,19 @@
 //! The scripts that run inside Redis, their arguments and answers.
 
-use redis::{Pipeline, RedisResult, Script, Value};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Script, Value};
 
-use crate::connection::Link;
+use crate::connection::Epoch;
 use crate::keys::Shard;
 use crate::presence::SILENCE;
+use crate::slot::LeasedIn;
 use crate::{GrantReply, GrantRequest, SlotReply, SlotRequest};
 
 /// Largest number that Lua holds exactly.
 const EXACT: u64 = 1 << 53;
+
+pub(crate) const GRANT: &str = include_str!("grant.lua");
+pub(crate) const SLOTS: &str = include_str!("slots.lua");
+pub(crate) const EPOCH: &str = include_str!("epoch.lua");
 
 /// The scripts with their hashes.
 pub(crate) struct Scripts {
@@ -20,10 +25,33 @@ pub(crate) struct Scripts {
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
-            grant: Script::new(include_str!("grant.lua")),
-            slots: Script::new(include_str!("slots.lua")),
-            epoch: Script::new(include_str!("epoch.lua")),
+            grant: Script::new(GRANT),
+            slots: Script::new(SLOTS),
+            epoch: Script::new(EPOCH),
         }
+    }
+
+    /// Opens the epoch of a shard at the server of this run id. `id` is for a new one, `seen` the last that the process has
+    /// seen of it; `margin_ms`: for how long another server may have gone on lending.
+    pub(crate) fn open(
+        &self,
+        (prefix, shard): (&str, Shard),
+        run_id: &str,
+        id: u64,
+        seen: Option<Epoch>,
+        margin_ms: u64,
+    ) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(self.epoch.get_hash())
+            .arg(1)
+            .arg(shard.epoch_key(prefix))
+            .arg(run_id)
+            .arg(hex(id))
+            .arg(seen.map_or(0, |epoch| epoch.term))
+            .arg(seen.map(|epoch| hex(epoch.id)).unwrap_or_default())
+            .arg(margin_ms);
+        command
     }
 
     /// The request, and right after it on the same connection the question whether the epoch is still the same:
@@ -34,9 +62,8 @@ impl Scripts {
         request: &GrantRequest,
         member: &str,
         prefix: &str,
-        link: &Link,
+        (shard, epoch): (Shard, Epoch),
     ) -> Pipeline {
-        let (shard, epoch) = (link.shard, link.epoch);
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
@@ -63,15 +90,14 @@ impl Scripts {
         pipeline
     }
 
-    /// As [`Scripts::ask`], about connections.
+    /// As [`Scripts::ask`], about connections; `leased` says what the process had before.
     pub(crate) fn lease(
         &self,
         request: &SlotRequest,
         prefix: &str,
-        link: &Link,
-        fresh: bool,
+        (shard, epoch): (Shard, Epoch),
+        leased: LeasedIn,
     ) -> Pipeline {
-        let (shard, epoch) = (link.shard, link.epoch);
         let mut pipeline = redis::pipe();
         pipeline
             .cmd("EVALSHA")
@@ -85,7 +111,7 @@ impl Scripts {
             .arg(request.want)
             .arg(epoch.since_ms)
             .arg(request.share)
-            .arg(u8::from(fresh));
+            .arg(u8::from(leased.is_fresh(&epoch)));
         same_epoch(&mut pipeline, prefix, shard);
         pipeline
     }
@@ -105,6 +131,19 @@ pub(crate) fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(EXACT)
         .clamp(1, EXACT)
+}
+
+/// Reads the answer to who opens an epoch; whether it has just begun.
+pub(crate) fn epoch_answer(value: Value) -> RedisResult<(Epoch, bool)> {
+    let (id, since_ms, term, fresh): (String, u64, u64, u8) = redis::from_redis_value(value)?;
+    let id = u64::from_str_radix(&id, 16).map_err(|_| {
+        RedisError::from((
+            ErrorKind::UnexpectedReturnType,
+            "the epoch's id is not hexadecimal",
+        ))
+    })?;
+    let epoch = Epoch { id, since_ms, term };
+    Ok((epoch, fresh == 1))
 }
 
 /// Reads the script's answer to who wants a part of such a window.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Epoch;
+
 /// A good life of a lease, from the moment at which it was asked for. A holder asks again several times within it. It is
 /// longer than a sender takes to see that its scheduler is gone and to close what it had open for it.
 pub const SLOT_TTL: Duration = Duration::from_secs(20);
@@ -37,4 +39,29 @@ pub struct SlotReply {
     /// What all others have is known. Else Redis lost its memory less than a `ttl` ago, and what is granted is within
     /// the share.
     pub known: bool,
+}
+
+/// The epoch in which a process had leases last, if in any.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeasedIn(pub(crate) u64);
+
+impl LeasedIn {
+    /// Nobody has leases of a memory before this one, as far as the process can know. Where there was one, all have to
+    /// speak first.
+    pub(crate) fn is_fresh(self, epoch: &Epoch) -> bool {
+        self.is_first(epoch) || self.0 == epoch.id
+    }
+
+    fn is_first(self, epoch: &Epoch) -> bool {
+        self.0 == 0 && epoch.term == 1
+    }
+
+    /// As it is after an answer of this epoch.
+    pub fn after(self, epoch: &Epoch, reply: &SlotReply) -> Self {
+        if reply.known || self.is_first(epoch) {
+            Self(epoch.id)
+        } else {
+            self
+        }
+    }
 }

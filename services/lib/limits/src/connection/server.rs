@@ -3,12 +3,12 @@
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, IntoConnectionInfo,
-    Pipeline, RedisError, RedisResult, TlsCertificates,
+    Pipeline, RedisError, RedisResult, TlsCertificates, Value,
 };
 
 use super::{Epoch, Options};
 use crate::keys::Shard;
-use crate::script::{Scripts, hex};
+use crate::script::{Scripts, epoch_answer};
 
 /// Host and port.
 pub(crate) type Address = (String, u16);
@@ -191,25 +191,14 @@ impl Server {
         }
         let mut pipeline = Pipeline::with_capacity(shards.len());
         for (shard, seen) in shards {
-            pipeline
-                .cmd("EVALSHA")
-                .arg(scripts.epoch.get_hash())
-                .arg(1)
-                .arg(shard.epoch_key(prefix))
-                .arg(&self.run_id)
-                .arg(hex(super::random()))
-                .arg(seen.map_or(0, |epoch| epoch.term))
-                .arg(seen.map(|epoch| hex(epoch.id)).unwrap_or_default())
-                .arg(margin_ms);
+            let key = (prefix, *shard);
+            let id = super::random();
+            pipeline.add_command(scripts.open(key, &self.run_id, id, *seen, margin_ms));
         }
         pipeline.ignore_errors();
-        type Answer = (String, u64, u64, u8);
-        let answers: Vec<RedisResult<Answer>> = pipeline.query_async(&mut self.connection).await?;
-        let opened = |(id, since_ms, term, fresh): Answer| {
-            let id = u64::from_str_radix(&id, 16)
-                .map_err(|_| malformed("the epoch's id is not hexadecimal"))?;
-            let epoch = Epoch { id, since_ms, term };
-            let is_new = fresh == 1;
+        let answers: Vec<RedisResult<Value>> = pipeline.query_async(&mut self.connection).await?;
+        let opened = |answer| {
+            let (epoch, is_new) = epoch_answer(answer)?;
             Ok(Opened { epoch, is_new })
         };
         Ok(answers
