@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients soak powercut fuzz mutants bench image chart namespaces limits prometheus clean
+.PHONY: help build servers test lint demo clients soak powercut fuzz mutants bench image chart namespaces limits sim prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ namespaces: servers ## processes in network namespaces for pods: scaled, restart
 	@tests/namespaces/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/namespaces/run.py
+
+sim: ## the seeded simulation, its long form: SIM_SEEDS=1000
+	SIM_SEEDS=$(or $(SIM_SEEDS),1000) $(CARGO) test --release -p tests --test sim -- --nocapture
 
 limits: servers ## limits of many sizes over three schedulers and four senders, at a host that enforces them, then during faults: SECONDS=600
 	$(CARGO) build --release -p staffetta

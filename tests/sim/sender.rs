@@ -1,12 +1,13 @@
 //! A simulated sender: it keeps the rules of the real one and delivers to a ledger.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mail::Place;
 use proto::dispatch::scheduler_item::Kind as FromScheduler;
 use proto::dispatch::sender_item::Kind as ToScheduler;
 use proto::dispatch::{
-    Assignment, Begin, DeliveryRef, Hello, InFlight, RecipientReport, Report, ReturnReason,
+    Assignment, Begin, DeliveryRef, Hello, InFlight, Left, RecipientReport, Report, ReturnReason,
     Returned, SchedulerItem,
 };
 use proto::journal::{Reply, Stage};
@@ -17,9 +18,16 @@ pub struct Holding {
     pub delivery: DeliveryRef,
     pub place: Place,
     pub stream: usize,
+    /// Its place for a connection.
+    pub slot: SlotKey,
     /// How long its lane lets the sender wait for the final reply, milliseconds.
     pub final_reply_ms: u64,
+    /// The scheduler wants to hear that the message has left, at the latest so long after MAIL FROM, milliseconds.
+    pub left_within_ms: Option<u64>,
     pub stage: Holds,
+    pub mail_at: u64,
+    /// The host has not taken MAIL FROM; its reply is on its way.
+    pub turned_down: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +42,41 @@ pub enum Holds {
 
 pub type Key = (u32, u64, u32);
 
+/// A place for a connection: stream, lane, slot.
+pub type SlotKey = (usize, u32, u32);
+
+/// What a scheduler says of a lane.
+#[derive(Debug, Clone)]
+pub struct LaneOf {
+    pub source: Arc<str>,
+    pub site: Arc<str>,
+    pub final_reply_ms: u64,
+    pub left_within_ms: Option<u64>,
+    pub most_messages: u32,
+    pub idle_ms: u64,
+}
+
+/// A connection to a host.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// Another one for each.
+    pub number: u64,
+    pub source: Arc<str>,
+    pub site: Arc<str>,
+    pub state: Use,
+    pub messages: u32,
+    /// It is closed when what is under way over it is over.
+    pub closes: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    Idle,
+    Busy,
+    /// QUIT is said.
+    Closing,
+}
+
 pub fn key(delivery: &DeliveryRef) -> Key {
     (delivery.partition, delivery.epoch, delivery.attempt)
 }
@@ -47,10 +90,16 @@ pub struct Sender {
     /// Newest epoch seen of each partition, and the stream of its owner.
     pub owners: BTreeMap<u32, (u64, usize)>,
     pub incarnation: u64,
-    /// A sender of a release that knows nothing of `finalReplyTimeout`: it waits for ten minutes.
+    /// A sender of a release that knows nothing of `finalReplyTimeout`: it waits for ten minutes, and does not say that a message has
+    /// left.
     pub is_old: bool,
-    /// The final-reply time-out of each lane, by stream and number, milliseconds.
-    pub lanes: BTreeMap<(usize, u32), u64>,
+    /// By stream and number.
+    pub lanes: BTreeMap<(usize, u32), LaneOf>,
+    pub connections: BTreeMap<SlotKey, Connection>,
+    /// It is there.
+    pub up: bool,
+    /// It takes nothing more.
+    pub drains: bool,
 }
 
 /// How long an old sender waits for the final reply, milliseconds.
@@ -61,6 +110,8 @@ pub enum Act {
     Send(usize, ToScheduler),
     /// Go on with a delivery after a while.
     Work(Key),
+    /// Say that a slot without connection is free.
+    Free(SlotKey),
 }
 
 impl Sender {
@@ -125,9 +176,17 @@ impl Sender {
                 self.send_reports()
             }
             Some(FromScheduler::Lane(lane)) => {
-                let waits_ms = u64::from(lane.final_reply_timeout_ms);
-                assert!(waits_ms > 0, "the scheduler says how long");
-                self.lanes.insert((stream, lane.id), waits_ms);
+                let final_reply_ms = u64::from(lane.final_reply_timeout_ms);
+                assert!(final_reply_ms > 0, "the scheduler says how long");
+                let of = LaneOf {
+                    source: lane.source.into(),
+                    site: lane.site.into(),
+                    final_reply_ms,
+                    left_within_ms: Some(lane.left_within_ms.into()).filter(|ms| *ms > 0),
+                    most_messages: lane.messages_per_connection,
+                    idle_ms: lane.idle_timeout_ms.into(),
+                };
+                self.lanes.insert((stream, lane.id), of);
                 Vec::new()
             }
             Some(FromScheduler::Assignment(assignment)) => self.assigned(stream, assignment),
@@ -193,17 +252,22 @@ impl Sender {
             .owners
             .get(&delivery.partition)
             .map_or(0, |(epoch, _)| *epoch);
-        if delivery.epoch < newest {
-            return vec![Act::Send(
-                stream,
-                ToScheduler::Returned(Returned {
-                    delivery: Some(delivery),
-                    reason: proto::dispatch::ReturnReason::StaleEpoch.into(),
-                    detail: String::new(),
-                }),
-            )];
+        let slot = (stream, assignment.lane, assignment.slot);
+        let refused = match self.drains {
+            true => Some(ReturnReason::Draining),
+            false => (delivery.epoch < newest).then_some(ReturnReason::StaleEpoch),
+        };
+        if let Some(reason) = refused {
+            let returned = Returned {
+                delivery: Some(delivery),
+                reason: reason.into(),
+                detail: String::new(),
+            };
+            let returned = Act::Send(stream, ToScheduler::Returned(returned));
+            return vec![returned, Act::Free(slot)];
         }
         let key = key(&delivery);
+        let lane = &self.lanes[&(stream, assignment.lane)];
         self.holds.insert(
             key,
             Holding {
@@ -213,22 +277,26 @@ impl Sender {
                     index: assignment.index,
                 },
                 stream,
-                final_reply_ms: if self.is_old {
-                    TEN_MINUTES_MS
-                } else {
-                    self.lanes[&(stream, assignment.lane)]
+                slot,
+                final_reply_ms: match self.is_old {
+                    true => TEN_MINUTES_MS,
+                    false => lane.final_reply_ms,
                 },
+                left_within_ms: lane.left_within_ms.filter(|_| !self.is_old),
                 stage: Holds::Assigned,
+                mail_at: 0,
+                turned_down: false,
             },
         );
         vec![Act::Work(key)]
     }
 
-    pub fn begin(&mut self, key: Key) -> Vec<Act> {
+    pub fn begin(&mut self, now: u64, key: Key) -> Vec<Act> {
         let Some(holding) = self.holds.get_mut(&key) else {
             return Vec::new();
         };
         holding.stage = Holds::Begun;
+        holding.mail_at = now;
         vec![Act::Send(
             holding.stream,
             ToScheduler::Begin(Begin {
@@ -242,6 +310,20 @@ impl Sender {
         )]
     }
 
+    /// The message counts as sent from now on; said once.
+    pub fn left(&mut self, key: Key) -> Vec<Act> {
+        let Some(holding) = self.holds.get_mut(&key) else {
+            return Vec::new();
+        };
+        if holding.left_within_ms.take().is_none() {
+            return Vec::new();
+        }
+        let left = Left {
+            delivery: Some(holding.delivery.clone()),
+        };
+        vec![Act::Send(holding.stream, ToScheduler::Left(left))]
+    }
+
     /// The assignment goes back unbegun.
     pub fn give_back(&mut self, key: Key, reason: ReturnReason) -> Vec<Act> {
         let Some(holding) = self.holds.remove(&key) else {
@@ -253,6 +335,23 @@ impl Sender {
             detail: String::new(),
         };
         vec![Act::Send(holding.stream, ToScheduler::Returned(returned))]
+    }
+
+    /// All that is not begun goes back.
+    pub fn give_back_all(&mut self) -> Vec<Act> {
+        let is_assigned = |(_, holding): &(&Key, &Holding)| holding.stage == Holds::Assigned;
+        let keys = self
+            .holds
+            .iter()
+            .filter(is_assigned)
+            .map(|(key, holding)| (*key, holding.slot));
+        let keys: Vec<(Key, SlotKey)> = keys.collect();
+        let mut acts = Vec::new();
+        for (key, slot) in keys {
+            acts.extend(self.give_back(key, ReturnReason::Draining));
+            acts.push(Act::Free(slot));
+        }
+        acts
     }
 
     /// The attempt is over.

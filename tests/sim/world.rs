@@ -1,8 +1,14 @@
 //! The simulated installation: schedulers, senders, stores, a network that delays and breaks, and a ledger.
 
+mod beside;
+mod clocks;
+mod connections;
 mod destinations;
 mod faults;
 mod feedback;
+mod hosts;
+mod lending;
+mod members;
 mod network;
 mod nodes;
 mod operators;
@@ -19,7 +25,7 @@ use mail::{MessageId, PartitionId};
 use proto::dispatch::sender_item::Kind as ToScheduler;
 use proto::dispatch::{SchedulerItem, SenderItem};
 use proto::envelope::{Envelope, Recipient};
-use proto::journal::{Disposition, Stage, entry::Kind};
+use proto::journal::{Acted, Disposition, Stage, entry::Kind};
 use proto::operation::Operation;
 use proto::spool::{BlockIndex, IndexEntry};
 use queue::{Intake, SessionId, Settings};
@@ -27,12 +33,21 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use scheduler::machine::{Input, Machine, Output};
 
-use super::sender::{Act, Holds, Key, Sender, key};
+use super::redis::Server;
+use super::sender::{Act, Connection, Holds, Key, Sender, SlotKey, Use, key};
 use super::store::{Appended, Log, Spool};
+use beside::Beside;
+use hosts::Host;
+use lending::{Lending, Question, Redis};
 
-const PARTITIONS: u32 = 2;
+const PARTITIONS: u32 = 3;
+/// Schedulers, and senders, that there may be at a time.
+const MEMBERS: usize = 3;
+const SITES: usize = 3;
 const LEASE_MS: u64 = 7_000;
 const DAY_MS: u64 = 86_400_000;
+/// Within this time everything becomes final.
+const MOST_MS: u64 = 4 * 3_600_000;
 
 /// Times for a final reply, one of which each site has.
 const FINAL_REPLIES: [&str; 4] = ["1s", "20s", "10m", "15m"];
@@ -58,6 +73,14 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Route
 metadata: { name: default }
 spec: { pool: default, retry: { initial: 5s, factor: 2, max: 60s, jitter: 10, tryAgainIn: { least: 2s, most: 40s }, classes: { greylisted: { waits: [3s, 20s] } } }, maxAge: 30d }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Automation
+metadata: { name: throttled }
+spec:
+  rules:
+    - { reply: { codes: [421] }, threshold: 3/m, action: limit, connections: 1, for: 20s }
+    - { reply: { codes: [421] }, threshold: 9/m, action: suspend, for: 5s }
 "#;
 
 #[derive(Debug)]
@@ -96,8 +119,74 @@ enum Event {
         key: Key,
         code: u32,
     },
+    /// So long after MAIL the scheduler wants to hear of the message.
+    Left {
+        sender: usize,
+        incarnation: u64,
+        key: Key,
+    },
+    /// The host does not want the message.
+    Refused {
+        sender: usize,
+        incarnation: u64,
+        key: Key,
+        code: u32,
+    },
+    /// A connection was idle for its time.
+    Idle {
+        sender: usize,
+        slot: SlotKey,
+        number: u64,
+        messages: u32,
+    },
+    /// QUIT is answered.
+    Closed {
+        sender: usize,
+        slot: SlotKey,
+        number: u64,
+    },
     Leases {
         node: usize,
+    },
+    /// A question comes to Redis.
+    Asked {
+        node: usize,
+        life: u64,
+        question: Box<Question>,
+    },
+    /// Redis answered, or not.
+    Answered {
+        node: usize,
+        life: u64,
+        question: Box<Question>,
+        answer: Option<Vec<limits::Answer>>,
+    },
+    /// A scheduler connects to Redis.
+    OpensRedis {
+        node: usize,
+        life: u64,
+    },
+    /// A scheduler says that it is there.
+    Present {
+        node: usize,
+        life: u64,
+    },
+    /// A scheduler hears what others do about replies.
+    Told {
+        node: usize,
+        life: u64,
+    },
+    /// Somebody scales the installation.
+    Scale,
+    /// What a scheduler that goes has logged is stored, or its time is over.
+    Leaves {
+        node: usize,
+        life: u64,
+    },
+    /// A sender that goes may have finished.
+    SenderLeaves {
+        sender: usize,
+        incarnation: u64,
     },
     Submit,
     Fault,
@@ -118,6 +207,35 @@ enum Event {
         sender: usize,
         node: usize,
     },
+    /// The scheduler of a stream has not been heard for too long.
+    Unheard {
+        stream: usize,
+        since: u64,
+    },
+    SenderSees {
+        stream: usize,
+    },
+    NodeSees {
+        stream: usize,
+    },
+}
+
+impl Event {
+    /// Which life of which scheduler it is for, if it is for one.
+    fn node(&self) -> Option<(usize, u64)> {
+        match self {
+            Self::JournalReply { node, life, .. }
+            | Self::Resolved { node, life, .. }
+            | Self::Answered { node, life, .. }
+            | Self::OpensRedis { node, life }
+            | Self::Present { node, life }
+            | Self::Told { node, life }
+            | Self::Operations { node, life }
+            | Self::Copied { node, life, .. }
+            | Self::Leaves { node, life } => Some((*node, *life)),
+            _ => None,
+        }
+    }
 }
 
 /// A scheduler process.
@@ -132,13 +250,25 @@ struct Node {
     read: BTreeMap<PartitionId, u64>,
     /// What it knows that operators want.
     operations: Vec<Operation>,
+    /// It is there.
+    up: bool,
+    /// It hands over what it has.
+    leaves: bool,
+    /// By how much the clock of this life is ahead of the time, milliseconds.
+    ahead: i64,
+    lending: Lending,
 }
 
+#[derive(Clone, Copy)]
 struct Stream {
     sender: usize,
     node: usize,
     life: u64,
+    /// Something passes.
     open: bool,
+    seen_by_sender: bool,
+    /// Since when nothing passes.
+    cut_at: u64,
     session: SessionId,
 }
 
@@ -198,37 +328,54 @@ pub struct World {
     under_permit: BTreeMap<(MessageId, u32), (usize, Key)>,
     journal_full_until: u64,
     faults_until: u64,
+    /// By how much the wall clock of each scheduler's machine is ahead, milliseconds.
+    walls: [i64; MEMBERS],
+    redis: Redis,
+    beside: Beside,
+    hosts: BTreeMap<String, Host>,
+    /// Hosts suffer no connection too many.
+    is_strict: bool,
+    /// What schedulers told each other.
+    acts: BTreeMap<u64, Acted>,
+    opened: u32,
+    throttled: u32,
+    scaled: u32,
+    lost_counts: u32,
     /// Which of [`FINAL_REPLIES`] each site has now.
     final_reply: [u8; 3],
-    pub duplicates: u32,
-    pub in_doubt: u32,
-    pub crashes: u32,
-    pub copies: u32,
-    pub dsns: u32,
-    pub delays: u32,
-    pub expired: u32,
-    pub not_found: u32,
+    duplicates: u32,
+    in_doubt: u32,
+    crashes: u32,
+    copies: u32,
+    dsns: u32,
+    delays: u32,
+    expired: u32,
+    not_found: u32,
     /// What operators want now.
     operations: Vec<Operation>,
-    pub operated: u32,
-    pub ended: u32,
+    operated: u32,
+    ended: u32,
     /// Journal records that the simulated feedback has read, by partition.
     fed_back: Vec<u64>,
     submitted: u32,
     to_submit: u32,
     numbers: u64,
+    traces: bool,
 }
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let host = |site: usize| (format!("mx.d{site}.example"), Host::new(&mut rng));
+        let hosts = (0..SITES).map(host).collect();
         let mut world = Self {
-            rng: StdRng::seed_from_u64(seed),
+            rng,
             now: 1_800_000_000_000,
             order: 0,
             events: BinaryHeap::new(),
             bodies: BTreeMap::new(),
             nodes: Vec::new(),
-            senders: (0..2).map(|_| Sender::default()).collect(),
+            senders: (0..MEMBERS).map(|_| Sender::default()).collect(),
             streams: Vec::new(),
             logs: Vec::new(),
             spools: Vec::new(),
@@ -237,6 +384,16 @@ impl World {
             under_permit: BTreeMap::new(),
             journal_full_until: 0,
             faults_until: 0,
+            walls: [0; MEMBERS],
+            redis: Redis::new(),
+            beside: Beside::default(),
+            hosts,
+            is_strict: true,
+            acts: BTreeMap::new(),
+            opened: 0,
+            throttled: 0,
+            scaled: 0,
+            lost_counts: 0,
             final_reply: [0, 1, 2],
             duplicates: 0,
             in_doubt: 0,
@@ -253,6 +410,7 @@ impl World {
             submitted: 0,
             to_submit: 150,
             numbers: 0,
+            traces: std::env::var_os("SIM_TRACE").is_some(),
         };
         for _ in 0..PARTITIONS {
             let mut log = Log::default();
@@ -261,41 +419,59 @@ impl World {
             world.spools.push(Spool::default());
         }
         world.faults_until = world.now + 120_000;
-        for node in 0..2 {
-            let machine = world.machine(node);
-            world.nodes.push(Node {
-                machine,
-                life: 0,
-                paused_until: 0,
-                leases: BTreeMap::new(),
-                read: BTreeMap::new(),
-                operations: Vec::new(),
-            });
+        for node in 0..MEMBERS {
+            let started = world.started(node, 0);
+            world.nodes.push(started);
             world.after(node as u64 * 100, Event::Leases { node });
-            world.after(1, Event::Wake { node, life: 0 });
-            for sender in 0..2 {
-                world.after(10, Event::Connect { sender, node });
-            }
         }
+        world.join_node(0);
+        world.join_sender(0);
         world.after(50, Event::Submit);
+        world.after(100, Event::Scale);
         world.after(500, Event::Fault);
         world.after(600, Event::Feedback);
         world.after(2_000, Event::Operate);
         world
     }
 
-    fn machine(&mut self, node: usize) -> Machine {
-        let mut machine = Machine::new(format!("scheduler-{node}"), PARTITIONS);
-        machine.step(self.now, Input::Config(self.configuration()));
-        machine.step(self.now, Input::Operations(self.operations.clone()));
-        machine
+    /// A scheduler that starts, or will.
+    fn started(&self, node: usize, life: u64) -> Node {
+        // Leases and acts are of a process, so its name is, too.
+        let id = format!("scheduler-{node}.{life}");
+        let ahead = self.walls[node];
+        let now = self.now.saturating_add_signed(ahead);
+        let mut machine = Machine::new(id, PARTITIONS).leasing_connections();
+        machine.step(now, Input::Config(self.configuration()));
+        machine.step(now, Input::Operations(self.operations.clone()));
+        machine.step(now, Input::Acts(self.acts.values().cloned().collect()));
+        Node {
+            machine,
+            life,
+            paused_until: 0,
+            leases: BTreeMap::new(),
+            read: BTreeMap::new(),
+            operations: self.operations.clone(),
+            up: false,
+            leaves: false,
+            ahead,
+            lending: Lending::new(self.now),
+        }
     }
 
     /// What is configured now.
     fn configuration(&self) -> Arc<Snapshot> {
         let rule = |(site, choice): (usize, &u8)| {
             let time = FINAL_REPLIES[usize::from(*choice) % FINAL_REPLIES.len()];
-            format!("{{ match: {{ site: mx.d{site}.example }}, finalReplyTimeout: {time} }}")
+            let host = &self.hosts[&format!("mx.d{site}.example")];
+            let (connections, messages) = (host.connections, host.messages_per_connection);
+            let rates = match host.rates {
+                "none" => "rate: none".to_owned(),
+                rates => format!("rates: [{rates}]"),
+            };
+            format!(
+                "{{ match: {{ site: mx.d{site}.example }}, finalReplyTimeout: {time}, connections: {connections}, \
+                 messagesPerConnection: {messages}, idleTimeout: 2s, {rates} }}"
+            )
         };
         let rules: Vec<String> = self.final_reply.iter().enumerate().map(rule).collect();
         let documents = format!(
@@ -304,6 +480,26 @@ impl World {
             rules.join(", ")
         );
         Arc::new(Snapshot::from_documents(&documents).expect("the documents are valid"))
+    }
+
+    /// How often what happened.
+    pub fn counts(&self) -> [(&'static str, u32); 14] {
+        [
+            ("killed", self.crashes),
+            ("copied forward", self.copies),
+            ("recipients in doubt", self.in_doubt),
+            ("delivered twice", self.duplicates),
+            ("DSNs", self.dsns),
+            ("notices of delay", self.delays),
+            ("expired", self.expired),
+            ("not found where they were", self.not_found),
+            ("operations", self.operated),
+            ("ended by operations", self.ended),
+            ("connections", self.opened),
+            ("throttled", self.throttled),
+            ("asked to leave", self.scaled),
+            ("Redis without counts", self.lost_counts),
+        ]
     }
 
     fn after(&mut self, delay: u64, event: Event) {
@@ -320,13 +516,20 @@ impl World {
         self.now < self.faults_until
     }
 
-    /// Runs until everything is final, or a day has passed.
+    /// Says what happens, when `SIM_TRACE` is set.
+    fn note(&self, what: impl FnOnce() -> String) {
+        if self.traces {
+            println!("{} {}", self.now, what());
+        }
+    }
+
+    /// Runs until everything is final. That takes hours at most, as the slowest host takes 5 messages a minute.
     pub fn run(&mut self) {
-        let end = self.now + DAY_MS;
+        let end = self.now + MOST_MS;
         while let Some(Reverse((at, order))) = self.events.pop() {
             assert!(
                 at < end,
-                "not everything became final within a day: {}",
+                "not everything became final in time: {}",
                 self.describe()
             );
             self.now = self.now.max(at);
@@ -373,81 +576,35 @@ impl World {
             .iter()
             .map(|sender| sender.holds.len() + sender.reports.len())
             .collect();
+        let connections: Vec<usize> = self.senders.iter().map(|s| s.connections.len()).collect();
         format!(
-            "{open} recipients open of {}, {totals:?}, senders hold {held:?}",
+            "{open} recipients open of {}, senders hold {held:?} over {connections:?} connections, {totals:?}",
             self.ledger.len()
         )
     }
 
     fn handle(&mut self, event: Event) {
-        match event {
-            Event::Wake { node, life } => {
-                if self.nodes[node].life == life && !self.is_paused(node) {
-                    self.feed_blocks(node);
-                    self.step(node, None);
-                    let next = self.nodes[node].machine.next_wake();
-                    let delay = next.map_or(100, |at| at.saturating_sub(self.now).clamp(10, 100));
-                    self.after(delay, Event::Wake { node, life });
-                } else if self.nodes[node].life == life {
-                    self.after(50, Event::Wake { node, life });
-                }
+        if let Some((node, life)) = event.node() {
+            if self.nodes[node].life != life {
+                return;
             }
+            if self.is_paused(node) {
+                let wait = self.nodes[node].paused_until - self.now;
+                self.after(wait, event);
+                return;
+            }
+        }
+        match event {
+            Event::Wake { node, life } => self.wake(node, life),
             Event::JournalReply {
                 node,
-                life,
                 partition,
                 event,
-            } => {
-                if self.nodes[node].life != life {
-                    return;
-                }
-                if self.is_paused(node) {
-                    let wait = self.nodes[node].paused_until - self.now;
-                    self.after(
-                        wait,
-                        Event::JournalReply {
-                            node,
-                            life,
-                            partition,
-                            event,
-                        },
-                    );
-                    return;
-                }
-                self.step(node, Some(Input::Journal(partition, event)));
-            }
-            Event::Resolved { node, life, domain } => {
-                if self.nodes[node].life == life {
-                    let site = format!("mx.{domain}").into();
-                    self.step(node, Some(Input::Resolved(domain, SiteNews::Site(site))));
-                }
-            }
-            Event::ToSender { stream, item } => {
-                if self.streams[stream].open {
-                    let sender = self.streams[stream].sender;
-                    self.note_permit(sender, &item);
-                    self.close_slot(stream, &item);
-                    let acts = self.senders[sender].take(self.now, stream, item);
-                    self.act(sender, acts);
-                }
-            }
-            Event::ToScheduler { stream, item } => {
-                let (node, life, session, open) = {
-                    let s = &self.streams[stream];
-                    (s.node, s.life, s.session, s.open)
-                };
-                if open && self.nodes[node].life == life {
-                    if self.is_paused(node) {
-                        let wait = self.nodes[node].paused_until - self.now;
-                        self.after(wait, Event::ToScheduler { stream, item });
-                        return;
-                    }
-                    self.step(
-                        node,
-                        Some(Input::Sender(session, SenderItem { kind: Some(item) })),
-                    );
-                }
-            }
+                ..
+            } => self.step(node, Some(Input::Journal(partition, event))),
+            Event::Resolved { node, domain, .. } => self.resolved(node, domain),
+            Event::ToSender { stream, item } => self.hear(stream, item),
+            Event::ToScheduler { stream, item } => self.hear_sender(stream, item),
             Event::Work {
                 sender,
                 incarnation,
@@ -459,42 +616,98 @@ impl World {
                 key,
                 code,
             } => self.destination_replied(sender, incarnation, key, code),
+            Event::Left {
+                sender,
+                incarnation,
+                key,
+            } => {
+                if self.senders[sender].incarnation == incarnation {
+                    let acts = self.senders[sender].left(key);
+                    self.act(sender, acts);
+                }
+            }
+            Event::Refused {
+                sender,
+                incarnation,
+                key,
+                code,
+            } => self.refused(sender, incarnation, key, code),
+            Event::Idle {
+                sender,
+                slot,
+                number,
+                messages,
+            } => self.idle(sender, slot, number, messages),
+            Event::Closed {
+                sender,
+                slot,
+                number,
+            } => self.closed(sender, slot, number),
             Event::Leases { node } => self.look_after_leases(node),
+            Event::Asked {
+                node,
+                life,
+                question,
+            } => self.asked(node, life, question),
+            Event::Answered {
+                node,
+                question,
+                answer,
+                ..
+            } => self.answered(node, *question, answer),
+            Event::OpensRedis { node, .. } => self.open_redis(node),
+            Event::Present { node, .. } => self.be_present(node),
+            Event::Told { node, .. } => {
+                let acts = self.acts.values().cloned().collect();
+                self.step(node, Some(Input::Acts(acts)));
+            }
+            Event::Scale => self.scale(),
+            Event::Leaves { node, .. } => self.node_leaves(node),
+            Event::SenderLeaves {
+                sender,
+                incarnation,
+            } => self.sender_leaves(sender, incarnation),
             Event::Submit => self.submit(),
             Event::Fault => self.fault(),
             Event::Feedback => self.feed_back(),
             Event::Operate => self.operate(),
-            Event::Operations { node, life } => {
-                if self.nodes[node].life != life {
-                    return;
-                }
-                if self.is_paused(node) {
-                    let wait = self.nodes[node].paused_until - self.now;
-                    self.after(wait, Event::Operations { node, life });
-                    return;
-                }
-                self.learn_operations(node);
-            }
+            Event::Operations { node, .. } => self.learn_operations(node),
             Event::Copied {
                 node,
-                life,
                 partition,
                 epoch,
                 copy,
+                ..
             } => {
-                if self.nodes[node].life == life {
-                    self.step(
-                        node,
-                        Some(Input::Copied {
-                            partition,
-                            epoch,
-                            copy,
-                        }),
-                    );
-                }
+                let copied = Input::Copied {
+                    partition,
+                    epoch,
+                    copy,
+                };
+                self.step(node, Some(copied));
             }
             Event::Connect { sender, node } => self.connect(sender, node),
+            Event::Unheard { stream, since } => self.unheard(stream, since),
+            Event::SenderSees { stream } => self.sender_sees(stream),
+            Event::NodeSees { stream } => self.node_sees(stream),
         }
+    }
+
+    fn wake(&mut self, node: usize, life: u64) {
+        let state = &self.nodes[node];
+        if state.life != life || !state.up {
+            return;
+        }
+        if self.is_paused(node) {
+            self.after(50, Event::Wake { node, life });
+            return;
+        }
+        self.feed_blocks(node);
+        self.step(node, None);
+        let now = self.clock(node);
+        let next = self.nodes[node].machine.next_wake();
+        let delay = next.map_or(200, |at| at.saturating_sub(now).clamp(10, 200));
+        self.after(delay, Event::Wake { node, life });
     }
 
     fn is_paused(&self, node: usize) -> bool {

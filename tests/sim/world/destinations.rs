@@ -3,6 +3,7 @@
 use mail::Place;
 use proto::dispatch::{DeliveryRef, ReturnReason};
 
+use super::hosts::No;
 use super::*;
 
 impl World {
@@ -14,22 +15,14 @@ impl World {
         let Some(holding) = self.senders[sender].holds.get(&key) else {
             return;
         };
-        let (delivery, holding_place) = (holding.delivery.clone(), holding.place);
+        let (delivery, slot) = (holding.delivery.clone(), holding.slot);
         let (stage, waits_ms) = (holding.stage, holding.final_reply_ms);
+        let mail_at = holding.mail_at;
+        if holding.turned_down {
+            return;
+        }
         match stage {
-            Holds::Assigned if !self.is_at(&holding_place, &delivery) => {
-                self.not_found += 1;
-                let acts = self.senders[sender].give_back(key, ReturnReason::NotFound);
-                self.act(sender, acts);
-            }
-            Holds::Assigned if self.rng.random_range(0..100) < 5 => {
-                let acts = self.senders[sender].finish(key, Stage::Connect, 0, false);
-                self.act(sender, acts);
-            }
-            Holds::Assigned => {
-                let acts = self.senders[sender].begin(key);
-                self.act(sender, acts);
-            }
+            Holds::Assigned => self.start(sender, key),
             Holds::Permitted(until) if self.now < until => {
                 let code = match self.rng.random_range(0..100) {
                     0..10 => 451,
@@ -57,9 +50,12 @@ impl World {
                     }
                     account.refused_by_destination |= code == 550;
                 }
+                self.dot(sender, slot, mail_at);
                 if let Some(holding) = self.senders[sender].holds.get_mut(&key) {
                     holding.stage = Holds::DotSent;
                 }
+                let acts = self.senders[sender].left(key);
+                self.act(sender, acts);
                 // No reply is known only when the time for it is over; some replies come just before.
                 let slow = self.faulty() && self.chance(3);
                 let delay = match code {
@@ -78,11 +74,95 @@ impl World {
                 );
             }
             Holds::Permitted(_) => {
+                self.end_permit(sender, key);
                 let acts = self.senders[sender].finish(key, Stage::Prepare, 0, false);
                 self.act(sender, acts);
+                self.rest(sender, slot, true);
             }
             Holds::Begun | Holds::DotSent => {}
         }
+    }
+
+    /// A delivery that is prepared takes its slot, and begins.
+    fn start(&mut self, sender: usize, key: Key) {
+        let holding = self.senders[sender].holds[&key].clone();
+        let (slot, delivery) = (holding.slot, &holding.delivery);
+        let connection = self.senders[sender].connections.get(&slot);
+        let is_open = match connection.map(|connection| connection.state) {
+            None => false,
+            Some(Use::Idle) => true,
+            // Its turn comes.
+            Some(Use::Busy | Use::Closing) => return self.act(sender, vec![Act::Work(key)]),
+        };
+        if !self.is_at(&holding.place, delivery) {
+            self.not_found += 1;
+            let acts = self.senders[sender].give_back(key, ReturnReason::NotFound);
+            self.act(sender, acts);
+            if !is_open {
+                self.say_free(sender, slot);
+            }
+            return;
+        }
+        let opened = match is_open {
+            true => Ok(()),
+            false if self.faulty() && self.chance(5) => Err(No(0)),
+            false => self.open(sender, slot),
+        };
+        if let Err(No(code)) = opened {
+            let stage = if code == 0 {
+                Stage::Connect
+            } else {
+                Stage::Banner
+            };
+            let acts = self.senders[sender].finish(key, stage, code, false);
+            self.act(sender, acts);
+            self.say_free(sender, slot);
+            return;
+        }
+        if let Some(connection) = self.senders[sender].connections.get_mut(&slot) {
+            connection.state = Use::Busy;
+        }
+        let said = self.mail(sender, slot, &delivery.message_id);
+        let acts = self.senders[sender].begin(self.now, key);
+        self.act(sender, acts);
+        if let Some(within) = holding.left_within_ms {
+            let incarnation = self.senders[sender].incarnation;
+            let left = Event::Left {
+                sender,
+                incarnation,
+                key,
+            };
+            self.after(within, left);
+        }
+        if let Err(No(code)) = said {
+            let delay = self.rng.random_range(1..100);
+            let incarnation = self.senders[sender].incarnation;
+            if let Some(holding) = self.senders[sender].holds.get_mut(&key) {
+                holding.turned_down = true;
+            }
+            let refused = Event::Refused {
+                sender,
+                incarnation,
+                key,
+                code,
+            };
+            self.after(delay, refused);
+        }
+    }
+
+    /// The host does not want the message now.
+    pub(super) fn refused(&mut self, sender: usize, incarnation: u64, key: Key, code: u32) {
+        if self.senders[sender].incarnation != incarnation {
+            return;
+        }
+        let Some(holding) = self.senders[sender].holds.get(&key) else {
+            return;
+        };
+        let slot = holding.slot;
+        self.end_permit(sender, key);
+        let acts = self.senders[sender].finish(key, Stage::Mail, code, false);
+        self.act(sender, acts);
+        self.rest(sender, slot, code == 421);
     }
 
     /// The final reply to this attempt is lost.
@@ -116,13 +196,15 @@ impl World {
             return;
         }
         self.end_permit(sender, key);
+        let Some(holding) = self.senders[sender].holds.get(&key).cloned() else {
+            return;
+        };
         if code == 0 {
-            let holding = self.senders[sender].holds.get(&key);
-            let delivery = holding.map(|holding| holding.delivery.clone());
-            self.note_doubt(delivery.as_ref());
+            self.note_doubt(Some(&holding.delivery));
         }
         let acts = self.senders[sender].finish(key, Stage::FinalDot, code, true);
         self.act(sender, acts);
+        self.rest(sender, holding.slot, code == 0);
     }
 
     /// Invariant 3: at most one attempt of a recipient is under permit in the whole installation.

@@ -10,18 +10,22 @@ impl World {
         match self.rng.random_range(0..100) {
             0..15 => self.crash_scheduler(),
             15..25 => self.crash_sender(),
-            25..45 => {
-                let open: Vec<usize> = (0..self.streams.len())
-                    .filter(|stream| self.streams[*stream].open)
-                    .collect();
+            25..35 => {
+                let open = self.streams_where(|_| true);
                 if !open.is_empty() {
                     let stream = open[self.rng.random_range(0..open.len())];
                     self.break_stream(stream);
                 }
             }
-            45..60 => {
+            35..42 => self.outage(),
+            42..52 => self.trouble_redis(),
+            52..55 => self.set_wall_clock(),
+            55..60 => {
                 let node = self.rng.random_range(0..self.nodes.len());
-                self.nodes[node].paused_until = self.now + self.rng.random_range(100..20_000);
+                let until = self.now + self.rng.random_range(100..20_000);
+                self.nodes[node].paused_until = until;
+                self.note(|| format!("scheduler {node} stands still until {until}"));
+                self.go_unheard(node);
             }
             60..70 => self.journal_full_until = self.now + self.rng.random_range(10..15_000),
             70..75 => {
@@ -66,39 +70,34 @@ impl World {
     pub(super) fn crash_scheduler(&mut self) {
         self.crashes += 1;
         let node = self.rng.random_range(0..self.nodes.len());
+        if !self.nodes[node].up {
+            return;
+        }
         let life = self.nodes[node].life;
-        let streams: Vec<usize> = (0..self.streams.len())
-            .filter(|s| {
-                self.streams[*s].open
-                    && self.streams[*s].node == node
-                    && self.streams[*s].life == life
-            })
-            .collect();
-        let machine = self.machine(node);
-        self.nodes[node] = Node {
-            machine,
-            life: life + 1,
-            paused_until: 0,
-            leases: BTreeMap::new(),
-            read: BTreeMap::new(),
-            operations: self.operations.clone(),
-        };
+        self.note(|| format!("scheduler {node} crashes"));
+        let streams = self.streams_where(|s| s.node == node && s.life == life);
+        let name = self.nodes[node].machine.scheduler_id().to_owned();
+        self.beside.killed(self.now, &name);
         // Its leases run out by themselves.
+        self.join_node(node);
         for stream in streams {
             self.break_stream(stream);
         }
-        self.after(
-            20,
-            Event::Wake {
-                node,
-                life: life + 1,
-            },
-        );
+        self.orphan_all(node, life);
     }
 
     pub(super) fn crash_sender(&mut self) {
         self.crashes += 1;
         let sender = self.rng.random_range(0..self.senders.len());
+        if self.senders[sender].up {
+            self.end_sender(sender);
+            self.join_sender(sender);
+        }
+    }
+
+    /// Its process is gone.
+    pub(super) fn end_sender(&mut self, sender: usize) {
+        self.note(|| format!("sender {sender} ends"));
         // What was under permit, and reports that nobody has acknowledged, are in doubt.
         let lost: BTreeSet<Key> = self.senders[sender]
             .holds
@@ -119,18 +118,24 @@ impl World {
             self.note_doubt(of_holds.or_else(of_reports).as_ref());
             self.end_permit(sender, *key);
         }
-        let incarnation = self.senders[sender].incarnation + 1;
-        // Perhaps it was upgraded, or the upgrade taken back.
-        self.senders[sender] = Sender {
-            incarnation,
-            is_old: self.chance(30),
-            ..Sender::default()
-        };
-        let streams: Vec<usize> = (0..self.streams.len())
-            .filter(|s| self.streams[*s].open && self.streams[*s].sender == sender)
-            .collect();
-        for stream in streams {
+        for slot in self.senders[sender]
+            .connections
+            .keys()
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            self.cut_connection(sender, slot);
+        }
+        for stream in self.streams_where(|s| s.sender == sender) {
+            self.streams[stream].seen_by_sender = false;
             self.break_stream(stream);
         }
+        for stream in &mut self.streams {
+            stream.seen_by_sender &= stream.sender != sender;
+        }
+        self.senders[sender] = Sender {
+            incarnation: self.senders[sender].incarnation,
+            ..Sender::default()
+        };
     }
 }

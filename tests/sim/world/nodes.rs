@@ -1,15 +1,23 @@
 //! The schedulers: their machines, leases, journals and take-overs.
 
+use limits::{SLOT_TTL, SlotRequest};
+use scheduler::lending::{grant_request, grant_share};
+
+use super::lending::Asks;
 use super::*;
 
 impl World {
     /// Feeds the machine and carries out what it wants.
     pub(super) fn step(&mut self, node: usize, input: Option<Input>) {
-        let now = self.now;
+        if !self.nodes[node].up {
+            return;
+        }
+        let now = self.clock(node);
         if let Some(input) = input {
             self.nodes[node].machine.step(now, input);
         }
         self.nodes[node].machine.run(now);
+        self.note_owned(node);
         let outputs: Vec<Output> = self.nodes[node].machine.outputs().collect();
         let life = self.nodes[node].life;
         for output in outputs {
@@ -26,11 +34,41 @@ impl World {
                 }
                 Output::Journal(partition, effect) => self.journal(node, partition, effect),
                 Output::Resolve(domain) => self.after(5, Event::Resolved { node, life, domain }),
-                Output::AskGrant { .. } => unreachable!("no lane has a rate here"),
-                Output::AskSlots { .. } => unreachable!("connections are not leased here"),
-                // Nobody answers: turns of its own are as good here.
-                Output::AskTurns { .. } | Output::TellAct { .. } | Output::TellStandings { .. } => {
+                Output::AskGrant {
+                    lane,
+                    key,
+                    window,
+                    word,
+                } => {
+                    let intakes = self.nodes[node].machine.intakes();
+                    let owned: Vec<u32> = intakes.map(|intake| intake.partition().0).collect();
+                    let share = grant_share(&key, window, PARTITIONS, &owned);
+                    let holder = self.nodes[node].machine.scheduler_id().to_owned();
+                    let request = grant_request(key, holder, window, word, now);
+                    self.ask(node, Asks::Grant(lane, window, request, share));
                 }
+                Output::AskSlots {
+                    lane,
+                    key,
+                    limit,
+                    share,
+                    have,
+                    want,
+                } => {
+                    let request = SlotRequest {
+                        key,
+                        holder: self.nodes[node].machine.scheduler_id().to_owned(),
+                        limit,
+                        have,
+                        want,
+                        share,
+                        ttl: SLOT_TTL,
+                    };
+                    self.ask(node, Asks::Slots(lane, request));
+                }
+                Output::TellAct { key, act } => self.tell_act(key, act),
+                // Nobody answers: turns of its own are as good here.
+                Output::AskTurns { .. } | Output::TellStandings { .. } => {}
                 Output::TrimSpool(partition, below) => {
                     // A stale owner's purge is late, but what it purges was final by the journal.
                     self.spools[partition.0 as usize].purge_below(below);
@@ -162,6 +200,47 @@ impl World {
         })
     }
 
+    /// The resolver answers.
+    pub(super) fn resolved(&mut self, node: usize, domain: Arc<str>) {
+        let site = format!("mx.{domain}");
+        let news = match self.now < self.hosts[&site].unknown_until {
+            true => SiteNews::Temporary("no name server answers".to_owned()),
+            false => SiteNews::Site(site.into()),
+        };
+        self.step(node, Some(Input::Resolved(domain, news)));
+    }
+
+    /// A scheduler hears a sender.
+    pub(super) fn hear_sender(&mut self, stream: usize, item: ToScheduler) {
+        let Stream {
+            node,
+            life,
+            session,
+            open,
+            ..
+        } = self.streams[stream];
+        if !open || self.nodes[node].life != life {
+            return;
+        }
+        if self.is_paused(node) {
+            let wait = self.nodes[node].paused_until - self.now;
+            self.after(wait, Event::ToScheduler { stream, item });
+            return;
+        }
+        let item = SenderItem { kind: Some(item) };
+        self.step(node, Some(Input::Sender(session, item)));
+    }
+
+    /// What is done about replies is told to all that are there.
+    fn tell_act(&mut self, key: u64, act: Acted) {
+        self.acts.insert(key, act);
+        for node in 0..self.nodes.len() {
+            let life = self.nodes[node].life;
+            let delay = self.rng.random_range(5..500);
+            self.after(delay, Event::Told { node, life });
+        }
+    }
+
     /// Several blocks at once, or one.
     pub(super) fn feed_blocks(&mut self, node: usize) {
         let owned: Vec<PartitionId> = self.nodes[node]
@@ -197,49 +276,65 @@ impl World {
     }
 
     pub(super) fn look_after_leases(&mut self, node: usize) {
-        if !self.is_paused(node) {
-            let held: Vec<PartitionId> = self.nodes[node].leases.keys().copied().collect();
-            for partition in held {
-                let still = self
-                    .leases
-                    .get(&partition)
-                    .is_some_and(|(holder, until)| *holder == node && *until > self.now);
-                if still && !(self.faulty() && self.chance(2)) {
-                    self.leases.insert(partition, (node, self.now + LEASE_MS));
-                    self.nodes[node]
-                        .leases
-                        .insert(partition, self.now + LEASE_MS);
-                    let input = Input::Renewed {
-                        partition,
-                        lease_until_ms: self.now + LEASE_MS,
-                    };
-                    self.step(node, Some(input));
-                } else if !still {
-                    self.nodes[node].leases.remove(&partition);
-                    self.step(node, Some(Input::Drop(partition)));
-                }
-            }
-            for partition in (0..PARTITIONS).map(PartitionId) {
-                let free = self
-                    .leases
-                    .get(&partition)
-                    .is_none_or(|(_, until)| *until <= self.now);
-                if free && (self.nodes[node].leases.is_empty() || self.chance(20)) {
-                    self.leases.insert(partition, (node, self.now + LEASE_MS));
-                    self.nodes[node]
-                        .leases
-                        .insert(partition, self.now + LEASE_MS);
-                    self.take_over(node, partition);
-                }
+        self.after(2_000, Event::Leases { node });
+        let state = &self.nodes[node];
+        if self.is_paused(node) || !state.up || state.leaves {
+            return;
+        }
+        let lease_until_ms = self.clock(node) + LEASE_MS;
+        let held: Vec<PartitionId> = self.nodes[node].leases.keys().copied().collect();
+        for partition in held {
+            let still = self
+                .leases
+                .get(&partition)
+                .is_some_and(|(holder, until)| *holder == node && *until > self.now);
+            if still && !(self.faulty() && self.chance(2)) {
+                self.leases.insert(partition, (node, self.now + LEASE_MS));
+                let leases = &mut self.nodes[node].leases;
+                leases.insert(partition, lease_until_ms);
+                let input = Input::Renewed {
+                    partition,
+                    lease_until_ms,
+                };
+                self.step(node, Some(input));
+            } else if !still {
+                self.nodes[node].leases.remove(&partition);
+                self.step(node, Some(Input::Drop(partition)));
             }
         }
-        self.after(2_000, Event::Leases { node });
+        self.balance(node);
+    }
+
+    /// Takes what is free, up to its part and perhaps more; gives back what is more than that.
+    fn balance(&mut self, node: usize) {
+        let there = self.nodes.iter().filter(|n| n.up && !n.leaves).count();
+        let fair = (PARTITIONS as usize).div_ceil(there);
+        for partition in (0..PARTITIONS).map(PartitionId) {
+            let lease = self.leases.get(&partition);
+            let free = lease.is_none_or(|(_, until)| *until <= self.now);
+            let held = self.nodes[node].leases.len();
+            if free && (held < fair || self.chance(20)) {
+                self.leases.insert(partition, (node, self.now + LEASE_MS));
+                let lease_until_ms = self.clock(node) + LEASE_MS;
+                let leases = &mut self.nodes[node].leases;
+                leases.insert(partition, lease_until_ms);
+                self.take_over(node, partition);
+            }
+        }
+        let surplus = self.nodes[node].leases.keys().next_back().copied();
+        if self.nodes[node].leases.len() > fair
+            && let Some(partition) = surplus
+        {
+            self.step(node, Some(Input::Drop(partition)));
+        }
     }
 
     pub(super) fn take_over(&mut self, node: usize, partition: PartitionId) {
         self.numbers += 1;
+        self.note(|| format!("scheduler {node} takes partition {partition}"));
+        let now = self.clock(node);
         let mut writer = Writer::new(
-            format!("scheduler-{node}"),
+            self.nodes[node].machine.scheduler_id(),
             format!("claim-{}", self.numbers),
         );
         let mut effect = writer.claim();
@@ -260,9 +355,7 @@ impl World {
                 }
                 _ => WriterEvent::Tail(self.tail(partition)),
             };
-            effect = writer
-                .step(self.now, event)
-                .unwrap_or(WriterEffect::ReadTail);
+            effect = writer.step(now, event).unwrap_or(WriterEffect::ReadTail);
         };
         let settings = Settings {
             snapshot_entries: 40,
@@ -290,14 +383,14 @@ impl World {
         let mut read = intake.cursor();
         for (sequence, index) in spool.blocks.range(intake.cursor() + 1..) {
             intake
-                .block(self.now, *sequence, *sequence, index.clone())
+                .block(now, *sequence, *sequence, index.clone())
                 .expect("blocks are known");
             read = *sequence;
         }
         intake.caught_up();
-        intake.activate(self.now);
+        intake.activate(now);
         self.nodes[node].read.insert(partition, read);
-        let lease_until_ms = self.now + LEASE_MS;
+        let lease_until_ms = now + LEASE_MS;
         self.step(
             node,
             Some(Input::Owned {

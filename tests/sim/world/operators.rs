@@ -104,7 +104,7 @@ impl World {
             let selector = operation.selector.as_ref().expect("each has one");
             let holds = operation.kind() == Action::Suspend
                 && operation.lifted.is_none()
-                && self.now < operation.expires_at_ms;
+                && self.clock(node) < operation.expires_at_ms;
             let is_meant = selector.domains.contains(&assignment.domain)
                 || selector.messages.contains(&id)
                 || selector
