@@ -60,8 +60,9 @@ if stored then
   end
   old = state[3]
   for at = 1, #old, 5 do
-    local holder = { name = old[at], held = old[at + 1], ends = base + old[at + 2], batch = old[at + 3],
-                     waits = base + old[at + 4] }
+    local holder = { name = old[at], held = old[at + 1], ends = base + old[at + 2], batch = old[at + 3], waits = 0 }
+    -- 0 = it waits for nothing, also for who asks within the same millisecond.
+    if old[at + 4] > 0 then holder.waits = base + old[at + 4] end
     if holder.name == name then
       me = holder
     elseif holder.ends > past or (holder.held > 0 and holder.ends + window > past) then
