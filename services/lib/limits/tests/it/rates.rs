@@ -14,12 +14,9 @@ const HOUR_MS: u64 = 3_600_000;
 const START_MS: u64 = 1_000 * HOUR_MS;
 const REPLICAS: usize = 3;
 
-/// As the scheduler has it: so long a replica must not be heard before others leave it its share.
-const SILENCE_MS: u64 = 2_000;
 /// A word that nobody answers.
 const TIME_OUT_MS: u64 = 250;
 const ASK_AGAIN_MS: u64 = 1_000;
-const HEARD_EVERY_MS: u64 = 500;
 
 /// A script as it is shipped, but for where it gets the time from.
 fn scripted_clock(shipped: &str, clock: &str) -> Script {
@@ -97,6 +94,16 @@ impl Plan {
             *who == replica && (*from_ms..*until_ms).contains(&now_ms)
         };
         self.away.iter().any(is_away)
+    }
+
+    /// How often a replica is heard: as in production, but for windows of hours, so as not to take as long as they.
+    fn heard_every_ms(&self) -> u64 {
+        (self.window_ms / 1_000).max(500)
+    }
+
+    /// So long a replica must not be heard before others leave it its share.
+    fn silence_ms(&self) -> u64 {
+        4 * self.heard_every_ms()
     }
 
     /// What a replica may use by itself: each has one partition, and the first one what is left.
@@ -195,7 +202,10 @@ impl Run {
                 if !self.plan.is_away(replica, now_ms) {
                     self.hear(now_ms, replica);
                 }
-                self.at(now_ms + HEARD_EVERY_MS, Event::Heard(replica, start));
+                self.at(
+                    now_ms + self.plan.heard_every_ms(),
+                    Event::Heard(replica, start),
+                );
             }
             Event::News(..) | Event::Left(..) | Event::Mail(..) | Event::Heard(..) => {}
         }
@@ -269,7 +279,7 @@ impl Run {
             .arg(1)
             .arg(REPLICAS)
             .arg(now_ms - self.heard_ms[replica])
-            .arg(SILENCE_MS);
+            .arg(self.plan.silence_ms());
         let _: u64 = call.invoke(&mut self.connection).unwrap();
         self.heard_ms[replica] = now_ms;
     }
@@ -279,7 +289,7 @@ impl Run {
         let share = self.plan.share(replica);
         if self.plan.is_away(replica, now_ms) {
             let failed_ms = now_ms + TIME_OUT_MS;
-            let may_share = failed_ms >= self.heard_ms[replica] + 2 * SILENCE_MS;
+            let may_share = failed_ms >= self.heard_ms[replica] + 2 * self.plan.silence_ms();
             return GrantNews::Share {
                 share: if may_share { share } else { 0 },
                 until_ms: failed_ms + ASK_AGAIN_MS,
@@ -303,7 +313,7 @@ impl Run {
             .arg(word.have)
             .arg(word.want)
             .arg(format!("{replica}-{start}"))
-            .arg(SILENCE_MS);
+            .arg(self.plan.silence_ms());
         for (at_ms, count) in &word.dated {
             call.arg(now_ms.saturating_sub(*at_ms)).arg(count);
         }
