@@ -8,6 +8,9 @@ use limits::{Dated, GrantReply, GrantRequest, SLOT_TTL, SlotReply, SlotRequest};
 
 /// While Redis does not answer it is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// So long before grants begin again nobody uses a share any more: each tells what it used within a second, and what is not told is
+/// lent to others.
+const TELLS: Duration = Duration::from_millis(1_500);
 /// So long before its end a lease is not used any more.
 const LEASE_MARGIN: Duration = Duration::from_secs(1);
 
@@ -92,9 +95,12 @@ pub fn grant_news(
         Ok(GrantReply::Nothing { retry_after }) => GrantNews::Nothing {
             retry_ms: now_ms + milliseconds(retry_after),
         },
+        Ok(GrantReply::Unknown { safe_for }) if safe_for <= TELLS => GrantNews::Nothing {
+            retry_ms: now_ms + milliseconds(safe_for),
+        },
         Ok(GrantReply::Unknown { safe_for }) => GrantNews::Share {
             share,
-            until_ms: now_ms + milliseconds(safe_for),
+            until_ms: now_ms + milliseconds(safe_for.saturating_sub(TELLS)),
             heard: true,
         },
     }
@@ -145,6 +151,20 @@ mod tests {
                 until_ms
             }
         );
+        // What was used of a share is told before anything is lent again.
+        let unknown = |ms| {
+            let safe_for = Duration::from_millis(ms);
+            grant_news(Ok(GrantReply::Unknown { safe_for }), 100, 110, 3)
+        };
+        let (share, heard) = (3, true);
+        let until_ms = 110 + 3_000 - 1_500;
+        let news = GrantNews::Share {
+            share,
+            until_ms,
+            heard,
+        };
+        assert_eq!(unknown(3_000), news);
+        assert_eq!(unknown(1_500), GrantNews::Nothing { retry_ms: 1_610 });
         let away = Err(limits::Unavailable("away".to_owned()));
         let news = grant_news(away, 100, 110, 3);
         assert!(matches!(

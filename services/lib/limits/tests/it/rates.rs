@@ -14,6 +14,8 @@ const HOUR_MS: u64 = 3_600_000;
 const START_MS: u64 = 1_000 * HOUR_MS;
 const REPLICAS: usize = 3;
 
+/// So long before grants begin again nobody uses a share any more.
+const TELLS_MS: u64 = 1_500;
 /// A word that nobody answers.
 const TIME_OUT_MS: u64 = 250;
 const ASK_AGAIN_MS: u64 = 1_000;
@@ -326,9 +328,12 @@ impl Run {
             1 => GrantNews::Nothing {
                 retry_ms: now_ms + ms,
             },
+            _ if ms <= TELLS_MS => GrantNews::Nothing {
+                retry_ms: now_ms + ms,
+            },
             _ => GrantNews::Share {
                 share,
-                until_ms: now_ms + ms,
+                until_ms: now_ms + ms - TELLS_MS,
                 heard: true,
             },
         }
