@@ -135,7 +135,17 @@ pub(crate) async fn transact(
             Err(_) => return Ended::Gone,
         },
     };
-    let mut dialogue = pin!(converse(connection, mail, timeouts, said, permit, metrics));
+    let results = Results::new(mail.recipients.len());
+    if let Some(obstacle) = mail.obstacle(connection.capabilities) {
+        return results.end(true, &obstacle);
+    }
+    // MAIL goes out when the time begins.
+    if let Err(broken) = reset(connection, timeouts.command).await {
+        return unopened(connection, results, &broken);
+    }
+    let mut dialogue = pin!(converse(
+        connection, mail, timeouts, said, permit, results, metrics
+    ));
     if let Some(patience) = said.left_within {
         match timeout(patience, &mut dialogue).await {
             Ok(ended) => return ended,
@@ -151,21 +161,15 @@ async fn converse(
     timeouts: Timeouts,
     said: &Said<'_>,
     permit: &mut oneshot::Receiver<PermitAnswer>,
+    mut results: Results,
     metrics: &Metrics,
 ) -> Ended {
-    let mut results = Results::new(mail.recipients.len());
-    if let Some(obstacle) = mail.obstacle(connection.capabilities) {
-        return results.end(true, &obstacle);
-    }
     let pipelining = connection.capabilities.pipelining;
 
     // MAIL, and with PIPELINING (RFC 2920) all the rest up to DATA.
     let first = match open_transaction(connection, mail, timeouts.command).await {
         Ok(reply) => reply,
-        Err(Broken::Closed | Broken::Failed(_)) if connection.transactions > 0 => {
-            return Ended::Lost;
-        }
-        Err(broken) => return results.broken(Stage::Mail, &broken),
+        Err(broken) => return unopened(connection, results, &broken),
     };
     connection.transactions += 1;
     if !first.is_positive() {
@@ -222,6 +226,28 @@ async fn converse(
     }
 }
 
+/// The connection broke before there was a reply to MAIL. One that has served before was closed meanwhile: another is tried.
+fn unopened(connection: &Connection, results: Results, broken: &Broken) -> Ended {
+    match broken {
+        Broken::Closed | Broken::Failed(_) if connection.transactions > 0 => Ended::Lost,
+        _ => results.broken(Stage::Mail, broken),
+    }
+}
+
+/// Ends what a transaction before left open; with PIPELINING that goes out with MAIL.
+async fn reset(connection: &mut Connection, timeout: Duration) -> Result<(), Broken> {
+    if !connection.needs_reset || connection.capabilities.pipelining {
+        return Ok(());
+    }
+    connection.output.clear();
+    smtp::write::rset(&mut connection.output);
+    let until = Instant::now() + timeout;
+    connection.send(until).await?;
+    connection.reply(until).await?;
+    connection.needs_reset = false;
+    Ok(())
+}
+
 /// Sends the commands, and reads the reply to MAIL.
 async fn open_transaction(
     connection: &mut Connection,
@@ -234,13 +260,6 @@ async fn open_transaction(
     if connection.needs_reset {
         smtp::write::rset(out);
     }
-    if connection.needs_reset && !capabilities.pipelining {
-        let until = Instant::now() + timeout;
-        connection.send(until).await?;
-        connection.reply(until).await?;
-        connection.needs_reset = false;
-    }
-    let out = &mut connection.output;
     mail.write_mail(capabilities, out);
     if capabilities.pipelining {
         for recipient in &mail.recipients {

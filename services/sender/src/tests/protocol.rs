@@ -1,5 +1,7 @@
 //! Begin, permit, report: nothing goes out twice, and no outcome is lost.
 
+use std::time::Duration;
+
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
 use proto::dispatch::{CloseSlot, Refused, Report, ReturnReason};
@@ -328,6 +330,43 @@ async fn a_message_that_is_long_under_way_counts_as_left_before_its_dot() {
     let delivery = stream.assign(1, &[0]).await;
     stream.begin().await;
     // There is no permit, so no dot.
+    let FromSender::Left(left) = stream.next_of_delivery().await else {
+        panic!("it was long enough under way");
+    };
+    assert_eq!(left.delivery, Some(delivery));
+}
+
+#[tokio::test]
+async fn the_time_until_a_message_counts_as_left_begins_with_mail() {
+    let host = Host::start(&["> 220 mx
+        < EHLO
+        > 250 mx
+        < MAIL
+        > 250 ok
+        < RCPT
+        > 550 no
+        < RSET
+        tell
+        gate
+        > 250 ok
+        < MAIL
+        tell
+        <end"])
+    .await;
+    let (_started, _scheduler, mut stream) = simple().await;
+    stream
+        .lane(host.port, |lane| lane.left_within_ms = 50)
+        .await;
+    stream.assign(1, &[0]).await;
+    while !matches!(stream.next_of_delivery().await, FromSender::Report(_)) {}
+    let delivery = stream.assign(2, &[0]).await;
+    stream.begin().await;
+    host.told().await;
+    // The host takes its time for RSET.
+    let early = tokio::time::timeout(Duration::from_millis(300), stream.next_of_delivery());
+    assert!(early.await.is_err(), "MAIL is not out yet");
+    host.open_gate();
+    host.told().await;
     let FromSender::Left(left) = stream.next_of_delivery().await else {
         panic!("it was long enough under way");
     };
