@@ -23,6 +23,7 @@ use crate::preflight;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
 use crate::session::{Effect, Transaction};
+use crate::store::Unstored;
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
 const UPLOAD_MEMORY: usize = 5 * 1024 * 1024;
@@ -247,12 +248,12 @@ impl Connection {
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
         drop(reservation);
-        if let Err(refusal) = stored {
-            // What may have been stored all the same stays claimed for a while.
-            if let Some(remembered) = remembered.filter(|_| refusal != answer::STORAGE_AWAY) {
+        if let Err(Unstored { answer, in_doubt }) = stored {
+            // What is in doubt stays claimed for a while, rather than to be stored a second time at once.
+            if let Some(remembered) = remembered.filter(|_| !in_doubt) {
                 remembered.forget().await;
             }
-            return Ok(self.say(refusal));
+            return Ok(self.say(answer));
         }
         if let Some(remembered) = &remembered {
             remembered.stored().await;

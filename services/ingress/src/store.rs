@@ -11,6 +11,20 @@ use crate::content::{Judged, PIECE, Received};
 use crate::server::Shared;
 use crate::session::Transaction;
 
+/// Why a message is refused that could not be stored.
+pub(crate) struct Unstored {
+    pub(crate) answer: Answer,
+    /// It may be stored all the same.
+    pub(crate) in_doubt: bool,
+}
+
+impl From<Answer> for Unstored {
+    fn from(answer: Answer) -> Self {
+        let in_doubt = false;
+        Self { answer, in_doubt }
+    }
+}
+
 impl Shared {
     /// Stores one piece of a large message; the first one begins the upload.
     pub(crate) async fn upload(
@@ -41,7 +55,7 @@ impl Shared {
         transaction: Transaction,
         mut received: Received,
         mut upload: Option<Upload>,
-    ) -> Result<(), Answer> {
+    ) -> Result<(), Unstored> {
         let judged = std::mem::take(&mut received.judged);
         let entry = index_entry(id, transaction, judged, &received);
         let rest = received.rest;
@@ -60,11 +74,13 @@ impl Shared {
         };
         let stored = self.writer.submit(submission).await;
         stored.map(drop).map_err(|error| {
+            let in_doubt = matches!(error, SubmitError::Unknown(_));
             if let SubmitError::Unknown(detail) = &error {
                 self.metrics.accept_unknown.inc();
                 tracing::error!(message_id = %id, detail, "whether a message was stored is not known; its client was told to send it again");
             }
-            self.storage_refusal(&error)
+            let answer = self.storage_refusal(&error);
+            Unstored { answer, in_doubt }
         })
     }
 
