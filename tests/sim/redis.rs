@@ -97,26 +97,17 @@ impl Server {
     /// Commands that come at once, as a pipeline does.
     pub fn run(&mut self, now_ms: u64, commands: &[Command]) -> Vec<Answer> {
         self.memory.borrow_mut().now_ms = now_ms - self.behind_ms;
-        let mut run = |command: &Command| match &command[0][..] {
+        let run = |command: &Command| match &command[0][..] {
             b"EVALSHA" => {
                 let script = &self.scripts[&*String::from_utf8_lossy(&command[1])];
                 self.evaluate(script, command)
-            }
-            b"EVAL" => {
-                let text = String::from_utf8_lossy(&command[1]).into_owned();
-                if !self.scripts.contains_key(&text) {
-                    let function = self.lua.load(&text).into_function();
-                    let function = function.expect("the scripts are Lua");
-                    self.scripts.insert(text.clone(), function);
-                }
-                self.evaluate(&self.scripts[&text], command)
             }
             _ => {
                 let answered = self.memory.borrow_mut().call(command);
                 answered.unwrap_or_else(|| panic!("{:?} is not known", words(command)))
             }
         };
-        commands.iter().map(&mut run).collect()
+        commands.iter().map(run).collect()
     }
 
     fn evaluate(&self, script: &Function, command: &Command) -> Answer {

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use limits::{SLOT_TTL, SlotRequest};
 use mail::PartitionId;
 use proto::admin::{QueueRow, Selected};
 use proto::dispatch::{SchedulerFrame, SchedulerItem, SenderFrame};
@@ -14,6 +13,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::clock::Clock;
 use crate::errands::Errands;
+use crate::lending::slot_request;
 use crate::machine::{Constraint, Explained, Input, Machine, Meant, Output, Progress, Selection};
 use crate::metrics::Metrics;
 use crate::oldest::Oldest;
@@ -313,15 +313,8 @@ impl Core {
                 have,
                 want,
             } => {
-                let request = SlotRequest {
-                    key,
-                    holder: self.machine.scheduler_id().to_owned(),
-                    limit,
-                    share,
-                    have,
-                    want,
-                    ttl: SLOT_TTL,
-                };
+                let holder = self.machine.scheduler_id().to_owned();
+                let request = slot_request(key, holder, (limit, share), (have, want));
                 self.errands.ask_slots(lane, request);
             }
             Output::TellAct { key, act } => self.errands.tell_act(key, act),

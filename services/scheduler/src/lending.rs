@@ -44,6 +44,24 @@ pub fn grant_request(
     }
 }
 
+/// A word about connections.
+pub fn slot_request(
+    key: String,
+    holder: String,
+    (limit, share): (u32, u32),
+    (have, want): (u32, u32),
+) -> SlotRequest {
+    SlotRequest {
+        key,
+        holder,
+        limit,
+        have,
+        want,
+        share,
+        ttl: SLOT_TTL,
+    }
+}
+
 /// What an answer about connections means for their lane, and its name for the metrics. `asked_ms`: when it was asked for.
 pub fn slot_news(
     request: &SlotRequest,

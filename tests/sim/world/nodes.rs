@@ -1,7 +1,6 @@
 //! The schedulers: their machines, leases, journals and take-overs.
 
-use limits::{SLOT_TTL, SlotRequest};
-use scheduler::lending::{grant_request, grant_share};
+use scheduler::lending::{grant_request, grant_share, slot_request};
 
 use super::lending::Asks;
 use super::*;
@@ -55,15 +54,8 @@ impl World {
                     have,
                     want,
                 } => {
-                    let request = SlotRequest {
-                        key,
-                        holder: self.nodes[node].machine.scheduler_id().to_owned(),
-                        limit,
-                        have,
-                        want,
-                        share,
-                        ttl: SLOT_TTL,
-                    };
+                    let holder = self.nodes[node].machine.scheduler_id().to_owned();
+                    let request = slot_request(key, holder, (limit, share), (have, want));
                     self.ask(node, Asks::Slots(lane, request));
                 }
                 Output::TellAct { key, act } => self.tell_act(key, act),

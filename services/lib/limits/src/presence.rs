@@ -4,14 +4,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use redis::{Cmd, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::connection::{Connector, Link, random};
+use crate::grants::is_no_script;
 use crate::keys::Shard;
-use crate::script::{hex, millis};
+use crate::script::hex;
 
 /// Others are not lent what a scheduler may use by itself when it was not heard for so long.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
@@ -46,11 +47,10 @@ impl Presence {
             .map_or(Duration::MAX, |last| last.elapsed())
     }
 
-    fn was_heard(&self, links: &[Link]) {
+    /// Now, after the answer: the later, the longer it waits for its share.
+    fn was_heard(&self, shard: Shard) {
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        // After the answer: the later, the longer it waits for its share.
-        let now = Instant::now();
-        heard.extend(links.iter().map(|link| (link.shard, now)));
+        heard.insert(shard, Instant::now());
     }
 }
 
@@ -84,48 +84,42 @@ pub(crate) fn may_share(silent_for: Duration) -> bool {
     silent_for >= SILENCE * 2
 }
 
-/// What a scheduler says of itself: how many partitions it has, of how many, and for how long it was not heard.
-pub(crate) fn word(
-    key: &str,
-    name: &str,
-    (has, partitions): (u32, u32),
-    silent_for: Duration,
-) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command
-        .arg(include_str!("presence.lua"))
-        .arg(1)
-        .arg(key)
-        .arg(name)
-        .arg(has)
-        .arg(partitions)
-        .arg(millis(silent_for))
-        .arg(millis(SILENCE));
-    command
-}
-
 /// Over one connection, about all the shards that it leads to.
 async fn say(connector: &Connector, presence: &Presence, links: &[Link], counts: (u32, u32)) {
     let Some(first) = links.first() else { return };
+    let scripts = &connector.scripts;
     let mut pipeline = redis::pipe();
     for Link { epoch, shard, .. } in links {
         let silent_for = presence.silent_for(*shard);
-        let key = shard.state_key(connector.prefix(), "present", "all", epoch.id);
-        pipeline.add_command(word(&key, presence.name(), counts, silent_for));
+        let to = (*shard, *epoch);
+        let word = scripts.present(presence.name(), counts, silent_for, connector.prefix(), to);
+        pipeline.add_command(word);
     }
     pipeline.ignore_errors();
-    let answers: RedisResult<Vec<RedisResult<u64>>> =
-        pipeline.query_async(&mut first.connection.clone()).await;
+    let mut connection = first.connection.clone();
+    let answers: RedisResult<Vec<RedisResult<u64>>> = pipeline.query_async(&mut connection).await;
+    let mut forgot = false;
     let failed = |link: &Link, error: &RedisError| drop(connector.failed(link, error));
     match answers {
         Err(error) => failed(first, &error),
         Ok(answers) => {
             for (link, answer) in links.iter().zip(answers) {
                 match answer {
-                    Ok(_) => presence.was_heard(std::slice::from_ref(link)),
+                    Ok(_) => presence.was_heard(link.shard),
+                    // SCRIPT FLUSH: it is heard the next time.
+                    Err(error) if is_no_script(&error) => forgot = true,
                     Err(error) => failed(link, &error),
                 }
             }
         }
+    }
+    if forgot
+        && let Err(error) = scripts
+            .presence
+            .prepare_invoke()
+            .load_async(&mut connection)
+            .await
+    {
+        failed(first, &error);
     }
 }

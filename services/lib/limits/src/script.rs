@@ -14,12 +14,14 @@ const EXACT: u64 = 1 << 53;
 pub(crate) const GRANT: &str = include_str!("grant.lua");
 pub(crate) const SLOTS: &str = include_str!("slots.lua");
 pub(crate) const EPOCH: &str = include_str!("epoch.lua");
+pub(crate) const PRESENCE: &str = include_str!("presence.lua");
 
 /// The scripts with their hashes.
 pub(crate) struct Scripts {
     pub(crate) grant: Script,
     pub(crate) slots: Script,
     pub(crate) epoch: Script,
+    pub(crate) presence: Script,
 }
 
 impl Scripts {
@@ -28,7 +30,13 @@ impl Scripts {
             grant: Script::new(GRANT),
             slots: Script::new(SLOTS),
             epoch: Script::new(EPOCH),
+            presence: Script::new(PRESENCE),
         }
+    }
+
+    /// All of them.
+    pub(crate) fn all(&self) -> [&Script; 4] {
+        [&self.epoch, &self.grant, &self.slots, &self.presence]
     }
 
     /// Opens the epoch of a shard at the server of this run id. `id` is for a new one, `seen` the last that the process has
@@ -54,6 +62,28 @@ impl Scripts {
         command
     }
 
+    /// What a scheduler says of itself: how many partitions it has, of how many, and for how long it was not heard.
+    pub(crate) fn present(
+        &self,
+        member: &str,
+        (has, partitions): (u32, u32),
+        silent_for: std::time::Duration,
+        prefix: &str,
+        (shard, epoch): (Shard, Epoch),
+    ) -> Cmd {
+        let mut command = redis::cmd("EVALSHA");
+        command
+            .arg(self.presence.get_hash())
+            .arg(1)
+            .arg(present_key(prefix, (shard, epoch)))
+            .arg(member)
+            .arg(has)
+            .arg(partitions)
+            .arg(millis(silent_for))
+            .arg(millis(SILENCE));
+        command
+    }
+
     /// The request, and right after it on the same connection the question whether the epoch is still the same:
     /// memory that was emptied before the script ran is emptied of the epoch's record too.
     /// `member`: the scheduler that asks; empty for somebody who is none.
@@ -70,7 +100,7 @@ impl Scripts {
             .arg(self.grant.get_hash())
             .arg(2)
             .arg(shard.state_key(prefix, "grant", &request.key, epoch.id))
-            .arg(shard.state_key(prefix, "present", "all", epoch.id))
+            .arg(present_key(prefix, (shard, epoch)))
             .arg(request.limit.min(EXACT))
             .arg(millis(request.window))
             .arg(millis(GrantRequest::hold(request.window)))
@@ -117,6 +147,11 @@ impl Scripts {
     }
 }
 
+/// Who is heard.
+fn present_key(prefix: &str, (shard, epoch): (Shard, Epoch)) -> String {
+    shard.state_key(prefix, "present", "all", epoch.id)
+}
+
 /// Asks for the epoch, after what was asked before.
 pub(crate) fn same_epoch(pipeline: &mut Pipeline, prefix: &str, shard: Shard) {
     pipeline.cmd("HGET").arg(shard.epoch_key(prefix)).arg("id");
@@ -127,7 +162,7 @@ pub(crate) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
-pub(crate) fn millis(duration: std::time::Duration) -> u64 {
+fn millis(duration: std::time::Duration) -> u64 {
     u64::try_from(duration.as_millis())
         .unwrap_or(EXACT)
         .clamp(1, EXACT)

@@ -7,7 +7,9 @@ use redis::{Arg, Cmd, RedisResult, Value};
 
 use crate::keys::Shard;
 use crate::presence;
-use crate::script::{EPOCH, GRANT, SLOTS, Scripts, answer, epoch_answer, hex, slot_answer};
+use crate::script::{
+    EPOCH, GRANT, PRESENCE, SLOTS, Scripts, answer, epoch_answer, hex, slot_answer,
+};
 use crate::{Epoch, GrantReply, GrantRequest, LeasedIn, SlotReply, SlotRequest, Unavailable};
 
 /// A command with its arguments.
@@ -53,14 +55,20 @@ impl Words {
     }
 
     /// Hash and text of each script.
-    pub fn scripts(&self) -> [(String, &'static str); 3] {
+    pub fn scripts(&self) -> [(String, &'static str); 4] {
         let Scripts {
             grant,
             slots,
             epoch,
+            presence,
         } = &self.scripts;
-        [(grant, GRANT), (slots, SLOTS), (epoch, EPOCH)]
-            .map(|(script, text)| (script.get_hash().to_owned(), text))
+        [
+            (grant, GRANT),
+            (slots, SLOTS),
+            (epoch, EPOCH),
+            (presence, PRESENCE),
+        ]
+        .map(|(script, text)| (script.get_hash().to_owned(), text))
     }
 
     /// What is said first on a new connection, to the server of this run id. `id` names the epoch when it is a new one,
@@ -83,8 +91,8 @@ impl Words {
         silent_for: Duration,
         epoch: Epoch,
     ) -> Command {
-        let key = Shard::Whole.state_key(&self.prefix, "present", "all", epoch.id);
-        command(&presence::word(&key, member, counts, silent_for))
+        let (scripts, to) = (&self.scripts, (Shard::Whole, epoch));
+        command(&scripts.present(member, counts, silent_for, &self.prefix, to))
     }
 
     /// Whether a scheduler that was not heard for so long may use its share.

@@ -183,7 +183,7 @@ impl Server {
         shards: &[(Shard, Option<Epoch>)],
         margin_ms: u64,
     ) -> RedisResult<Vec<RedisResult<Opened>>> {
-        for script in [&scripts.epoch, &scripts.grant, &scripts.slots] {
+        for script in scripts.all() {
             script
                 .prepare_invoke()
                 .load_async(&mut self.connection)

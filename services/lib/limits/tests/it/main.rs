@@ -7,6 +7,7 @@ mod cluster;
 mod failover;
 mod failures;
 mod holders;
+mod presence;
 mod quota;
 mod rates;
 mod server;
