@@ -1,5 +1,6 @@
 //! A limit of connections holds, in the eyes of the host that has it, while schedulers die in turn and Redis is stopped,
-//! emptied and replaced by its replica; and nothing is lost. Rates are looked at in `tests/limits`.
+//! emptied and replaced by its replica; and nothing is lost. So does one that all sites of a provider have together. Rates
+//! are looked at in `tests/limits`.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,13 +15,16 @@ use kit::{
 /// Longer than anything that must happen takes, however busy the machine is.
 const SETTLE: Duration = Duration::from_secs(240);
 const CONNECTIONS: u64 = 3;
+/// Of the provider: each domain has an MX host of its own name, and all are one machine.
+const SITES: u64 = 3;
 
-/// Three schedulers, two senders, a master with its replica, and a host with a limit of connections, which is slow enough
-/// that they are all wanted.
+/// Three schedulers, two senders, a master with its replica, a host with a limit of connections, and a provider with one for
+/// all its sites, which are slow enough that they are all wanted.
 struct Trial {
     relay: Relay,
     second: RedisServer,
     narrow: Sink,
+    provider: Sink,
     load: Load,
 }
 
@@ -29,15 +33,40 @@ const SCHEDULERS: [&str; 3] = ["scheduler", "scheduler-2", "scheduler-3"];
 impl Trial {
     async fn start(test: &str, number: u8) -> Result<Self> {
         let host = IpAddr::from(Ipv4Addr::new(127, 34, number, 1));
-        let port = free_port_on(&[host])?;
-        let slow = Rule::at(Stage::Dot, Action::Delay(Duration::from_millis(50)));
-        let narrow = Sink::start_counting(SocketAddr::new(host, port), vec![slow]).await?;
-        let zones = Zones::new()
+        let other = IpAddr::from(Ipv4Addr::new(127, 34, number, 2));
+        let port = free_port_on(&[host, other])?;
+        let slow = || {
+            vec![Rule::at(
+                Stage::Dot,
+                Action::Delay(Duration::from_millis(50)),
+            )]
+        };
+        let narrow = Sink::start_counting(SocketAddr::new(host, port), slow()).await?;
+        let provider = Sink::start_counting(SocketAddr::new(other, port), slow()).await?;
+        let mut zones = Zones::new()
             .mx("narrow.example", 10, "mx.narrow.example")
             .address("mx.narrow.example", host);
+        // Half of the mail is for each.
+        let mut domains = Vec::new();
+        for site in 0..SITES {
+            let (domain, mx) = (
+                format!("site{site}.example"),
+                format!("mx{site}.big.example"),
+            );
+            zones = zones.mx(&domain, 10, &mx).address(&mx, other);
+            domains.extend(["narrow.example".to_owned(), domain]);
+        }
         let mut documents = Documents::new(port);
-        documents.shaping =
-            format!("[ {{ connections: {CONNECTIONS}, messagesPerConnection: 20 }} ]");
+        documents.shaping = format!(
+            "[ {{ connections: {CONNECTIONS}, messagesPerConnection: 20 }}, {{ match: {{ provider: big }}, scope: provider, connections: {CONNECTIONS} }} ]"
+        );
+        documents.more = "---
+apiVersion: staffetta.dev/v1alpha1
+kind: Provider
+metadata: { name: big }
+spec: { mx: [.big.example] }
+"
+        .to_owned();
         let mut setup = Setup::new(test, zones, documents.yaml())
             .with("scheduler-2")
             .with("scheduler-3")
@@ -53,28 +82,33 @@ impl Trial {
         relay.start_all(&setup).await?;
         let options = LoadOptions {
             connections: 4,
-            rate: Some(40.0),
+            rate: Some(80.0),
             size: 1000,
             sender: "app@acme.example".to_owned(),
-            domains: vec!["narrow.example".to_owned()],
+            domains,
             prefix: test.to_owned(),
-            messages: 900,
+            messages: 1800,
         };
         let load = Load::start(relay.submission(), options);
         let trial = Self {
             relay,
             second,
             narrow,
+            provider,
             load,
         };
         trial.progress("in the beginning").await?;
         Ok(trial)
     }
 
-    /// Waits until the host gets more mail.
+    /// Waits until both hosts get more mail.
     async fn progress(&self, when: &str) -> Result<()> {
-        let before = self.narrow.count();
-        let moved = || async { (self.narrow.count() > before + 20).then_some(()) };
+        let counts = || (self.narrow.count(), self.provider.count());
+        let before = counts();
+        let moved = || async {
+            let now = counts();
+            (now.0 > before.0 + 20 && now.1 > before.1 + 20).then_some(())
+        };
         until(&format!("mail that moves {when}"), SETTLE, moved).await
     }
 
@@ -84,21 +118,21 @@ impl Trial {
             relay,
             second,
             narrow,
+            provider,
             load,
         } = self;
         let ledger = load.stop().await?;
         until("all mail at the hosts", SETTLE, || async {
-            let balance = ledger.balance(&[&narrow], &HashSet::new());
+            let balance = ledger.balance(&[&narrow, &provider], &HashSet::new());
             let in_doubt = relay.queue().await.ok()?.in_doubt;
             (balance.missing.len() as u64 <= in_doubt).then_some(())
         })
         .await?;
-        println!("{} connections", narrow.most_open_connections());
-        ensure!(
-            narrow.most_open_connections() <= CONNECTIONS,
-            "{} connections",
-            narrow.most_open_connections()
-        );
+        for host in [&narrow, &provider] {
+            let most = host.most_open_connections();
+            println!("{most} connections");
+            ensure!(most <= CONNECTIONS, "{most} connections");
+        }
         drop(second);
         relay.finish()
     }

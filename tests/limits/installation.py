@@ -18,28 +18,37 @@ MX_ADDRESS = "127.20.1.1"
 
 
 class Limit:
-    """A limit with the source address, the domain and the rule that belong to it.
+    """A limit with the source address, the domains and the rules that belong to it.
 
-    messages and opened: [(count, seconds)]; connections: count; `delay`: how long the host takes to accept.
+    messages and opened: [(count, seconds)]; connections: count; `delay`: how long the host takes to accept. With several
+    `sites` it is one of a provider: each domain has an MX host of its own name, and all are the same machine.
     """
 
-    def __init__(self, name, messages=(), opened=(), connections=None, delay=0.0, backlog=60):
+    def __init__(self, name, messages=(), opened=(), connections=None, delay=0.0, backlog=60, sites=1):
         self.name, self.messages, self.opened, self.connections = name, list(messages), list(opened), connections
-        self.delay, self.backlog = delay, backlog
-        self.domain = f"{name}.example"
+        self.delay, self.backlog, self.sites = delay, backlog, sites
+        names = [name] if sites == 1 else [f"{name}-{number}" for number in range(sites)]
+        self.domains = [f"{each}.example" for each in names]
+        self.hosts = ["mx.example"] if sites == 1 else [f"mx{number}.{name}.example" for number in range(sites)]
 
-    def rule(self):
-        """The fields of its shaping rule."""
+    def mx(self):
+        """{domain: [(preference, host)]}"""
+        return {domain: [(10, host)] for domain, host in zip(self.domains, self.hosts)}
+
+    def rules(self):
+        """The fields of its shaping rules."""
         unit = {1: "s", 60: "m"}
-        fields = [f"match: {{ source: {self.name} }}", f"connections: {self.connections or 50}"]
+        of_site = [f"match: {{ source: {self.name} }}", f"messagesPerConnection: {1 if self.opened else 1000}"]
+        fields = [f"connections: {self.connections or 50}"]
         if self.messages:
             fields.append(f"rates: [{', '.join(f'{count}/{unit[seconds]}' for count, seconds in self.messages)}]")
         if self.opened:
             [(count, seconds)] = self.opened
-            fields += [f"connectionRate: {count}/{unit[seconds]}", "messagesPerConnection: 1"]
-        else:
-            fields.append("messagesPerConnection: 1000")
-        return ", ".join(fields)
+            fields.append(f"connectionRate: {count}/{unit[seconds]}")
+        if self.sites == 1:
+            return [", ".join(of_site + fields)]
+        of_all = [f"match: {{ source: {self.name}, provider: {self.name} }}", "scope: provider", *fields]
+        return [", ".join(of_site + ["connections: 50"]), ", ".join(of_all)]
 
 
 class Installation:
@@ -54,7 +63,8 @@ class Installation:
         self.ports = {name: free_port_on(everywhere) for name in ("signer", "scheduler", "submission", "metrics")}
         self.mx_port = free_port_on([MX_ADDRESS])
         self.nats, self.redis = Nats(rig), Redis(rig)
-        self.dns = Dns(rig, {limit.domain: [(10, "mx.example")] for limit in limits}, {"mx.example": MX_ADDRESS})
+        mx = {domain: hosts for limit in limits for domain, hosts in limit.mx().items()}
+        self.dns = Dns(rig, mx, {host: MX_ADDRESS for limit in limits for host in limit.hosts})
         self.book = Book(rig.directory / "sink.book")
         self._start_sink()
         self.configuration = rig.directory / "staffetta.yaml"
@@ -166,8 +176,13 @@ spec: {{ sources: [ {{ name: {limit.name}, address: {limit.source}, ehlo: relay.
 """)
             documents.append(f"""kind: Route
 metadata: {{ name: {limit.name} }}
-spec: {{ match: {{ domains: [{limit.domain}] }}, pool: {limit.name}, port: {self.mx_port}, allowPrivate: true }}
+spec: {{ match: {{ domains: [{", ".join(limit.domains)}] }}, pool: {limit.name}, port: {self.mx_port}, allowPrivate: true }}
 """)
-        rules = "".join(f"    - {{ {limit.rule()} }}\n" for limit in self.limits)
+            if limit.sites > 1:
+                documents.append(f"""kind: Provider
+metadata: {{ name: {limit.name} }}
+spec: {{ mx: [.{limit.name}.example] }}
+""")
+        rules = "".join(f"    - {{ {rule} }}\n" for limit in self.limits for rule in limit.rules())
         documents.append(f"kind: Shaping\nmetadata: {{ name: default }}\nspec:\n  rules:\n{rules}")
         return "---\n".join(f"apiVersion: staffetta.dev/v1alpha1\n{document}" for document in documents)

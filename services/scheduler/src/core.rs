@@ -287,7 +287,7 @@ impl Core {
             }
             Output::Resolve(domain) => self.errands.resolve(domain),
             Output::AskGrant {
-                lane,
+                whose,
                 key,
                 window,
                 word,
@@ -298,7 +298,7 @@ impl Core {
                     .map(|partition| partition.0)
                     .collect();
                 self.errands.ask_grant(
-                    lane,
+                    whose,
                     (key, self.machine.scheduler_id()),
                     window,
                     word,
@@ -306,7 +306,7 @@ impl Core {
                 );
             }
             Output::AskSlots {
-                lane,
+                whose,
                 key,
                 limit,
                 share,
@@ -315,7 +315,7 @@ impl Core {
             } => {
                 let holder = self.machine.scheduler_id().to_owned();
                 let request = slot_request(key, holder, (limit, share), (have, want));
-                self.errands.ask_slots(lane, request);
+                self.errands.ask_slots(whose, request);
             }
             Output::TellAct { key, act } => self.errands.tell_act(key, act),
             Output::TellStandings { pool, events } => self.errands.tell_standings(pool, events),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use config::EgressPool;
 use dns::Resolver;
 use egress::{
-    GrantNews, LaneId, SiteNews, StandingEvent, Window, Word, no_standings, step_standings,
+    GrantNews, SiteNews, StandingEvent, Whose, Window, Word, no_standings, step_standings,
 };
 use limits::{Grants, SlotRequest};
 use mail::Domain;
@@ -97,7 +97,7 @@ impl Errands {
         });
     }
 
-    pub(crate) fn ask_slots(&self, lane: LaneId, request: SlotRequest) {
+    pub(crate) fn ask_slots(&self, whose: Whose, request: SlotRequest) {
         let (grants, clock, events) = (self.grants.clone(), self.clock, self.events.clone());
         let leases = self.leases.clone();
         tokio::spawn(async move {
@@ -105,7 +105,7 @@ impl Errands {
             let answer = grants.lease(&request).await;
             let (name, news) = slot_news(&request, answer, asked_ms, clock.now_ms());
             leases.with_label_values(&[name]).inc();
-            tell(&events, Input::Slots(lane, news)).await;
+            tell(&events, Input::Slots(whose, news)).await;
         });
     }
 
@@ -165,7 +165,7 @@ impl Errands {
     /// Says what `holder` has and has used of a limit, and asks for more.
     pub(crate) fn ask_grant(
         &self,
-        lane: LaneId,
+        whose: Whose,
         (key, holder): (String, &str),
         window: Window,
         word: Word,
@@ -193,7 +193,7 @@ impl Errands {
                 GrantNews::Share { .. } => "share",
             };
             answers.with_label_values(&[answer]).inc();
-            tell(&events, Input::Grant(lane, window, news)).await;
+            tell(&events, Input::Grant(whose, window, news)).await;
         });
     }
 }

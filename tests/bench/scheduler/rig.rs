@@ -307,7 +307,10 @@ impl Rig {
                 self.after(ANSWER_MS, Input::Resolved(domain, SiteNews::Site(site)));
             }
             Output::AskGrant {
-                lane, window, word, ..
+                whose,
+                window,
+                word,
+                ..
             } => {
                 let (now_ms, amount) = (self.now_ms, word.want);
                 let news = match amount {
@@ -317,16 +320,16 @@ impl Rig {
                         until_ms: now_ms + 1_000,
                     },
                 };
-                self.after(ANSWER_MS, Input::Grant(lane, window, news));
+                self.after(ANSWER_MS, Input::Grant(whose, window, news));
             }
-            Output::AskSlots { lane, want, .. } => {
+            Output::AskSlots { whose, want, .. } => {
                 let news = SlotNews::Leased {
                     granted: want,
                     excess: 0,
                     others_wait: false,
                     until_ms: self.now_ms + 20_000,
                 };
-                self.after(ANSWER_MS, Input::Slots(lane, news));
+                self.after(ANSWER_MS, Input::Slots(whose, news));
             }
             Output::AskTurns { pool, count } => {
                 let first = Some(self.turns);

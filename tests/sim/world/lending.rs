@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egress::{LaneId, Window};
+use egress::{Whose, Window};
 use limits::{
     Answer, Command, Epoch, GrantRequest, LeasedIn, SLOT_TTL, SlotRequest, Unavailable, Words,
 };
@@ -69,9 +69,9 @@ pub(super) struct Lending {
 /// What is asked.
 #[derive(Debug)]
 pub(super) enum Asks {
-    Slots(LaneId, SlotRequest),
+    Slots(Whose, SlotRequest),
     /// With the share that holds when there is no answer.
-    Grant(LaneId, Window, GrantRequest, u64),
+    Grant(Whose, Window, GrantRequest, u64),
     /// How many partitions a scheduler has, and for how long it was not heard.
     Present(String, u32, Duration),
 }
@@ -216,7 +216,7 @@ impl World {
         let silent_for = Duration::from_millis(self.now - self.nodes[node].lending.heard_at);
         let (input, is_trusted) = match question.asks {
             Asks::Present(..) => return,
-            Asks::Slots(lane, request) => {
+            Asks::Slots(whose, request) => {
                 let reply = heard.and_then(|(epoch, answers)| {
                     let reply = words.leased(answers, epoch).expect("the answer is one")?;
                     self.nodes[node].lending.leased = question.leased.after(&epoch, &reply);
@@ -225,9 +225,9 @@ impl World {
                 let is_trusted = reply.is_some();
                 let reply = reply.ok_or_else(away);
                 let (_, news) = slot_news(&request, reply, asked_ms, now_ms);
-                (Input::Slots(lane, news), is_trusted)
+                (Input::Slots(whose, news), is_trusted)
             }
-            Asks::Grant(lane, window, request, share) => {
+            Asks::Grant(whose, window, request, share) => {
                 let reply = heard.and_then(|(epoch, answers)| {
                     let reply = words.granted(answers, &request, epoch);
                     reply.expect("the answer is one")
@@ -239,7 +239,7 @@ impl World {
                 let news = grant_news(reply.ok_or_else(away), asked_ms, now_ms, share);
                 let limit = (&*request.key, window.limit.per_ms);
                 self.beside.note(self.now, limit, &request.holder, news);
-                (Input::Grant(lane, window, news), is_trusted)
+                (Input::Grant(whose, window, news), is_trusted)
             }
         };
         if !is_trusted && let Some(link) = question.link {

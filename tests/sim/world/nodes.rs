@@ -34,7 +34,7 @@ impl World {
                 Output::Journal(partition, effect) => self.journal(node, partition, effect),
                 Output::Resolve(domain) => self.after(5, Event::Resolved { node, life, domain }),
                 Output::AskGrant {
-                    lane,
+                    whose,
                     key,
                     window,
                     word,
@@ -44,10 +44,10 @@ impl World {
                     let share = grant_share(&key, window, PARTITIONS, &owned);
                     let holder = self.nodes[node].machine.scheduler_id().to_owned();
                     let request = grant_request(key, holder, window, word, now);
-                    self.ask(node, Asks::Grant(lane, window, request, share));
+                    self.ask(node, Asks::Grant(whose, window, request, share));
                 }
                 Output::AskSlots {
-                    lane,
+                    whose,
                     key,
                     limit,
                     share,
@@ -56,7 +56,7 @@ impl World {
                 } => {
                     let holder = self.nodes[node].machine.scheduler_id().to_owned();
                     let request = slot_request(key, holder, (limit, share), (have, want));
-                    self.ask(node, Asks::Slots(lane, request));
+                    self.ask(node, Asks::Slots(whose, request));
                 }
                 Output::TellAct { key, act } => self.tell_act(key, act),
                 // Nobody answers: turns of its own are as good here.

@@ -26,8 +26,8 @@ pub use resources::{
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,
     PasswordHash, Priority, Probation, Provider, ReplyMatch, RetryClass, RetryPolicy,
     RetrySchedule, RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch,
-    ShapingQuery, ShapingRule, ShapingSet, Sticky, Stream, Tenant, TextPattern, Timing, TlsPolicy,
-    Window,
+    ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping, Sticky, Stream, Tenant,
+    TextPattern, Timing, TlsPolicy, Window,
 };
 // What may be submitted, and by whom.
 pub use resources::{

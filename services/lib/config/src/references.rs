@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
-    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, index, shipped,
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, index,
+    shipped,
 };
 
 /// All resources by kind and name.
@@ -371,14 +372,14 @@ impl<'a> References<'a> {
     fn check_shaping_for_ties(&self) {
         // Resource, rule and the fields that it sets.
         type Seen<'s> = (&'s str, usize, Vec<&'static str>);
-        let mut by_match: HashMap<&ShapingMatch, Vec<Seen<'_>>> = HashMap::new();
+        let mut by_match: HashMap<(&ShapingMatch, ShapingScope), Vec<Seen<'_>>> = HashMap::new();
         for resource in self.entries.values() {
             let Resource::Shaping(set) = resource else {
                 continue;
             };
             for (index, rule) in set.rules.iter().enumerate().filter(|_| !set.disabled) {
                 let fields = rule.fields();
-                let others = by_match.entry(&rule.matches).or_default();
+                let others = by_match.entry((&rule.matches, rule.scope)).or_default();
                 for (name, other_index, other_fields) in others.iter() {
                     let both: Vec<&str> = fields
                         .iter()

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use crate::resources::hosts_of;
 use crate::suffixes::Suffixes;
-use crate::{DomainMatch, Provider, Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet};
+use crate::{
+    DomainMatch, Provider, Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope,
+    ShapingSet, SharedShaping,
+};
 
 /// Where a value comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +54,8 @@ pub struct ShapingExplanation {
     pub provider: Option<String>,
     /// Every field once.
     pub fields: Vec<ExplainedField>,
+    /// What rules set for all lanes of its source to its provider together.
+    pub shared: Vec<ExplainedField>,
     /// All rules that match, the least specific first.
     pub rules: Vec<RuleName>,
 }
@@ -183,6 +188,20 @@ impl ShapingRules {
         shaping
     }
 
+    /// What the lanes of a source to the sites of a provider share.
+    pub(crate) fn shared(&self, source: &str, provider: &str) -> SharedShaping {
+        let mut shared = SharedShaping::default();
+        let of_it = |rule: &&ShapingRule| {
+            let matched = &rule.matches;
+            rule.scope == ShapingScope::Provider
+                && matched.provider.as_deref() == Some(provider)
+                && matched.source.as_deref().is_none_or(|of| of == source)
+        };
+        let rules = self.ordered.iter().map(|placed| &placed.rule);
+        rules.filter(of_it).for_each(|rule| shared.overlay(rule));
+        shared
+    }
+
     pub(crate) fn explain(&self, lane: &ShapingQuery<'_>) -> ShapingExplanation {
         let built_in = |(name, value)| ExplainedField {
             name,
@@ -192,8 +211,15 @@ impl ShapingRules {
         let mut fields: Vec<ExplainedField> = (Shaping::default().written().into_iter())
             .map(built_in)
             .collect();
+        let mut shared: Vec<ExplainedField> = (SharedShaping::default().written().into_iter())
+            .map(built_in)
+            .collect();
         let mut rules = Vec::new();
         for placed in self.matching(lane) {
+            let fields = match placed.rule.scope {
+                ShapingScope::Site => &mut fields,
+                ShapingScope::Provider => &mut shared,
+            };
             for (name, value) in placed.rule.written() {
                 if let Some(field) = fields.iter_mut().find(|field| field.name == name) {
                     (field.value, field.rule) = (value, Some(placed.name()));
@@ -201,11 +227,13 @@ impl ShapingRules {
             }
             rules.push(placed.name());
         }
+        shared.retain(|field| field.rule.is_some());
         ShapingExplanation {
             provider: self
                 .provider(lane.site, lane.domain)
                 .map(|provider| provider.name.clone()),
             fields,
+            shared,
             rules,
         }
     }

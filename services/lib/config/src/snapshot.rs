@@ -13,7 +13,8 @@ use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
     AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route,
-    SendingDomain, Shaping, ShapingExplanation, ShapingQuery, Stream, Tenant, canonical,
+    SendingDomain, Shaping, ShapingExplanation, ShapingQuery, SharedShaping, Stream, Tenant,
+    canonical,
 };
 
 /// The version of the JSON form.
@@ -281,6 +282,12 @@ impl Snapshot {
     /// result with the lane.
     pub fn shaping(&self, lane: &ShapingQuery<'_>) -> Shaping {
         self.index.shaping.shaping(lane)
+    }
+
+    /// What all lanes of a source to the sites of a provider share: [`Shaping::shared`] of each of
+    /// them.
+    pub fn shared_shaping(&self, source: &str, provider: &str) -> SharedShaping {
+        self.index.shaping.shared(source, provider)
     }
 
     /// As [`Snapshot::shaping`], with the rule that each field comes from.

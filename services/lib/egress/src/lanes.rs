@@ -8,16 +8,16 @@ mod lane;
 mod lease;
 mod outage;
 mod senders;
+mod shared;
 mod slots;
 mod timers;
 mod uses;
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use crate::fair::{Fair, Flow, Queue};
 use crate::rate::{Rates, Taken, Window, Word};
@@ -28,7 +28,10 @@ use lease::Lease;
 pub use lease::SlotNews;
 use outage::Outages;
 use senders::{Senders, SourceId};
+use shared::{Member, Shared};
+pub use shared::{SharedId, SharedLimits};
 use slots::Slots;
+use timers::Timers;
 
 /// Number of a lane. When a lane was forgotten ([`Lanes::forget_idle`]) another one may get its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +45,22 @@ pub struct SenderId(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SlotId(pub u32);
 
+/// Whose limit it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Whose {
+    /// A lane's own.
+    Lane(LaneId),
+    /// One that lanes share.
+    Shared(SharedId),
+}
+
+/// On what an assignment draws: as what the windows of its lane counted it, and those that the lane shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Drawn {
+    own: Taken,
+    shared: Option<(SharedId, Taken)>,
+}
+
 /// What limits a lane.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneLimits {
@@ -54,6 +73,8 @@ pub struct LaneLimits {
     pub messages_per_connection: u32,
     /// Messages and connections per time; all hold. No two with the same unit and length.
     pub windows: Vec<Window>,
+    /// What limits it together with others ([`Lanes::share`]).
+    pub shared: Option<SharedId>,
     /// A lane without a connection begins with one, and may have one more each time that so many milliseconds have
     /// passed; 0 = all at once.
     pub ramp_ms: u64,
@@ -74,8 +95,8 @@ pub enum Decision<T> {
         sender: SenderId,
         /// What.
         item: T,
-        /// As what its lane's windows counted it; what becomes of it is to be told ([`Lanes::settle`]).
-        taken: Taken,
+        /// What becomes of it is to be told ([`Lanes::settle`]).
+        drawn: Drawn,
     },
     /// The sender must close its idle connection: another one needs the slot.
     CloseSlot {
@@ -86,19 +107,19 @@ pub enum Decision<T> {
         /// Who holds it.
         sender: SenderId,
     },
-    /// Say what is used of one of the lane's windows, and ask for a grant.
+    /// Say what is used of a window, and ask for a grant.
     AskGrant {
-        /// The lane.
-        lane: LaneId,
+        /// Whose window.
+        whose: Whose,
         /// Which window.
         window: Window,
         /// What to say.
         word: Word,
     },
-    /// Say how many connections a lane has, which leases them anew, and ask for more.
+    /// Say how many connections there are, which leases them anew, and ask for more.
     AskSlots {
-        /// The lane.
-        lane: LaneId,
+        /// Whose.
+        whose: Whose,
         /// Connections that all schedulers together may have.
         limit: u32,
         /// How many of them when nobody knows what others have.
@@ -118,6 +139,9 @@ pub enum Decision<T> {
 pub struct Lanes<T> {
     lanes: Vec<Lane>,
     vacant: Vec<LaneId>,
+    /// They are as few as sources and providers.
+    shared: Vec<Shared>,
+    shared_numbers: HashMap<(SourceId, Arc<str>), SharedId>,
     fair: Fair<T>,
     /// Lanes by source and site.
     numbers: HashTable<u32>,
@@ -129,11 +153,7 @@ pub struct Lanes<T> {
     starved: VecDeque<LaneId>,
     /// How many of them have not been looked at since credit came back.
     hopeful: usize,
-    timers: BinaryHeap<Reverse<(u64, LaneId)>>,
-    /// When lanes say how many connections they have.
-    leases: BinaryHeap<Reverse<(u64, LaneId)>>,
-    /// When lanes say what they have used of their rates.
-    tells: BinaryHeap<Reverse<(u64, LaneId)>>,
+    timers: Timers,
     /// When nobody answered what was said about connections.
     away_ms: Option<u64>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
@@ -149,6 +169,8 @@ impl<T> Default for Lanes<T> {
         Self {
             lanes: Vec::new(),
             vacant: Vec::new(),
+            shared: Vec::new(),
+            shared_numbers: HashMap::new(),
             fair: Fair::default(),
             numbers: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -157,9 +179,7 @@ impl<T> Default for Lanes<T> {
             runnable: VecDeque::new(),
             starved: VecDeque::new(),
             hopeful: 0,
-            timers: BinaryHeap::new(),
-            leases: BinaryHeap::new(),
-            tells: BinaryHeap::new(),
+            timers: Timers::default(),
             away_ms: None,
             closing: VecDeque::new(),
             idle: VecDeque::new(),
@@ -193,6 +213,7 @@ impl<T> Lanes<T> {
             slots: Slots::default(),
             lease: Lease::default(),
             rates: Rates::new(limits.windows),
+            member: limits.shared.map(Member::new),
             ramp: Ramp {
                 every_ms: limits.ramp_ms,
                 since_ms: 0,
@@ -250,11 +271,18 @@ impl<T> Lanes<T> {
             return;
         };
         state.connections = limits.connections;
-        state.connection_share = limits.connection_share;
+        let before = std::mem::replace(&mut state.connection_share, limits.connection_share);
+        let shares = (before, limits.connection_share);
+        let used = state.slots.used();
+        if state.lease.begins_or_ends(self.now_ms, shares, used) {
+            let whose = Whose::Lane(lane);
+            self.timers.set_lease(whose, &mut state.lease, self.now_ms);
+        }
         state.messages_per_connection = limits.messages_per_connection;
         state.rates.set(&limits.windows);
         state.ramp.every_ms = limits.ramp_ms;
         state.suspended_until_ms = limits.suspended_until_ms;
+        self.join(lane, limits.shared);
         self.wake(lane);
     }
 
@@ -305,11 +333,9 @@ impl<T> Lanes<T> {
         self.note_idle_lanes();
     }
 
-    /// When the next lane that waits for time goes on.
+    /// When the next that waits for time goes on.
     pub fn next_wake(&self) -> Option<u64> {
-        let timers = [self.timers.peek(), self.leases.peek(), self.tells.peek()];
-        let times = timers.into_iter().flatten().map(|Reverse((at, _))| *at);
-        times.min()
+        self.timers.next()
     }
 
     fn wake(&mut self, lane: LaneId) {

@@ -1,6 +1,7 @@
 //! Egress: which delivery leaves next, from which source, over which connection slot of which sender.
 //!
-//! - [`Lanes`]: ready deliveries by egress source × site, the connection slots of each lane, and the senders' credit.
+//! - [`Lanes`]: ready deliveries by egress source × site, the connection slots of each lane, limits that lanes share, and
+//!   the senders' credit.
 //! - [`Rates`]: a lane's windows, drawn from grants that replicas share, with a safe share when there are none.
 //! - [`Sites`]: which site a domain belongs to, and who waits to know.
 //! - [`Automation`]: what is done for a while about replies that say that something is too much.
@@ -17,7 +18,10 @@ mod standing;
 
 pub use automation::{Act, Automation, Change, Heard, Measure, Restraint, Subject, per_minute};
 pub use fair::{AHEAD, FRESH_TURNS, Flow, HIGH_TURNS};
-pub use lanes::{Blocked, Decision, LaneId, LaneLimits, Lanes, SenderId, SlotId, SlotNews};
+pub use lanes::{
+    Blocked, Decision, Drawn, LaneId, LaneLimits, Lanes, SenderId, SharedId, SharedLimits, SlotId,
+    SlotNews, Whose,
+};
 pub use rate::{
     Became, GrantNews, Rate, RateLimit, Rates, Take, TakeAll, Taken, Unit, Window, Word,
 };

@@ -42,6 +42,11 @@ impl Window {
     fn counts_as(&self, other: &Self) -> bool {
         (self.unit, self.limit.per_ms) == (other.unit, other.limit.per_ms)
     }
+
+    /// Whether it counts a message that opens a connection, or one that does not.
+    fn concerns(&self, opens: bool) -> bool {
+        opens || self.unit == Unit::Messages
+    }
 }
 
 /// What is said about a window to who grants: all of it, so that the next word replaces the one before.
@@ -87,7 +92,7 @@ pub enum GrantNews {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// A connection is opened for it.
-    opens: bool,
+    pub(crate) opens: bool,
     /// Windows that are younger did not count it.
     serial: u32,
 }
@@ -163,53 +168,65 @@ impl Rates {
     /// Counts one message, and a connection when `opens` says so, in all windows, or in none and says why. `waiting`
     /// messages would like to follow.
     pub fn take(&mut self, now_ms: u64, opens: bool, waiting: u64) -> TakeAll {
-        let taken = Taken {
-            opens,
-            serial: self.serial,
-        };
-        if self.windows.is_empty() {
-            return TakeAll::Yes(taken);
-        }
-        let concerned = |window: &Window| opens || window.unit == Unit::Messages;
         // Nothing is asked of others as long as one window says no by itself: the grant would only run out.
-        let (mut wait_until_ms, mut asked) = (None, false);
-        for (window, rate) in &mut self.windows {
-            if concerned(window)
-                && let Some(until_ms) = rate.must_wait(now_ms)
-            {
-                wait_until_ms = wait_until_ms.max(Some(until_ms));
-            }
-        }
-        if let Some(until_ms) = wait_until_ms {
+        if let Some(until_ms) = self.must_wait(now_ms, opens) {
             return TakeAll::Wait(until_ms);
         }
-        for (window, rate) in &mut self.windows {
-            if !concerned(window) {
-                continue;
-            }
+        match self.check(now_ms, opens, waiting) {
+            Some(kept) => kept,
+            None => TakeAll::Yes(self.commit(now_ms, opens)),
+        }
+    }
+
+    /// Until when one of the windows says no by itself.
+    pub(crate) fn must_wait(&self, now_ms: u64, opens: bool) -> Option<u64> {
+        let windows = self.windows.iter();
+        let concerned = windows.filter(|(window, _)| window.concerns(opens));
+        concerned
+            .filter_map(|(_, rate)| rate.must_wait(now_ms))
+            .max()
+    }
+
+    /// What keeps one message, and a connection when `opens` says so; `None` = nothing does, and [`Rates::commit`] counts
+    /// it at the same time.
+    pub(crate) fn check(&mut self, now_ms: u64, opens: bool, waiting: u64) -> Option<TakeAll> {
+        let mut asked = false;
+        let windows = self.windows.iter_mut();
+        for (window, rate) in windows.filter(|(window, _)| window.concerns(opens)) {
             let waiting = match window.unit {
                 Unit::Messages => waiting,
                 Unit::Connections => 1,
             };
             match rate.check(now_ms, waiting) {
                 Take::Yes => {}
-                Take::Wait(until_ms) => return TakeAll::Wait(until_ms),
+                Take::Wait(until_ms) => return Some(TakeAll::Wait(until_ms)),
                 Take::Asked => asked = true,
                 Take::Ask(word) => {
                     let window = *window;
-                    return TakeAll::Ask { window, word };
+                    return Some(TakeAll::Ask { window, word });
                 }
             }
         }
-        if asked {
-            return TakeAll::Asked;
+        asked.then_some(TakeAll::Asked)
+    }
+
+    /// Counts what [`Rates::check`] let pass at the same time.
+    pub(crate) fn commit(&mut self, now_ms: u64, opens: bool) -> Taken {
+        let windows = self.windows.iter_mut();
+        for (_, rate) in windows.filter(|(window, _)| window.concerns(opens)) {
+            rate.commit(now_ms);
         }
-        for (window, rate) in &mut self.windows {
-            if concerned(window) {
-                rate.commit(now_ms);
-            }
+        Taken {
+            opens,
+            serial: self.serial,
         }
-        TakeAll::Yes(taken)
+    }
+
+    /// Whether something may pass, or only has to be asked for.
+    pub(crate) fn are_open(&self, now_ms: u64, opens: bool) -> bool {
+        let windows = self.windows.iter();
+        let mut concerned = windows.filter(|(window, _)| window.concerns(opens));
+        concerned.all(|(_, rate)| rate.is_open(now_ms))
     }
 
     /// What became of the message, or of the connection, of a use. To be told once for each that was taken.

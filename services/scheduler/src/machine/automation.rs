@@ -79,7 +79,7 @@ impl LaneInfo {
                 per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
             })
         };
-        let allowed = self.shaping.rates.iter().map(of_rule).min();
+        let allowed = self.shaping.message_rates().map(of_rule).min();
         allowed.unwrap_or(self.recent.pace())
     }
 

@@ -6,6 +6,7 @@
 mod automation;
 mod isolation;
 mod judge;
+mod limits;
 mod operations;
 mod outcomes;
 mod outputs;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use egress::{
-    Automation, Decision, GrantNews, LaneId, Lanes, SenderId, SiteNews, Sites, SlotNews, Unit,
+    Automation, Decision, GrantNews, Lanes, SenderId, SiteNews, Sites, SlotNews, Unit, Whose,
     Window, Word,
 };
 use hashbrown::HashMap;
@@ -41,12 +42,12 @@ use queue::{Effect, Intake, Key, SessionId};
 
 use automation::Told;
 use isolation::Isolation;
+pub(crate) use limits::lane_hash;
 use operations::Operations;
 pub use operations::Progress;
 pub(crate) use operations::select::{Meant, Selection};
 pub use outcomes::{Outcomes, RESULTS};
 pub use outputs::{Counts, Output};
-pub(crate) use placing::lane_hash;
 use placing::{LaneInfo, LaneInfos};
 use policies::ByConfig;
 use pools::Pools;
@@ -129,9 +130,9 @@ pub enum Input {
     /// A domain is resolved.
     Resolved(Arc<str>, SiteNews),
     /// An answer to a question for a grant.
-    Grant(LaneId, Window, GrantNews),
+    Grant(Whose, Window, GrantNews),
     /// An answer to what was said about connections.
-    Slots(LaneId, SlotNews),
+    Slots(Whose, SlotNews),
     /// Turns of a pool's rotation that were drawn.
     Turns {
         /// The pool.
@@ -316,8 +317,8 @@ impl Machine {
                     self.place(now_ms, item);
                 }
             }
-            Input::Grant(lane, window, news) => self.lanes.grant(now_ms, lane, window, news),
-            Input::Slots(lane, news) => self.lanes.slots(now_ms, lane, news),
+            Input::Grant(whose, window, news) => self.lanes.grant(now_ms, whose, window, news),
+            Input::Slots(whose, news) => self.lanes.slots(now_ms, whose, news),
             Input::Turns { pool, first, count } => self.turns(&pool, first, count),
             Input::Copied {
                 partition,
@@ -404,8 +405,8 @@ impl Machine {
                 owned.parked.push(item);
             }
         }
-        for (lane, window, word) in self.lanes.hand_over() {
-            self.ask_grant(lane, window, word);
+        for (whose, window, word) in self.lanes.hand_over() {
+            self.ask_grant(whose, window, word);
         }
     }
 
@@ -438,39 +439,45 @@ impl Machine {
                 slot,
                 sender,
                 item,
-                taken,
-            } => self.assign(now_ms, (lane, slot, sender), item, taken),
+                drawn,
+            } => self.assign(now_ms, (lane, slot, sender), item, drawn),
             Decision::CloseSlot { lane, slot, sender } => self.close_slot(lane, slot, sender),
             Decision::AskSlots {
-                lane,
+                whose,
                 limit,
                 share,
                 have,
                 want,
             } => {
-                let Some((source, site)) = self.lanes.names(lane) else {
+                let Some((source, name)) = self.name_of_limit(whose) else {
                     return;
                 };
+                let key = format!("{source}|{name}");
                 self.outputs.push(Output::AskSlots {
-                    lane,
-                    key: format!("{source}|{site}"),
+                    whose,
+                    key,
                     limit,
                     share,
                     have,
                     want,
                 });
             }
-            Decision::AskGrant { lane, window, word } => self.ask_grant(lane, window, word),
+            Decision::AskGrant {
+                whose,
+                window,
+                word,
+            } => self.ask_grant(whose, window, word),
         }
     }
 
-    fn ask_grant(&mut self, lane: LaneId, window: Window, word: Word) {
-        let Some((source, site)) = self.lanes.names(lane) else {
+    fn ask_grant(&mut self, whose: Whose, window: Window, word: Word) {
+        let Some((source, name)) = self.name_of_limit(whose) else {
             return;
         };
+        let key = limit_name(source, &name, window);
         self.outputs.push(Output::AskGrant {
-            lane,
-            key: limit_name(source, site, window),
+            whose,
+            key,
             window,
             word,
         });
@@ -484,6 +491,7 @@ impl Machine {
         self.operations.config_changed();
         self.isolate();
         self.lanes_are_stale();
+        self.limit_all_shared();
         // What waits in lanes was put there by routes and pools that may be others now.
         self.replace_all(now_ms);
         self.sources_changed(now_ms, None);
@@ -635,10 +643,10 @@ impl Machine {
 }
 
 /// The name of a window for all replicas. Its count is not part of it: what was used stays known when it changes.
-fn limit_name(source: &str, site: &str, window: Window) -> String {
+fn limit_name(source: &str, name: &str, window: Window) -> String {
     let unit = match window.unit {
         Unit::Messages => "m",
         Unit::Connections => "c",
     };
-    format!("{source}|{site}|{unit}{}", window.limit.per_ms)
+    format!("{source}|{name}|{unit}{}", window.limit.per_ms)
 }

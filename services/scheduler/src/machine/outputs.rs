@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use config::EgressPool;
-use egress::{LaneId, StandingEvent, Window, Word};
+use egress::{StandingEvent, Whose, Window, Word};
 use journal::WriterEffect;
 use mail::PartitionId;
 use proto::dispatch::SchedulerItem;
@@ -24,7 +24,7 @@ pub enum Output {
     /// Say what is used of a limit, and ask for more of it.
     AskGrant {
         /// Whose.
-        lane: LaneId,
+        whose: Whose,
         /// The name of the limit for all replicas.
         key: String,
         /// Which of its windows.
@@ -32,10 +32,10 @@ pub enum Output {
         /// What to say.
         word: Word,
     },
-    /// Say how many connections a lane has, and ask for more.
+    /// Say how many connections there are, and ask for more.
     AskSlots {
         /// Whose.
-        lane: LaneId,
+        whose: Whose,
         /// The name of the limit for all replicas.
         key: String,
         /// Connections that all replicas together may have.

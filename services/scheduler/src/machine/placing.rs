@@ -4,15 +4,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
-use egress::{
-    Flow, Heard, LaneId, LaneLimits, RateLimit, Restraint, SiteNews, SiteOf, Unit, Window,
-};
+use egress::{Flow, Heard, LaneId, Restraint, SharedId, SiteNews, SiteOf, Unit};
 use proto::dispatch::{Lane, TlsPolicy};
 use proto::journal::{Class, Disposition, Reply, Stage};
 use queue::RouteOf;
 
 use super::automation::Recent;
 use super::isolation::Leaves;
+use super::limits::{windows_of, windows_of_shared};
 use super::operations::Gates;
 use super::operations::select::Facts;
 use super::policies::ByConfig;
@@ -37,6 +36,8 @@ pub(super) struct LaneInfo {
     stream: Arc<str>,
     pub(super) provider: Option<Box<str>>,
     pub(super) shaping: Shaping,
+    /// What it shares with the other lanes of its source to its provider.
+    pub(super) shared: Option<SharedId>,
     /// What is done about replies, on top of it.
     pub(super) restraint: Restraint,
     pub(super) recent: Recent,
@@ -155,7 +156,8 @@ impl LaneInfo {
     /// The shortest of its windows that count messages: no message holds up others for longer because it is sent
     /// slowly. 0 = there is none.
     fn left_within_ms(&self) -> u32 {
-        let windows = windows_of(&self.shaping, &self.restraint).into_iter();
+        let own = windows_of(&self.shaping, &self.restraint).into_iter();
+        let windows = own.chain(windows_of_shared(&self.shaping.shared));
         let messages = windows.filter(|window| window.unit == Unit::Messages);
         let shortest = messages.map(|window| window.limit.per_ms).min();
         shortest.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX))
@@ -484,13 +486,15 @@ impl Machine {
                     info.recent = before.recent;
                     info.answered_ms = before.answered_ms;
                 }
+                info.shared = self.shared_limit(&info);
                 let limits = self.limits_of(&info, &source.name, &key);
                 self.lane_infos.insert(lane, info);
                 self.lanes.set_limits_of(lane, limits);
             }
             return Some(lane);
         }
-        let info = self.shaped_lane(item, way, pool, position, &key)?;
+        let mut info = self.shaped_lane(item, way, pool, position, &key)?;
+        info.shared = self.shared_limit(&info);
         let limits = self.limits_of(&info, &source.name, &key);
         let key = if *key == **way.site {
             way.site.clone()
@@ -530,6 +534,7 @@ impl Machine {
             recent: Recent::default(),
             answered_ms: 0,
             shaping: Shaping::default(),
+            shared: None,
             stale: false,
             version: 0,
         };
@@ -539,40 +544,12 @@ impl Machine {
         Some(info)
     }
 
-    pub(super) fn limits_of(&self, info: &LaneInfo, source: &str, key: &str) -> LaneLimits {
-        let hash = lane_hash(&format!("{source}|{key}"));
-        limits_of(info, self.shares(), hash, self.leases_connections)
-    }
-
     /// After a change of the configuration: each lane is shaped anew when the next delivery goes there, since the rules
     /// may make other lanes now.
     pub(super) fn lanes_are_stale(&mut self) {
         self.lane_infos
             .iter_mut()
             .for_each(|info| info.stale = true);
-    }
-
-    /// After a change of the owned partitions.
-    pub(super) fn share_limits(&mut self) {
-        for (number, info) in self.lane_infos.iter() {
-            let names = self.lanes.names(number);
-            if let Some((source, key)) = names.map(|(source, key)| (source.clone(), key.clone())) {
-                let limits = self.limits_of(info, &source, &key);
-                self.lanes.set_limits_of(number, limits);
-            }
-        }
-    }
-
-    /// Which partitions are ours, for the shares of limits.
-    fn shares(&self) -> Shares {
-        let owned = self
-            .partitions
-            .keys()
-            .fold(0_u64, |bits, partition| bits | 1 << (partition.0 % 64));
-        Shares {
-            partitions: self.partition_count,
-            owned,
-        }
     }
 }
 
@@ -585,69 +562,4 @@ fn class_of(config: &Snapshot, to: &RouteOf<'_>, site: &str, pool: &str) -> Opti
         source: "",
         pool,
     })
-}
-
-#[derive(Clone, Copy)]
-struct Shares {
-    partitions: u32,
-    owned: u64,
-}
-
-/// The share of connections goes by partition: each has limit / P, the remainder is with the partition that the lane's
-/// hash names. With all partitions at one scheduler that is the whole limit. When connections are leased, it is for
-/// times in which nobody lends them.
-fn limits_of(info: &LaneInfo, shares: Shares, hash: u64, leased: bool) -> LaneLimits {
-    let (shaping, restraint) = (&info.shaping, &info.restraint);
-    let owned: Vec<u32> = (0..shares.partitions.min(64))
-        .filter(|partition| shares.owned >> partition & 1 == 1)
-        .collect();
-    let connections = shaping
-        .connections
-        .min(restraint.connections.unwrap_or(u32::MAX));
-    let share = limits::safe_share(connections.into(), shares.partitions, &owned, hash);
-    let share = u32::try_from(share).unwrap_or(u32::MAX);
-    LaneLimits {
-        connections: if leased { connections } else { share },
-        connection_share: leased.then_some(share),
-        messages_per_connection: info.messages_per_connection(),
-        windows: windows_of(shaping, restraint),
-        ramp_ms: shaping.ramp_up.as_millis(),
-        suspended_until_ms: restraint.suspended_until_ms.unwrap_or(0),
-    }
-}
-
-/// Those of the rules, and those of what is done about replies: of two of a length the smaller one.
-fn windows_of(shaping: &Shaping, restraint: &Restraint) -> Vec<Window> {
-    let messages = shaping
-        .rates
-        .iter()
-        .map(|rate| window(Unit::Messages, *rate));
-    let mut windows: Vec<Window> = messages.collect();
-    for limit in [restraint.rate, restraint.pace].into_iter().flatten() {
-        let unit = Unit::Messages;
-        match windows
-            .iter_mut()
-            .find(|window| window.limit.per_ms == limit.per_ms)
-        {
-            Some(present) => present.limit.count = present.limit.count.min(limit.count),
-            None => windows.push(Window { unit, limit }),
-        }
-    }
-    let opened = shaping.connection_rate;
-    windows.extend(opened.map(|rate| window(Unit::Connections, rate)));
-    windows
-}
-
-fn window(unit: Unit, rate: mail::Rate) -> Window {
-    let limit = RateLimit {
-        count: rate.count().into(),
-        per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
-    };
-    Window { unit, limit }
-}
-
-/// FNV-1a of a lane's name: the same in every process.
-pub(crate) fn lane_hash(name: &str) -> u64 {
-    let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, step)
 }

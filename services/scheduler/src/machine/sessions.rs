@@ -1,6 +1,6 @@
 //! The dialogue with the senders.
 
-use egress::{Change, LaneId, Lanes, SenderId, SlotId, Taken};
+use egress::{Change, Drawn, LaneId, Lanes, SenderId, SlotId};
 use hashbrown::{HashMap, HashSet};
 use mail::{PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
@@ -43,8 +43,8 @@ pub(super) struct Held {
     slot: SlotId,
     place: Place,
     domain: std::sync::Arc<str>,
-    /// As what the lane's windows counted it, and how far it is known to have come.
-    pub(super) taken: Taken,
+    /// What it draws on, and how far it is known to have come.
+    pub(super) drawn: Drawn,
     pub(super) has_begun: bool,
     pub(super) has_left: bool,
 }
@@ -166,7 +166,7 @@ impl Machine {
         let lane = begins.as_ref().map(|held| held.lane);
         let begins = begins.and_then(|held| {
             let again = std::mem::replace(&mut held.has_begun, true);
-            (!again).then_some((held.lane, held.taken))
+            (!again).then_some((held.lane, held.drawn))
         });
         self.note_begun(now_ms, begins);
         let Some(state) = self.sessions.get(&session) else {
@@ -365,21 +365,21 @@ impl Machine {
         now_ms: u64,
         (lane, slot, sender): (LaneId, SlotId, SenderId),
         item: Item,
-        taken: Taken,
+        drawn: Drawn,
     ) {
         let session = SessionId(sender.0);
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         };
         if owned.intake.epoch() != item.epoch {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
         // What is parked goes on with the next renewal, or when the journal takes something.
         if owned.stops(now_ms).is_some() {
             owned.parked.push(item);
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
         if self.automation.concerns_tenants()
@@ -390,27 +390,27 @@ impl Machine {
                 .on_tenant(now_ms, &info.of_tenant(of.tenant))
         {
             owned.intake.postpone(item.key, until_ms);
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
         if self.is_too_late(now_ms, item) {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
         // It may have waited in its lane for long.
         let Some(owned) = self.partitions.get_mut(&item.partition) else {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         };
         if owned
             .intake
             .expire(now_ms, item.key, &ByConfig(self.config.clone()))
         {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
         let Some(assigned) = owned.intake.assign(item.key, session) else {
-            self.lanes.unassign(lane, slot, sender, taken);
+            self.lanes.unassign(lane, slot, sender, drawn);
             return;
         };
         self.counts.assigned += 1;
@@ -429,7 +429,7 @@ impl Machine {
                 slot,
                 place: assigned.place,
                 domain: assigned.domain.clone(),
-                taken,
+                drawn,
                 has_begun: false,
                 has_left: false,
             },

@@ -19,6 +19,7 @@ mod fair;
 mod isolation;
 mod operations;
 mod pools;
+mod provider;
 mod shaping;
 mod used;
 mod why;

@@ -4,7 +4,7 @@
 //! when the sender says that it has left: with the final dot, so that the limit holds for hosts that count MAIL and for
 //! those that count messages, or at the latest one window after MAIL. Nothing is dated earlier than it was.
 
-use egress::{Became, LaneId, Taken, Unit};
+use egress::{Became, Drawn, LaneId, Unit};
 use proto::dispatch::{Left, ReturnReason};
 use queue::SessionId;
 
@@ -33,10 +33,10 @@ fn by(now_ms: u64) -> Became {
 
 impl Machine {
     /// A message begins: its connection is open.
-    pub(super) fn note_begun(&mut self, now_ms: u64, begins: Option<(LaneId, Taken)>) {
-        if let Some((lane, taken)) = begins {
+    pub(super) fn note_begun(&mut self, now_ms: u64, begins: Option<(LaneId, Drawn)>) {
+        if let Some((lane, drawn)) = begins {
             self.lanes
-                .settle(lane, taken, Unit::Connections, by(now_ms));
+                .settle(lane, drawn, Unit::Connections, by(now_ms));
         }
     }
 
@@ -50,8 +50,8 @@ impl Machine {
             return;
         };
         held.has_left = true;
-        let (lane, taken) = (held.lane, held.taken);
-        self.lanes.settle(lane, taken, Unit::Messages, by(now_ms));
+        let (lane, drawn) = (held.lane, held.drawn);
+        self.lanes.settle(lane, drawn, Unit::Messages, by(now_ms));
     }
 
     /// An assignment is over.
@@ -83,7 +83,7 @@ impl Machine {
         let units = [(Unit::Connections, connection), (Unit::Messages, message)];
         for (unit, became) in units {
             if let Some(became) = became {
-                self.lanes.settle(held.lane, held.taken, unit, became);
+                self.lanes.settle(held.lane, held.drawn, unit, became);
             }
         }
     }
@@ -93,12 +93,12 @@ impl Machine {
         let became = Became::Unknown(now_ms + UNSEEN_MS);
         for held in lost.0 {
             if !held.has_begun {
-                let (lane, taken) = (held.lane, held.taken);
-                self.lanes.settle(lane, taken, Unit::Connections, became);
+                let (lane, drawn) = (held.lane, held.drawn);
+                self.lanes.settle(lane, drawn, Unit::Connections, became);
             }
             if !held.has_left {
-                let (lane, taken) = (held.lane, held.taken);
-                self.lanes.settle(lane, taken, Unit::Messages, became);
+                let (lane, drawn) = (held.lane, held.drawn);
+                self.lanes.settle(lane, drawn, Unit::Messages, became);
             }
         }
     }

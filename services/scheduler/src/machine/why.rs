@@ -65,6 +65,8 @@ pub enum Constraint {
         source: String,
         /// Site.
         site: String,
+        /// The provider of the site, when it is what keeps all lanes to its sites.
+        provider: Option<String>,
         /// What it is.
         blocked: Blocked,
     },
@@ -182,8 +184,11 @@ impl Constraint {
                 Blocked::NoSender => "no-sender",
                 Blocked::NoCredit => "sender-credit",
                 Blocked::Connections { .. } => "connections",
+                Blocked::SharedConnections { .. } => "provider-connections",
                 Blocked::Rate { .. } => "rate",
+                Blocked::SharedRate { .. } => "provider-rate",
                 Blocked::Grant { .. } => "grant",
+                Blocked::SharedGrant { .. } => "provider-grant",
             },
             Self::Turn { .. } => "turn",
             Self::AtSender { .. } => "at-sender",
@@ -208,6 +213,7 @@ impl Constraint {
             | Self::NoSource { until_ms, .. } => *until_ms,
             Self::Lane { blocked, .. } => match blocked {
                 Blocked::Rate { until_ms, .. }
+                | Blocked::SharedRate { until_ms, .. }
                 | Blocked::Suspended { until_ms }
                 | Blocked::SourceOut { until_ms } => Some(*until_ms),
                 Blocked::Connections { until_ms, .. } => *until_ms,
@@ -246,6 +252,7 @@ impl fmt::Display for Constraint {
             Self::Lane {
                 source,
                 site,
+                provider,
                 blocked,
             } => {
                 match blocked {
@@ -260,7 +267,13 @@ impl fmt::Display for Constraint {
                     Blocked::Connections { allowed, .. } => {
                         write!(f, "all {allowed} connections of the ramp-up are busy")?;
                     }
-                    Blocked::Rate { window, .. } | Blocked::Grant { window } => {
+                    Blocked::SharedConnections { allowed } => {
+                        write!(f, "all {allowed} connections are busy")?;
+                    }
+                    Blocked::Rate { window, .. }
+                    | Blocked::SharedRate { window, .. }
+                    | Blocked::Grant { window }
+                    | Blocked::SharedGrant { window } => {
                         let what = match window.unit {
                             Unit::Messages => "messages",
                             Unit::Connections => "connections",
@@ -268,13 +281,20 @@ impl fmt::Display for Constraint {
                         let (count, seconds) =
                             (window.limit.count, window.limit.per_ms as f64 / 1000.0);
                         let state = match blocked {
-                            Blocked::Grant { .. } => "more of them is being asked for",
+                            Blocked::Grant { .. } | Blocked::SharedGrant { .. } => {
+                                "more of them is being asked for"
+                            }
                             _ => "used up",
                         };
                         write!(f, "{count} {what} in {seconds} s: {state}")?;
                     }
                 }
-                write!(f, " ({source} to {site})")
+                match provider {
+                    None => write!(f, " ({source} to {site})"),
+                    Some(provider) => {
+                        write!(f, " ({source} to all of {provider}, with {site})")
+                    }
+                }
             }
             Self::Turn {
                 source,
@@ -575,11 +595,15 @@ impl Machine {
         let (source, _) = self.lanes.names(*lane).map_or(("", ""), |(a, b)| (a, b));
         let (source, site) = (source.to_owned(), site.to_string());
         match (blocked(lane), stops) {
-            (Some(blocked), _) => Constraint::Lane {
-                source,
-                site,
-                blocked,
-            },
+            (Some(blocked), _) => {
+                let info = self.lane_infos.get(*lane).filter(|_| blocked.is_shared());
+                Constraint::Lane {
+                    source,
+                    site,
+                    provider: info.and_then(|info| Some(info.provider.as_deref()?.to_owned())),
+                    blocked,
+                }
+            }
             (None, Some(stops)) => stops,
             (None, None) => Constraint::Turn {
                 source,

@@ -32,7 +32,10 @@ pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};
 pub use route::{Route, RouteMatch};
 pub use scram_keys::{ScramKeys, ScramKeysError};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
-pub use shaping::{Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingSet, TlsPolicy};
+pub use shaping::{
+    Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping,
+    TlsPolicy,
+};
 pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
 pub use window::{OpenHours, Timing, Window};
 

@@ -1,10 +1,15 @@
 //! Kind Shaping.
 
+mod shared;
+
 use mail::{Rate, Span};
 use serde_json::{Value, json};
 
 use super::names::DomainMatch;
 use crate::Fields;
+
+use shared::SCOPES;
+pub use shared::{ShapingScope, SharedShaping};
 
 /// Windows of one field at most: each costs a question to Redis.
 const MOST_WINDOWS: usize = 4;
@@ -25,6 +30,8 @@ pub struct ShapingSet {
 pub struct ShapingRule {
     /// Which lanes.
     pub matches: ShapingMatch,
+    /// For each of them, or for all of a source and provider together.
+    pub scope: ShapingScope,
     /// Connections open at once.
     pub connections: Option<u32>,
     /// 0 = no limit.
@@ -109,6 +116,8 @@ pub struct Shaping {
     pub data_timeout: Span,
     /// For the reply after the final dot; 1 s to 1 h. An attempt without outcome is in doubt for so much longer.
     pub final_reply_timeout: Span,
+    /// What holds besides for all lanes of its source to its provider together.
+    pub shared: SharedShaping,
 }
 
 /// Times follow RFC 5321 section 4.5.3.2; those for a command, data and the final reply are the least that it asks
@@ -127,26 +136,26 @@ impl Default for Shaping {
             command_timeout: Span::from_secs(300),
             data_timeout: Span::from_secs(180),
             final_reply_timeout: Span::from_secs(600),
+            shared: SharedShaping::default(),
         }
     }
 }
 
 impl Shaping {
-    /// All fields, as they are written.
+    /// Limits of messages that hold for the lane, those that it shares included.
+    pub fn message_rates(&self) -> impl Iterator<Item = &Rate> {
+        self.rates.iter().chain(&self.shared.rates)
+    }
+
+    /// All fields, as they are written, but for those that are shared.
     pub fn written(&self) -> Vec<(&'static str, String)> {
-        let rates: Vec<String> = self.rates.iter().map(Rate::to_string).collect();
-        let rates = if rates.is_empty() {
-            "none".to_owned()
-        } else {
-            rates.join(", ")
-        };
         vec![
             ("connections", self.connections.to_string()),
             (
                 "messagesPerConnection",
                 self.messages_per_connection.to_string(),
             ),
-            ("rate", rates),
+            ("rate", written_rates(&self.rates)),
             ("connectionRate", written_or_none(self.connection_rate)),
             ("rampUp", self.ramp_up.to_string()),
             ("tls", super::word(&TLS, self.tls).to_owned()),
@@ -160,10 +169,8 @@ impl Shaping {
 
     /// Lays the fields that the rule sets over the present ones.
     pub(crate) fn overlay(&mut self, rule: &ShapingRule) {
-        fn set<T: Clone>(field: &mut T, value: &Option<T>) {
-            if let Some(value) = value {
-                field.clone_from(value);
-            }
+        if rule.scope == ShapingScope::Provider {
+            return self.shared.overlay(rule);
         }
         set(&mut self.connections, &rule.connections);
         set(
@@ -271,7 +278,7 @@ impl ShapingMatch {
     }
 
     /// As it is written.
-    fn entries(&self) -> Vec<(&'static str, String)> {
+    pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
         let entries = [
             ("source", self.source.clone()),
             ("domain", self.domain.as_ref().map(DomainMatch::to_string)),
@@ -310,7 +317,10 @@ impl ShapingRule {
         let mut shaping = Shaping::default();
         shaping.overlay(self);
         let set = self.fields();
-        let mut written = shaping.written();
+        let mut written = match self.scope {
+            ShapingScope::Site => shaping.written(),
+            ShapingScope::Provider => shaping.shared.written(),
+        };
         written.retain(|(name, _)| set.contains(name));
         written
     }
@@ -342,6 +352,7 @@ impl ShapingRule {
     fn read(fields: &Fields<'_>) -> Self {
         let rule = Self {
             matches: ShapingMatch::read(&fields.map("match")),
+            scope: fields.one_of("scope", &SCOPES).unwrap_or_default(),
             connections: fields.small_integer("connections", 1..=100_000),
             messages_per_connection: fields.small_integer("messagesPerConnection", 0..=1_000_000),
             rates: read_rates(fields),
@@ -357,6 +368,7 @@ impl ShapingRule {
         if rule.fields().is_empty() {
             fields.problem("", "the rule sets nothing");
         }
+        rule.check_scope(fields);
         rule
     }
 
@@ -372,6 +384,10 @@ impl ShapingRule {
         let span = |span: Option<Span>| span.map(|span| json!(span.to_string()));
         let entries = [
             ("match", Some(self.matches.spec())),
+            (
+                "scope",
+                (self.scope != ShapingScope::Site).then(|| json!(super::word(&SCOPES, self.scope))),
+            ),
             ("connections", self.connections.map(|value| json!(value))),
             (
                 "messagesPerConnection",
@@ -424,6 +440,20 @@ impl ShapingSet {
             spec["disabled"] = json!(true);
         }
         spec
+    }
+}
+
+fn set<T: Clone>(field: &mut T, value: &Option<T>) {
+    if let Some(value) = value {
+        field.clone_from(value);
+    }
+}
+
+fn written_rates(rates: &[Rate]) -> String {
+    let rates: Vec<String> = rates.iter().map(Rate::to_string).collect();
+    match rates.is_empty() {
+        true => "none".to_owned(),
+        false => rates.join(", "),
     }
 }
 

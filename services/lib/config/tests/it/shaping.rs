@@ -117,11 +117,12 @@ fn at_least_twenty_providers_are_shipped_each_with_figures_and_can_be_replaced_o
     for (site, name) in providers {
         let explained = shipped.explain_shaping(&lane(site, "x.test"));
         assert_eq!(explained.provider.as_deref(), Some(name), "{site}");
-        let set = explained.fields.iter().filter(|field| field.rule.is_some());
+        let all = explained.fields.iter().chain(&explained.shared);
+        let set = all.filter(|field| field.rule.is_some());
         assert!(set.count() >= 2, "{name}");
     }
     let google = &lane("gmail-smtp-in.l.google.com", "gmail.com");
-    assert_eq!(shipped.shaping(google).connections, 5);
+    assert_eq!(shipped.shaping(google).shared.connections, Some(5));
     assert!(
         shipped.is_empty(),
         "what is shipped is not in the installation's snapshot"
@@ -148,12 +149,18 @@ fn at_least_twenty_providers_are_shipped_each_with_figures_and_can_be_replaced_o
         (shaping.connections, shaping.messages_per_connection),
         (8, 50)
     );
+    // It says nothing about the provider as a whole.
+    assert_eq!(shaping.shared.connections, Some(5));
 
     for off in [
         ("Shaping", "google", "{ disabled: true }"),
         ("Provider", "google", "{ disabled: true }"),
     ] {
-        assert_eq!(snapshot(&[off]).shaping(google).connections, 10);
+        let shaping = snapshot(&[off]).shaping(google);
+        assert_eq!(
+            (shaping.connections, shaping.shared.connections),
+            (10, None)
+        );
     }
     let own = snapshot(&[("Provider", "mine", "{ mx: [ .google.com ] }")]);
     assert_eq!(
@@ -218,6 +225,93 @@ fn each_field_comes_from_the_most_specific_rule_and_the_explanation_names_it() {
     });
     let rates: Vec<String> = elsewhere.rates.iter().map(ToString::to_string).collect();
     assert_eq!(rates, ["1/s", "10/m"]);
+}
+
+#[test]
+fn what_is_for_a_provider_as_a_whole_stands_beside_what_is_for_each_site() {
+    let rules = "
+  rules:
+    - { connections: 1, rate: 1/s }
+    - { match: { provider: big }, connections: 2 }
+    - { match: { provider: big }, scope: provider, connections: 3, rates: [ 10/s, 90/m ], connectionRate: 5/s }
+    - { match: { provider: big, source: b }, scope: provider, connections: 4, connectionRate: none }
+    - { match: { provider: google }, scope: provider, connections: 9 }
+    - { match: { site: .big.test }, scope: site, rate: 7/s }";
+    let snapshot = snapshot(&[("Shaping", "mine", rules)]);
+    let of = |source| {
+        let lane = ShapingQuery {
+            source,
+            ..lane("mx.big.test", "x.test")
+        };
+        let shaping = snapshot.shaping(&lane);
+        assert_eq!(shaping.connections, 2);
+        assert_eq!(shaping.rates.len(), 1);
+        assert_eq!(shaping.shared, snapshot.shared_shaping(source, "big"));
+        let told = snapshot.explain_shaping(&lane).shared;
+        let told: Vec<String> = told
+            .iter()
+            .map(|field| {
+                let rule = field.rule.as_ref().unwrap();
+                format!("{} {} rules[{}]", field.name, field.value, rule.position)
+            })
+            .collect();
+        told.join(", ")
+    };
+    assert_eq!(
+        of("a"),
+        "connections 3 rules[2], rate 10/s, 90/m rules[2], connectionRate 5/s rules[2]"
+    );
+    assert_eq!(
+        of("b"),
+        "connections 4 rules[3], rate 10/s, 90/m rules[2], connectionRate none rules[3]"
+    );
+    // By its domain mail belongs to a provider whatever its site is.
+    let named = snapshot.shaping(&lane("mx.elsewhere.test", "big.example"));
+    assert_eq!(named.shared.connections, Some(3));
+    assert!(
+        snapshot
+            .shaping(&lane("mx.elsewhere.test", "x.test"))
+            .shared
+            .is_empty()
+    );
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    assert_eq!(read.shared_shaping("b", "big").connections, Some(4));
+}
+
+#[test]
+fn what_can_t_be_for_a_provider_as_a_whole_is_a_problem() {
+    let rules = |rules| [("Shaping", "mine", rules)];
+    let own = "{ rules: [ { scope: provider, connections: 3 } ] }";
+    assert_eq!(
+        problem(&rules(own)),
+        "spec.rules[0].match: scope: provider needs a provider here"
+    );
+    let unknown = "{ rules: [ { match: { provider: huge }, scope: provider, connections: 3 } ] }";
+    assert!(
+        problem(&rules(unknown))
+            .starts_with("spec.rules[0].match.provider: no Provider named \"huge\"")
+    );
+    let some = "{ rules: [ { match: { provider: big, source: a, stream: bulk, site: .big.test }, scope: provider, connections: 3 } ] }";
+    assert_eq!(
+        problem(&rules(some)),
+        "spec.rules[0].match: scope: provider is for all mail from a source to a provider: only provider and source are expected, found site, stream"
+    );
+    let fields = "{ rules: [ { match: { provider: big }, scope: provider, connections: 3, tls: none, rampUp: 1s } ] }";
+    assert_eq!(
+        problem(&rules(fields)),
+        "spec.rules[0].scope: only connections, rates and connectionRate can be for a provider as a whole: rampUp, tls belongs in a rule of scope site"
+    );
+    let word = "{ rules: [ { match: { provider: big }, scope: pool, connections: 3 } ] }";
+    assert_eq!(
+        problem(&rules(word)),
+        "spec.rules[0].scope: one of site, provider is expected, found \"pool\""
+    );
+    let twice = "{ rules: [ { match: { provider: big }, scope: provider, connections: 3 }, { match: { provider: big }, connections: 4 }, { match: { provider: big }, scope: provider, connections: 5 } ] }";
+    assert_eq!(
+        problem(&rules(twice)),
+        "spec.rules[2]: has the same match as Shaping/mine spec.rules[0], and both set connections"
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Why a lane does not move.
 
+use super::lane::Lane;
+use super::shared::{Member, Shared};
 use super::{LaneId, Lanes};
 use crate::rate::Window;
 
@@ -28,8 +30,20 @@ pub enum Blocked {
         /// When the ramp allows one more, Unix milliseconds; `None` = by one that becomes free.
         until_ms: Option<u64>,
     },
+    /// As many connections as the lanes that share a limit may have are busy, here or at other schedulers.
+    SharedConnections {
+        /// So many are allowed.
+        allowed: u32,
+    },
     /// A window is used up.
     Rate {
+        /// Which.
+        window: Window,
+        /// Until when, Unix milliseconds.
+        until_ms: u64,
+    },
+    /// A window that lanes share is used up.
+    SharedRate {
         /// Which.
         window: Window,
         /// Until when, Unix milliseconds.
@@ -40,6 +54,21 @@ pub enum Blocked {
         /// Which.
         window: Window,
     },
+    /// The same of a window that lanes share.
+    SharedGrant {
+        /// Which.
+        window: Window,
+    },
+}
+
+impl Blocked {
+    /// Whether it is by a limit that the lane shares with others.
+    pub fn is_shared(&self) -> bool {
+        matches!(
+            self,
+            Self::SharedConnections { .. } | Self::SharedRate { .. } | Self::SharedGrant { .. }
+        )
+    }
 }
 
 /// Deliveries in a lane that is blocked from which others had better go elsewhere.
@@ -72,26 +101,71 @@ impl<T> Lanes<T> {
             let allowed = lane.ramped(now_ms);
             return Some(Blocked::Connections { allowed, until_ms });
         }
+        let shared = self.shared_of(lane);
+        if let Some(shared) = shared
+            && lane
+                .slots
+                .are_busy(lane.slots.used().saturating_add(shared.hoped(now_ms)))
+        {
+            let allowed = shared.connections;
+            return Some(Blocked::SharedConnections { allowed });
+        }
         if let Some((window, until_ms)) = lane.rates.blocked(now_ms) {
             return Some(Blocked::Rate { window, until_ms });
         }
-        lane.rates.asked().map(|window| Blocked::Grant { window })
+        if let Some((window, until_ms)) = shared.and_then(|shared| shared.rates.blocked(now_ms)) {
+            return Some(Blocked::SharedRate { window, until_ms });
+        }
+        if let Some(window) = lane.rates.asked() {
+            return Some(Blocked::Grant { window });
+        }
+        let shared = shared?;
+        if let Some(window) = shared.rates.asked() {
+            return Some(Blocked::SharedGrant { window });
+        }
+        // It is about to open one anew in place of one that is worn out.
+        let allowed = shared.connections;
+        let waits = lane.member.as_ref().is_some_and(Member::waits_to_open);
+        waits.then_some(Blocked::SharedConnections { allowed })
+    }
+
+    /// The limit that a lane shares with others.
+    fn shared_of(&self, lane: &Lane) -> Option<&Shared> {
+        let member = lane.member.as_ref()?;
+        self.shared.get(member.of.0 as usize)
     }
 
     /// Deliveries in lanes that only wait for a sender: limits allow them now, a connection is free for each.
     pub fn sendable(&self, now_ms: u64) -> usize {
-        let of_lane = |lane: &super::Lane| {
+        // Connections that lanes may still open under the limits that they share.
+        let mut room: Vec<usize> = (self.shared.iter())
+            .map(|shared| shared.hoped(now_ms) as usize)
+            .collect();
+        let mut all = 0;
+        for lane in &self.lanes {
+            let shared = self.shared_of(lane);
             if lane.queue.is_empty()
                 || self.outages.keeps(lane.source, now_ms).is_some()
                 || now_ms < lane.suspended_until_ms
                 || lane.rates.blocked(now_ms).is_some()
+                || shared.is_some_and(|shared| shared.rates.blocked(now_ms).is_some())
             {
-                return 0;
+                continue;
             }
             let free = lane.slots.free(lane.hoped(now_ms)) as usize;
-            lane.queue.len().min(free)
-        };
-        self.lanes.iter().map(of_lane).sum()
+            let most = lane.queue.len().min(free);
+            let member = lane.member.as_ref();
+            all += match member.and_then(|member| room.get_mut(member.of.0 as usize)) {
+                None => most,
+                Some(room) => {
+                    let idle = lane.slots.free(lane.slots.used()) as usize;
+                    let opened = most.saturating_sub(idle).min(*room);
+                    *room -= opened;
+                    most.min(idle) + opened
+                }
+            };
+        }
+        all
     }
 
     /// Whether deliveries wait in a lane whose own limits keep it: what comes now may go by another one.
@@ -104,7 +178,9 @@ impl<T> Lanes<T> {
                         | Blocked::Suspended { .. }
                         | Blocked::NoSender
                         | Blocked::Connections { .. }
+                        | Blocked::SharedConnections { .. }
                         | Blocked::Rate { .. }
+                        | Blocked::SharedRate { .. }
                 )
             )
     }

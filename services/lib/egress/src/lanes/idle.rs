@@ -20,6 +20,7 @@ impl<T> Lanes<T> {
 
     pub(super) fn note_idle_lanes(&mut self) {
         (0..self.lanes.len()).for_each(|number| self.note_idle(LaneId(number as u32)));
+        self.pass_on_all();
     }
 
     /// Forgets lanes that had nothing for long, at most `limit`; their numbers are free then.
@@ -49,6 +50,7 @@ impl<T> Lanes<T> {
             }
             state.site = None;
             state.rates = Rates::default();
+            state.member = None;
             self.vacant.push(lane);
             forgotten.push(lane);
         }

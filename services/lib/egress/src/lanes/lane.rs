@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::lease::{self, Lease};
 use super::senders::SourceId;
+use super::shared::Member;
 use super::slots::Slots;
 use crate::fair::Queue;
 use crate::rate::Rates;
@@ -21,6 +22,8 @@ pub(super) struct Lane {
     pub(super) slots: Slots,
     pub(super) lease: Lease,
     pub(super) rates: Rates,
+    /// Its part in a limit that it shares with others.
+    pub(super) member: Option<Member>,
     pub(super) ramp: Ramp,
     pub(super) suspended_until_ms: u64,
     /// The last timer that was set for it, and for its words about rates, Unix milliseconds.

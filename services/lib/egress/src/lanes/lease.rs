@@ -97,9 +97,28 @@ impl Lease {
         self.short
     }
 
+    /// Connections are leased from now on, or not any more. True when those that are there are to be said now.
+    pub(super) fn begins_or_ends(
+        &mut self,
+        now_ms: u64,
+        (before, after): (Option<u32>, Option<u32>),
+        used: u32,
+    ) -> bool {
+        if before.is_some() && after.is_none() {
+            // What is leased runs out.
+            *self = Self::default();
+        }
+        before.is_none() && after.is_some() && used > 0 && self.opened(now_ms)
+    }
+
     /// An answer is on its way.
     pub(super) fn is_asking(&self) -> bool {
         self.asking
+    }
+
+    /// An answer is on its way, or more can be asked for now.
+    pub(super) fn may_get(&self, now_ms: u64) -> bool {
+        self.asking || now_ms >= self.poll_at_ms
     }
 
     /// Connections of lost senders that still count.

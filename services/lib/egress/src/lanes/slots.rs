@@ -21,8 +21,9 @@ enum State {
 struct Slot {
     holder: SenderId,
     state: State,
-    /// Messages over the present connection.
+    /// Messages over the present connection, and since when there is one, Unix milliseconds.
     uses: u32,
+    since_ms: u64,
     /// The next free or idle one, and the idle one before.
     next: u32,
     before: u32,
@@ -53,6 +54,16 @@ pub(super) enum Choice {
     Full,
 }
 
+/// An idle connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spare {
+    pub(super) slot: SlotId,
+    pub(super) holder: SenderId,
+    /// As many messages went over it as may.
+    pub(super) is_worn_out: bool,
+    pub(super) is_old: bool,
+}
+
 impl Default for Slots {
     fn default() -> Self {
         Self {
@@ -70,6 +81,26 @@ impl Slots {
     /// Slots with a connection.
     pub(super) fn used(&self) -> u32 {
         self.used
+    }
+
+    /// Slots with a connection that is idle or busy, so not about to be closed.
+    pub(super) fn open(&self) -> u32 {
+        self.open
+    }
+
+    pub(super) fn has_idle(&self) -> bool {
+        self.idle != NONE
+    }
+
+    /// An idle connection, and whether it is worn out, or so old.
+    pub(super) fn spare(&self, now_ms: u64, most: u32, old_ms: u64) -> Option<Spare> {
+        let slot = self.slots.get(self.idle as usize)?;
+        Some(Spare {
+            slot: SlotId(self.idle),
+            holder: slot.holder,
+            is_worn_out: most > 0 && slot.uses >= most,
+            is_old: now_ms >= slot.since_ms + old_ms,
+        })
     }
 
     /// Whether no delivery can have a slot, as long as so many connections are allowed.
@@ -134,13 +165,14 @@ impl Slots {
             .is_none_or(|slot| slot.state == State::Free || (most > 0 && slot.uses >= most))
     }
 
-    /// A message goes over a slot that was chosen.
-    pub(super) fn occupy(&mut self, slot: SlotId, sender: SenderId, opens: bool) {
+    /// A message goes over a slot that was chosen; it opens a connection, or not.
+    pub(super) fn occupy(&mut self, now_ms: u64, slot: SlotId, sender: SenderId, opens: bool) {
         if slot.0 as usize == self.slots.len() {
             self.slots.push(Slot {
                 holder: sender,
                 state: State::Busy,
                 uses: 1,
+                since_ms: now_ms,
                 next: NONE,
                 before: NONE,
             });
@@ -161,7 +193,10 @@ impl Slots {
         let state = &mut self.slots[slot.0 as usize];
         state.state = State::Busy;
         state.holder = sender;
-        state.uses = if opens { 1 } else { state.uses + 1 };
+        (state.uses, state.since_ms) = match opens {
+            true => (1, now_ms),
+            false => (state.uses + 1, state.since_ms),
+        };
     }
 
     /// The sender is asked to close an idle connection.

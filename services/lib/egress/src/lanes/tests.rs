@@ -7,6 +7,7 @@ const LIMITS: LaneLimits = LaneLimits {
     connection_share: None,
     messages_per_connection: 0,
     windows: Vec::new(),
+    shared: None,
     ramp_ms: 0,
     suspended_until_ms: 0,
 };
@@ -30,7 +31,11 @@ fn asked(lanes: &mut Lanes<u32>) -> (LaneId, u64, u64) {
 
 fn asked_at(lanes: &mut Lanes<u32>, now_ms: u64) -> (LaneId, u64, u64) {
     match lanes.next(now_ms) {
-        Some(Decision::AskGrant { lane, word, .. }) => (lane, word.have, word.want),
+        Some(Decision::AskGrant {
+            whose: Whose::Lane(lane),
+            word,
+            ..
+        }) => (lane, word.have, word.want),
         other => panic!("{other:?}"),
     }
 }
@@ -133,9 +138,9 @@ fn lanes_ask_for_no_more_than_there_is_credit_for() {
         words += asked.len();
         for decision in asked {
             match decision {
-                Decision::AskSlots { lane, .. } => lanes.slots(0, lane, leased(1, 0)),
-                Decision::AskGrant { lane, window, .. } => {
-                    lanes.grant(0, lane, window, granted(1, 60));
+                Decision::AskSlots { whose, .. } => lanes.slots(0, whose, leased(1, 0)),
+                Decision::AskGrant { whose, window, .. } => {
+                    lanes.grant(0, whose, window, granted(1, 60));
                 }
                 other => panic!("{other:?}"),
             }
@@ -164,13 +169,18 @@ fn a_credit_that_is_kept_for_who_is_given_nothing_goes_to_another() {
     assert_eq!(lanes.next(0), None);
     assert_eq!(lanes.blocked(0, other), Some(Blocked::NoCredit));
     let nothing = GrantNews::Nothing { retry_ms: 500 };
-    lanes.grant(0, asks, window(Unit::Messages, 1_000), nothing);
+    lanes.grant(0, Whose::Lane(asks), window(Unit::Messages, 1_000), nothing);
     assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
     // What waits for nothing any more keeps nothing.
     lanes.released(other, SlotId(0), SenderId(1));
     assert_eq!(asked_at(&mut lanes, 500).0, asks);
     lanes.retain(|_| false);
-    lanes.grant(500, asks, window(Unit::Messages, 1_000), nothing);
+    lanes.grant(
+        500,
+        Whose::Lane(asks),
+        window(Unit::Messages, 1_000),
+        nothing,
+    );
     lanes.push(other, &Flow::default(), 3, 0);
     assert_eq!(assigned(&mut lanes), [(3, 0, 1)]);
 }
@@ -232,14 +242,24 @@ fn a_lane_that_waits_for_time_sets_one_timer() {
     lanes.sender_up(SenderId(1), 10, []);
     lanes.push(lane, &Flow::default(), 0, 0);
     assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
-    lanes.grant(0, lane, rate, GrantNews::Nothing { retry_ms: 500 });
+    lanes.grant(
+        0,
+        Whose::Lane(lane),
+        rate,
+        GrantNews::Nothing { retry_ms: 500 },
+    );
     for item in 1..100 {
         lanes.push(lane, &Flow::default(), item, 0);
         assert_eq!(lanes.next(1), None);
     }
-    assert_eq!(lanes.timers.len(), 1);
+    assert_eq!(lanes.timers.turns(), 1);
     assert!(matches!(lanes.next(500), Some(Decision::AskGrant { .. })));
-    lanes.grant(500, lane, rate, GrantNews::Nothing { retry_ms: 900 });
+    lanes.grant(
+        500,
+        Whose::Lane(lane),
+        rate,
+        GrantNews::Nothing { retry_ms: 900 },
+    );
     assert_eq!(lanes.next(501), None);
     assert_eq!(lanes.next_wake(), Some(900));
 }
@@ -325,13 +345,18 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
     lanes.push(free, &Flow::default(), 9, 0);
     assert_eq!(asked(&mut lanes), (slow, 0, 2));
     assert_eq!(assigned(&mut lanes), [(9, 0, 1)]);
-    lanes.grant(0, slow, rate, granted(1, 100));
+    lanes.grant(0, Whose::Lane(slow), rate, granted(1, 100));
     assert!(matches!(
         lanes.next(0),
         Some(Decision::Assign { item: 0, .. })
     ));
     assert_eq!(asked(&mut lanes), (slow, 1, 2));
-    lanes.grant(0, slow, rate, GrantNews::Nothing { retry_ms: 70 });
+    lanes.grant(
+        0,
+        Whose::Lane(slow),
+        rate,
+        GrantNews::Nothing { retry_ms: 70 },
+    );
     assert_eq!(lanes.next(0), None);
     assert_eq!(lanes.next_wake(), Some(70));
 }
@@ -379,16 +404,21 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
     lanes.sender_up(SenderId(1), 10, []);
     (0..9).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(asked(&mut lanes), (lane, 0, 1));
-    lanes.grant(0, lane, opened, granted(2, 900));
+    lanes.grant(0, Whose::Lane(lane), opened, granted(2, 900));
     // Two connections of two messages each.
     for item in 0..4 {
         assert_eq!(assigned(&mut lanes), [(item, 0, 1)]);
         lanes.released(lane, SlotId(0), SenderId(1));
     }
     assert_eq!(asked(&mut lanes), (lane, 2, 1));
-    lanes.grant(0, lane, opened, GrantNews::Nothing { retry_ms: 1000 });
+    lanes.grant(
+        0,
+        Whose::Lane(lane),
+        opened,
+        GrantNews::Nothing { retry_ms: 1000 },
+    );
     assert_eq!(assigned(&mut lanes), []);
-    assert_eq!(lanes.timers.len(), 1);
+    assert_eq!(lanes.timers.turns(), 1);
     // What is under way is spoken of before.
     assert_eq!(lanes.next_wake(), Some(500));
 }
@@ -405,15 +435,20 @@ fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another(
     lanes.sender_up(SenderId(1), 10, []);
     lanes.push(lane, &Flow::default(), 0, 0);
     assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
-    lanes.grant(0, lane, rate, granted(1, 500));
-    let Some(Decision::Assign { taken, .. }) = lanes.next(0) else {
+    lanes.grant(0, Whose::Lane(lane), rate, granted(1, 500));
+    let Some(Decision::Assign { drawn, .. }) = lanes.next(0) else {
         panic!("it was granted");
     };
     assert_eq!(lanes.next(0), None);
-    lanes.settle(lane, taken, Unit::Messages, Became::Over(1));
+    lanes.settle(lane, drawn, Unit::Messages, Became::Over(1));
     // That it was used is said, and its connection keeps it.
     assert_eq!(asked_at(&mut lanes, 62), (lane, 0, 0));
-    lanes.grant(62, lane, rate, GrantNews::Nothing { retry_ms: 62 });
+    lanes.grant(
+        62,
+        Whose::Lane(lane),
+        rate,
+        GrantNews::Nothing { retry_ms: 62 },
+    );
     lanes.released(lane, SlotId(0), SenderId(1));
     assert_eq!(lanes.forget_idle(IDLE_MS, 10), []);
     lanes.slot_closed(lane, SlotId(0), SenderId(1));
@@ -443,16 +478,21 @@ fn keeps_a_lane_as_long_as_its_windows_count_something() {
     lanes.sender_up(SenderId(1), 10, []);
     lanes.push(lane, &Flow::default(), 0, 0);
     lanes.next(0);
-    lanes.grant(0, lane, day, granted(1, 1_000));
-    let Some(Decision::Assign { taken, .. }) = lanes.next(0) else {
+    lanes.grant(0, Whose::Lane(lane), day, granted(1, 1_000));
+    let Some(Decision::Assign { drawn, .. }) = lanes.next(0) else {
         panic!("it was granted");
     };
     lanes.sender_gone(SenderId(1));
-    lanes.settle(lane, taken, Unit::Messages, Became::Unknown(20_000));
+    lanes.settle(lane, drawn, Unit::Messages, Became::Unknown(20_000));
     for now_ms in [7_500, 20_000] {
         let have = u64::from(now_ms < 20_000);
         assert_eq!(asked_at(&mut lanes, now_ms), (lane, have, 0));
-        lanes.grant(now_ms, lane, day, GrantNews::Nothing { retry_ms: now_ms });
+        lanes.grant(
+            now_ms,
+            Whose::Lane(lane),
+            day,
+            GrantNews::Nothing { retry_ms: now_ms },
+        );
     }
     let mut now_ms = 20_000;
     while lanes.forget_idle(now_ms, 10).is_empty() {
@@ -486,7 +526,12 @@ fn names_what_keeps_a_lane_from_moving_and_lifting_it_lets_the_next_thing_appear
         lanes.blocked(0, lane),
         Some(Blocked::Grant { window: rate })
     );
-    lanes.grant(0, lane, rate, GrantNews::Nothing { retry_ms: 400 });
+    lanes.grant(
+        0,
+        Whose::Lane(lane),
+        rate,
+        GrantNews::Nothing { retry_ms: 400 },
+    );
     let until_ms = 400;
     assert_eq!(
         lanes.blocked(0, lane),
@@ -497,7 +542,7 @@ fn names_what_keeps_a_lane_from_moving_and_lifting_it_lets_the_next_thing_appear
     );
     assert_eq!(lanes.sendable(0), 0);
     assert!(matches!(lanes.next(400), Some(Decision::AskGrant { .. })));
-    lanes.grant(400, lane, rate, granted(5, 9_000));
+    lanes.grant(400, Whose::Lane(lane), rate, granted(5, 9_000));
     assert!(matches!(lanes.next(400), Some(Decision::Assign { .. })));
     let ramp = Blocked::Connections {
         allowed: 1,
@@ -621,12 +666,12 @@ fn opens_leased_connections_only_and_closes_what_others_wait_for() {
     (0..5).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(said(lanes.next(0)), Some((0, 1)));
     assert_eq!(assigned(&mut lanes), []);
-    lanes.slots(0, lane, leased(1, 0));
+    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
     assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
     // The word about the next one went out and is not answered.
-    lanes.slots(0, lane, leased(1, 0));
+    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
     assert_eq!(assigned(&mut lanes), [(1, 1, 1)]);
-    lanes.slots(0, lane, leased(0, 0));
+    lanes.slots(0, Whose::Lane(lane), leased(0, 0));
     assert_eq!(assigned(&mut lanes), []);
     assert_eq!(
         lanes.blocked(0, lane),
@@ -637,7 +682,7 @@ fn opens_leased_connections_only_and_closes_what_others_wait_for() {
     );
     // Told to give one up: it is closed when it is idle, and that is said.
     assert_eq!(said(lanes.next(1_000)), Some((2, 2)));
-    lanes.slots(1_000, lane, leased(0, 1));
+    lanes.slots(1_000, Whose::Lane(lane), leased(0, 1));
     lanes.released(lane, SlotId(0), SenderId(1));
     assert!(matches!(
         lanes.next(1_000),
@@ -663,12 +708,12 @@ fn connections_of_a_sender_that_is_gone_stay_leased_until_it_must_have_closed_th
     lanes.sender_up(SenderId(2), 10, []);
     (0..2).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
     assert_eq!(said(lanes.next(0)), Some((0, 1)));
-    lanes.slots(0, lane, leased(1, 0));
+    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
     assert_eq!(assigned(&mut lanes).len(), 1);
     lanes.sender_gone(SenderId(1));
     for now_ms in [1, 5_000, 10_000, 19_000] {
         assert_eq!(said(lanes.next(now_ms)), Some((1, 1)), "{now_ms}");
-        lanes.slots(now_ms, lane, leased(0, 0));
+        lanes.slots(now_ms, Whose::Lane(lane), leased(0, 0));
     }
     assert_eq!(said(lanes.next(20_000)), Some((0, 1)));
 }
@@ -685,13 +730,13 @@ fn a_lane_is_not_forgotten_while_connections_are_leased() {
     lanes.sender_up(SenderId(1), 10, []);
     lanes.push(lane, &Flow::default(), 0, 0);
     assert_eq!(said(lanes.next(0)), Some((0, 1)));
-    lanes.slots(0, lane, leased(1, 0));
+    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
     assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
     lanes.released(lane, SlotId(0), SenderId(1));
     lanes.slot_closed(lane, SlotId(0), SenderId(1));
     assert_eq!(lanes.forget_idle(200_000, 9), []);
     assert_eq!(said(lanes.next(200_000)), Some((0, 0)));
-    lanes.slots(200_000, lane, leased(0, 0));
+    lanes.slots(200_000, Whose::Lane(lane), leased(0, 0));
     assert_eq!(lanes.forget_idle(300_000, 9), [lane]);
 }
 

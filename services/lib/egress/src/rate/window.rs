@@ -293,6 +293,11 @@ impl Rate {
             && !self.past.back().is_some_and(counts)
     }
 
+    /// Whether something can pass, or has to be asked for and is not yet.
+    pub(super) fn is_open(&self, now_ms: u64) -> bool {
+        self.has_grant(now_ms) || (!self.asking && self.must_wait(now_ms).is_none())
+    }
+
     /// Until when nothing can pass; `None` when something can, or only an answer will tell.
     pub(super) fn must_wait(&self, now_ms: u64) -> Option<u64> {
         if self.has_grant(now_ms) || self.asking {

@@ -3,7 +3,7 @@
 //!
 //! The table has a row for every variant of [`Constraint`] and [`Blocked`]: a new one without a row does not compile.
 
-use egress::{Blocked, Decided, StandingEvent, no_standings, step_standings};
+use egress::{Blocked, Decided, LaneId, StandingEvent, no_standings, step_standings};
 use proto::operation::{Kind, Lifted, Operation, Selector};
 use proto::spool::ReportsOn;
 use proto::standing::PoolStandings;
@@ -28,6 +28,8 @@ struct Documents {
     has_route: bool,
     connections: u32,
     rate: &'static str,
+    /// What all lanes to the provider of all sites share.
+    shared: &'static str,
     automation: &'static str,
     pool: &'static str,
     /// Other documents: kind, name, spec.
@@ -94,6 +96,14 @@ impl Documents {
             + &document("EgressPool", "default", self.pool.to_owned())
             + &document("Shaping", "default", shaping)
             + &document("Automation", "any", "{ disabled: true }".to_owned());
+        if !self.shared.is_empty() {
+            let rule = format!(
+                "{{ match: {{ provider: big }}, scope: provider, {} }}",
+                self.shared
+            );
+            text += &document("Provider", "big", "{ mx: [ .example ] }".to_owned());
+            text += &document("Shaping", "shared", format!("{{ rules: [ {rule} ] }}"));
+        }
         for (kind, name, spec) in self.more {
             text += &document(kind, name, (*spec).to_owned());
         }
@@ -137,6 +147,7 @@ impl Scene {
             has_route: true,
             connections: 2,
             rate: "",
+            shared: "",
             automation: "",
             pool: "{ sources: [ { name: a } ] }",
             more: &[],
@@ -363,9 +374,29 @@ impl Scene {
         self.take();
     }
 
-    fn asked_grant(&mut self) -> Option<(LaneId, Window)> {
+    /// What was asked for is granted.
+    fn granted(&mut self) {
+        if let Some((whose, window)) = self.asked_grant() {
+            let until_ms = self.desk.now_ms + MINUTE_MS;
+            let granted = GrantNews::Granted {
+                amount: 1,
+                until_ms,
+            };
+            self.desk.step(Input::Grant(whose, window, granted));
+        }
+    }
+
+    /// Nothing of what was asked for is left for half an hour.
+    fn used_up(&mut self) {
+        let (whose, window) = self.asked_grant().unwrap();
+        let retry_ms = self.desk.now_ms + 30 * MINUTE_MS;
+        let news = GrantNews::Nothing { retry_ms };
+        self.desk.step(Input::Grant(whose, window, news));
+    }
+
+    fn asked_grant(&mut self) -> Option<(Whose, Window)> {
         let asks = |output: &Output| match output {
-            Output::AskGrant { lane, window, .. } => Some((*lane, *window)),
+            Output::AskGrant { whose, window, .. } => Some((*whose, *window)),
             _ => None,
         };
         let asked = self.desk.seen.iter().find_map(asks);
@@ -598,9 +629,7 @@ rows! {
     "rate": Constraint::Lane { blocked: Blocked::Rate { .. }, .. } => {
         build: || {
             let mut scene = Scene::with(|documents| documents.rate = ", rate: 10/h").send(|_| {});
-            let (lane, window) = scene.asked_grant().unwrap();
-            let retry_ms = scene.desk.now_ms + 30 * MINUTE_MS;
-            scene.desk.step(Input::Grant(lane, window, GrantNews::Nothing { retry_ms }));
+            scene.used_up();
             scene
         },
         says: |constraint| constraint.to_string() == format!("10 messages in 3600 s: used up (a to {SITE})"),
@@ -613,16 +642,40 @@ rows! {
         build: || Scene::with(|documents| documents.rate = ", rate: 10/h").send(|_| {}),
         says: |constraint| constraint.to_string()
             == format!("10 messages in 3600 s: more of them is being asked for (a to {SITE})"),
-        lift: Lift::By(|scene| {
-            if let Some((lane, window)) = scene.asked_grant() {
-                let until_ms = scene.desk.now_ms + MINUTE_MS;
-                let granted = GrantNews::Granted { amount: 1, until_ms };
-                scene.desk.step(Input::Grant(lane, window, granted));
-            }
-        }),
+        lift: Lift::By(Scene::granted),
         lasts_ms: 0,
         // By having no rate.
-        akin: &["rate"],
+        akin: &["rate", "provider-grant"],
+    }
+    "provider-connections": Constraint::Lane { blocked: Blocked::SharedConnections { .. }, .. } => {
+        build: || Scene::with(|documents| documents.shared = "connections: 1").others(ELSEWHERE, 1).send(|_| {}),
+        says: |constraint| constraint.to_string()
+            == format!("all 1 connections are busy (a to all of big, with {SITE})"),
+        lift: Lift::By(|scene| shares_instead(scene, "connections: 1", "connections: 2")),
+        lasts_ms: 0,
+        // By a connection that becomes free.
+        akin: &["sender-credit"],
+    }
+    "provider-rate": Constraint::Lane { blocked: Blocked::SharedRate { .. }, .. } => {
+        build: || {
+            let mut scene = Scene::with(|documents| documents.shared = "rate: 10/h").send(|_| {});
+            scene.used_up();
+            scene
+        },
+        says: |constraint| constraint.to_string()
+            == format!("10 messages in 3600 s: used up (a to all of big, with {SITE})"),
+        lift: Lift::By(|scene| shares_instead(scene, "rate: 10/h", "")),
+        lasts_ms: 0,
+        akin: &[],
+    }
+    "provider-grant": Constraint::Lane { blocked: Blocked::SharedGrant { .. }, .. } => {
+        build: || Scene::with(|documents| documents.shared = "rate: 10/h").send(|_| {}),
+        says: |constraint| constraint.to_string() == format!(
+            "10 messages in 3600 s: more of them is being asked for (a to all of big, with {SITE})"
+        ),
+        lift: Lift::By(Scene::granted),
+        lasts_ms: 0,
+        akin: &["provider-rate", "grant"],
     }
     "turn": Constraint::Turn { .. } => {
         build: || {
@@ -757,6 +810,13 @@ rows! {
 }
 
 const ALL: &[&str] = &["*"];
+
+/// What is shared changes, where it is this.
+fn shares_instead(scene: &mut Scene, before: &str, after: &'static str) {
+    if scene.documents.shared == before {
+        scene.configure(|documents| documents.shared = after);
+    }
+}
 
 /// What others have of senders and connections is free again.
 fn others_leave(scene: &mut Scene) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use egress::{Decided, StandingEvent, no_standings, standing_of, step_standings};
+use egress::{Decided, LaneId, StandingEvent, no_standings, standing_of, step_standings};
 use proto::journal::{Record, entry};
 use proto::operation::{Kind, Operation, Selector};
 use proto::standing::{Move, PoolStandings, Standing};

@@ -1,5 +1,7 @@
 //! By which source of its pool a delivery leaves.
 
+use egress::LaneId;
+
 use super::*;
 
 /// A machine with this pool and a lot of room, whose sites are all known.

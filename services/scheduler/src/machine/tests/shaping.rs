@@ -107,7 +107,7 @@ fn every_window_is_asked_for_under_a_name_of_its_own_and_a_message_needs_all() {
             amount: 3,
             until_ms: desk.now_ms + 60,
         };
-        desk.step(Input::Grant(lane, window, news));
+        desk.step(Input::Grant(Whose::Lane(lane), window, news));
     }
     assert_eq!(desk.assignments().len(), 2);
 }

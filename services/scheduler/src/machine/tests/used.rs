@@ -1,12 +1,12 @@
 //! When what was assigned counts as used in the windows of its lane.
 
-use egress::{GrantNews, LaneId, Window, Word};
+use egress::{GrantNews, Whose, Window, Word};
 use proto::dispatch::{Assignment, Begin, Left, ReturnReason};
 
 use super::*;
 
 /// What is said about the windows since the last time.
-fn words(desk: &mut Desk) -> Vec<(LaneId, Window, Word)> {
+fn words(desk: &mut Desk) -> Vec<(Whose, Window, Word)> {
     let seen = std::mem::take(&mut desk.seen);
     let (asked, rest): (Vec<Output>, Vec<Output>) = seen
         .into_iter()
@@ -14,28 +14,31 @@ fn words(desk: &mut Desk) -> Vec<(LaneId, Window, Word)> {
     desk.seen = rest;
     let word = |output| match output {
         Output::AskGrant {
-            lane, window, word, ..
-        } => Some((lane, window, word)),
+            whose,
+            window,
+            word,
+            ..
+        } => Some((whose, window, word)),
         _ => None,
     };
     asked.into_iter().filter_map(word).collect()
 }
 
 /// A message of a lane with a window, assigned under a grant of one.
-fn assigned_under(desk: &mut Desk, rates: &str) -> (Assignment, LaneId, Window) {
+fn assigned_under(desk: &mut Desk, rates: &str) -> (Assignment, Whose, Window) {
     let rule = format!("{{ match: {{ site: mx.one.example }}, {rates} }}");
     desk.step(Input::Config(super::shaping::with_rules(&rule)));
     desk.message("one.example");
     desk.resolve("one.example", SiteNews::Site("mx.one.example".into()));
-    let (lane, window, word) = words(desk).pop().expect("a window is asked for");
+    let (whose, window, word) = words(desk).pop().expect("a window is asked for");
     assert_eq!((word.have, word.want), (0, 1));
     let news = GrantNews::Granted {
         amount: 1,
         until_ms: desk.now_ms + 3_000,
     };
-    desk.step(Input::Grant(lane, window, news));
+    desk.step(Input::Grant(whose, window, news));
     let assignment = desk.assignments().pop().expect("the message is assigned");
-    (assignment, lane, window)
+    (assignment, whose, window)
 }
 
 /// What is said after a while: what is had, and when what was used was used, from now.
@@ -58,7 +61,7 @@ fn begin(desk: &mut Desk, assignment: &Assignment) {
 #[test]
 fn a_message_counts_until_it_has_left_however_long_that_takes() {
     let mut desk = Desk::new(10);
-    let (assignment, lane, window) = assigned_under(&mut desk, "rates: [ 10/m ]");
+    let (assignment, whose, window) = assigned_under(&mut desk, "rates: [ 10/m ]");
     begin(&mut desk, &assignment);
     // While it is under way it is had.
     desk.pass(5_000);
@@ -67,7 +70,7 @@ fn a_message_counts_until_it_has_left_however_long_that_takes() {
     let nothing = GrantNews::Nothing {
         retry_ms: desk.now_ms,
     };
-    desk.step(Input::Grant(lane, window, nothing));
+    desk.step(Input::Grant(whose, window, nothing));
     desk.pass(500);
     let delivery = assignment.delivery;
     desk.say(SESSION, FromSender::Left(Left { delivery }));
@@ -81,12 +84,12 @@ fn the_sender_is_told_how_soon_to_say_that_a_message_has_left() {
     desk.step(Input::Config(super::shaping::with_rules(rule)));
     desk.message("one.example");
     desk.resolve("one.example", SiteNews::Site("mx.one.example".into()));
-    for (lane, window, _) in words(&mut desk) {
+    for (whose, window, _) in words(&mut desk) {
         let news = GrantNews::Granted {
             amount: 1,
             until_ms: desk.now_ms + 3_000,
         };
-        desk.step(Input::Grant(lane, window, news));
+        desk.step(Input::Grant(whose, window, news));
     }
     let lanes = desk.lanes_told();
     assert_eq!(lanes.first().map(|lane| lane.left_within_ms), Some(60_000));
@@ -144,12 +147,12 @@ fn what_a_lost_sender_held_counts_until_it_must_have_seen_that() {
 #[test]
 fn a_scheduler_that_stops_gives_back_what_it_has_not_used() {
     let mut desk = Desk::new(10);
-    let (_, lane, window) = assigned_under(&mut desk, "rates: [ 10/m ]");
+    let (_, whose, window) = assigned_under(&mut desk, "rates: [ 10/m ]");
     let news = GrantNews::Granted {
         amount: 4,
         until_ms: desk.now_ms + 3_000,
     };
-    desk.step(Input::Grant(lane, window, news));
+    desk.step(Input::Grant(whose, window, news));
     words(&mut desk);
     desk.machine.drain();
     desk.run();

@@ -154,7 +154,7 @@ fn a_grant_and_a_rate() {
     desk.message("one.example");
     let asked = |desk: &mut Desk| {
         let asks = |output| match output {
-            Output::AskGrant { lane, window, .. } => Some((lane, window)),
+            Output::AskGrant { whose, window, .. } => Some((whose, window)),
             _ => None,
         };
         let seen = std::mem::take(&mut desk.seen);
@@ -162,10 +162,10 @@ fn a_grant_and_a_rate() {
             .find_map(asks)
             .expect("a grant is asked for")
     };
-    let (lane, window) = asked(&mut desk);
+    let (whose, window) = asked(&mut desk);
     assert_eq!(why(&desk).kind(), "grant");
     let retry_ms = desk.now_ms + 1_000;
-    desk.step(Input::Grant(lane, window, GrantNews::Nothing { retry_ms }));
+    desk.step(Input::Grant(whose, window, GrantNews::Nothing { retry_ms }));
     assert_eq!(
         (why(&desk).kind(), why(&desk).until_ms()),
         ("rate", Some(retry_ms))
@@ -180,7 +180,7 @@ fn a_grant_and_a_rate() {
         amount: 1,
         until_ms,
     };
-    desk.step(Input::Grant(lane, window, granted));
+    desk.step(Input::Grant(whose, window, granted));
     assert_eq!(desk.assignments().len(), 1);
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use config::{Route, ShapingExplanation, ShapingQuery, Snapshot};
+use config::{ExplainedField, Route, ShapingExplanation, ShapingQuery, Snapshot};
 use mail::Domain;
 use serde_json::json;
 
@@ -178,37 +178,53 @@ fn text(mail: &Mail<'_>, answers: &[Answer]) -> String {
         });
         text.push_str(&format!("\nsource {}{provider}{class}\n", answer.source));
         let mut rows = vec![["FIELD", "VALUE", "FROM"].map(str::to_owned).to_vec()];
-        for field in &answer.explanation.fields {
-            let from = field.rule.as_ref();
-            rows.push(vec![
-                field.name.to_owned(),
-                field.value.clone(),
-                from.map_or("built in".to_owned(), ToString::to_string),
-            ]);
-        }
+        rows.extend((answer.explanation.fields.iter()).map(|field| row(field, "")));
+        let whole = format!(
+            ", all of {}",
+            answer.explanation.provider.as_deref().unwrap_or("")
+        );
+        rows.extend((answer.explanation.shared.iter()).map(|field| row(field, &whole)));
         text.push_str(&output::table(&rows));
     }
     text
+}
+
+/// `whose` it is, when it is not the lane's alone.
+fn row(field: &ExplainedField, whose: &str) -> Vec<String> {
+    let from = field.rule.as_ref();
+    vec![
+        format!("{}{whose}", field.name),
+        field.value.clone(),
+        from.map_or("built in".to_owned(), ToString::to_string),
+    ]
+}
+
+fn values(fields: &[ExplainedField]) -> serde_json::Map<String, serde_json::Value> {
+    let value = |field: &ExplainedField| {
+        let rule = field.rule.as_ref().map(|rule| {
+            json!({
+                "document": rule.document, "position": rule.position, "shipped": rule.shipped,
+                "match": rule.matches.to_string(),
+            })
+        });
+        (
+            field.name.to_owned(),
+            json!({ "value": field.value, "rule": rule }),
+        )
+    };
+    fields.iter().map(value).collect()
 }
 
 fn json(mail: &Mail<'_>, answers: &[Answer]) -> String {
     let lanes: Vec<serde_json::Value> = answers
         .iter()
         .map(|answer| {
-            let fields = answer.explanation.fields.iter().map(|field| {
-                let rule = field.rule.as_ref().map(|rule| {
-                    json!({
-                        "document": rule.document, "position": rule.position, "shipped": rule.shipped,
-                        "match": rule.matches.to_string(),
-                    })
-                });
-                (field.name.to_owned(), json!({ "value": field.value, "rule": rule }))
-            });
             json!({
                 "source": answer.source,
                 "provider": answer.explanation.provider,
                 "class": answer.class,
-                "fields": fields.collect::<serde_json::Map<_, _>>(),
+                "fields": values(&answer.explanation.fields),
+                "shared": values(&answer.explanation.shared),
             })
         })
         .collect();
@@ -259,17 +275,24 @@ mail to example.org goes by route everything from pool default to site aspmx.l.g
 
 source b, provider google, a lane of its own: domain=example.org
 FIELD                  VALUE     FROM
-connections                   3  Shaping/mine rules[0] {source: b}
-messagesPerConnection        50  shipped Shaping/google rules[0] {provider: google}
-rate                   1/s, 9/m  Shaping/mine rules[1] {domain: example.org}
-connectionRate         none      built in
+connections                        3  Shaping/mine rules[0] {source: b}
+messagesPerConnection             50  shipped Shaping/google rules[0] {provider: google}
+rate                        1/s, 9/m  Shaping/mine rules[1] {domain: example.org}
+connectionRate              none      built in
 ";
         let text = text(&mail, &answers);
         assert!(text.starts_with(expected), "{text}");
+        let of_all = "
+finalReplyTimeout           10m       built in
+connections, all of google         5  shipped Shaping/google rules[1] {provider: google}
+";
+        assert!(text.ends_with(of_all), "{text}");
         let value: serde_json::Value = serde_json::from_str(&json(&mail, &answers)).unwrap();
         let lane = &value["lanes"][0];
         assert_eq!(lane["fields"]["tls"]["value"], "required");
         assert_eq!(lane["fields"]["tls"]["rule"]["shipped"], true);
+        assert_eq!(lane["shared"]["connections"]["value"], "5");
+        assert_eq!(lane["shared"]["rate"], serde_json::Value::Null);
         assert_eq!(lane["fields"]["rampUp"]["rule"], serde_json::Value::Null);
     }
 

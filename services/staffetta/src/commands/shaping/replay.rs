@@ -133,14 +133,18 @@ fn hear(
         text: text(reply, "text"),
     };
     automation.reply(at_ms, &heard, || {
-        let rates = snapshot.shaping(&lane).rates;
+        let shaping = snapshot.shaping(&lane);
         let per_minute = |rate: &mail::Rate| {
             egress::per_minute(egress::RateLimit {
                 count: rate.count().into(),
                 per_ms: u64::try_from(rate.per().as_millis()).unwrap_or(u64::MAX),
             })
         };
-        rates.iter().map(per_minute).min().unwrap_or(PACE)
+        shaping
+            .message_rates()
+            .map(per_minute)
+            .min()
+            .unwrap_or(PACE)
     })
 }
 
