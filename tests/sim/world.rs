@@ -8,6 +8,7 @@ mod faults;
 mod feedback;
 mod hosts;
 mod lending;
+mod limit;
 mod members;
 mod network;
 mod nodes;
@@ -37,13 +38,16 @@ use super::redis::Server;
 use super::sender::{Act, Connection, Holds, Key, Sender, SlotKey, Use, key};
 use super::store::{Appended, Log, Spool};
 use beside::Beside;
-use hosts::Host;
+use hosts::{Host, RATES};
 use lending::{Lending, Question, Redis};
+use limit::Limit;
 
 const PARTITIONS: u32 = 3;
 /// Schedulers, and senders, that there may be at a time.
 const MEMBERS: usize = 3;
 const SITES: usize = 3;
+/// So many of the sites are of one provider.
+const OF_PROVIDER: usize = 2;
 const LEASE_MS: u64 = 7_000;
 const DAY_MS: u64 = 86_400_000;
 /// Within this time everything becomes final.
@@ -58,6 +62,11 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
 spec: { defaultStream: mail, streams: [ { name: mail, inDoubt: retry, spread: 20s, delayNotices: [20s, 60s] } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Provider
+metadata: { name: big }
+spec: { mx: [mx.d0.example, mx.d1.example] }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: EgressPool
@@ -333,8 +342,8 @@ pub struct World {
     redis: Redis,
     beside: Beside,
     hosts: BTreeMap<String, Host>,
-    /// Hosts suffer no connection too many.
-    is_strict: bool,
+    /// What the provider allows at its sites together.
+    provider: Limit,
     /// What schedulers told each other.
     acts: BTreeMap<u64, Acted>,
     opened: u32,
@@ -366,8 +375,15 @@ pub struct World {
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
-        let host = |site: usize| (format!("mx.d{site}.example"), Host::new(&mut rng));
+        let host = |site: usize| {
+            let name = format!("mx.d{site}.example");
+            let host = Host::new(name.clone(), site < OF_PROVIDER, &mut rng);
+            (name, host)
+        };
         let hosts = (0..SITES).map(host).collect();
+        let connections = [1, 2, 3, 4, 6][rng.random_range(0..5)];
+        let rates = RATES[rng.random_range(0..RATES.len())];
+        let provider = Limit::new("%provider=big".to_owned(), connections, rates);
         let mut world = Self {
             rng,
             now: 1_800_000_000_000,
@@ -388,7 +404,7 @@ impl World {
             redis: Redis::new(),
             beside: Beside::default(),
             hosts,
-            is_strict: true,
+            provider,
             acts: BTreeMap::new(),
             opened: 0,
             throttled: 0,
@@ -460,24 +476,28 @@ impl World {
 
     /// What is configured now.
     fn configuration(&self) -> Arc<Snapshot> {
-        let rule = |(site, choice): (usize, &u8)| {
-            let time = FINAL_REPLIES[usize::from(*choice) % FINAL_REPLIES.len()];
-            let host = &self.hosts[&format!("mx.d{site}.example")];
-            let (connections, messages) = (host.connections, host.messages_per_connection);
-            let rates = match host.rates {
+        let limits = |limit: &Limit| {
+            let rates = match limit.rates {
                 "none" => "rate: none".to_owned(),
                 rates => format!("rates: [{rates}]"),
             };
+            format!("connections: {}, {rates}", limit.connections)
+        };
+        let rule = |(site, choice): (usize, &u8)| {
+            let time = FINAL_REPLIES[usize::from(*choice) % FINAL_REPLIES.len()];
+            let host = &self.hosts[&format!("mx.d{site}.example")];
+            let (limits, messages) = (limits(&host.limit), host.messages_per_connection);
             format!(
-                "{{ match: {{ site: mx.d{site}.example }}, finalReplyTimeout: {time}, connections: {connections}, \
-                 messagesPerConnection: {messages}, idleTimeout: 2s, {rates} }}"
+                "{{ match: {{ site: mx.d{site}.example }}, finalReplyTimeout: {time}, messagesPerConnection: {messages}, \
+                 idleTimeout: 2s, {limits} }}"
             )
         };
         let rules: Vec<String> = self.final_reply.iter().enumerate().map(rule).collect();
         let documents = format!(
             "{DOCUMENTS}---\napiVersion: staffetta.dev/v1alpha1\nkind: Shaping\nmetadata: {{ name: default }}\n\
-             spec: {{ rules: [ {} ] }}\n",
-            rules.join(", ")
+             spec: {{ rules: [ {}, {{ match: {{ provider: big }}, scope: provider, {} }} ] }}\n",
+            rules.join(", "),
+            limits(&self.provider)
         );
         Arc::new(Snapshot::from_documents(&documents).expect("the documents are valid"))
     }

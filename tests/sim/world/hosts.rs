@@ -1,11 +1,13 @@
 //! The hosts of the sites: they count connections and messages from each source, and throttle, greylist and fail.
 
 use std::collections::VecDeque;
+use std::iter;
 
+use super::limit::{Limit, Seen};
 use super::*;
 
 /// Within this time a host counts messages of its own.
-const MINUTE_MS: u64 = 60_000;
+pub(super) const MINUTE_MS: u64 = 60_000;
 
 /// How long connections of a lost scheduler, or a lost stream, count, milliseconds (ADR 17: a lease of 20 s, less the time
 /// until the sender sees that).
@@ -16,29 +18,15 @@ pub(super) const SPOKEN_MS: u64 = 6_000;
 /// So long after its stream broke a use that is under way is dated, whatever becomes of it, milliseconds (ADR 22).
 const UNSEEN_MS: u64 = 20_000;
 /// Rates that hosts have.
-const RATES: [&str; 6] = ["none", "none", "2/s", "10/s", "30/m", "3/s, 60/m"];
-
-/// What is known of a source at a host.
-#[derive(Default)]
-struct Source {
-    /// Open connections; of those whose scheduler is lost, from when they are not to be counted: when it is long gone
-    /// nobody knows of them, and their replies may come late.
-    open: BTreeMap<u64, Option<u64>>,
-    /// When messages were taken, within the last minute.
-    taken: VecDeque<u64>,
-    /// When MAIL and dots came, as long as any window counts them.
-    mails: VecDeque<u64>,
-    dots: VecDeque<u64>,
-}
+pub(super) const RATES: [&str; 6] = ["none", "none", "2/s", "10/s", "30/m", "3/s, 60/m"];
 
 /// A host.
 pub(super) struct Host {
     /// What is configured for its lanes.
-    pub(super) connections: u32,
+    pub(super) limit: Limit,
     pub(super) messages_per_connection: u32,
-    /// As it is configured, and read: so many messages within so many milliseconds.
-    pub(super) rates: &'static str,
-    windows: Vec<(usize, u64)>,
+    /// It belongs to the provider.
+    is_of_provider: bool,
     /// What it takes from a source itself: connections, and messages in a minute.
     throttle: Option<(u32, usize)>,
     /// It turns down what it has not seen before.
@@ -46,107 +34,63 @@ pub(super) struct Host {
     seen: BTreeSet<(Arc<str>, Box<[u8]>)>,
     pub(super) down_until: u64,
     pub(super) unknown_until: u64,
-    from: BTreeMap<Arc<str>, Source>,
+    /// When messages of each source were taken, within the last minute.
+    taken: BTreeMap<Arc<str>, VecDeque<u64>>,
 }
 
 /// What a host says instead of taking something.
 pub(super) struct No(pub(super) u32);
 
 impl Host {
-    pub(super) fn new(rng: &mut StdRng) -> Self {
+    pub(super) fn new(name: String, is_of_provider: bool, rng: &mut StdRng) -> Self {
         let connections = [1, 1, 2, 3, 5, 8][rng.random_range(0..6)];
         let rates = RATES[rng.random_range(0..RATES.len())];
         let throttles = rng.random_range(0..3) == 0;
         Self {
-            connections,
+            limit: Limit::new(name, connections, rates),
             messages_per_connection: [1, 3, 100][rng.random_range(0..3)],
-            rates,
-            windows: windows(rates),
+            is_of_provider,
             throttle: throttles
                 .then(|| (rng.random_range(1..=connections), rng.random_range(5..40))),
             greylists: rng.random_range(0..4) == 0,
             seen: BTreeSet::new(),
             down_until: 0,
             unknown_until: 0,
-            from: BTreeMap::new(),
+            taken: BTreeMap::new(),
         }
     }
 
-    /// Somebody connects. More connections than the limit are a fault of the relay, whatever the host thinks of them.
-    fn connect(
-        &mut self,
-        now: u64,
-        source: &Arc<str>,
-        number: u64,
-        strict: bool,
-    ) -> Result<(), No> {
-        if now < self.down_until {
-            return Err(No(0));
-        }
-        let from = self.from.entry(source.clone()).or_default();
-        let counts = |until: &Option<u64>| until.is_none_or(|until| now < until);
-        let open = from.open.values().filter(|until| counts(until)).count();
-        assert!(
-            !strict || open < self.connections as usize,
-            "at {now} a connection from {source} too many: {} are open already: {:?}",
-            self.connections,
-            from.open
-        );
-        let takes = self
-            .throttle
-            .map_or(usize::MAX, |(connections, _)| connections as usize);
-        if from.open.len() >= takes {
-            return Err(No(421));
-        }
-        from.open.insert(number, None);
-        Ok(())
+    /// Whether it takes one more connection, if anybody may open it.
+    fn takes_connection(&mut self, source: &Arc<str>) -> bool {
+        let open = self.limit.open(source);
+        self.throttle.is_none_or(|(most, _)| open < most as usize)
     }
 
     /// MAIL FROM.
     fn message(&mut self, now: u64, source: &Arc<str>, id: &[u8]) -> Result<(), No> {
-        let from = self.from.entry(source.clone()).or_default();
-        while from.taken.front().is_some_and(|at| at + MINUTE_MS <= now) {
-            from.taken.pop_front();
+        let taken = self.taken.entry(source.clone()).or_default();
+        while taken.front().is_some_and(|at| at + MINUTE_MS <= now) {
+            taken.pop_front();
         }
         let takes = self.throttle.map_or(usize::MAX, |(_, messages)| messages);
-        if from.taken.len() >= takes {
+        if taken.len() >= takes {
             return Err(No(421));
         }
         if self.greylists && self.seen.insert((source.clone(), id.into())) {
             return Err(No(451));
         }
-        from.taken.push_back(now);
+        taken.push_back(now);
         Ok(())
     }
 }
 
-/// Counts what comes now. Gives the windows that have too much: how much, and of what.
-fn count(
-    times: &mut VecDeque<u64>,
-    now: u64,
-    windows: &[(usize, u64)],
-) -> Vec<(usize, usize, u64)> {
-    times.push_back(now);
-    let longest = windows.iter().map(|(_, per_ms)| *per_ms).max().unwrap_or(0);
-    while times.front().is_some_and(|at| at + longest <= now) {
-        times.pop_front();
-    }
-    let within = |per_ms: u64| times.iter().filter(|at| **at + per_ms > now).count();
-    let each = windows
-        .iter()
-        .map(|(limit, per_ms)| (within(*per_ms), *limit, *per_ms));
-    each.filter(|(within, limit, _)| within > limit).collect()
-}
-
-/// Rates as they are configured.
-fn windows(rates: &str) -> Vec<(usize, u64)> {
-    let window = |rate: &str| {
-        let (count, per) = rate.split_once('/').expect("a rate");
-        let per_ms = if per == "s" { 1_000 } else { MINUTE_MS };
-        (count.parse().expect("a number"), per_ms)
-    };
-    let rates = rates.split(", ").filter(|rate| *rate != "none");
-    rates.map(window).collect()
+/// The limits that hold at a host: its own, and that of its provider.
+fn limits_at<'a>(
+    host: &'a mut Host,
+    provider: &'a mut Limit,
+) -> impl Iterator<Item = &'a mut Limit> {
+    let provider = host.is_of_provider.then_some(provider);
+    iter::once(&mut host.limit).chain(provider)
 }
 
 impl World {
@@ -155,15 +99,31 @@ impl World {
         host.expect("mail goes to sites that there are")
     }
 
+    /// What holds at a site, and what a killed scheduler may have sent on top of it.
+    fn limits_at(&mut self, site: &str) -> (impl Iterator<Item = &mut Limit>, &Beside) {
+        let host = self.hosts.get_mut(site);
+        let host = host.expect("mail goes to sites that there are");
+        (limits_at(host, &mut self.provider), &self.beside)
+    }
+
     /// A sender opens a connection in a slot.
     pub(super) fn open(&mut self, sender: usize, slot: SlotKey) -> Result<(), No> {
         let lane = &self.senders[sender].lanes[&(slot.0, slot.1)];
         let (source, site) = (lane.source.clone(), lane.site.clone());
         self.numbers += 1;
-        let (now, number, strict) = (self.now, self.numbers, self.is_strict);
-        if let Err(no) = self.host(&site).connect(now, &source, number, strict) {
-            self.throttled += u32::from(no.0 == 421);
-            return Err(no);
+        let (now, number) = (self.now, self.numbers);
+        if now < self.host(&site).down_until {
+            return Err(No(0));
+        }
+        for limit in self.limits_at(&site).0 {
+            limit.check_connections(now, &source);
+        }
+        if !self.host(&site).takes_connection(&source) {
+            self.throttled += 1;
+            return Err(No(421));
+        }
+        for limit in self.limits_at(&site).0 {
+            limit.opened(&source, number);
         }
         let connection = Connection {
             number,
@@ -186,11 +146,11 @@ impl World {
         let connection = connection.expect("a message needs a connection");
         connection.messages += 1;
         let (source, site) = (connection.source.clone(), connection.site.clone());
-        let host = self.host(&site);
-        let from = host.from.entry(source.clone()).or_default();
-        let too_many = count(&mut from.mails, now, &host.windows);
-        let said = host.message(now, &source, id);
-        self.check_rates("MAIL", (&source, &site), &too_many);
+        let (limits, beside) = self.limits_at(&site);
+        for limit in limits {
+            limit.count(now, &source, Seen::Mail, beside);
+        }
+        let said = self.host(&site).message(now, &source, id);
         if let Err(no) = &said {
             self.throttled += u32::from(no.0 == 421);
         }
@@ -204,32 +164,13 @@ impl World {
         let connection = self.senders[sender].connections.get(&slot);
         let connection = connection.expect("a message needs a connection");
         let (source, site) = (connection.source.clone(), connection.site.clone());
-        let host = self.host(&site);
-        let shortest = host.windows.iter().map(|(_, per_ms)| *per_ms).min();
-        let is_late = shortest.is_some_and(|shortest| now > mail_at + shortest);
         let is_lost = !stream.open && now > stream.cut_at + UNSEEN_MS;
-        if !is_late && !is_lost {
-            let from = host.from.entry(source.clone()).or_default();
-            let too_many = count(&mut from.dots, now, &host.windows);
-            self.check_rates("a dot", (&source, &site), &too_many);
-        }
-    }
-
-    /// More than a rate is a fault of the relay, but for what [`Beside`] says.
-    fn check_rates(
-        &self,
-        what: &str,
-        (source, site): (&str, &str),
-        too_many: &[(usize, usize, u64)],
-    ) {
-        for (within, limit, per_ms) in too_many {
-            let key = format!("{source}|{site}|m{per_ms}");
-            let beside = self.beside.shares(&key, self.now);
-            assert!(
-                *within <= limit + beside,
-                "at {} {what} from {source} at {site} is number {within} within {per_ms} ms, of {limit} and {beside}",
-                self.now
-            );
+        let (limits, beside) = self.limits_at(&site);
+        for limit in limits.filter(|_| !is_lost) {
+            let shortest = limit.shortest_window();
+            if shortest.is_none_or(|shortest| now <= mail_at + shortest) {
+                limit.count(now, &source, Seen::Dot, beside);
+            }
         }
     }
 
@@ -238,34 +179,43 @@ impl World {
         let Some(connection) = self.senders[sender].connections.remove(&slot) else {
             return;
         };
-        let from = self.host(&connection.site).from.get_mut(&connection.source);
-        from.expect("it was open").open.remove(&connection.number);
+        for limit in self.limits_at(&connection.site).0 {
+            limit.closed(&connection.source, connection.number);
+        }
         self.note(|| format!("{} is gone", connection.number));
     }
 
     /// The connections of a stream count at the hosts until then, or less long when that was said before.
     pub(super) fn orphan(&mut self, stream: usize, until: u64) {
+        self.orphan_each(stream, |_, _| until);
+    }
+
+    /// As [`World::orphan`], by source and name of the limit.
+    fn orphan_each(&mut self, stream: usize, until: impl Fn(&Redis, &str) -> u64) {
         let sender = &self.senders[self.streams[stream].sender];
         let of_stream = sender.connections.range((stream, 0, 0)..(stream + 1, 0, 0));
         for (_, connection) in of_stream {
             let host = self.hosts.get_mut(&*connection.site);
-            let from = host.and_then(|host| host.from.get_mut(&connection.source));
-            let counts = from.and_then(|from| from.open.get_mut(&connection.number));
-            let counts = counts.expect("it is open");
-            *counts = Some(counts.map_or(until, |before| before.min(until)));
+            let host = host.expect("mail goes to sites that there are");
+            for limit in limits_at(host, &mut self.provider) {
+                let until = until(&self.redis, &limit.key(&connection.source));
+                limit.orphan(&connection.source, connection.number, until);
+            }
         }
     }
 
     /// A scheduler is gone. What it opened while Redis was away, or did not say to a new memory yet, is known to
-    /// nobody (ADR 17).
+    /// nobody (ADR 17); what it said is, until its lease ends, which is earlier when its last words got lost.
     pub(super) fn orphan_all(&mut self, node: usize, life: u64) {
         let known_ms = match self.has_heard_of_all() {
             true => KNOWN_MS,
             false => 0,
         };
+        let most = self.now + known_ms;
+        let name = self.nodes[node].machine.scheduler_id().to_owned();
         for stream in 0..self.streams.len() {
             if (self.streams[stream].node, self.streams[stream].life) == (node, life) {
-                self.orphan(stream, self.now + known_ms);
+                self.orphan_each(stream, |redis, key| most.min(redis.lease_ends(key, &name)));
             }
         }
     }

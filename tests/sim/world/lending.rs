@@ -27,6 +27,8 @@ pub(super) struct Redis {
     slow_until: u64,
     /// When it lost what it knew last.
     lost_at: u64,
+    /// When it heard of the connections of a limit last, by limit and scheduler.
+    heard: BTreeMap<(String, String), u64>,
 }
 
 impl Redis {
@@ -38,7 +40,14 @@ impl Redis {
             away_until: 0,
             slow_until: 0,
             lost_at: 0,
+            heard: BTreeMap::new(),
         }
+    }
+
+    /// When the lease of a scheduler ends, if nothing is heard of it any more; 0 = it has none.
+    pub(super) fn lease_ends(&self, key: &str, scheduler: &str) -> u64 {
+        let heard = self.heard.get(&(key.to_owned(), scheduler.to_owned()));
+        heard.map_or(0, |at| at + SLOT_TTL.as_millis() as u64)
     }
 }
 
@@ -134,6 +143,10 @@ impl World {
         } else {
             let commands = self.commands(&question, link.epoch);
             let answers = self.redis.server.run(self.now, &commands);
+            if let Asks::Slots(_, request) = &question.asks {
+                let whose = (request.key.clone(), request.holder.clone());
+                self.redis.heard.insert(whose, self.now);
+            }
             if !matches!(question.asks, Asks::Present(..)) {
                 self.note(|| format!("scheduler {node}.{life}: {:?}: {answers:?}", question.asks));
             }
