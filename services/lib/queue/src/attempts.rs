@@ -331,13 +331,12 @@ impl Intake {
     /// A sender's stream is broken: what it had not begun is ready at once, what it had begun is in doubt.
     pub fn session_gone(&mut self, now_ms: u64, session: SessionId) {
         let of_session = |flight: &Flight| flight.session == Some(session.0);
-        let slots: Vec<u32> = self
-            .live
-            .flights
-            .iter()
-            .filter(|(_, f)| of_session(f))
+        let flights = self.live.flights.iter();
+        let mut slots: Vec<u32> = flights
+            .filter(|(_, flight)| of_session(flight))
             .map(|(slot, _)| *slot)
             .collect();
+        slots.sort_unstable();
         for slot in slots {
             let Some(flight) = self.live.flights.get_mut(&slot) else {
                 continue;

@@ -30,7 +30,6 @@ use egress::{
     Automation, Decision, GrantNews, Lanes, SenderId, SiteNews, Sites, SlotNews, Unit, Whose,
     Window, Word,
 };
-use hashbrown::HashMap;
 use journal::WriterEvent;
 use mail::{MessageId, PartitionId};
 use proto::dispatch::SenderItem;
@@ -172,7 +171,7 @@ pub struct Machine {
     leases_connections: bool,
     config: Arc<Snapshot>,
     partitions: BTreeMap<PartitionId, Owned>,
-    sessions: HashMap<SessionId, Session>,
+    sessions: BTreeMap<SessionId, Session>,
     lanes: Lanes<Item>,
     lane_infos: LaneInfos,
     sites: Sites<Item>,
@@ -204,7 +203,7 @@ impl Machine {
             leases_connections: false,
             config: Arc::new(Snapshot::default()),
             partitions: BTreeMap::new(),
-            sessions: HashMap::new(),
+            sessions: BTreeMap::new(),
             lanes: Lanes::default(),
             lane_infos: LaneInfos::default(),
             sites: Sites::default(),

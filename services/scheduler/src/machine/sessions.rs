@@ -1,7 +1,7 @@
 //! The dialogue with the senders.
 
 use egress::{Change, Drawn, LaneId, Lanes, SenderId, SlotId};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use mail::{PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
@@ -71,11 +71,20 @@ impl Session {
         lanes: &mut Lanes<Item>,
     ) -> Lost {
         let of_it = |(of, _, _): &(u32, u64, u32), _: &mut Held| *of == partition.0;
-        let lost: Vec<Held> = self.held.extract_if(of_it).map(|(_, held)| held).collect();
-        for held in &lost {
+        let lost = Lost::new(self.held.extract_if(of_it));
+        for held in &lost.0 {
             lanes.released(held.lane, held.slot, SenderId(session.0));
         }
-        Lost(lost)
+        lost
+    }
+}
+
+impl Lost {
+    /// In the order of their numbers, so that a seed of the simulation replays.
+    fn new(held: impl Iterator<Item = ((u32, u64, u32), Held)>) -> Self {
+        let mut held: Vec<_> = held.collect();
+        held.sort_unstable_by_key(|(key, _)| *key);
+        Self(held.into_iter().map(|(_, held)| held).collect())
     }
 }
 
@@ -138,7 +147,7 @@ impl Machine {
 
     pub(super) fn detached(&mut self, now_ms: u64, session: SessionId) {
         if let Some(state) = self.sessions.remove(&session) {
-            self.settle_lost(now_ms, Lost(state.held.into_values().collect()));
+            self.settle_lost(now_ms, Lost::new(state.held.into_iter()));
         }
         self.lanes.sender_gone(Self::sender_id_of(session));
         for owned in self.partitions.values_mut() {
@@ -450,7 +459,7 @@ impl Machine {
 
     /// Tells every sender what is owned here.
     pub(super) fn announce_owned(&mut self) {
-        let sessions: HashSet<SessionId> = self
+        let sessions: Vec<SessionId> = self
             .sessions
             .iter()
             .filter(|(_, s)| s.welcomed)

@@ -7,6 +7,7 @@
 //!
 //! While every source works all of this costs a comparison per report.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use config::EgressPool;
@@ -37,7 +38,7 @@ pub(super) struct Sources {
     troubled: HashMap<Arc<str>, Trouble>,
     lacking: Vec<Lack>,
     /// Those that are out, and why.
-    out: HashMap<Arc<str>, Outage>,
+    out: BTreeMap<Arc<str>, Outage>,
     /// Those that came to be out since the start: for failures of connections, for want of a sender.
     pub(super) counts: [u64; 2],
 }
@@ -294,7 +295,7 @@ impl Machine {
     /// Looks which sources can be used now: after a change of the senders, the configuration, or of what is known. What
     /// waits at one that can't be used goes to another one of its pool, if there is one. What begins and ends is an event.
     pub(super) fn sources_changed(&mut self, now_ms: u64, partition: Option<PartitionId>) {
-        let mut out = HashMap::new();
+        let mut out = BTreeMap::new();
         let config = self.config.clone();
         let has_senders = self.lanes.has_senders();
         for source in config.pools().flat_map(|pool| &pool.sources) {

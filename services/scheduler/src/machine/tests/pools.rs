@@ -1,6 +1,7 @@
 //! By which source of its pool a delivery leaves.
 
 use egress::LaneId;
+use hashbrown::HashMap;
 
 use super::*;
 
