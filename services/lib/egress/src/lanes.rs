@@ -154,8 +154,6 @@ pub struct Lanes<T> {
     /// How many of them have not been looked at since credit came back.
     hopeful: usize,
     timers: Timers,
-    /// When nobody answered what was said about connections.
-    away_ms: Option<u64>,
     closing: VecDeque<(LaneId, SlotId, SenderId)>,
     /// Lanes that had nothing, and since when.
     idle: VecDeque<(u64, LaneId)>,
@@ -180,7 +178,6 @@ impl<T> Default for Lanes<T> {
             starved: VecDeque::new(),
             hopeful: 0,
             timers: Timers::default(),
-            away_ms: None,
             closing: VecDeque::new(),
             idle: VecDeque::new(),
             waiting: 0,

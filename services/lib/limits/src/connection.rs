@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Notify;
 
 use crate::Unavailable;
 use crate::keys::Shard;
-use crate::script::Scripts;
+use crate::script::{Scripts, hex};
 use search::keep_connected;
 use server::{Server, Target};
 
@@ -85,6 +85,13 @@ pub(crate) struct Link {
     pub(crate) shard: Shard,
     /// Counts the connections.
     generation: u64,
+}
+
+impl Link {
+    /// Whether this is the answer to [`crate::script::same_epoch`] in its epoch.
+    pub(crate) fn is_of(&self, id: &Value) -> bool {
+        matches!(id, Value::BulkString(id) if *id == hex(self.epoch.id).into_bytes())
+    }
 }
 
 /// How much is of no use any more after a failure.

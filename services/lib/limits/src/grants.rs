@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use tokio::sync::watch;
 
 use crate::connection::{Connector, Link, Lost};
 use crate::keys::{BUCKETS, Shard};
-use crate::presence::{Presence, be_heard, may_share};
-use crate::script::{answer, hex, slot_answer};
+use crate::presence::{Presence, asks_for, be_heard, may_share};
+use crate::script::{answer, slot_answer};
 use crate::slot::LeasedIn;
 use crate::{GrantReply, GrantRequest, Options, SlotReply, SlotRequest};
 
@@ -87,14 +88,19 @@ impl Grants {
         answer(granted, request.window).map_err(|error| self.failed(&link, &error))
     }
 
-    /// Says how many connections a holder has, which leases them anew, and asks for more. Takes at most the response
-    /// time-out. After [`Unavailable`] Redis may have heard it: what is said next replaces it.
+    /// Says how many connections a holder has, which leases them anew, and asks for more; a scheduler that [joined] and is
+    /// not heard for long asks for no more than its share. Takes at most the response time-out. After [`Unavailable`] Redis
+    /// may have heard it: what is said next replaces it.
+    ///
+    /// [joined]: Grants::join
     pub async fn lease(&self, request: &SlotRequest) -> Result<SlotReply, Unavailable> {
         let link = self.link(&request.key)?;
         let scripts = &self.connector.scripts;
         let leased_in = self.leased_in(link.shard);
         let before = LeasedIn(leased_in.load(Ordering::Relaxed));
         let to = (link.shard, link.epoch);
+        let heard_for = self.presence.heard_for(link.shard);
+        let request = &asks_for(request, heard_for.unwrap_or(Duration::MAX));
         let pipeline = scripts.lease(request, self.connector.prefix(), to, before);
         let leased = self.run(link.clone(), &pipeline, &scripts.slots).await?;
         let leased = leased.ok_or_else(|| Unavailable("the counts are gone".into()))?;
@@ -136,8 +142,7 @@ impl Grants {
             let outcome = replies.and_then(|(answered, epoch)| Ok((answered?, epoch?)));
             match outcome {
                 Ok((answered, epoch)) => {
-                    let expected = hex(link.epoch.id);
-                    if matches!(&epoch, Value::BulkString(id) if id == expected.as_bytes()) {
+                    if link.is_of(&epoch) {
                         return Ok(Some(answered));
                     }
                     self.connector

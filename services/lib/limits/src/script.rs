@@ -62,17 +62,17 @@ impl Scripts {
         command
     }
 
-    /// What a scheduler says of itself: how many partitions it has, of how many, and for how long it was not heard.
+    /// What a scheduler says of itself: how many partitions it has, of how many, and for how long it was not heard. Then
+    /// the question whether the epoch is still the same: who asks nothing else would not notice.
     pub(crate) fn present(
         &self,
-        member: &str,
-        (has, partitions): (u32, u32),
-        silent_for: std::time::Duration,
+        pipeline: &mut Pipeline,
+        (member, (has, partitions), silent_for): (&str, (u32, u32), std::time::Duration),
         prefix: &str,
         (shard, epoch): (Shard, Epoch),
-    ) -> Cmd {
-        let mut command = redis::cmd("EVALSHA");
-        command
+    ) {
+        pipeline
+            .cmd("EVALSHA")
             .arg(self.presence.get_hash())
             .arg(1)
             .arg(present_key(prefix, (shard, epoch)))
@@ -81,7 +81,7 @@ impl Scripts {
             .arg(partitions)
             .arg(millis(silent_for))
             .arg(millis(SILENCE));
-        command
+        same_epoch(pipeline, prefix, shard);
     }
 
     /// The request, and right after it on the same connection the question whether the epoch is still the same:

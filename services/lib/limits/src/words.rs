@@ -83,16 +83,29 @@ impl Words {
         understood(epoch_answer(answer.into()))
     }
 
-    /// A scheduler is heard: so many partitions it has, of so many, and it was not heard for so long.
+    /// A scheduler is heard: so many partitions it has, of so many, and it was not heard for so long. And the question
+    /// whether the epoch is the same.
     pub fn present(
         &self,
         member: &str,
         counts: (u32, u32),
         silent_for: Duration,
         epoch: Epoch,
-    ) -> Command {
+    ) -> Vec<Command> {
         let (scripts, to) = (&self.scripts, (Shard::Whole, epoch));
-        command(&scripts.present(member, counts, silent_for, &self.prefix, to))
+        let mut pipeline = redis::pipe();
+        scripts.present(
+            &mut pipeline,
+            (member, counts, silent_for),
+            &self.prefix,
+            to,
+        );
+        pipeline.cmd_iter().map(command).collect()
+    }
+
+    /// Whether the answer to [`Words::present`] is one of this epoch.
+    pub fn was_heard(&self, answers: [Answer; 2], epoch: Epoch) -> Result<bool, Unavailable> {
+        in_epoch(answers, epoch, Ok).map(|heard| heard.is_some())
     }
 
     /// Whether a scheduler that was not heard for so long may use its share.
@@ -116,6 +129,11 @@ impl Words {
     ) -> Result<Option<GrantReply>, Unavailable> {
         let read = |value| answer(value, request.window);
         in_epoch(answers, epoch, read)
+    }
+
+    /// What a scheduler asks for that has been heard for so long, without 10 s of silence.
+    pub fn asks_for(&self, request: &SlotRequest, heard_for: Duration) -> SlotRequest {
+        presence::asks_for(request, heard_for)
     }
 
     /// A word about connections, and the question whether the epoch is the same.

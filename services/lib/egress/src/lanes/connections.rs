@@ -122,9 +122,6 @@ impl<T> Lanes<T> {
     /// An answer to what was said about connections.
     pub fn slots(&mut self, now_ms: u64, whose: Whose, news: SlotNews) {
         self.now_ms = now_ms;
-        if matches!(news, SlotNews::Away { .. }) {
-            self.away_ms = Some(now_ms);
-        }
         match whose {
             Whose::Lane(lane) => {
                 let Some(state) = self.lanes.get_mut(lane.0 as usize) else {

@@ -107,7 +107,7 @@ impl<T> Lanes<T> {
 
     fn speak_of_lane(&mut self, now_ms: u64, lane: LaneId) -> Option<Decision<T>> {
         let state = self.lanes.get_mut(lane.0 as usize)?;
-        let said = state.speak(now_ms, self.away_ms);
+        let said = state.speak(now_ms);
         if said.is_none() {
             self.note_idle(lane);
         }

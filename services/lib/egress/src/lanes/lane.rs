@@ -89,17 +89,13 @@ impl Lane {
     }
 
     /// What is said about its connections now.
-    pub(super) fn speak(
-        &mut self,
-        now_ms: u64,
-        away_ms: Option<u64>,
-    ) -> Option<(u32, u32, lease::Word)> {
+    pub(super) fn speak(&mut self, now_ms: u64) -> Option<(u32, u32, lease::Word)> {
         let share = self.connection_share?;
         let used = self.slots.used();
         let more = self.ramped(now_ms).saturating_sub(used);
         let waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         let most = more.min(waiting);
-        let word = self.lease.speak(now_ms, used, most, (share, away_ms))?;
+        let word = self.lease.speak(now_ms, used, most)?;
         Some((self.connections, share, word))
     }
 

@@ -14,8 +14,6 @@ const WITHOUT_MS: u64 = 100;
 const WITH_MS: u64 = 1_000;
 /// How long connections of a sender that is gone count: until then it has seen that, and closed them, milliseconds.
 const LOST_MS: u64 = 20_000;
-/// After a time in which nobody answered, no more than the share is asked for until all have spoken, milliseconds.
-const RETURN_MS: u64 = 6_000;
 /// While nobody answers, milliseconds.
 const AWAY_MS: u64 = 1_000;
 /// So long after the last time that nobody answered it has to be asked again before the share is used, milliseconds.
@@ -173,15 +171,8 @@ impl Lease {
         say
     }
 
-    /// What to say now: `used` connections are there, and `most` more can be used. `None` = nothing. `away_ms` is when
-    /// this scheduler got no answer last, about whatever lane.
-    pub(super) fn speak(
-        &mut self,
-        now_ms: u64,
-        used: u32,
-        most: u32,
-        (share, away_ms): (u32, Option<u64>),
-    ) -> Option<Word> {
+    /// What to say now: `used` connections are there, and `most` more can be used. `None` = nothing.
+    pub(super) fn speak(&mut self, now_ms: u64, used: u32, most: u32) -> Option<Word> {
         self.lost.retain(|(until_ms, _)| now_ms < *until_ms);
         self.short &= most > 0;
         let have = used + self.lost(now_ms);
@@ -193,12 +184,6 @@ impl Lease {
         let want = match self.short {
             true => most.min(have.max(1)),
             false => 0,
-        };
-        // Others may have opened what is their share meanwhile, and not have said so yet.
-        let returns = away_ms.is_some_and(|away_ms| now_ms < away_ms + RETURN_MS);
-        let want = match returns {
-            true => want.min(share.saturating_sub(have)),
-            false => want,
         };
         self.said = have;
         self.asking = true;
@@ -267,19 +252,19 @@ mod tests {
         let mut lease = Lease::default();
         assert_eq!((lease.allowed(0, 9, Some(2)), lease.speaks_at()), (0, None));
         assert!(lease.runs_short(0));
-        assert_eq!(lease.speak(0, 0, 9, (2, None)), word(0, 1));
-        assert_eq!(lease.speak(0, 0, 9, (2, None)), None);
+        assert_eq!(lease.speak(0, 0, 9), word(0, 1));
+        assert_eq!(lease.speak(0, 0, 9), None);
         lease.news(1, leased(1, 0, 20_000));
         assert_eq!(lease.allowed(1, 9, Some(2)), 1);
         assert!(lease.runs_short(1));
-        assert_eq!(lease.speak(1, 1, 8, (2, None)), word(1, 1));
+        assert_eq!(lease.speak(1, 1, 8), word(1, 1));
         lease.news(2, leased(1, 0, 20_000));
         assert!(lease.runs_short(2));
-        assert_eq!(lease.speak(2, 2, 7, (2, None)), word(2, 2));
+        assert_eq!(lease.speak(2, 2, 7), word(2, 2));
         lease.news(3, leased(0, 0, 20_000));
         assert!(!lease.runs_short(3));
         assert_eq!(lease.speaks_at(), Some(3 + WITH_MS));
-        assert_eq!(lease.speak(5_003, 2, 0, (2, None)), word(2, 0));
+        assert_eq!(lease.speak(5_003, 2, 0), word(2, 0));
         lease.news(5_003, leased(0, 0, 25_000));
         assert_eq!(lease.speaks_at(), Some(5_003 + RENEW_MS));
         assert_eq!(lease.allowed(24_999, 9, Some(2)), 2);
@@ -290,9 +275,9 @@ mod tests {
     fn what_is_granted_and_not_used_is_gone_with_the_next_word() {
         let mut lease = Lease::default();
         lease.runs_short(0);
-        lease.speak(0, 0, 1, (2, None));
+        lease.speak(0, 0, 1);
         lease.news(0, leased(1, 0, 20_000));
-        assert_eq!(lease.speak(5_000, 0, 0, (2, None)), word(0, 0));
+        assert_eq!(lease.speak(5_000, 0, 0), word(0, 0));
         assert_eq!(lease.allowed(5_000, 9, Some(2)), 0);
         lease.news(5_000, leased(0, 0, 25_000));
         assert!(lease.is_over());
@@ -302,32 +287,32 @@ mod tests {
     fn gives_up_what_others_wait_for_and_says_so_as_soon_as_it_is_closed() {
         let mut lease = Lease::default();
         lease.runs_short(0);
-        lease.speak(0, 4, 0, (2, None));
+        lease.speak(0, 4, 0);
         lease.news(0, leased(0, 2, 20_000));
         assert_eq!(lease.allowed(0, 9, Some(2)), 2);
         assert!(lease.gave_back(1, 3, true));
-        assert_eq!(lease.speak(1, 3, 5, (2, None)), word(3, 0));
+        assert_eq!(lease.speak(1, 3, 5), word(3, 0));
     }
 
     #[test]
     fn without_an_answer_shrinks_to_its_share_and_uses_it_when_all_leases_are_over() {
         let (mut large, mut small) = (Lease::default(), Lease::default());
         large.runs_short(0);
-        large.speak(0, 7, 2, (2, None));
+        large.speak(0, 7, 2);
         large.news(0, leased(0, 0, 20_000));
         for lease in [&mut large, &mut small] {
             lease.runs_short(5_000);
-            lease.speak(5_000, 0, 1, (2, None));
+            lease.speak(5_000, 0, 1);
             lease.news(5_000, SlotNews::Away { over_ms: 25_000 });
         }
-        assert_eq!(small.speak(6_000, 0, 9, (3, Some(6_000))), word(0, 1));
-        assert_eq!(large.speak(6_000, 4, 9, (4, Some(6_000))), word(4, 0));
+        assert_eq!(small.speak(6_000, 0, 9), word(0, 1));
+        assert_eq!(large.speak(6_000, 4, 9), word(4, 4));
         for lease in [&mut large, &mut small] {
             lease.news(6_000, SlotNews::Away { over_ms: 26_000 });
         }
         assert_eq!(small.speaks_at(), Some(6_000 + AWAY_MS));
         for (lease, have) in [(&mut large, 4), (&mut small, 0)] {
-            lease.speak(24_000, have, 1, (3, Some(6_000)));
+            lease.speak(24_000, have, 1);
             lease.news(24_000, SlotNews::Away { over_ms: 44_000 });
         }
         assert_eq!(small.allowed(24_999, 9, Some(3)), 0);
@@ -339,23 +324,23 @@ mod tests {
     fn a_share_is_not_used_in_silence() {
         let mut lease = Lease::default();
         lease.runs_short(0);
-        lease.speak(0, 0, 1, (2, None));
+        lease.speak(0, 0, 1);
         lease.news(0, SlotNews::Away { over_ms: 20_000 });
         // What waited went another way: nothing is said any more.
-        assert_eq!(lease.speak(1_000, 0, 0, (2, Some(0))), None);
+        assert_eq!(lease.speak(1_000, 0, 0), None);
         assert_eq!(
             (lease.speaks_at(), lease.allowed(20_000, 9, Some(2))),
             (None, 0)
         );
         // Others may be there again, so who needs one asks.
         assert!(lease.runs_short(30_000));
-        assert_eq!(lease.speak(30_000, 0, 1, (2, Some(0))), word(0, 1));
+        assert_eq!(lease.speak(30_000, 0, 1), word(0, 1));
         lease.news(30_000, SlotNews::Away { over_ms: 50_000 });
         assert_eq!(lease.allowed(30_000, 9, Some(2)), 2);
         // What is opened without having been asked for is told at once.
-        assert_eq!(lease.speak(31_000, 0, 0, (2, Some(30_000))), None);
+        assert_eq!(lease.speak(31_000, 0, 0), None);
         assert!(lease.opened(31_500));
-        assert_eq!(lease.speak(31_500, 1, 0, (2, Some(30_000))), word(1, 0));
+        assert_eq!(lease.speak(31_500, 1, 0), word(1, 0));
         lease.news(31_500, leased(0, 0, 50_000));
         assert!(!lease.opened(31_600));
     }
@@ -364,12 +349,12 @@ mod tests {
     fn connections_of_a_lost_sender_count_until_it_has_closed_them() {
         let mut lease = Lease::default();
         lease.runs_short(0);
-        lease.speak(0, 3, 0, (2, None));
+        lease.speak(0, 3, 0);
         lease.news(0, leased(0, 0, 20_000));
         lease.lose(1_000, 2);
         assert_eq!(lease.allowed(1_000, 9, Some(2)), 1);
-        assert_eq!(lease.speak(1_000, 1, 0, (2, None)), word(3, 0));
+        assert_eq!(lease.speak(1_000, 1, 0), word(3, 0));
         lease.news(1_000, leased(0, 0, 21_000));
-        assert_eq!(lease.speak(1_000 + LOST_MS, 1, 0, (2, None)), word(1, 0));
+        assert_eq!(lease.speak(1_000 + LOST_MS, 1, 0), word(1, 0));
     }
 }

@@ -470,9 +470,7 @@ impl<T> Lanes<T> {
         let wanted = shared.to_open.len() + first.map_or(0, |lane| lane.queue.len());
         let most = u32::try_from(wanted).unwrap_or(u32::MAX);
         let most = most.min(shared.connections.saturating_sub(shared.used));
-        let word = shared
-            .lease
-            .speak(now_ms, shared.used, most, (share, self.away_ms))?;
+        let word = shared.lease.speak(now_ms, shared.used, most)?;
         Some(Decision::AskSlots {
             whose: Whose::Shared(id),
             limit: shared.connections,
