@@ -320,6 +320,11 @@ impl Account {
     }
 }
 
+/// Leases and acts are of a process, so its name is, too.
+fn scheduler_id(node: usize, life: u64) -> String {
+    format!("scheduler-{node}.{life}")
+}
+
 pub struct World {
     rng: StdRng,
     now: u64,
@@ -344,6 +349,8 @@ pub struct World {
     hosts: BTreeMap<String, Host>,
     /// What the provider allows at its sites together.
     provider: Limit,
+    /// When a scheduler gave up each partition, last.
+    dropped_at: Vec<u64>,
     /// What schedulers told each other.
     acts: BTreeMap<u64, Acted>,
     opened: u32,
@@ -422,6 +429,7 @@ impl World {
             operations: Vec::new(),
             operated: 0,
             ended: 0,
+            dropped_at: vec![0; PARTITIONS as usize],
             fed_back: vec![0; PARTITIONS as usize],
             submitted: 0,
             to_submit: 150,
@@ -452,8 +460,7 @@ impl World {
 
     /// A scheduler that starts, or will.
     fn started(&self, node: usize, life: u64) -> Node {
-        // Leases and acts are of a process, so its name is, too.
-        let id = format!("scheduler-{node}.{life}");
+        let id = scheduler_id(node, life);
         let ahead = self.walls[node];
         let now = self.now.saturating_add_signed(ahead);
         let mut machine = Machine::new(id, PARTITIONS).leasing_connections();

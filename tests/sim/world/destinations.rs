@@ -50,7 +50,7 @@ impl World {
                     }
                     account.refused_by_destination |= code == 550;
                 }
-                self.dot(sender, slot, mail_at);
+                self.dot(sender, slot, delivery.partition, mail_at);
                 if let Some(holding) = self.senders[sender].holds.get_mut(&key) {
                     holding.stage = Holds::DotSent;
                 }

@@ -26,6 +26,7 @@ impl World {
                 self.nodes[node].paused_until = until;
                 self.note(|| format!("scheduler {node} stands still until {until}"));
                 self.go_unheard(node);
+                self.orphan_all(node, self.nodes[node].life);
             }
             60..70 => self.journal_full_until = self.now + self.rng.random_range(10..15_000),
             70..75 => {

@@ -9,8 +9,8 @@ use super::*;
 /// Within this time a host counts messages of its own.
 pub(super) const MINUTE_MS: u64 = 60_000;
 
-/// How long connections of a lost scheduler, or a lost stream, count, milliseconds (ADR 17: a lease of 20 s, less the time
-/// until the sender sees that).
+/// How long connections of a lost stream count, milliseconds (ADR 17: a lease of 20 s, less the time until the sender sees
+/// that).
 pub(super) const KNOWN_MS: u64 = 14_000;
 /// Within this time of a return of Redis, or the beginning of a memory, all say what they have, and open no more than their
 /// share, or nothing, milliseconds (ADR 17).
@@ -109,21 +109,27 @@ impl World {
     /// A sender opens a connection in a slot.
     pub(super) fn open(&mut self, sender: usize, slot: SlotKey) -> Result<(), No> {
         let lane = &self.senders[sender].lanes[&(slot.0, slot.1)];
+        let Stream { node, life, .. } = self.streams[slot.0];
+        let scheduler = scheduler_id(node, life);
         let (source, site) = (lane.source.clone(), lane.site.clone());
         self.numbers += 1;
         let (now, number) = (self.now, self.numbers);
         if now < self.host(&site).down_until {
             return Err(No(0));
         }
-        for limit in self.limits_at(&site).0 {
-            limit.check_connections(now, &source);
+        let host = self.hosts.get_mut(&*site);
+        let host = host.expect("mail goes to sites that there are");
+        // Within that of the provider, that of a host is not leased.
+        let is_within = host.is_of_provider && self.provider.connections <= host.limit.connections;
+        for limit in limits_at(host, &mut self.provider).skip(usize::from(is_within)) {
+            limit.check_connections(now, &source, &self.redis);
         }
         if !self.host(&site).takes_connection(&source) {
             self.throttled += 1;
             return Err(No(421));
         }
         for limit in self.limits_at(&site).0 {
-            limit.opened(&source, number);
+            limit.opened(&source, number, now, &scheduler);
         }
         let connection = Connection {
             number,
@@ -158,19 +164,25 @@ impl World {
     }
 
     /// The final dot of the message that is under way over a slot. Slow content is bounded by its MAIL only (ADR 22): a
-    /// dot that follows later than the shortest window, or than the scheduler thinks possible when the stream is broken.
-    pub(super) fn dot(&mut self, sender: usize, slot: SlotKey, mail_at: u64) {
+    /// dot that follows later than the shortest window, or than the scheduler thinks possible when the stream is broken or the
+    /// partition is not its own any more.
+    pub(super) fn dot(&mut self, sender: usize, slot: SlotKey, partition: u32, mail_at: u64) {
         let (now, stream) = (self.now, self.streams[slot.0]);
         let connection = self.senders[sender].connections.get(&slot);
         let connection = connection.expect("a message needs a connection");
         let (source, site) = (connection.source.clone(), connection.site.clone());
-        let is_lost = !stream.open && now > stream.cut_at + UNSEEN_MS;
+        let dropped_at = self.dropped_at[partition as usize];
+        let is_unseen = |since| now > since + UNSEEN_MS;
+        let is_lost = (!stream.open && is_unseen(stream.cut_at))
+            || (dropped_at > mail_at && is_unseen(dropped_at));
+        let (number, mail_ago) = (connection.number, now - mail_at);
+        self.note(|| format!("dot over {number}, {mail_ago} ms after MAIL, lost: {is_lost}"));
+        let windows = self.limits_at(&site).0.flat_map(|limit| limit.windows());
+        let shortest = windows.min();
+        let is_late = shortest.is_some_and(|shortest| now > mail_at + shortest);
         let (limits, beside) = self.limits_at(&site);
-        for limit in limits.filter(|_| !is_lost) {
-            let shortest = limit.shortest_window();
-            if shortest.is_none_or(|shortest| now <= mail_at + shortest) {
-                limit.count(now, &source, Seen::Dot, beside);
-            }
+        for limit in limits.filter(|_| !is_late && !is_lost) {
+            limit.count(now, &source, Seen::Dot, beside);
         }
     }
 
@@ -187,46 +199,26 @@ impl World {
 
     /// The connections of a stream count at the hosts until then, or less long when that was said before.
     pub(super) fn orphan(&mut self, stream: usize, until: u64) {
-        self.orphan_each(stream, |_, _| until);
-    }
-
-    /// As [`World::orphan`], by source and name of the limit.
-    fn orphan_each(&mut self, stream: usize, until: impl Fn(&Redis, &str) -> u64) {
         let sender = &self.senders[self.streams[stream].sender];
         let of_stream = sender.connections.range((stream, 0, 0)..(stream + 1, 0, 0));
         for (_, connection) in of_stream {
             let host = self.hosts.get_mut(&*connection.site);
             let host = host.expect("mail goes to sites that there are");
             for limit in limits_at(host, &mut self.provider) {
-                let until = until(&self.redis, &limit.key(&connection.source));
                 limit.orphan(&connection.source, connection.number, until);
             }
         }
     }
 
-    /// A scheduler is gone. What it opened while Redis was away, or did not say to a new memory yet, is known to
-    /// nobody (ADR 17); what it said is, until its lease ends, which is earlier when its last words got lost.
+    /// A scheduler is gone, or stands still. What it opened while Redis was away, or did not say to a new memory yet, is
+    /// known to nobody (ADR 17); the rest is until its lease ends.
     pub(super) fn orphan_all(&mut self, node: usize, life: u64) {
-        let known_ms = match self.has_heard_of_all() {
-            true => KNOWN_MS,
-            false => 0,
-        };
-        let most = self.now + known_ms;
-        let name = self.nodes[node].machine.scheduler_id().to_owned();
+        if self.redis.has_heard_of_all(self.now) {
+            return;
+        }
         for stream in 0..self.streams.len() {
             if (self.streams[stream].node, self.streams[stream].life) == (node, life) {
-                self.orphan_each(stream, |redis, key| most.min(redis.lease_ends(key, &name)));
-            }
-        }
-    }
-
-    /// Redis loses what it knew. Nobody tells it of the connections of schedulers that are gone, and nobody opens any
-    /// in the first seconds (ADR 17).
-    pub(super) fn forget_orphans(&mut self) {
-        for stream in 0..self.streams.len() {
-            let Stream { node, life, .. } = self.streams[stream];
-            if self.nodes[node].life != life {
-                self.orphan(stream, self.now + SPOKEN_MS);
+                self.orphan(stream, self.now);
             }
         }
     }

@@ -16,6 +16,8 @@ use super::*;
 const PATIENCE_MS: u64 = 250;
 /// How often a scheduler says that it is there.
 const PRESENT_MS: u64 = 500;
+/// After such a silence it is not known what others have opened.
+const LONG_SILENCE_MS: u64 = 10_000;
 const FIRST_BACKOFF_MS: u64 = 50;
 const LONGEST_BACKOFF_MS: u64 = 2_000;
 
@@ -44,6 +46,11 @@ impl Redis {
         }
     }
 
+    /// Whether it knows all that schedulers have opened until now, but for who alone does not reach it.
+    pub(super) fn has_heard_of_all(&self, now: u64) -> bool {
+        now > self.lost_at.max(self.away_until) + SPOKEN_MS
+    }
+
     /// When the lease of a scheduler ends, if nothing is heard of it any more; 0 = it has none.
     pub(super) fn lease_ends(&self, key: &str, scheduler: &str) -> u64 {
         let heard = self.heard.get(&(key.to_owned(), scheduler.to_owned()));
@@ -68,8 +75,9 @@ pub(super) struct Lending {
     /// The last epoch.
     seen: Option<Epoch>,
     leased: LeasedIn,
-    /// When Redis heard it last, or it joined.
+    /// When Redis heard it last, or it joined, and since when without a long silence.
     heard_at: u64,
+    heard_since: Option<u64>,
     /// What it said of how many partitions it has, and when it says so again.
     has: u32,
     says_at: u64,
@@ -98,8 +106,12 @@ pub(super) struct Question {
 }
 
 impl World {
-    pub(super) fn ask(&mut self, node: usize, asks: Asks) {
+    pub(super) fn ask(&mut self, node: usize, mut asks: Asks) {
         let state = &self.nodes[node];
+        if let Asks::Slots(_, request) = &mut asks {
+            let heard_for = state.lending.heard_for(self.now);
+            *request = self.redis.words.asks_for(request, heard_for);
+        }
         let (life, link) = (state.life, state.lending.link);
         let question = Box::new(Question {
             asks,
@@ -144,8 +156,7 @@ impl World {
             let commands = self.commands(&question, link.epoch);
             let answers = self.redis.server.run(self.now, &commands);
             if let Asks::Slots(_, request) = &question.asks {
-                let whose = (request.key.clone(), request.holder.clone());
-                self.redis.heard.insert(whose, self.now);
+                self.hear_of(&request.key, &request.holder);
             }
             if !matches!(question.asks, Asks::Present(..)) {
                 self.note(|| format!("scheduler {node}.{life}: {:?}: {answers:?}", question.asks));
@@ -197,8 +208,7 @@ impl World {
         let words = &self.redis.words;
         match &question.asks {
             Asks::Present(name, has, silent_for) => {
-                let counts = (*has, PARTITIONS);
-                vec![words.present(name, counts, *silent_for, epoch)]
+                words.present(name, (*has, PARTITIONS), *silent_for, epoch)
             }
             Asks::Slots(_, request) => words.lease(request, epoch, question.leased),
             Asks::Grant(_, _, request, _) => words.ask(request, &request.holder, epoch),
@@ -212,18 +222,22 @@ impl World {
         question: Question,
         answer: Option<Vec<Answer>>,
     ) {
-        if let Asks::Present(..) = question.asks {
-            match (answer, question.link) {
-                (Some(_), _) => self.nodes[node].lending.heard_at = self.now,
-                (None, Some(link)) => self.drop_link(node, link),
-                _ => {}
-            }
-            return;
-        }
         let heard = question.link.zip(answer).map(|(link, answers)| {
             let answers: [Answer; 2] = answers.try_into().expect("two questions are asked");
             (link.epoch, answers)
         });
+        if let Asks::Present(..) = question.asks {
+            let is_heard = heard.is_some_and(|(epoch, answers)| {
+                let words = &self.redis.words;
+                words.was_heard(answers, epoch).expect("the answer is one")
+            });
+            match (is_heard, question.link) {
+                (true, _) => self.nodes[node].lending.is_heard(self.now),
+                (false, Some(link)) => self.drop_link(node, link),
+                _ => {}
+            }
+            return;
+        }
         let (asked_ms, now_ms) = (question.asked_ms, self.clock(node));
         let words = &self.redis.words;
         let silent_for = Duration::from_millis(self.now - self.nodes[node].lending.heard_at);
@@ -261,6 +275,23 @@ impl World {
         self.step(node, Some(input));
     }
 
+    /// Redis hears of the connections of a scheduler.
+    fn hear_of(&mut self, key: &str, scheduler: &str) {
+        let lease_ends = self.redis.lease_ends(key, scheduler);
+        let whose = (key.to_owned(), scheduler.to_owned());
+        self.redis.heard.insert(whose, self.now);
+        if lease_ends > self.now {
+            return;
+        }
+        let limits = self.hosts.values_mut().map(|host| &mut host.limit);
+        let (source, name) = key.split_once('|').expect("a source and a name");
+        let limit = limits
+            .chain([&mut self.provider])
+            .find(|limit| limit.name == name);
+        let limit = limit.expect("what is leased is a limit");
+        limit.lapsed(source, scheduler, lease_ends);
+    }
+
     fn drop_link(&mut self, node: usize, link: Link) {
         let (now, life) = (self.now, self.nodes[node].life);
         let lending = &mut self.nodes[node].lending;
@@ -273,11 +304,6 @@ impl World {
             false => lending.next_backoff(),
         };
         self.after(wait, Event::OpensRedis { node, life });
-    }
-
-    /// Whether all that schedulers have opened until now is known to Redis.
-    pub(super) fn has_heard_of_all(&self) -> bool {
-        self.now > self.redis.lost_at.max(self.redis.away_until) + SPOKEN_MS
     }
 
     /// A scheduler connects to Redis, or tries again later.
@@ -334,7 +360,7 @@ impl World {
             _ => redis.server.copy(),
         }
         if redis.lost_at == now {
-            self.forget_orphans();
+            self.redis.heard.clear();
         }
         let redis = &self.redis;
         let (life, away, slow) = (redis.server.life, redis.away_until, redis.slow_until);
@@ -351,9 +377,24 @@ impl Lending {
             seen: None,
             leased: LeasedIn::default(),
             heard_at: now,
+            heard_since: None,
             has: 0,
             says_at: 0,
         }
+    }
+
+    fn is_heard(&mut self, now: u64) {
+        if now - self.heard_at >= LONG_SILENCE_MS {
+            self.heard_since = None;
+        }
+        self.heard_since.get_or_insert(now);
+        self.heard_at = now;
+    }
+
+    fn heard_for(&self, now: u64) -> Duration {
+        let since = self.heard_since;
+        let since = since.filter(|_| now - self.heard_at < LONG_SILENCE_MS);
+        Duration::from_millis(now - since.unwrap_or(now))
     }
 
     fn next_backoff(&mut self) -> u64 {

@@ -104,6 +104,7 @@ impl World {
                     );
                 }
                 Output::Dropped(partition, _) => {
+                    self.dropped_at[partition.0 as usize] = self.now;
                     self.nodes[node].leases.remove(&partition);
                     if self
                         .leases
