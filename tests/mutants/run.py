@@ -35,7 +35,7 @@ EXCEPT = [r"<impl [\w:]*(Debug|Display) for", r"replace \S+ with \S+ in mix$"]
 # What decides about mail, by crate: files below its src.
 POLICY = {
     "classify": ["decide.rs", "observation.rs", "retry_after.rs", "rules.rs"],
-    "egress": ["automation.rs", "automation/scope.rs", "fair.rs", "fair/slab.rs"],
+    "egress": ["automation.rs", "automation/scope.rs", "fair.rs", "fair/slab.rs", "rotation.rs", "sites.rs"],
 }
 
 

@@ -83,8 +83,7 @@ impl Rotation {
         // Where it falls within its part is as evenly spread: by that the others share it.
         let (before, weight) = (self.before(position), self.weight(position).max(1));
         let within = (point - (u128::from(before) << 64)) / u128::from(weight);
-        let usable = |position: &usize| self.weight(*position) > 0 && usable(*position);
-        let others = || (0..self.sums.len()).filter(usable);
+        let others = || (0..self.sums.len()).filter(|position| usable(*position));
         let total: u64 = others().map(|position| self.weight(position)).sum();
         let mut target = ((within * u128::from(total)) >> 64) as u64;
         for position in others() {
@@ -216,5 +215,25 @@ mod tests {
         rotation.lend(Some(0), asked);
         (0..asked).for_each(|_| assert!(rotation.next(|_| true).is_some()));
         assert_eq!(rotation.wants(), Some(2 * TURNS));
+    }
+
+    #[test]
+    fn asks_for_more_when_a_quarter_is_left_and_for_as_many_as_long_as_that_is_in_time() {
+        let mut rotation = Rotation::new([1, 1], 0);
+        let turns = |rotation: &mut Rotation, count: u32| {
+            (0..count).for_each(|_| assert!(rotation.next(|_| true).is_some()));
+        };
+        rotation.lend(Some(0), TURNS / 2);
+        turns(&mut rotation, TURNS / 4);
+        for number in 1..4 {
+            assert_eq!(rotation.wants(), None);
+            turns(&mut rotation, 1);
+            assert_eq!(rotation.wants(), Some(TURNS));
+            rotation.lend(Some(number << 32), TURNS);
+            turns(&mut rotation, TURNS / 4 - 1);
+            assert_eq!(rotation.wants(), None, "more is lent than a quarter");
+            turns(&mut rotation, TURNS - TURNS / 4);
+        }
+        assert_eq!(rotation.turns, TURNS);
     }
 }

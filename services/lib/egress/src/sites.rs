@@ -157,4 +157,37 @@ mod tests {
             SiteOf::Unknown { ask: true }
         );
     }
+
+    #[test]
+    fn is_asked_anew_when_a_sender_saw_other_hosts_unless_it_is_asked_already() {
+        let mut sites = Sites::default();
+        sites.site_of(0, "a.example", || 1);
+        sites.forget("a.example");
+        assert_eq!(sites.peek("a.example"), None);
+        let site = SiteNews::Site("mx".into());
+        assert_eq!(sites.resolved(0, "a.example", site), [1], "it waits still");
+        assert_eq!(sites.peek("a.example"), Some("mx"));
+        sites.forget("a.example");
+        assert_eq!(sites.peek("a.example"), None);
+        assert_eq!(
+            sites.site_of(1, "a.example", || 2),
+            SiteOf::Unknown { ask: true }
+        );
+    }
+
+    #[test]
+    fn forgets_what_it_knows_when_that_is_too_much_and_never_who_waits() {
+        let mut sites = Sites::default();
+        sites.site_of(0, "a.example", || 0);
+        for number in 1..DOMAINS {
+            sites.resolved(0, &number.to_string(), SiteNews::Site("mx".into()));
+        }
+        assert_eq!(sites.peek("1"), Some("mx"));
+        sites.site_of(0, "b.example", || 1);
+        assert_eq!(sites.peek("1"), None);
+        let site = SiteNews::Site("mx".into());
+        assert_eq!(sites.resolved(0, "a.example", site), [0]);
+        sites.site_of(0, "c.example", || 2);
+        assert_eq!(sites.peek("a.example"), Some("mx"), "there is room again");
+    }
 }
