@@ -104,3 +104,79 @@ impl<T> Lanes<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fair::Flow;
+    use crate::lanes::{Decision, LaneLimits};
+
+    const SENDER: SenderId = SenderId(1);
+
+    /// Lanes of these sources, in which the numbers from 0 on wait.
+    fn lanes(waiting: &[&str]) -> Lanes<u32> {
+        let mut lanes = Lanes::default();
+        let limits = || LaneLimits {
+            connections: 9,
+            ..LaneLimits::default()
+        };
+        for (source, item) in waiting.iter().zip(0..) {
+            let lane = lanes.lane(&(*source).into(), &"site".into(), limits);
+            lanes.push(lane, &Flow::default(), item, 0);
+        }
+        lanes
+    }
+
+    /// What leaves now.
+    fn leaving(lanes: &mut Lanes<u32>, now_ms: u64) -> Vec<u32> {
+        let mut all = Vec::new();
+        while let Some(decision) = lanes.next(now_ms) {
+            let Decision::Assign { item, .. } = decision else {
+                panic!("{decision:?}")
+            };
+            all.push(item);
+        }
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn a_source_that_is_out_lets_one_through_each_minute_and_others_go_on() {
+        let mut lanes = lanes(&["good", "bad", "good", "bad", "bad", "bad"]);
+        lanes.take_out(&"bad".into(), 5_000);
+        lanes.sender_up(SENDER, 10, []);
+        assert_eq!(leaving(&mut lanes, 0), [0, 2]);
+        for (now_ms, expected) in [
+            (4_999, &[][..]),
+            (5_000, &[1]),
+            (64_999, &[]),
+            (65_000, &[3]),
+        ] {
+            assert_eq!(leaving(&mut lanes, now_ms), expected, "{now_ms}");
+        }
+        lanes.put_back("bad");
+        assert_eq!(leaving(&mut lanes, 65_001), [4, 5]);
+    }
+
+    #[test]
+    fn what_no_sender_can_bind_waits_until_it_may_try_again() {
+        let mut lanes = lanes(&["a", "b"]);
+        assert!(!lanes.has_senders() && !lanes.is_served("a"));
+        lanes.sender_up(SENDER, 10, []);
+        assert!(lanes.has_senders() && lanes.is_served("a"));
+        lanes.sender_lacks(SENDER, &"a".into(), true);
+        assert!(lanes.has_senders() && !lanes.is_served("a"));
+        assert_eq!(leaving(&mut lanes, 0), [1]);
+        lanes.sender_lacks(SENDER, &"a".into(), false);
+        assert_eq!(leaving(&mut lanes, 0), [0]);
+    }
+
+    #[test]
+    fn what_waits_for_a_source_can_be_taken_out_for_another() {
+        let mut lanes = lanes(&["a", "b", "b", "a", "b"]);
+        assert_eq!(lanes.take_by_source(|source| source == "a"), [0, 3]);
+        assert_eq!(lanes.waiting(), 3);
+        lanes.sender_up(SENDER, 10, []);
+        assert_eq!(leaving(&mut lanes, 0), [1, 2, 4]);
+    }
+}

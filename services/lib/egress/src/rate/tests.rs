@@ -68,9 +68,13 @@ fn asks_for_a_moment_of_its_use_and_never_for_more_than_a_quarter() {
     assert_eq!((rate.want(0), rate.want(7), rate.want(1000)), (1, 7, 25));
     rate.check(0, 1);
     rate.news(0, granted(40, 500));
-    while rate.check(1, 1) == Take::Yes {
+    for _ in 0..40 {
+        assert_eq!(rate.check(1, 1), Take::Yes);
         rate.commit(1);
     }
+    assert_eq!(rate.want(1), 5);
+    // What is dated counts as much as what is under way.
+    (0..8).for_each(|_| rate.settle(2, Became::Over(2)));
     assert_eq!(rate.want(1), 5);
     let large = RateLimit {
         count: 1_000_000,
@@ -107,6 +111,7 @@ fn what_is_under_way_is_had_until_it_has_a_date_and_the_date_is_said_once() {
     // Dated while the word is on its way: it is had until it is said.
     rates.settle(41, taken[1], Unit::Messages, Became::Over(42));
     rates.news(41, window, nothing(50));
+    assert_eq!(rates.tells_at(41), Some(40 + 62), "at once, nearly");
     let (_, word) = asks(&mut rates, 50, false);
     assert_eq!((word.have, word.dated.as_slice()), (1, &[(42, 1)][..]));
     rates.news(51, window, nothing(60));
@@ -212,8 +217,12 @@ fn keeps_to_its_share_over_every_window_when_what_others_were_granted_is_over() 
                 let at = now + sent.len() as u64 * 7 % 40;
                 rates.settle(now, taken, Unit::Messages, Became::Over(at));
                 sent.push(at);
+                assert!(sent.len() < 1_000, "without end");
             }
-            TakeAll::Wait(until) => now = until,
+            TakeAll::Wait(until) => {
+                assert!(until > now);
+                now = until;
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -392,4 +401,173 @@ fn a_share_is_free_again_when_a_use_is_a_window_old_and_is_asked_about_anew_at_i
     asks(&mut rates, 10_000, false);
     rates.news(10_000, window, share(0, 14_000));
     assert_eq!(rates.take(13_000, false, 1), TakeAll::Wait(14_000));
+}
+
+#[test]
+fn a_date_that_counts_no_more_is_not_said_whatever_was_said_before() {
+    let (mut rates, window) = with_grant(LIMIT, 2, 62);
+    let taken = [(); 2].map(|()| takes(&mut rates, 1));
+    rates.settle(10, taken[0], Unit::Messages, Became::Over(10));
+    assert_eq!(asks(&mut rates, 10, false).1.dated, [(10, 1)]);
+    rates.news(10, window, nothing(20));
+    rates.settle(100, taken[1], Unit::Messages, Became::Over(100));
+    assert_eq!(asks(&mut rates, 1_099, false).1.dated, [(100, 1)]);
+    rates.news(1_099, window, granted(2, 1_150));
+    let taken = [(); 2].map(|()| takes(&mut rates, 1_100));
+    rates.settle(1_110, taken[0], Unit::Messages, Became::Over(1_110));
+    let (_, word) = asks(&mut rates, 1_110, false);
+    assert_eq!((word.have, word.dated.as_slice()), (1, &[(1_110, 1)][..]));
+    rates.news(1_110, window, nothing(1_120));
+    rates.settle(1_120, taken[1], Unit::Messages, Became::Over(1_120));
+    let (_, word) = asks(&mut rates, 2_120, false);
+    assert_eq!((word.have, word.dated.len()), (0, 0));
+}
+
+#[test]
+fn dates_of_a_moment_of_which_some_were_said_are_said_too() {
+    let minutes = RateLimit {
+        count: 100,
+        per_ms: 256_000,
+    };
+    let (mut rates, window) = with_grant(minutes, 4, 16_000);
+    let mut taken = [(); 4].map(|()| takes(&mut rates, 1)).into_iter();
+    let mut over = |rates: &mut Rates, at_ms| {
+        let taken = taken.next().unwrap();
+        rates.settle(at_ms, taken, Unit::Messages, Became::Over(at_ms));
+    };
+    let mut last_batch = 0;
+    over(&mut rates, 1_000);
+    for at_ms in [1_100, 1_200, 1_300] {
+        let (_, word) = asks(&mut rates, 1_300, false);
+        assert_eq!(word.dated, [(at_ms - 100, 1)]);
+        assert!(word.batch > last_batch, "also within a millisecond");
+        last_batch = word.batch;
+        over(&mut rates, at_ms);
+        rates.news(1_300, window, granted(0, 0));
+    }
+}
+
+#[test]
+fn uses_of_which_nobody_will_tell_are_dated_in_order_and_rather_late() {
+    let (mut rates, window) = with_grant(LIMIT, 3, 62);
+    for at_ms in [20_000, 15_000, 30_000] {
+        let taken = takes(&mut rates, 1);
+        rates.settle(5, taken, Unit::Messages, Became::Unknown(at_ms));
+    }
+    let (_, word) = asks(&mut rates, 15_000, false);
+    assert_eq!((word.have, word.dated.len()), (3, 0));
+    rates.news(15_000, window, nothing(15_001));
+    let (_, word) = asks(&mut rates, 20_000, false);
+    assert_eq!((word.have, word.dated.as_slice()), (1, &[(20_000, 2)][..]));
+    rates.news(20_000, window, nothing(20_001));
+    let (_, word) = asks(&mut rates, 30_000, false);
+    assert_eq!((word.have, word.dated.as_slice()), (0, &[(30_000, 1)][..]));
+}
+
+#[test]
+fn what_does_not_happen_is_not_drawn_on_again_when_only_a_share_holds() {
+    let (mut rates, window) = with_grant(LIMIT, 1, 500);
+    let taken = takes(&mut rates, 1);
+    asks(&mut rates, 1, false);
+    rates.news(2, window, share(25));
+    rates.settle(3, taken, Unit::Messages, Became::Nothing);
+    assert!(matches!(rates.take(4, false, 1), TakeAll::Wait(_)));
+}
+
+#[test]
+fn what_was_to_be_waited_for_is_asked_anew_under_another_limit_only() {
+    let day = messages(DAILY);
+    let (mut rates, window) = with_grant(LIMIT, 0, 0);
+    asks(&mut rates, 0, false);
+    rates.news(0, window, nothing(900));
+    rates.set(&[window, day]);
+    rates.set(&[window]);
+    assert_eq!(rates.take(1, false, 1), TakeAll::Wait(900));
+    let more = messages(RateLimit {
+        count: 101,
+        ..LIMIT
+    });
+    rates.set(&[more]);
+    assert_eq!(asks(&mut rates, 1, false).0, more);
+}
+
+#[test]
+fn an_answer_that_leaves_nothing_is_waited_for_a_moment_and_only_if_something_was_wanted() {
+    let (mut rates, window) = with_grant(LIMIT, 1, 62);
+    takes(&mut rates, 1);
+    asks(&mut rates, 100, false);
+    assert_eq!(rates.blocked(100), None, "only the answer will tell");
+    rates.news(100, window, nothing(0));
+    assert_eq!(rates.take(100, false, 1), TakeAll::Wait(101));
+    asks(&mut rates, 101, false);
+    rates.news(101, window, nothing(602));
+    // It is open for long, and that is said from time to time.
+    assert_eq!(rates.tells_at(101), Some(601));
+    assert!(rates.tell(601).is_some());
+    assert!(rates.hand_over(601).is_empty(), "it is being said");
+    assert_eq!(rates.take(601, false, 1), TakeAll::Asked);
+    rates.news(601, window, nothing(9_000));
+    assert_eq!(rates.tells_at(601), Some(1_101));
+    asks(&mut rates, 602, false);
+}
+
+#[test]
+fn nothing_is_told_for_a_while_when_nobody_hears_it() {
+    let (mut rates, window) = with_grant(LIMIT, 1, 62);
+    let taken = takes(&mut rates, 1);
+    rates.settle(10, taken, Unit::Messages, Became::Over(11));
+    assert!(rates.tell(62).is_some());
+    let away = GrantNews::Share {
+        share: 0,
+        until_ms: 0,
+        heard: false,
+    };
+    rates.news(100, window, away);
+    assert_eq!(rates.tells_at(100), Some(2_100));
+    // What ends in the past is asked about anew soon, not at once.
+    assert_eq!(rates.take(100, false, 1), TakeAll::Wait(101));
+    asks(&mut rates, 101, false);
+    let heard = GrantNews::Share {
+        share: 0,
+        until_ms: 9_000,
+        heard: true,
+    };
+    rates.news(101, window, heard);
+    assert_eq!(rates.tells_at(101), None);
+}
+
+#[test]
+fn a_share_that_stays_as_it_is_grows_when_it_would_have() {
+    let window = messages(LIMIT);
+    let mut rates = Rates::new([window]);
+    asks(&mut rates, 0, false);
+    rates.news(0, window, share(0));
+    let settled = 62 + 2_000;
+    rates.news(settled, window, share(1));
+    rates.news(settled + 1_000, window, share(1));
+    let early = rates.take(2 * settled - 1, false, 1);
+    assert!(matches!(early, TakeAll::Wait(_)));
+    takes(&mut rates, 2 * settled);
+}
+
+#[test]
+fn a_window_is_in_use_as_long_as_something_of_it_counts_or_is_waited_for() {
+    let window = messages(LIMIT);
+    let mut rates = Rates::new([window]);
+    asks(&mut rates, 0, false);
+    rates.news(0, window, share(1));
+    let taken = takes(&mut rates, 3_000);
+    assert!(!rates.are_unused(9_000), "under way, of a share");
+    rates.settle(9_000, taken, Unit::Messages, Became::Over(9_000));
+    assert!(!rates.are_unused(9_999));
+    assert!(rates.are_unused(10_000));
+
+    let (rates, _) = with_grant(LIMIT, 1, 62);
+    assert!(!rates.are_unused(9_000), "it counts where it was granted");
+
+    let mut rates = Rates::new([window]);
+    asks(&mut rates, 0, false);
+    rates.news(0, window, nothing(9_000));
+    assert!(!rates.are_unused(8_999), "to be waited for");
+    assert!(rates.are_unused(9_000));
 }

@@ -22,7 +22,7 @@ pub enum Take {
 struct Share {
     amount: u64,
     until_ms: u64,
-    /// When it grew: so much until then, since another replica may have used what was added.
+    /// When it grew: at most so much until then, since another replica may have used what was added.
     before: u64,
     grown_ms: u64,
 }
@@ -235,11 +235,8 @@ impl Rate {
             Some(last) if amount == last.amount => {
                 (share.before, share.grown_ms) = (last.before, last.grown_ms);
             }
-            // Whose it was may have used it until now.
-            Some(last) if amount > last.at(now_ms) => {
-                (share.before, share.grown_ms) = (last.at(now_ms), settled_ms);
-            }
-            Some(_) => {}
+            // Whose it was may have used it until now, if it grew.
+            Some(last) => (share.before, share.grown_ms) = (last.at(now_ms), settled_ms),
         }
         self.share = Some(share);
     }
@@ -323,7 +320,7 @@ impl Rate {
         let free_ms = oldest.map_or(now_ms + self.life_ms(), |(at_ms, _)| {
             at_ms + self.limit.per_ms
         });
-        Some(free_ms.max(now_ms + 1).min(until_ms))
+        Some(free_ms.min(until_ms))
     }
 
     /// How much to ask for: enough for a moment, never all at once. A busy lane asks for as much as it used in an eighth
