@@ -153,10 +153,8 @@ impl Window {
     pub(super) fn weekly(&self) -> Span {
         let mut minutes = vec![false; MINUTES_OF_WEEK];
         for hours in &self.open {
-            let length = match hours.to > hours.from {
-                true => hours.to - hours.from,
-                false => MINUTES_OF_DAY - hours.from + hours.to,
-            };
+            let same_day = hours.to.checked_sub(hours.from);
+            let length = same_day.unwrap_or(MINUTES_OF_DAY - hours.from + hours.to);
             for (number, (_, day)) in DAYS.iter().enumerate() {
                 if hours.is_on(*day) {
                     let start = number * usize::from(MINUTES_OF_DAY) + usize::from(hours.from);

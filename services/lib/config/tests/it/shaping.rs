@@ -434,3 +434,55 @@ fn windows_that_contradict_each_other_are_reported() {
         assert_eq!(rates(given), expected);
     }
 }
+
+#[test]
+fn a_site_of_two_providers_belongs_to_that_of_its_first_host() {
+    let snapshot = snapshot(&[
+        ("Provider", "z", "{ mx: [ mx1.shared.test ] }"),
+        ("Provider", "a", "{ mx: [ mx2.shared.test ] }"),
+    ]);
+    let provider = snapshot.provider("mx1.shared.test,mx2.shared.test", "x.test");
+    assert_eq!(provider.unwrap().name, "z");
+}
+
+#[test]
+fn lanes_are_told_apart_also_where_all_rules_are_of_one_kind() {
+    let class = |matches: &str| {
+        let spec = format!("{{ rules: [ {{ match: {matches}, connections: 1 }} ] }}");
+        let snapshot = snapshot(&[("Shaping", "mine", &spec)]);
+        snapshot.lane_class(&lane("mx.x.test", "x.test"))
+    };
+    assert_eq!(
+        class("{ domain: x.test }").as_deref(),
+        Some("domain=x.test")
+    );
+    assert_eq!(class("{ stream: main }").as_deref(), Some("stream=main"));
+    assert_eq!(class("{ stream: bulk }"), None);
+    assert_eq!(class("{ domain: y.test }"), None);
+}
+
+#[test]
+fn a_site_fits_a_provider_when_one_of_its_hosts_can_be_there() {
+    for (mx, site, fits) in [
+        (".part.test", ".part.test", true),
+        (".part.test", ".test", true),
+        (".part.test", ".a.part.test", true),
+        (".part.test", "mx.part.test", true),
+        (".part.test", "part.test", false),
+        (".part.test", ".other.test", false),
+        ("mx.part.test", "mx.part.test", true),
+        ("mx.part.test", ".part.test", true),
+        ("mx.part.test", ".mx.part.test", false),
+        ("mx.part.test", "other.part.test", false),
+    ] {
+        let provider = format!("{{ mx: [ \"{mx}\" ] }}");
+        let rule = format!("{{ provider: part, site: \"{site}\" }}");
+        let shaping = format!("{{ rules: [ {{ match: {rule}, connections: 1 }} ] }}");
+        let documents = with(&[
+            ("Provider", "part", &provider),
+            ("Shaping", "mine", &shaping),
+        ]);
+        let taken = Snapshot::from_documents(&documents);
+        assert_eq!(taken.is_ok(), fits, "{mx} {site}");
+    }
+}

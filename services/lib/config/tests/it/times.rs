@@ -3,9 +3,13 @@ use mail::Span;
 
 use crate::{COMPLETE, document};
 
-fn with_retry(retry: &str) -> Snapshot {
+fn documents(retry: &str) -> String {
     let spec = format!("{{ match: {{ domains: [ r.example ] }}, pool: default, retry: {retry} }}");
-    Snapshot::from_documents(&format!("{COMPLETE}{}", document("Route", "r", &spec))).unwrap()
+    format!("{COMPLETE}{}", document("Route", "r", &spec))
+}
+
+fn with_retry(retry: &str) -> Snapshot {
+    Snapshot::from_documents(&documents(retry)).unwrap()
 }
 
 fn exponential(initial: u64, factor: u32, max: u64) -> RetryWaits {
@@ -92,5 +96,31 @@ fn schedules_read_back_from_json() {
         let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
         assert_eq!(read.hash(), snapshot.hash(), "{retry}");
         assert_eq!(read.routes(), snapshot.routes(), "{retry}");
+    }
+}
+
+#[test]
+fn what_a_route_does_not_say_is_built_in() {
+    let snapshot = with_retry("{}");
+    let retry = &snapshot.route("acme", "bulk", "r.example").unwrap().retry;
+    let (schedule, own) = retry.schedule(Some(RetryClass::Dns));
+    assert_eq!(schedule.waits, exponential(300, 2, 4 * 3600));
+    assert_eq!((schedule.jitter_percent, own), (10, false));
+    let asked = (retry.asked.least, retry.asked.most);
+    assert_eq!(asked, (Span::from_secs(30), Span::from_secs(4 * 3600)));
+}
+
+#[test]
+fn bounds_are_within_what_they_bound() {
+    let waits = |count: usize| format!("{{ waits: [ {} ] }}", vec!["1m"; count].join(", "));
+    let age = |age: &str| format!("{{ classes: {{ dns: {{ maxAge: {age} }} }} }}");
+    let asked =
+        |least: &str, most: &str| format!("{{ tryAgainIn: {{ least: {least}, most: {most} }} }}");
+    for good in [waits(64), age("1s"), age("30d"), asked("5m", "5m")] {
+        with_retry(&good);
+    }
+    for bad in [waits(65), age("31d"), asked("5m", "4m")] {
+        let problems = Snapshot::from_documents(&documents(&bad)).unwrap_err();
+        assert_eq!(problems.len(), 1, "{bad}");
     }
 }

@@ -102,6 +102,12 @@ fn hours_that_a_night_leaves_out_come_as_much_later() {
         &none,
         &[("2027-03-27T12:00:00Z", Some("2027-03-29T00:30:00Z"))],
     );
+    // Nor when it would begin and end at the same time.
+    let moment = window("Europe/Rome", &["02:30-03:30"]);
+    check_opens(
+        &moment,
+        &[("2027-03-27T12:00:00Z", Some("2027-03-29T00:30:00Z"))],
+    );
     // On Sundays only: a week later.
     let sundays = window("Europe/Rome", &["sun 02:30-03:00"]);
     check_opens(
@@ -162,6 +168,33 @@ fn a_spread_counts_open_time_only() {
         );
     }
     assert_eq!(office.weekly(), Span::from_secs(20 * 3600));
+}
+
+#[test]
+fn time_that_is_open_in_a_week_is_counted_once_also_after_midnight_and_its_end() {
+    for (open, minutes) in [
+        (&["fri-sun 22:00-02:00"][..], 3 * 240),
+        (&["sun 23:00-01:30", "mon 01:00-02:00"], 180),
+        (&["mon-sun 00:00-24:00", "12:00-11:00"], 7 * 1440),
+    ] {
+        let weekly = window("UTC", open).weekly();
+        assert_eq!(weekly, Span::from_secs(60 * minutes), "{open:?}");
+    }
+}
+
+#[test]
+fn a_spread_goes_through_all_openings_of_a_week() {
+    let minutes: Vec<String> = (0..MOST_HOURS)
+        .map(|minute| format!("12:{:02}-12:{:02}", 2 * minute, 2 * minute + 1))
+        .collect();
+    let minutes: Vec<&str> = minutes.iter().map(String::as_str).collect();
+    let window = window("UTC", &minutes);
+    let from = ms("2027-01-15T12:00:30Z");
+    let week = window.weekly().as_millis();
+    assert_eq!(
+        text(window.after_open_ms(from, week - 1)),
+        "2027-01-22T12:00:29.999Z"
+    );
 }
 
 #[test]
