@@ -148,4 +148,16 @@ mod tests {
         );
         assert_eq!(due.next(), Some(10 * SPAN_MS + 9));
     }
+    #[test]
+    fn notes_take_little_more_than_their_four_bytes_and_are_seldom_moved_for_it() {
+        let mut due = Due::default();
+        let (mut rooms, notes) = (std::collections::BTreeSet::new(), 15_000);
+        for slot in 0..notes {
+            due.push(9 * SPAN_MS, slot, 1);
+            rooms.insert(due.later[&9].capacity());
+        }
+        let room = rooms.last().copied().unwrap();
+        assert!(room <= notes as usize * 5 / 4, "{room}");
+        assert!(rooms.len() < 50, "{} times", rooms.len());
+    }
 }

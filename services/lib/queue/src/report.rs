@@ -416,7 +416,6 @@ impl Intake {
                 address: judged.address,
                 disposition: disposition.into(),
                 reply: Some(judged.reply),
-                next_attempt_ms: 0,
                 dsn_owed: bounced && delivery.wants_dsn(),
                 class: judged.class.into(),
                 ..RecipientOutcome::default()

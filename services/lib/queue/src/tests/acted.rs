@@ -72,3 +72,15 @@ fn a_move_of_a_tenant_is_noted_once() {
     desk.intake.standing_moved(desk.now_ms, &moved("shared", 2));
     assert_eq!(last(&desk), [3, 7, 0]);
 }
+
+#[test]
+fn knows_whom_an_attempt_is_about_as_long_as_its_delivery_lives() {
+    let mut desk = Desk::new();
+    desk.message(&["a@one.example"]);
+    let delivery = desk.attempt(Verdict::Transient);
+    let about = Some(("acme", "mail", "one.example"));
+    assert_eq!(desk.intake.about(&delivery), about);
+    desk.pass(60_000);
+    let delivery = desk.attempt(Verdict::Delivered);
+    assert_eq!(desk.intake.about(&delivery), None);
+}

@@ -1,7 +1,7 @@
 //! Assignments, begins, permits and reports.
 
 use proto::dispatch::InFlight;
-use proto::journal::Disposition;
+use proto::journal::{Disposition, Outcome, RecipientOutcome};
 
 use super::*;
 
@@ -354,4 +354,255 @@ fn nothing_is_permitted_after_another_owner_wrote() {
     desk.tick();
     assert!(desk.intake.lost().is_some());
     assert!(!desk.permitted(&delivery));
+}
+
+#[test]
+fn the_journal_says_which_attempt_is_begun() {
+    let mut desk = Desk::new();
+    desk.message(&["a@one.example"]);
+    desk.attempt(Verdict::Transient);
+    desk.pass(60_000);
+    desk.attempt(Verdict::Transient);
+    desk.settle();
+    let number = |kind| match kind {
+        Kind::Begin(begin) => Some(begin.number),
+        _ => None,
+    };
+    let numbers: Vec<u32> = desk.entries().into_iter().filter_map(number).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[test]
+fn only_its_own_sender_can_call_a_message_unreadable_and_only_before_it_begins() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example"]);
+    let place = desk.place_of(id);
+    let delivery = desk.assign();
+    let now_ms = desk.now_ms;
+    desk.intake
+        .unreadable(now_ms, SessionId(2), &delivery, place, "damaged");
+    assert_eq!(desk.states(id)[0].1, State::InFlight);
+    desk.begin(&delivery);
+    desk.intake
+        .unreadable(now_ms, SESSION, &delivery, place, "damaged");
+    assert_eq!(desk.states(id)[0].1, State::InFlight);
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    assert!(!desk.is_live(id));
+}
+
+#[test]
+fn an_inventory_counts_for_begun_attempts_of_its_partition_only() {
+    let mut desk = Desk::new();
+    desk.message(&["a@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    desk.intake.session_gone(desk.now_ms, SESSION);
+    let held = InFlight {
+        delivery: Some(delivery.clone()),
+        begun: true,
+    };
+    let not_begun = InFlight {
+        begun: false,
+        ..held.clone()
+    };
+    let elsewhere = InFlight {
+        delivery: Some(DeliveryRef {
+            partition: 1,
+            ..delivery
+        }),
+        begun: true,
+    };
+    let session = SessionId(2);
+    desk.intake
+        .session_inventory(session, &[not_begun, elsewhere]);
+    assert_eq!(desk.intake.in_doubt(), 1);
+    desk.intake.session_inventory(session, &[held]);
+    assert_eq!(desk.intake.in_doubt(), 0);
+}
+
+#[test]
+fn the_journal_says_what_the_sender_reported() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    let report = Report {
+        delivery: Some(delivery.clone()),
+        mx_host: "mx.one.example".into(),
+        mx_address: "192.0.2.1".into(),
+        tls: true,
+        started_at_ms: START_MS + 1,
+        finished_at_ms: START_MS + 2,
+        ..Report::default()
+    };
+    let reply = Reply {
+        code: 250,
+        ..Reply::default()
+    };
+    let accepted = Judged {
+        address: "a@one.example".into(),
+        reply: reply.clone(),
+        ..judged(0, Verdict::Delivered)
+    };
+    let now_ms = START_MS + 500;
+    desk.intake
+        .report(now_ms, SESSION, &report, vec![accepted], VIA, &desk.rules);
+    desk.drain();
+    desk.settle();
+    let recipient = RecipientOutcome {
+        address: "a@one.example".into(),
+        disposition: Disposition::Delivered.into(),
+        reply: Some(reply),
+        ..RecipientOutcome::default()
+    };
+    let expected = Outcome {
+        message_id: id.as_bytes().to_vec().into(),
+        attempt: 1,
+        tenant: "acme".into(),
+        stream: "mail".into(),
+        recipients: vec![recipient],
+        source: VIA.source.into(),
+        site: VIA.site.into(),
+        mx_host: report.mx_host,
+        mx_address: report.mx_address,
+        tls: true,
+        started_at_ms: START_MS + 1,
+        finished_at_ms: START_MS + 2,
+        sender_id: VIA.sender_id.into(),
+        sequence: 1,
+        ..Outcome::default()
+    };
+    assert_eq!(desk.outcomes(), [expected]);
+}
+
+#[test]
+fn the_time_in_the_queue_is_counted_of_what_is_delivered() {
+    let mut desk = Desk::new();
+    desk.message(&["a@one.example"]);
+    desk.attempt(Verdict::Transient);
+    desk.pass(60_000);
+    desk.attempt(Verdict::Delivered);
+    let time = |effect: &Effect| match effect {
+        Effect::Counted(Counted::QueueTime(waited_ms)) => Some(*waited_ms),
+        _ => None,
+    };
+    let times: Vec<u64> = desk.seen.iter().filter_map(time).collect();
+    assert_eq!(times, [60_000]);
+}
+
+#[test]
+fn what_is_given_back_is_due_in_a_second() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example"]);
+    desk.attempt(Verdict::Returned);
+    let due_ms = START_MS + 1_000;
+    assert_eq!(desk.states(id), [(vec![0], State::Waiting, due_ms)]);
+}
+
+#[test]
+fn a_report_that_leaves_out_all_recipients_is_one_of_an_attempt() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    desk.report(&delivery, &[]);
+    desk.settle();
+    assert_eq!(desk.outcomes()[0].attempt, 1);
+    assert_eq!(desk.states(id)[0].1, State::Waiting);
+}
+
+#[test]
+fn what_could_not_be_sent_keeps_its_number_of_attempts() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example"]);
+    desk.attempt(Verdict::Transient);
+    desk.pass(60_000);
+    let (key, reply) = (desk.ready[0], Reply::default());
+    desk.intake
+        .defer(desk.now_ms, key, &reply, Class::Dns, &desk.rules);
+    desk.drain();
+    desk.settle();
+    let outcome = desk.outcomes().pop().unwrap();
+    assert_eq!((outcome.attempt, outcome.started_at_ms), (1, 0));
+    assert_eq!(outcome.finished_at_ms, desk.now_ms);
+    let recipient = &outcome.recipients[0];
+    assert_eq!(recipient.disposition(), Disposition::Deferred);
+    assert!(!recipient.dsn_owed);
+    assert_eq!(desk.states(id)[0].2, desk.now_ms + 120_000);
+}
+
+#[test]
+fn a_late_result_is_in_the_journal_with_its_reply() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
+    let first = desk.assign();
+    desk.begin(&first);
+    desk.intake.session_gone(desk.now_ms, SESSION);
+    desk.pass(Settings::default().in_doubt_margin_ms + 600_000);
+    let late = |ordinal, verdict| Judged {
+        address: "late@one.example".into(),
+        reply: Reply {
+            code: 550,
+            ..Reply::default()
+        },
+        class: Class::Recipient,
+        ..judged(ordinal, verdict)
+    };
+    let judged = vec![
+        late(0, Verdict::Transient),
+        late(1, Verdict::Permanent),
+        late(2, Verdict::Delivered),
+    ];
+    desk.report_judged(&first, judged);
+    desk.settle();
+    let expected = |ordinal, disposition: Disposition, dsn_owed| RecipientOutcome {
+        ordinal,
+        address: "late@one.example".into(),
+        disposition: disposition.into(),
+        reply: Some(Reply {
+            code: 550,
+            ..Reply::default()
+        }),
+        dsn_owed,
+        class: Class::Recipient.into(),
+        ..RecipientOutcome::default()
+    };
+    let recipients = desk.outcomes().pop().unwrap().recipients;
+    let bounced = expected(1, Disposition::Bounced, true);
+    let delivered = expected(2, Disposition::Delivered, false);
+    assert_eq!(recipients, [bounced, delivered]);
+    assert_eq!(desk.states(id)[0].0, [0]);
+}
+
+#[test]
+fn what_is_held_back_is_looked_at_when_it_may_go_or_expires_and_when_windows_change() {
+    let mut desk = Desk::new();
+    desk.rules.retry.max_age_ms = 1_000;
+    let plain = desk.message(&["a@one.example"]);
+    let explicit = desk.id();
+    let mut short = entry(explicit, &["a@one.example"]);
+    short.envelope.as_mut().unwrap().expires_at_ms = START_MS + 5_000;
+    desk.accept(vec![short]);
+    for key in std::mem::take(&mut desk.ready) {
+        desk.intake.hold_back(key, START_MS + 60_000, &desk.rules);
+        // It is not ready any more.
+        desk.intake.hold_back(key, START_MS + 90_000, &desk.rules);
+    }
+    let held_back = |due_ms| [(vec![0], State::HeldBack, due_ms)];
+    // A first attempt is never too old.
+    assert_eq!(desk.states(plain), held_back(START_MS + 60_000));
+    assert_eq!(desk.states(explicit), held_back(START_MS + 5_000));
+    desk.pass(5_000);
+    assert!(desk.states(explicit).is_empty(), "it is expired");
+    desk.intake.release_held_back(desk.now_ms);
+    desk.tick();
+    assert_eq!(desk.states(plain)[0].1, State::Ready);
+
+    // A retry is, by the age of its route.
+    desk.rules.retry.max_age_ms = 100_000;
+    desk.attempt(Verdict::Transient);
+    desk.pass(60_000);
+    let key = desk.ready.remove(0);
+    desk.intake.hold_back(key, START_MS + 200_000, &desk.rules);
+    assert_eq!(desk.states(plain), held_back(START_MS + 100_000));
 }

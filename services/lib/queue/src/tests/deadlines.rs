@@ -93,6 +93,7 @@ fn notify_says_who_is_told() {
         });
         desk.pass(60_000);
         assert_eq!(late(&mut desk), [expected], "{notify} {path}");
+        assert_eq!(desk.intake.live.delays_owed.is_empty(), expected == 0);
     }
 }
 

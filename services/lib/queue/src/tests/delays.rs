@@ -172,3 +172,13 @@ fn a_notice_settles_no_failure() {
     desk.accept(vec![notification(dsn, id, &[0])]);
     assert!(desk.is_live(dsn) && !desk.is_live(id));
 }
+
+#[test]
+fn a_notice_says_until_when_it_is_tried() {
+    let mut desk = desk(&[1], &[]);
+    let id = accept(&mut desk, |_| {});
+    assert_eq!(notices(&mut desk, 3), [0, 1, 0]);
+    let outcomes = desk.outcomes().into_iter();
+    let tried_until: Vec<u64> = outcomes.map(|of| of.recipients[0].tried_until_ms).collect();
+    assert_eq!(tried_until, [0, id.unix_ms() + 24 * HOUR_MS, 0]);
+}

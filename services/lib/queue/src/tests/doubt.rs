@@ -210,3 +210,45 @@ fn recipients_in_doubt_are_held_apart_from_those_deferred() {
         [(vec![0, 2], State::Held), (vec![1], State::Waiting)]
     );
 }
+
+#[test]
+fn what_is_given_up_or_tried_again_is_said_of_each_recipient() {
+    for (policy, disposition, next_attempt_ms) in [
+        (InDoubt::Retry, Disposition::InDoubt, START_MS + AFTER_MS),
+        (InDoubt::Hold, Disposition::InDoubt, u64::MAX),
+        (InDoubt::GiveUp, Disposition::Bounced, 0),
+    ] {
+        let mut desk = Desk::new();
+        desk.rules.in_doubt = policy;
+        let id = desk.id();
+        let mut entry = entry(id, &["a@one.example", "b@one.example"]);
+        // NOTIFY=NEVER.
+        entry.envelope.as_mut().unwrap().recipients[1].notify = 1;
+        desk.accept(vec![entry]);
+        let mut of_both = Vec::new();
+        while let Some(delivery) = desk.assign_to(SESSION) {
+            of_both.extend(delivery.ordinals.iter().copied());
+            desk.begin(&delivery);
+        }
+        assert_eq!(of_both, [0, 1]);
+        desk.intake.session_gone(desk.now_ms, SESSION);
+        desk.pass(AFTER_MS);
+        desk.settle();
+        let outcomes = desk.outcomes();
+        for outcome in &outcomes {
+            assert_eq!((outcome.attempt, outcome.finished_at_ms), (1, desk.now_ms));
+        }
+        let mut recipients: Vec<_> = outcomes.iter().flat_map(|of| &of.recipients).collect();
+        recipients.sort_by_key(|recipient| recipient.ordinal);
+        for (ordinal, recipient) in recipients.iter().enumerate() {
+            assert_eq!(recipient.ordinal, ordinal as u32);
+            assert_eq!(recipient.disposition(), disposition);
+            assert_eq!(recipient.next_attempt_ms, next_attempt_ms);
+            let owed = policy == InDoubt::GiveUp && ordinal == 0;
+            assert_eq!(recipient.dsn_owed, owed, "{policy:?}");
+            let reply = recipient.reply.as_ref().unwrap();
+            assert_eq!(reply.text, "the outcome of the attempt is not known");
+        }
+        assert_eq!(recipients.len(), 2);
+    }
+}

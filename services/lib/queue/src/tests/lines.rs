@@ -152,3 +152,78 @@ fn a_message_that_expired_behind_others_is_not_tried() {
     }
     assert_eq!(expired, 2 * WINDOW);
 }
+
+#[test]
+fn moves_up_half_a_window_at_a_time() {
+    let mut desk = Desk::new();
+    (0..MANY).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    let window = WINDOW as usize;
+    for assigned in 1..window {
+        desk.assign();
+        desk.drain();
+        let moved_up = if assigned < window / 2 { 0 } else { window / 2 };
+        assert_eq!(desk.ready.len(), window - assigned + moved_up);
+    }
+}
+
+/// A desk with a full line of messages to `one.example` and two behind them; the keys of those two.
+fn two_behind() -> (Desk, [Key; 2]) {
+    let mut desk = Desk::new();
+    (0..WINDOW).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    let behind = [(); 2].map(|()| {
+        let id = desk.message(&["a@one.example"]);
+        let slot = desk.intake.live.find(&id).unwrap();
+        let slot = desk.intake.live.deliveries_of(slot)[0];
+        desk.intake.live.key(slot).unwrap()
+    });
+    (desk, behind)
+}
+
+fn assign_all(desk: &mut Desk) -> Vec<MessageId> {
+    let mut assigned = Vec::new();
+    while let Some(delivery) = desk.assign_to(SESSION) {
+        desk.drain();
+        assigned.push(MessageId::try_from(&delivery.message_id[..]).unwrap());
+    }
+    assigned
+}
+
+#[test]
+fn what_is_quarantined_behind_others_does_not_move_up() {
+    let mut desk = Desk::new();
+    (0..WINDOW).for_each(|_| {
+        desk.message(&["a@one.example"]);
+    });
+    let id = desk.message(&["a@one.example", "a@two.example"]);
+    let to_two = desk.ready.pop().unwrap();
+    let delivery = desk.intake.assign(to_two, SESSION).unwrap().delivery;
+    let place = desk.place_of(id);
+    desk.intake
+        .unreadable(desk.now_ms, SESSION, &delivery, place, "damaged");
+    assert_eq!(assign_all(&mut desk).len(), WINDOW as usize);
+    let states = desk.states(id);
+    assert!(states.iter().all(|(_, state, _)| *state == State::Held));
+}
+
+#[test]
+fn what_takes_the_place_of_one_that_ended_behind_others_keeps_its_own_turn() {
+    let (mut desk, [ended, _]) = two_behind();
+    (0..WINDOW).for_each(|_| {
+        desk.message(&["a@two.example"]);
+    });
+    let reply = Reply::default();
+    desk.intake
+        .conclude(desk.now_ms, ended, Disposition::Cancelled, reply);
+    let id = desk.message(&["a@two.example"]);
+    let slot = desk.intake.live.find(&id).unwrap();
+    assert_eq!(desk.intake.live.deliveries_of(slot), [ended.slot]);
+    // The line to one.example moves up first, in which that place is still noted.
+    let assigned = assign_all(&mut desk);
+    assert_eq!(assigned.last(), Some(&id));
+    assert_eq!(assigned.len(), 2 * WINDOW as usize + 2);
+    assert_eq!(desk.intake.live.lines.len(), 0);
+}

@@ -12,6 +12,7 @@ mod operations;
 mod recovering;
 mod retries;
 mod rows;
+mod standings;
 mod trimming;
 
 use std::collections::BTreeMap;

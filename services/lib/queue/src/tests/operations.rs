@@ -226,3 +226,17 @@ fn notes_survive_the_owner_and_end() {
     desk.intake.forget_operations(&HashSet::new());
     assert_eq!(noted(&desk), None);
 }
+
+#[test]
+fn an_operation_pauses_while_much_waits_for_the_journal() {
+    let mut desk = Desk::new();
+    let now_ms = desk.now_ms;
+    // The first one is on its way.
+    (0..1024).for_each(|_| desk.intake.note_operation(now_ms, note(Phase::Begun)));
+    assert!(!desk.intake.is_busy());
+    desk.intake.note_operation(now_ms, note(Phase::Begun));
+    assert!(desk.intake.is_busy());
+    desk.drain();
+    desk.settle();
+    assert!(!desk.intake.is_busy());
+}

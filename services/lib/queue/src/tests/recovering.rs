@@ -332,3 +332,20 @@ fn a_report_on_a_message_that_is_not_read_yet_waits_for_it() {
     assert!(!desk.is_live(second), "it would be delivered twice");
     assert_eq!(desk.acknowledged(&delivery), 1);
 }
+
+#[test]
+fn a_report_on_a_message_that_is_over_is_acknowledged_when_all_is_read() {
+    let mut desk = Desk::new();
+    desk.message(&["a@one.example"]);
+    let delivery = desk.attempt(Verdict::Delivered);
+    desk.settle();
+    let before = desk.acknowledged(&delivery);
+    // The next owner has not read everything yet.
+    desk.intake.recovery = Some(crate::recovery::Recovery::default());
+    desk.report(&delivery, &[(0, Verdict::Delivered)]);
+    desk.settle();
+    assert_eq!(desk.acknowledged(&delivery), before);
+    desk.intake.caught_up();
+    desk.settle();
+    assert_eq!(desk.acknowledged(&delivery), before + 1);
+}

@@ -161,15 +161,23 @@ fn a_time_that_a_reply_asks_for_is_honoured_within_bounds() {
 
 #[test]
 fn recipients_of_a_class_go_on_when_the_longest_time_is_over_that_one_of_them_was_told() {
-    let mut desk = desk();
-    let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
-    let judged = vec![
-        deferred(0, Class::Greylisted, None),
-        deferred(1, Class::Greylisted, Some(20 * MINUTE_MS)),
-        deferred(2, Class::Greylisted, Some(15 * MINUTE_MS)),
-    ];
-    let next = attempt(&mut desk, id, judged);
-    assert_eq!(next, [(vec![0, 1, 2], 20 * MINUTE_MS)]);
+    for asked in [
+        [None, Some(20), Some(15)],
+        [Some(15), None, Some(20)],
+        [Some(20), Some(15), None],
+    ] {
+        // Also where the class itself would wait for longer.
+        for class in [Class::Greylisted, Class::MailboxFull] {
+            let mut desk = desk();
+            let id = desk.message(&["a@one.example", "b@one.example", "c@one.example"]);
+            let judged = asked.iter().zip(0..).map(|(minutes, ordinal)| {
+                deferred(ordinal, class, minutes.map(|minutes| minutes * MINUTE_MS))
+            });
+            let judged = judged.collect();
+            let next = attempt(&mut desk, id, judged);
+            assert_eq!(next, [(vec![0, 1, 2], 20 * MINUTE_MS)]);
+        }
+    }
 }
 
 #[test]
@@ -315,4 +323,39 @@ fn what_was_greylisted_goes_on_by_its_source_until_something_else_is_said_also_a
         assert_eq!(kept(&desk, desk.ready[0]), None);
         assert!(desk.intake.live.kept.is_empty());
     }
+}
+
+#[test]
+fn what_parts_from_a_greylisted_delivery_goes_on_by_its_source_too() {
+    let mut desk = desk();
+    let id = desk.message(&["a@one.example", "b@one.example"]);
+    let greylisted = |ordinal| deferred(ordinal, Class::Greylisted, None);
+    attempt(&mut desk, id, vec![greylisted(0), greylisted(1)]);
+    desk.pass(5 * MINUTE_MS);
+    // Of the second one nothing is said.
+    let trouble = Judged {
+        verdict: Verdict::HostTrouble,
+        ..deferred(1, Class::Infrastructure, None)
+    };
+    let next = attempt(&mut desk, id, vec![greylisted(0), trouble]);
+    assert_eq!(next.len(), 2);
+    desk.pass(10 * MINUTE_MS);
+    assert_eq!(desk.ready.len(), 2);
+    for key in &desk.ready {
+        assert_eq!(kept(&desk, *key).as_deref(), Some("source"));
+    }
+}
+
+#[test]
+fn a_deferral_without_an_attempt_keeps_the_source_that_was_greylisted() {
+    let mut desk = desk();
+    let id = desk.message(&["a@one.example"]);
+    attempt(&mut desk, id, vec![deferred(0, Class::Greylisted, None)]);
+    desk.pass(5 * MINUTE_MS);
+    let (key, reply) = (desk.ready.remove(0), Reply::default());
+    desk.intake
+        .defer(desk.now_ms, key, &reply, Class::Greylisted, &desk.rules);
+    desk.drain();
+    desk.pass(10 * MINUTE_MS);
+    assert_eq!(kept(&desk, desk.ready[0]).as_deref(), Some("source"));
 }
