@@ -8,7 +8,8 @@ can or need tell it from the original; any other one fails the run, and so does 
 Changed files, logs and differences stay in target/mutants/, and so do the trees that are changed: the one here never is.
 
 The last line is `mutants: ok …`, or `mutants: FAILED …` with exit status 1. About one second for each change on two
-cores, and two minutes for what the crates are built from the first time.
+cores, half a minute for each that makes a loop endless, and two minutes for what the crates are built from the first
+time. 259 changes took 20 minutes beside builds of others, 76 took 99 seconds alone.
 """
 
 import collections
@@ -25,8 +26,9 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WORK = ROOT / "target" / "mutants"
 VERSION = "27.1.0"
-# A change that makes a loop endless is noticed by its not ending; the tests of a crate take a few seconds.
-TIMEOUT = 10
+# A change that makes a loop endless is noticed by its not ending. The tests of a crate take a few seconds,
+# but beside other programs: what takes longer than this is taken for noticed.
+TIMEOUT = 30
 # Trees that are changed at the same time.
 JOBS = 2
 # What is only printed, and how hashes mix: others are as good.
@@ -35,7 +37,8 @@ EXCEPT = [r"<impl [\w:]*(Debug|Display) for", r"replace \S+ with \S+ in mix$"]
 # What decides about mail, by crate: files below its src.
 POLICY = {
     "classify": ["decide.rs", "observation.rs", "retry_after.rs", "rules.rs"],
-    "egress": ["automation.rs", "automation/scope.rs", "fair.rs", "fair/slab.rs", "rotation.rs", "sites.rs"],
+    "egress": ["automation.rs", "automation/scope.rs", "fair.rs", "fair/slab.rs", "lanes/outage.rs", "rate/window.rs",
+               "rotation.rs", "sites.rs"],
 }
 
 
