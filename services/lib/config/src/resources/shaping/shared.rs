@@ -80,11 +80,8 @@ impl ShapingRule {
             );
             fields.problem("match", what);
         }
-        let own: Vec<&str> = self.fields();
-        let own: Vec<&str> = own
-            .into_iter()
-            .filter(|name| !SHARED.contains(name))
-            .collect();
+        let fields_set = self.fields().into_iter();
+        let own: Vec<&str> = fields_set.filter(|name| !SHARED.contains(name)).collect();
         if !own.is_empty() {
             let what = format!(
                 "only connections, rates and connectionRate can be for a provider as a whole: {} belongs in a rule of scope site",
