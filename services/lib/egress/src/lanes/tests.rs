@@ -284,6 +284,27 @@ fn gives_deliveries_of_one_block_to_one_sender() {
 }
 
 #[test]
+fn blocks_that_differ_anywhere_in_their_number_go_to_different_senders() {
+    let (mut lanes, lane) = lanes();
+    for sender in 0..3 {
+        lanes.sender_up(SenderId(sender), 50, []);
+    }
+    let limits = LaneLimits {
+        connections: 100,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, limits);
+    let affinities = [0, 1, 2, 1 << 32, 2 << 32, 1 << 32 | 1, 3 << 32 | 1];
+    for (item, affinity) in (0..).zip(affinities) {
+        lanes.push(lane, &Flow::default(), item, affinity);
+    }
+    let senders = assigned(&mut lanes);
+    let senders: Vec<u64> = senders.iter().map(|(_, _, sender)| *sender).collect();
+    // Both halves of the number, folded, modulo three.
+    assert_eq!(senders, [0, 1, 2, 1, 2, 0, 2]);
+}
+
+#[test]
 fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 2, []);
@@ -458,6 +479,65 @@ fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another(
     let other = lanes.lane(&"source".into(), &"other".into(), limits);
     assert_eq!((other, lanes.find("source", "other")), (lane, Some(lane)));
     assert_eq!(lanes.find("source", "site"), None);
+}
+
+#[test]
+fn a_lane_in_which_something_waits_or_is_under_way_is_not_forgotten() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = window(Unit::Messages, 10);
+    let lane = |lanes: &mut Lanes<u32>, site: &str, limits: LaneLimits| {
+        let lane = lanes.lane(&"source".into(), &site.into(), || limits);
+        lanes.push(lane, &Flow::default(), 0, 0);
+        lane
+    };
+    let suspended = LaneLimits {
+        suspended_until_ms: 10 * IDLE_MS,
+        ..LIMITS
+    };
+    let slow = LaneLimits {
+        windows: vec![rate],
+        ..LIMITS
+    };
+    lanes.sender_up(SenderId(1), 2, []);
+    let waits = lane(&mut lanes, "suspended", suspended);
+    let rated = lane(&mut lanes, "rated", slow);
+    assert_eq!(asked(&mut lanes), (rated, 0, 1));
+    let nothing = GrantNews::Nothing {
+        retry_ms: 10 * IDLE_MS,
+    };
+    lanes.grant(0, Whose::Lane(rated), rate, nothing);
+    let busy = lane(&mut lanes, "busy", LIMITS);
+    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+    lanes.sender_drains(SenderId(1));
+    let starved = lane(&mut lanes, "starved", LIMITS);
+    assert_eq!(lanes.next(0), None);
+    // What goes elsewhere leaves all of them looked at.
+    lanes.retain(|_| true);
+    assert_eq!(lanes.forget_idle(5 * IDLE_MS, 10), []);
+    for lane in [waits, rated, busy, starved] {
+        assert!(lanes.names(lane).is_some(), "{lane:?}");
+    }
+    assert_eq!(lanes.waiting(), 3);
+}
+
+#[test]
+fn as_many_can_be_sent_as_there_may_be_connections_and_one_at_the_foot_of_a_ramp() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..5).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    assert_eq!(lanes.sendable(0), 2);
+    let ramp = LaneLimits {
+        ramp_ms: 1_000,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, ramp);
+    assert_eq!(lanes.sendable(5_000), 1);
+    let none = LaneLimits {
+        connections: 0,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, none);
+    assert_eq!(lanes.sendable(5_000), 0);
 }
 
 #[test]
