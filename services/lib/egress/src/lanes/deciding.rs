@@ -138,7 +138,7 @@ impl<T> Lanes<T> {
             }
             return None;
         };
-        if state.ramp.every_ms > 0 && state.slots.used() == 0 {
+        if state.slots.used() == 0 {
             state.ramp.since_ms = now_ms;
         }
         let allowed = state.allowed(now_ms);

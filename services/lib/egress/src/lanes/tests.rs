@@ -65,6 +65,7 @@ fn never_opens_more_connections_than_allowed_and_reuses_idle_ones() {
     assert_eq!(assigned(&mut lanes), [(0, 0, 1), (1, 1, 1)]);
     lanes.released(lane, SlotId(1), SenderId(1));
     assert_eq!(assigned(&mut lanes), [(2, 1, 1)]);
+    assert_eq!(lanes.waiting(), 2);
 }
 
 #[test]

@@ -228,6 +228,26 @@ fn a_rate_is_asked_for_once_for_all_and_its_lanes_take_turns() {
 }
 
 #[test]
+fn who_comes_while_a_turn_goes_round_goes_behind_those_that_wait() {
+    let of_all = window(Unit::Messages, 10);
+    let (mut lanes, all, shared) = group(3, &rate(Unit::Messages, 10));
+    all.iter().for_each(|lane| push(&mut lanes, *lane, 0..1));
+    done(&mut lanes, 0);
+    lanes.grant(0, Whose::Shared(shared), of_all, granted(3, 900));
+    assert_eq!(done(&mut lanes, 0), "a0 a1 a2");
+    for lane in &all {
+        lanes.released(*lane, SlotId(0), SenderId(1));
+    }
+    // Each has a connection now.
+    push(&mut lanes, all[1], 0..1);
+    push(&mut lanes, all[2], 0..1);
+    assert_eq!(done(&mut lanes, 0), "Shared(SharedId(0))+1");
+    lanes.grant(0, Whose::Shared(shared), of_all, granted(2, 900));
+    push(&mut lanes, all[0], 0..1);
+    assert_eq!(done(&mut lanes, 0), "a1 a2 Shared(SharedId(0))+1");
+}
+
+#[test]
 fn what_is_drawn_on_both_is_settled_in_both_and_given_back_to_both() {
     let (own_rate, shared_rate) = (window(Unit::Messages, 10), window(Unit::Messages, 20));
     let (mut lanes, all, shared) = group(1, &rate(Unit::Messages, 20));
