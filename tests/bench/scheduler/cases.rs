@@ -61,7 +61,7 @@ pub fn decisions_of_many(lanes: u64, tenants: u64, messages: u64) -> anyhow::Res
         // There are two sources.
         domains: lanes / 2,
     };
-    let documents = traffic::documents(tenants);
+    let documents = traffic::documents(tenants) + traffic::SHARED;
     let mut rigs = [Rig::with(&documents, 1, mail, PER_BLOCK, false)?];
     rigs[0].send(messages.max(3 * lanes), Fast);
     let (costs, _) = compare(&mut rigs, messages);

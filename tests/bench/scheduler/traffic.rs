@@ -24,18 +24,25 @@ metadata: { name: waiting }
 spec: { match: { domains: [.waiting.example] }, pool: default, retry: { initial: 4h, factor: 2, max: 8h, jitter: 10 }, maxAge: 5d }
 ---
 apiVersion: staffetta.dev/v1alpha1
-kind: Provider
-metadata: { name: fast }
-spec: { mx: [.fast.example] }
----
-apiVersion: staffetta.dev/v1alpha1
 kind: Shaping
 metadata: { name: default }
 spec:
   rules:
     - { match: {}, connections: 200, messagesPerConnection: 100, rate: "1000000/s", tls: opportunistic, idleTimeout: 5s }
     - { match: { site: mx.d1.fast.example }, connections: 150 }
-    - { match: { provider: fast }, scope: provider, connections: 100000, rate: "1000000/s" }
+"#;
+
+/// Limits that all lanes of a source share, beside their own.
+pub const SHARED: &str = r#"---
+apiVersion: staffetta.dev/v1alpha1
+kind: Provider
+metadata: { name: fast }
+spec: { mx: [.fast.example] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Shaping
+metadata: { name: shared }
+spec: { rules: [ { match: { provider: fast }, scope: provider, connections: 100000, rate: "1000000/s" } ] }
 "#;
 
 /// The configuration for so many tenants, named by [`tenant`].

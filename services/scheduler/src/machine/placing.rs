@@ -1,6 +1,7 @@
 //! Where a ready delivery goes: route, site, source, lane.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
@@ -35,7 +36,8 @@ pub(super) struct LaneInfo {
     domain: Arc<str>,
     stream: Arc<str>,
     pub(super) provider: Option<Box<str>>,
-    pub(super) shaping: Shaping,
+    /// One for all lanes for which the rules say the same.
+    pub(super) shaping: Arc<Shaping>,
     /// What it shares with the other lanes of its source to its provider.
     pub(super) shared: Option<SharedId>,
     /// What is done about replies, on top of it.
@@ -49,11 +51,16 @@ pub(super) struct LaneInfo {
     pub(super) version: u32,
 }
 
+/// Lanes that are made one after another are of a few kinds.
+const KNOWN_SHAPINGS: usize = 16;
+
 /// What is known of each lane.
 #[derive(Default)]
 pub(super) struct LaneInfos {
     infos: Vec<Option<Box<LaneInfo>>>,
     versions: u32,
+    /// What lanes were shaped like lately, the latest last.
+    shapings: VecDeque<Arc<Shaping>>,
 }
 
 impl LaneInfos {
@@ -86,11 +93,24 @@ impl LaneInfos {
     fn insert(&mut self, lane: LaneId, mut info: LaneInfo) {
         self.versions = self.versions.wrapping_add(1);
         info.version = self.versions;
+        info.shaping = self.shared(info.shaping);
         let position = lane.0 as usize;
         if position >= self.infos.len() {
             self.infos.resize_with(position + 1, || None);
         }
         self.infos[position] = Some(Box::new(info));
+    }
+
+    /// What is the same is kept once for many lanes.
+    fn shared(&mut self, shaping: Arc<Shaping>) -> Arc<Shaping> {
+        if let Some(same) = self.shapings.iter().find(|known| **known == shaping) {
+            return same.clone();
+        }
+        if self.shapings.len() == KNOWN_SHAPINGS {
+            self.shapings.pop_front();
+        }
+        self.shapings.push_back(shaping.clone());
+        shaping
     }
 
     pub(super) fn forget(&mut self, lane: LaneId) {
@@ -116,7 +136,7 @@ impl LaneInfo {
             source: &self.source().name,
             pool: &self.route.pool,
         };
-        self.shaping = config.shaping(&query);
+        self.shaping = Arc::new(config.shaping(&query));
         let provider = config.provider(&self.site, &self.domain);
         self.provider = provider.map(|provider| provider.name.as_str().into());
         self.stale = false;
@@ -533,7 +553,7 @@ impl Machine {
             restraint: Restraint::default(),
             recent: Recent::default(),
             answered_ms: 0,
-            shaping: Shaping::default(),
+            shaping: Arc::default(),
             shared: None,
             stale: false,
             version: 0,
