@@ -646,6 +646,43 @@ fn names_what_keeps_a_lane_from_moving_and_lifting_it_lets_the_next_thing_appear
 }
 
 #[test]
+fn others_go_elsewhere_when_many_wait_in_a_lane_that_its_limits_keep() {
+    let (mut lanes, lane) = lanes();
+    let suspended = LaneLimits {
+        suspended_until_ms: 5_000,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, suspended);
+    lanes.sender_up(SenderId(1), 10, []);
+    (0..7).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    assert!(!lanes.is_jammed(0, lane), "few wait");
+    assert_eq!((lanes.sendable(0), lanes.sendable(5_000)), (0, 2));
+    lanes.push(lane, &Flow::default(), 7, 0);
+    assert!(lanes.is_jammed(0, lane));
+    assert!(!lanes.is_jammed(5_000, lane), "nothing keeps it");
+    lanes.take_out(&"source".into(), 9_000);
+    assert!(lanes.is_jammed(5_000, lane));
+    assert_eq!(lanes.sendable(5_000), 0);
+}
+
+#[test]
+fn who_waits_for_credit_is_not_said_to_when_some_came_back() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    lanes.sender_up(SenderId(1), 1, []);
+    let all = ["a", "b", "c"].map(|site| {
+        let lane = lanes.lane(&"source".into(), &site.into(), || LIMITS);
+        lanes.push(lane, &Flow::default(), 0, 0);
+        lane
+    });
+    assert_eq!(assigned(&mut lanes).len(), 1);
+    let blocked = |lanes: &Lanes<u32>| all.map(|lane| lanes.blocked(0, lane));
+    let no_credit = Some(Blocked::NoCredit);
+    assert_eq!(blocked(&lanes)[1..], [no_credit, no_credit]);
+    lanes.released(all[0], SlotId(0), SenderId(1));
+    assert_eq!(blocked(&lanes), [None, None, None]);
+}
+
+#[test]
 fn takes_a_connection_from_the_list_of_many_idle_ones_and_counts_them() {
     let mut lanes: Lanes<u32> = Lanes::default();
     let limits = || LaneLimits {

@@ -84,6 +84,7 @@ fn the_lanes_of_a_provider_have_no_more_connections_together_than_it_allows() {
     assert_eq!(done(&mut lanes, 0), "a0 a1 a2 a0");
     let blocked = Blocked::SharedConnections { allowed: 4 };
     assert_eq!(lanes.blocked(0, all[1]), Some(blocked));
+    assert!(blocked.is_shared() && !Blocked::NoSender.is_shared());
     assert_eq!(lanes.sendable(0), 0);
     lanes.set_limits_of_shared(shared, &connections(6));
     assert_eq!(lanes.sendable(0), 2);
