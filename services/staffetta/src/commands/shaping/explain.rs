@@ -274,7 +274,7 @@ spec: { rules: [ { match: { source: b }, connections: 3 }, { match: { domain: ex
 mail to example.org goes by route everything from pool default to site aspmx.l.google.com,mx.google.com
 
 source b, provider google, a lane of its own: domain=example.org
-FIELD                  VALUE     FROM
+FIELD                       VALUE     FROM
 connections                        3  Shaping/mine rules[0] {source: b}
 messagesPerConnection             50  shipped Shaping/google rules[0] {provider: google}
 rate                        1/s, 9/m  Shaping/mine rules[1] {domain: example.org}
