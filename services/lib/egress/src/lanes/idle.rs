@@ -50,7 +50,8 @@ impl<T> Lanes<T> {
             }
             state.site = None;
             state.rates = Rates::default();
-            state.member = None;
+            let member = state.member.take();
+            self.left(member);
             self.vacant.push(lane);
             forgotten.push(lane);
         }

@@ -22,6 +22,9 @@ use crate::rate::{Rates, Window};
 /// How long a lane keeps a connection while others wait for one, milliseconds. To open one costs some hundred.
 const TURN_MS: u64 = 5_000;
 
+/// Places of lanes that have left are looked for when they are more than half of all, and more than this.
+const MOST_LEFT: usize = 32;
+
 /// Number of a shared limit, for the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SharedId(pub u32);
@@ -57,6 +60,8 @@ pub(super) struct Shared {
     called: u32,
     /// Lanes that had an idle connection when they were looked at last.
     spare: VecDeque<LaneId>,
+    /// So many places in these lists, or more than there are by now, are of lanes that share the limit no more.
+    left: usize,
     /// The last timer that was set for it, and for its words about rates, Unix milliseconds.
     pub(super) timer_ms: u64,
     pub(super) tell_timer_ms: u64,
@@ -111,6 +116,7 @@ impl Shared {
             to_send: VecDeque::new(),
             called: 0,
             spare: VecDeque::new(),
+            left: 0,
             timer_ms: 0,
             tell_timer_ms: 0,
         }
@@ -284,7 +290,9 @@ impl<T> Lanes<T> {
             return;
         };
         let slots = (state.slots.used(), state.slots.open());
-        state.member = to.map(Member::new);
+        let joins = to.map(Member::new);
+        let leaves = std::mem::replace(&mut state.member, joins);
+        self.left(leaves);
         if let Some(left) = before.and_then(|id| self.shared.get_mut(id.0 as usize)) {
             left.count(slots, (0, 0));
         }
@@ -295,6 +303,41 @@ impl<T> Lanes<T> {
         for id in before.into_iter().chain(to) {
             self.make_room(id);
             self.call(id);
+        }
+    }
+
+    /// A lane shares a limit no more. Its places in the lists come up some time; when they are many they are taken out.
+    pub(super) fn left(&mut self, member: Option<Member>) {
+        let Some(member) = member else {
+            return;
+        };
+        let Some(shared) = self.shared.get_mut(member.of.0 as usize) else {
+            return;
+        };
+        let places = [member.to_open, member.to_send, member.spare];
+        shared.left += places.into_iter().filter(|is_in| *is_in).count();
+        let all = shared.to_open.len() + shared.to_send.len() + shared.spare.len();
+        if shared.left <= all / 2 + MOST_LEFT {
+            return;
+        }
+        shared.left = 0;
+        type IsIn = fn(&mut Member) -> &mut bool;
+        let lists: [(_, IsIn); 3] = [
+            (&mut shared.to_open, |member| &mut member.to_open),
+            (&mut shared.to_send, |member| &mut member.to_send),
+            (&mut shared.spare, |member| &mut member.spare),
+        ];
+        for (list, is_in) in lists {
+            let lanes = &mut self.lanes;
+            list.retain(|lane| {
+                let flag = member_of(lanes, *lane, member.of).map(is_in);
+                flag.is_some_and(std::mem::take)
+            });
+            for lane in list {
+                if let Some(flag) = member_of(lanes, *lane, member.of).map(is_in) {
+                    *flag = true;
+                }
+            }
         }
     }
 
@@ -479,6 +522,12 @@ impl<T> Lanes<T> {
             want: word.want,
         })
     }
+}
+
+/// The part of a lane in this limit.
+fn member_of(lanes: &mut [Lane], lane: LaneId, of: SharedId) -> Option<&mut Member> {
+    let member = lanes.get_mut(lane.0 as usize)?.member.as_mut();
+    member.filter(|member| member.of == of)
 }
 
 #[cfg(test)]

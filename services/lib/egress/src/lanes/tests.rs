@@ -1,4 +1,6 @@
-use super::idle::IDLE_MS;
+mod idle;
+mod leases;
+
 use super::*;
 use crate::rate::{Became, GrantNews, RateLimit, Unit};
 
@@ -12,7 +14,7 @@ const LIMITS: LaneLimits = LaneLimits {
     suspended_until_ms: 0,
 };
 
-fn window(unit: Unit, count: u64) -> Window {
+pub(super) fn window(unit: Unit, count: u64) -> Window {
     let limit = RateLimit {
         count,
         per_ms: 1000,
@@ -20,8 +22,17 @@ fn window(unit: Unit, count: u64) -> Window {
     Window { unit, limit }
 }
 
-fn granted(amount: u64, until_ms: u64) -> GrantNews {
+pub(super) fn granted(amount: u64, until_ms: u64) -> GrantNews {
     GrantNews::Granted { amount, until_ms }
+}
+
+fn leased(granted: u32, excess: u32) -> SlotNews {
+    SlotNews::Leased {
+        granted,
+        excess,
+        others_wait: excess > 0,
+        until_ms: 20_000,
+    }
 }
 
 /// What is asked for: the lane, what it has of its window, and how many more it wants.
@@ -446,82 +457,6 @@ fn connections_are_counted_when_they_are_opened_and_again_when_they_are_worn_out
 }
 
 #[test]
-fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let rate = window(Unit::Messages, 10);
-    let limits = || LaneLimits {
-        windows: vec![rate],
-        ..LIMITS
-    };
-    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
-    lanes.sender_up(SenderId(1), 10, []);
-    lanes.push(lane, &Flow::default(), 0, 0);
-    assert!(matches!(lanes.next(0), Some(Decision::AskGrant { .. })));
-    lanes.grant(0, Whose::Lane(lane), rate, granted(1, 500));
-    let Some(Decision::Assign { drawn, .. }) = lanes.next(0) else {
-        panic!("it was granted");
-    };
-    assert_eq!(lanes.next(0), None);
-    lanes.settle(lane, drawn, Unit::Messages, Became::Over(1));
-    // That it was used is said, and its connection keeps it.
-    assert_eq!(asked_at(&mut lanes, 62), (lane, 0, 0));
-    lanes.grant(
-        62,
-        Whose::Lane(lane),
-        rate,
-        GrantNews::Nothing { retry_ms: 62 },
-    );
-    lanes.released(lane, SlotId(0), SenderId(1));
-    assert_eq!(lanes.forget_idle(IDLE_MS, 10), []);
-    lanes.slot_closed(lane, SlotId(0), SenderId(1));
-    assert_eq!(lanes.forget_idle(62 + IDLE_MS - 1, 10), []);
-    assert_eq!(lanes.forget_idle(62 + IDLE_MS, 10), [lane]);
-    assert_eq!((lanes.count(), lanes.find("source", "site")), (0, None));
-    let other = lanes.lane(&"source".into(), &"other".into(), limits);
-    assert_eq!((other, lanes.find("source", "other")), (lane, Some(lane)));
-    assert_eq!(lanes.find("source", "site"), None);
-}
-
-#[test]
-fn a_lane_in_which_something_waits_or_is_under_way_is_not_forgotten() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let rate = window(Unit::Messages, 10);
-    let lane = |lanes: &mut Lanes<u32>, site: &str, limits: LaneLimits| {
-        let lane = lanes.lane(&"source".into(), &site.into(), || limits);
-        lanes.push(lane, &Flow::default(), 0, 0);
-        lane
-    };
-    let suspended = LaneLimits {
-        suspended_until_ms: 10 * IDLE_MS,
-        ..LIMITS
-    };
-    let slow = LaneLimits {
-        windows: vec![rate],
-        ..LIMITS
-    };
-    lanes.sender_up(SenderId(1), 2, []);
-    let waits = lane(&mut lanes, "suspended", suspended);
-    let rated = lane(&mut lanes, "rated", slow);
-    assert_eq!(asked(&mut lanes), (rated, 0, 1));
-    let nothing = GrantNews::Nothing {
-        retry_ms: 10 * IDLE_MS,
-    };
-    lanes.grant(0, Whose::Lane(rated), rate, nothing);
-    let busy = lane(&mut lanes, "busy", LIMITS);
-    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
-    lanes.sender_drains(SenderId(1));
-    let starved = lane(&mut lanes, "starved", LIMITS);
-    assert_eq!(lanes.next(0), None);
-    // What goes elsewhere leaves all of them looked at.
-    lanes.retain(|_| true);
-    assert_eq!(lanes.forget_idle(5 * IDLE_MS, 10), []);
-    for lane in [waits, rated, busy, starved] {
-        assert!(lanes.names(lane).is_some(), "{lane:?}");
-    }
-    assert_eq!(lanes.waiting(), 3);
-}
-
-#[test]
 fn as_many_can_be_sent_as_there_may_be_connections_and_one_at_the_foot_of_a_ramp() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 10, []);
@@ -539,48 +474,6 @@ fn as_many_can_be_sent_as_there_may_be_connections_and_one_at_the_foot_of_a_ramp
     };
     lanes.set_limits_of(lane, none);
     assert_eq!(lanes.sendable(5_000), 0);
-}
-
-#[test]
-fn keeps_a_lane_as_long_as_its_windows_count_something() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let day = Window {
-        unit: Unit::Messages,
-        limit: RateLimit {
-            count: 5,
-            per_ms: 86_400_000,
-        },
-    };
-    let limits = || LaneLimits {
-        windows: vec![day],
-        ..LIMITS
-    };
-    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
-    lanes.sender_up(SenderId(1), 10, []);
-    lanes.push(lane, &Flow::default(), 0, 0);
-    lanes.next(0);
-    lanes.grant(0, Whose::Lane(lane), day, granted(1, 1_000));
-    let Some(Decision::Assign { drawn, .. }) = lanes.next(0) else {
-        panic!("it was granted");
-    };
-    lanes.sender_gone(SenderId(1));
-    lanes.settle(lane, drawn, Unit::Messages, Became::Unknown(20_000));
-    for now_ms in [7_500, 20_000] {
-        let have = u64::from(now_ms < 20_000);
-        assert_eq!(asked_at(&mut lanes, now_ms), (lane, have, 0));
-        lanes.grant(
-            now_ms,
-            Whose::Lane(lane),
-            day,
-            GrantNews::Nothing { retry_ms: now_ms },
-        );
-    }
-    let mut now_ms = 20_000;
-    while lanes.forget_idle(now_ms, 10).is_empty() {
-        now_ms += IDLE_MS;
-        assert!(now_ms < 3 * 86_400_000);
-    }
-    assert!(now_ms > 86_400_000);
 }
 
 #[test]
@@ -753,109 +646,6 @@ fn nothing_leaves_a_suspended_lane_before_its_time() {
         lanes.next(2000),
         Some(Decision::Assign { item: 2, .. })
     ));
-}
-
-fn leased(granted: u32, excess: u32) -> SlotNews {
-    SlotNews::Leased {
-        granted,
-        excess,
-        others_wait: excess > 0,
-        until_ms: 20_000,
-    }
-}
-
-fn said(decision: Option<Decision<u32>>) -> Option<(u32, u32)> {
-    match decision {
-        Some(Decision::AskSlots { have, want, .. }) => Some((have, want)),
-        _ => None,
-    }
-}
-
-#[test]
-fn opens_leased_connections_only_and_closes_what_others_wait_for() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let limits = || LaneLimits {
-        connections: 9,
-        connection_share: Some(3),
-        ..LIMITS
-    };
-    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
-    lanes.sender_up(SenderId(1), 10, []);
-    (0..5).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
-    assert_eq!(said(lanes.next(0)), Some((0, 1)));
-    assert_eq!(assigned(&mut lanes), []);
-    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
-    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
-    // The word about the next one went out and is not answered.
-    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
-    assert_eq!(assigned(&mut lanes), [(1, 1, 1)]);
-    lanes.slots(0, Whose::Lane(lane), leased(0, 0));
-    assert_eq!(assigned(&mut lanes), []);
-    assert_eq!(
-        lanes.blocked(0, lane),
-        Some(Blocked::Connections {
-            allowed: 9,
-            until_ms: None
-        })
-    );
-    // Told to give one up: it is closed when it is idle, and that is said.
-    assert_eq!(said(lanes.next(1_000)), Some((2, 2)));
-    lanes.slots(1_000, Whose::Lane(lane), leased(0, 1));
-    lanes.released(lane, SlotId(0), SenderId(1));
-    assert!(matches!(
-        lanes.next(1_000),
-        Some(Decision::CloseSlot {
-            slot: SlotId(0),
-            ..
-        })
-    ));
-    lanes.slot_closed(lane, SlotId(0), SenderId(1));
-    assert_eq!(said(lanes.next(1_000)), Some((1, 1)));
-}
-
-#[test]
-fn connections_of_a_sender_that_is_gone_stay_leased_until_it_must_have_closed_them() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let limits = || LaneLimits {
-        connections: 1,
-        connection_share: Some(1),
-        ..LIMITS
-    };
-    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
-    lanes.sender_up(SenderId(1), 10, []);
-    lanes.sender_up(SenderId(2), 10, []);
-    (0..2).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
-    assert_eq!(said(lanes.next(0)), Some((0, 1)));
-    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
-    assert_eq!(assigned(&mut lanes).len(), 1);
-    lanes.sender_gone(SenderId(1));
-    for now_ms in [1, 5_000, 10_000, 19_000] {
-        assert_eq!(said(lanes.next(now_ms)), Some((1, 1)), "{now_ms}");
-        lanes.slots(now_ms, Whose::Lane(lane), leased(0, 0));
-    }
-    assert_eq!(said(lanes.next(20_000)), Some((0, 1)));
-}
-
-#[test]
-fn a_lane_is_not_forgotten_while_connections_are_leased() {
-    let mut lanes: Lanes<u32> = Lanes::default();
-    let limits = || LaneLimits {
-        connections: 1,
-        connection_share: Some(1),
-        ..LIMITS
-    };
-    let lane = lanes.lane(&"source".into(), &"site".into(), limits);
-    lanes.sender_up(SenderId(1), 10, []);
-    lanes.push(lane, &Flow::default(), 0, 0);
-    assert_eq!(said(lanes.next(0)), Some((0, 1)));
-    lanes.slots(0, Whose::Lane(lane), leased(1, 0));
-    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
-    lanes.released(lane, SlotId(0), SenderId(1));
-    lanes.slot_closed(lane, SlotId(0), SenderId(1));
-    assert_eq!(lanes.forget_idle(200_000, 9), []);
-    assert_eq!(said(lanes.next(200_000)), Some((0, 0)));
-    lanes.slots(200_000, Whose::Lane(lane), leased(0, 0));
-    assert_eq!(lanes.forget_idle(300_000, 9), [lane]);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 mod trial;
 
+use super::super::idle::IDLE_MS;
+use super::super::tests::{granted, window};
 use super::super::{Blocked, LaneLimits, SenderId, SlotId, SlotNews};
 use super::*;
 use crate::fair::Flow;
-use crate::rate::{Became, GrantNews, RateLimit, Unit};
+use crate::rate::{Became, GrantNews, Unit};
 
 /// Lanes `site0`, `site1`, … that share what `limits` says; each may have three connections.
 fn group(count: usize, limits: &SharedLimits) -> (Lanes<u32>, Vec<LaneId>, SharedId) {
@@ -35,14 +37,6 @@ fn connections(count: u32) -> SharedLimits {
     }
 }
 
-fn window(unit: Unit, count: u64) -> Window {
-    let limit = RateLimit {
-        count,
-        per_ms: 1000,
-    };
-    Window { unit, limit }
-}
-
 fn rate(unit: Unit, count: u64) -> SharedLimits {
     SharedLimits {
         windows: vec![window(unit, count)],
@@ -68,10 +62,6 @@ fn done(lanes: &mut Lanes<u32>, now_ms: u64) -> String {
         });
     }
     all.join(" ")
-}
-
-fn granted(amount: u64, until_ms: u64) -> GrantNews {
-    GrantNews::Granted { amount, until_ms }
 }
 
 #[test]
@@ -395,4 +385,21 @@ fn a_lane_that_goes_elsewhere_takes_its_connections_along() {
     assert_eq!(done(&mut lanes, 0), "a2");
     lanes.released(all[0], SlotId(0), SenderId(1));
     assert_eq!(done(&mut lanes, 0), "c0");
+}
+
+#[test]
+fn lanes_that_come_and_go_leave_no_more_places_in_the_lists_than_there_are_lanes() {
+    let (mut lanes, _, shared) = group(0, &connections(1));
+    let rounds = 1_000;
+    for round in 0..rounds {
+        let now_ms = round * 2 * IDLE_MS;
+        let lane = lanes.lane(&"source".into(), &"site".into(), || own(shared));
+        push(&mut lanes, lane, 0..1);
+        assert_eq!(done(&mut lanes, now_ms), "a0");
+        lanes.released(lane, SlotId(0), SenderId(1));
+        lanes.slot_closed(lane, SlotId(0), SenderId(1));
+        assert_eq!(lanes.forget_idle(now_ms + IDLE_MS, 10), [lane]);
+    }
+    let places = lanes.shared[0].spare.len();
+    assert!(places < 100, "{places} after {rounds} rounds");
 }
