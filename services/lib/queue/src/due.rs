@@ -148,6 +148,7 @@ mod tests {
         );
         assert_eq!(due.next(), Some(10 * SPAN_MS + 9));
     }
+
     #[test]
     fn notes_take_little_more_than_their_four_bytes_and_are_seldom_moved_for_it() {
         let mut due = Due::default();

@@ -93,7 +93,7 @@ impl LaneInfos {
     fn insert(&mut self, lane: LaneId, mut info: LaneInfo) {
         self.versions = self.versions.wrapping_add(1);
         info.version = self.versions;
-        info.shaping = self.shared(info.shaping);
+        info.shaping = self.alike(info.shaping);
         let position = lane.0 as usize;
         if position >= self.infos.len() {
             self.infos.resize_with(position + 1, || None);
@@ -102,7 +102,7 @@ impl LaneInfos {
     }
 
     /// What is the same is kept once for many lanes.
-    fn shared(&mut self, shaping: Arc<Shaping>) -> Arc<Shaping> {
+    fn alike(&mut self, shaping: Arc<Shaping>) -> Arc<Shaping> {
         if let Some(same) = self.shapings.iter().find(|known| **known == shaping) {
             return same.clone();
         }
