@@ -281,6 +281,7 @@ mod tests {
         assert_eq!(lease.allowed(5_000, 9, Some(2)), 0);
         lease.news(5_000, leased(0, 0, 25_000));
         assert!(lease.is_over());
+        assert_eq!(lease.speaks_at(), None);
     }
 
     #[test]
@@ -321,6 +322,17 @@ mod tests {
     }
 
     #[test]
+    fn without_an_answer_says_often_what_it_has() {
+        let mut lease = Lease::default();
+        lease.runs_short(0);
+        lease.speak(0, 3, 0);
+        lease.news(0, leased(0, 0, 20_000));
+        assert_eq!(lease.speak(5_000, 3, 0), word(3, 0));
+        lease.news(5_000, SlotNews::Away { over_ms: 25_000 });
+        assert_eq!(lease.speaks_at(), Some(5_000 + AWAY_MS));
+    }
+
+    #[test]
     fn a_share_is_not_used_in_silence() {
         let mut lease = Lease::default();
         lease.runs_short(0);
@@ -337,6 +349,10 @@ mod tests {
         assert_eq!(lease.speak(30_000, 0, 1), word(0, 1));
         lease.news(30_000, SlotNews::Away { over_ms: 50_000 });
         assert_eq!(lease.allowed(30_000, 9, Some(2)), 2);
+        assert_eq!(lease.speaks_at(), Some(30_000 + AWAY_MS));
+        assert!(!lease.may_get(30_999) && lease.may_get(31_000));
+        assert_eq!(lease.allowed(30_000 + BELIEVED_MS - 1, 9, Some(2)), 2);
+        assert_eq!(lease.allowed(30_000 + BELIEVED_MS, 9, Some(2)), 0);
         // What is opened without having been asked for is told at once.
         assert_eq!(lease.speak(31_000, 0, 0), None);
         assert!(lease.opened(31_500));
@@ -356,5 +372,108 @@ mod tests {
         assert_eq!(lease.speak(1_000, 1, 0), word(3, 0));
         lease.news(1_000, leased(0, 0, 21_000));
         assert_eq!(lease.speak(1_000 + LOST_MS, 1, 0), word(1, 0));
+    }
+
+    #[test]
+    fn a_lost_connection_counts_until_the_moment_it_is_closed_by_and_none_is_not_listed() {
+        let mut lease = Lease::default();
+        lease.runs_short(0);
+        lease.speak(0, 3, 0);
+        lease.news(0, leased(0, 0, 90_000));
+        lease.lose(1_000, 2);
+        assert_eq!(lease.allowed(LOST_MS + 999, 9, Some(2)), 1);
+        assert_eq!(lease.allowed(LOST_MS + 1_000, 9, Some(2)), 3);
+        let mut lease = Lease::default();
+        lease.lose(0, 0);
+        assert!(lease.is_over());
+        lease.lose(0, 2);
+        lease.lose(LOST_MS - 1, 0);
+        assert!(!lease.is_over());
+        lease.lose(LOST_MS, 0);
+        assert!(lease.is_over());
+    }
+
+    #[test]
+    fn says_whether_it_is_short_whether_it_asks_and_whether_it_may_get_more() {
+        let states = |lease: &Lease, now_ms| {
+            let may_get = lease.may_get(now_ms);
+            (lease.is_short(), lease.is_asking(), may_get)
+        };
+        let mut lease = Lease::default();
+        assert_eq!(states(&lease, 0), (false, false, true));
+        lease.runs_short(0);
+        assert_eq!(states(&lease, 0), (true, false, true));
+        lease.speak(0, 0, 2);
+        assert_eq!(states(&lease, 0), (true, true, true));
+        lease.news(0, leased(0, 0, 20_000));
+        assert_eq!(states(&lease, WITHOUT_MS - 1), (true, false, false));
+        assert_eq!(states(&lease, WITHOUT_MS), (true, false, true));
+        lease.speak(WITHOUT_MS, 0, 2);
+        assert_eq!(states(&lease, 0), (true, true, true));
+        lease.news(WITHOUT_MS, leased(1, 0, 20_000));
+        assert_eq!(states(&lease, WITHOUT_MS), (false, false, true));
+    }
+
+    #[test]
+    fn what_is_open_when_leases_begin_is_said_and_what_is_leased_is_over_when_they_end() {
+        let begin_or_end = |lease: &mut Lease, before, after, used| {
+            let now = lease.begins_or_ends(7, (before, after), used);
+            (now, lease.speaks_at())
+        };
+        let (none, some) = (None, Some(2));
+        let mut lease = Lease::default();
+        for (before, after, used) in [(none, none, 3), (some, some, 3), (none, some, 0)] {
+            let said = begin_or_end(&mut lease, before, after, used);
+            assert_eq!(said, (false, None), "{before:?} {after:?} {used}");
+        }
+        assert_eq!(begin_or_end(&mut lease, none, some, 3), (true, Some(7)));
+        // It is going to be said already.
+        assert_eq!(begin_or_end(&mut lease, none, some, 3), (false, Some(7)));
+        lease.speak(7, 3, 0);
+        lease.news(7, leased(0, 0, 20_000));
+        begin_or_end(&mut lease, some, Some(4), 3);
+        assert_eq!(lease.allowed(7, 9, Some(4)), 3);
+        assert_eq!(begin_or_end(&mut lease, some, none, 3), (false, None));
+        assert_eq!(lease.allowed(7, 9, some), 0);
+    }
+
+    #[test]
+    fn what_is_closed_is_given_back_at_once_when_nobody_here_uses_it_or_others_wait() {
+        // Excess, whether others wait, connections left, of lost senders, needed here; said at once.
+        let cases = [
+            (0, false, 2, 0, false, true),
+            (0, false, 2, 0, true, false),
+            (0, true, 2, 0, true, true),
+            (1, false, 2, 0, true, true),
+            (2, false, 2, 0, true, true),
+            // As many as were said.
+            (0, true, 3, 0, false, false),
+            (0, true, 2, 1, false, false),
+        ];
+        for (excess, others_wait, used, lost, needed, said) in cases {
+            let mut lease = Lease::default();
+            lease.runs_short(0);
+            lease.speak(0, 3, 0);
+            let news = SlotNews::Leased {
+                granted: 0,
+                excess,
+                others_wait,
+                until_ms: 20_000,
+            };
+            lease.news(0, news);
+            lease.lose(1, lost);
+            let case = format!("{excess} {others_wait} {used} {lost} {needed}");
+            assert_eq!(lease.gave_back(2, used, needed), said, "{case}");
+            let at_ms = if said { 2 } else { RENEW_MS };
+            assert_eq!(lease.speaks_at(), Some(at_ms), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_word_forgets_what_is_lost_no_more() {
+        let mut lease = Lease::default();
+        lease.lose(0, 2);
+        assert_eq!(lease.speak(LOST_MS, 0, 0), None);
+        assert!(lease.is_over());
     }
 }

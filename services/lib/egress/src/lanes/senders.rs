@@ -220,3 +220,35 @@ impl Senders {
         self.senders.get_mut(position as usize)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn takes_and_gives_credit_of_who_has_it() {
+        let id = SenderId(1);
+        let mut senders = Senders::default();
+        let source = senders.source(&"source".into());
+        let state = |senders: &Senders| (senders.credit, senders.is_able(id, source));
+        senders.up(id, 2, HashSet::new());
+        assert_eq!(state(&senders), (2, true));
+        senders.take(id);
+        senders.take(id);
+        assert_eq!(state(&senders), (0, false));
+        senders.take(id);
+        assert_eq!(state(&senders), (0, false));
+        senders.give(id);
+        assert_eq!(state(&senders), (1, true));
+        // Who drains has none for others.
+        senders.drains(id);
+        assert_eq!(state(&senders), (0, false));
+        senders.take(id);
+        senders.give(id);
+        senders.give(id);
+        assert_eq!(state(&senders), (0, false));
+        senders.gone(id);
+        senders.give(id);
+        assert_eq!(state(&senders), (0, false));
+    }
+}

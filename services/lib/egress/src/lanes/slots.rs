@@ -286,3 +286,70 @@ impl Slots {
             .is_some_and(|slot| slot.state != State::Free && slot.holder == sender)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: SenderId = SenderId(1);
+    const OTHER: SenderId = SenderId(2);
+
+    /// Connections, those not about to be closed, deliveries that could have one of three now, and whether one is idle.
+    fn counts(slots: &Slots) -> (u32, u32, u32, bool) {
+        (slots.used(), slots.open(), slots.free(3), slots.has_idle())
+    }
+
+    /// Three busy ones: the first and the last of `ONE`.
+    fn busy() -> Slots {
+        let mut slots = Slots::default();
+        for (slot, sender) in (0..).map(SlotId).zip([ONE, OTHER, ONE]) {
+            slots.occupy(0, slot, sender, true);
+        }
+        slots
+    }
+
+    #[test]
+    fn counts_what_is_busy_idle_and_about_to_be_closed() {
+        let mut slots = busy();
+        assert_eq!(counts(&slots), (3, 3, 0, false));
+        slots.release(SlotId(1), OTHER);
+        assert_eq!(counts(&slots), (3, 3, 1, true));
+        slots.occupy(0, SlotId(1), OTHER, false);
+        assert_eq!(counts(&slots), (3, 3, 0, false));
+        slots.release(SlotId(1), OTHER);
+        slots.close(SlotId(1));
+        assert_eq!(counts(&slots), (3, 2, 0, false));
+        slots.gone(ONE);
+        assert_eq!(counts(&slots), (1, 0, 2, false));
+        slots.closed(SlotId(1), OTHER);
+        assert_eq!(counts(&slots), (0, 0, 3, false));
+    }
+
+    #[test]
+    fn takes_nothing_from_a_sender_that_is_not_the_holder_nor_twice() {
+        let mut slots = busy();
+        slots.release(SlotId(1), ONE);
+        assert_eq!(counts(&slots), (3, 3, 0, false));
+        slots.release(SlotId(1), OTHER);
+        slots.release(SlotId(1), OTHER);
+        assert_eq!(counts(&slots), (3, 3, 1, true));
+        // It is not its own, and this one is busy.
+        slots.closed(SlotId(1), ONE);
+        slots.closed(SlotId(0), ONE);
+        assert_eq!(counts(&slots), (3, 3, 1, true));
+        slots.gone(ONE);
+        assert_eq!(counts(&slots), (1, 1, 3, true));
+        // It is free, though it was its own.
+        slots.gone(ONE);
+        assert_eq!(counts(&slots), (1, 1, 3, true));
+    }
+
+    #[test]
+    fn an_idle_one_is_too_many_only_when_more_are_open_than_allowed() {
+        let mut slots = busy();
+        assert_eq!(slots.surplus(2), None);
+        slots.release(SlotId(1), OTHER);
+        assert_eq!(slots.surplus(3), None);
+        assert_eq!(slots.surplus(2), Some((SlotId(1), OTHER)));
+    }
+}

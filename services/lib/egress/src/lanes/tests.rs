@@ -211,6 +211,10 @@ fn a_credit_that_one_lane_cannot_use_goes_to_another() {
     assert_eq!(assigned(&mut lanes), []);
     lanes.released(own, SlotId(0), SenderId(1));
     assert_eq!(assigned(&mut lanes), [(2, 0, 1)]);
+    // Nobody can use it: all that wait are looked at once.
+    lanes.released(lane, SlotId(0), SenderId(1));
+    assert_eq!(assigned(&mut lanes), []);
+    assert_eq!(lanes.waiting(), 1);
 }
 
 #[test]
@@ -341,6 +345,24 @@ fn moves_a_slot_from_an_idle_sender_that_can_take_no_more() {
 }
 
 #[test]
+fn uses_the_idle_connection_of_another_sender_that_can_take_more() {
+    let (mut lanes, lane) = lanes();
+    let one = LaneLimits {
+        connections: 1,
+        ..LIMITS
+    };
+    lanes.set_limits_of(lane, one);
+    lanes.sender_up(SenderId(1), 2, []);
+    lanes.sender_up(SenderId(2), 2, []);
+    lanes.push(lane, &Flow::default(), 0, 0);
+    assert_eq!(assigned(&mut lanes), [(0, 0, 1)]);
+    lanes.released(lane, SlotId(0), SenderId(1));
+    // It would go to the second one.
+    lanes.push(lane, &Flow::default(), 1, 1);
+    assert_eq!(assigned(&mut lanes), [(1, 0, 1)]);
+}
+
+#[test]
 fn frees_the_slots_of_a_sender_that_is_gone() {
     let (mut lanes, lane) = lanes();
     lanes.sender_up(SenderId(1), 5, []);
@@ -392,6 +414,29 @@ fn holds_a_lane_to_its_rate_without_holding_up_others() {
     );
     assert_eq!(lanes.next(0), None);
     assert_eq!(lanes.next_wake(), Some(70));
+}
+
+#[test]
+fn what_is_given_back_is_used_at_once() {
+    let mut lanes: Lanes<u32> = Lanes::default();
+    let rate = window(Unit::Messages, 10);
+    let lane = lanes.lane(&"source".into(), &"site".into(), || LaneLimits {
+        windows: vec![rate],
+        ..LIMITS
+    });
+    lanes.sender_up(SenderId(1), 50, []);
+    (0..2).for_each(|item| lanes.push(lane, &Flow::default(), item, 0));
+    assert_eq!(asked(&mut lanes), (lane, 0, 2));
+    lanes.grant(0, Whose::Lane(lane), rate, granted(1, 900));
+    let Some(Decision::Assign { drawn, .. }) = lanes.next(0) else {
+        panic!("it was granted");
+    };
+    assert_eq!(asked(&mut lanes).0, lane);
+    let nothing = GrantNews::Nothing { retry_ms: 800 };
+    lanes.grant(0, Whose::Lane(lane), rate, nothing);
+    assert_eq!(lanes.next(0), None);
+    lanes.settle(lane, drawn, Unit::Messages, Became::Nothing);
+    assert_eq!(assigned(&mut lanes), [(1, 1, 1)]);
 }
 
 #[test]

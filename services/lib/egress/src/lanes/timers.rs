@@ -5,7 +5,6 @@ use std::collections::BinaryHeap;
 
 use super::Whose;
 use super::lease::Lease;
-use crate::rate::Rates;
 
 type Heap = BinaryHeap<Reverse<(u64, Whose)>>;
 
@@ -46,10 +45,7 @@ impl Timers {
         }
     }
 
-    pub(super) fn set_tell(&mut self, whose: Whose, last_ms: &mut u64, rates: &Rates, now_ms: u64) {
-        let Some(at_ms) = rates.tells_at(now_ms) else {
-            return;
-        };
+    pub(super) fn set_tell(&mut self, whose: Whose, last_ms: &mut u64, at_ms: u64) {
         let at_ms = at_ms.max(1);
         if *last_ms == 0 || at_ms < *last_ms {
             *last_ms = at_ms;
@@ -82,4 +78,48 @@ fn due(heap: &mut Heap, now_ms: u64) -> Option<(u64, Whose)> {
         return None;
     }
     heap.pop().map(|Reverse(due)| due)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LaneId;
+    use super::*;
+
+    const WHOSE: Whose = Whose::Lane(LaneId(7));
+
+    #[test]
+    fn sets_a_timer_when_it_is_the_first_or_earlier_than_the_last_or_that_is_over() {
+        let mut timers = Timers::default();
+        let (mut turn_ms, mut tell_ms) = (0, 0);
+        // Now, when, and how many there are then.
+        for (now_ms, at_ms, count) in [(1, 20, 1), (2, 20, 1), (3, 30, 1), (4, 10, 2), (10, 40, 3)]
+        {
+            timers.set_turn(WHOSE, &mut turn_ms, now_ms, at_ms);
+            assert_eq!(timers.turns.len(), count, "{now_ms}");
+        }
+        // When it is over its owner says so.
+        for (at_ms, count) in [(20, 1), (20, 1), (30, 1), (10, 2)] {
+            timers.set_tell(WHOSE, &mut tell_ms, at_ms);
+            assert_eq!(timers.tells.len(), count, "{at_ms}");
+        }
+        assert_eq!(timers.next(), Some(10));
+        assert_eq!((timers.due_turn(9), timers.due_tell(9)), (None, None));
+        assert_eq!(timers.due_turn(10), Some(WHOSE));
+        assert_eq!(timers.due_tell(10), Some((10, WHOSE)));
+        assert_eq!(timers.next(), Some(20));
+    }
+
+    #[test]
+    fn sets_one_timer_for_the_same_word_about_connections() {
+        let (mut timers, mut lease) = (Timers::default(), Lease::default());
+        timers.set_lease(WHOSE, &mut lease, 5);
+        assert_eq!(timers.next(), None);
+        lease.opened(20);
+        for (now_ms, count) in [(5, 1), (6, 1), (20, 2)] {
+            timers.set_lease(WHOSE, &mut lease, now_ms);
+            assert_eq!(timers.leases.len(), count, "{now_ms}");
+        }
+        assert_eq!((timers.due_lease(19), timers.next()), (None, Some(20)));
+        assert_eq!(timers.due_lease(20), Some(WHOSE));
+    }
 }

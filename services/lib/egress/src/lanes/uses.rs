@@ -72,18 +72,19 @@ impl<T> Lanes<T> {
 
     /// It may have something to say about its rates later.
     pub(super) fn set_tell(&mut self, whose: Whose) {
-        let rates = match whose {
+        let now_ms = self.now_ms;
+        let set = match whose {
             Whose::Lane(lane) => self
                 .lanes
                 .get_mut(lane.0 as usize)
-                .map(|state| (&state.rates, &mut state.tell_timer_ms)),
+                .map(|state| (state.rates.tells_at(now_ms), &mut state.tell_timer_ms)),
             Whose::Shared(id) => self
                 .shared
                 .get_mut(id.0 as usize)
-                .map(|shared| (&shared.rates, &mut shared.tell_timer_ms)),
+                .map(|shared| (shared.rates.tells_at(now_ms), &mut shared.tell_timer_ms)),
         };
-        if let Some((rates, last_ms)) = rates {
-            self.timers.set_tell(whose, last_ms, rates, self.now_ms);
+        if let Some((Some(at_ms), last_ms)) = set {
+            self.timers.set_tell(whose, last_ms, at_ms);
         }
     }
 }

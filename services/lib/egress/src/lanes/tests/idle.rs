@@ -35,6 +35,7 @@ fn forgets_a_lane_that_had_nothing_for_a_minute_and_gives_its_number_to_another(
     assert_eq!(lanes.forget_idle(62 + IDLE_MS - 1, 10), []);
     assert_eq!(lanes.forget_idle(62 + IDLE_MS, 10), [lane]);
     assert_eq!((lanes.count(), lanes.find("source", "site")), (0, None));
+    assert!(lanes.numbers.is_empty());
     let other = lanes.lane(&"source".into(), &"other".into(), limits);
     assert_eq!((other, lanes.find("source", "other")), (lane, Some(lane)));
     assert_eq!(lanes.find("source", "site"), None);
@@ -119,4 +120,33 @@ fn keeps_a_lane_as_long_as_its_windows_count_something() {
         assert!(now_ms < 3 * 86_400_000);
     }
     assert!(now_ms > 86_400_000);
+}
+
+#[test]
+fn a_lane_is_listed_once_however_often_it_has_nothing() {
+    let (mut lanes, lane) = lanes();
+    lanes.sender_up(SenderId(1), 10, []);
+    for item in 0..100 {
+        lanes.push(lane, &Flow::default(), item, 0);
+        assert_eq!(assigned(&mut lanes), [(item, 0, 1)]);
+        lanes.released(lane, SlotId(0), SenderId(1));
+        lanes.slot_closed(lane, SlotId(0), SenderId(1));
+        assert_eq!(lanes.next(0), None);
+    }
+    assert_eq!(lanes.idle.len(), 1);
+}
+
+#[test]
+fn a_lane_of_which_all_was_taken_out_is_forgotten() {
+    let suspended = LaneLimits {
+        suspended_until_ms: 10 * IDLE_MS,
+        ..LIMITS
+    };
+    let (mut lanes, lane) = lanes();
+    lanes.set_limits_of(lane, suspended);
+    lanes.push(lane, &Flow::default(), 0, 0);
+    assert_eq!(lanes.next(0), None);
+    assert_eq!(lanes.forget_idle(IDLE_MS, 10), []);
+    lanes.retain(|_| false);
+    assert_eq!(lanes.forget_idle(IDLE_MS, 10), [lane]);
 }
