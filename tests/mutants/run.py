@@ -37,12 +37,13 @@ EXCEPT = [r"<impl [\w:]*(Debug|Display) for", r"replace \S+ with \S+ in mix$"]
 # What decides about mail, by crate: files below its src.
 POLICY = {
     "classify": ["decide.rs", "observation.rs", "retry_after.rs", "rules.rs"],
+    "config": ["resources/retry.rs", "resources/window.rs", "shaping_rules.rs", "suffixes.rs"],
     "egress": ["automation.rs", "automation/scope.rs", "fair.rs", "fair/slab.rs", "lanes.rs", "lanes/blocked.rs",
                "lanes/connections.rs", "lanes/deciding.rs", "lanes/idle.rs", "lanes/lane.rs", "lanes/lease.rs",
                "lanes/outage.rs", "lanes/senders.rs", "lanes/shared.rs", "lanes/slots.rs", "lanes/timers.rs",
-               "lanes/uses.rs", "rate.rs", "rate/window.rs", "rotation.rs", "sites.rs"],
-    "config": ["retry.rs", "window.rs", "suffixes.rs"],
-    "queue": ["due.rs"],
+               "lanes/uses.rs", "rate.rs", "rate/window.rs", "rotation.rs", "sites.rs", "standing.rs",
+               "standing/table.rs"],
+    "queue": ["acted.rs", "attempts.rs", "due.rs", "kept.rs", "operations.rs"],
 }
 
 

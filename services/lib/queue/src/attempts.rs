@@ -101,10 +101,8 @@ impl Intake {
             Some((_, flight)) if flight.session != Some(session.0) => {
                 Some("the attempt is another sender's")
             }
+            // Those of earlier epochs all are.
             Some((_, flight)) if flight.begun_ms.is_some() => Some("the attempt is already begun"),
-            Some(_) if reference.epoch != self.writer.epoch() => {
-                Some("the attempt is of another epoch")
-            }
             Some(_) => None,
         };
         if let Some(reason) = refusal {

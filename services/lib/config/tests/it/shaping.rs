@@ -151,6 +151,13 @@ fn at_least_twenty_providers_are_shipped_each_with_figures_and_can_be_replaced_o
     );
     // It says nothing about the provider as a whole.
     assert_eq!(shaping.shared.connections, Some(5));
+    // What both say is as the own one says, whatever its name.
+    let own = snapshot(&[(
+        "Shaping",
+        "a-document-before",
+        "{ rules: [ { match: { provider: google }, messagesPerConnection: 60 } ] }",
+    )]);
+    assert_eq!(own.shaping(google).messages_per_connection, 60);
 
     for off in [
         ("Shaping", "google", "{ disabled: true }"),

@@ -164,6 +164,7 @@ fn quarantine_ends_with_its_time_and_its_place_is_earned_again() {
     assert_eq!(bench.standing("old"), Standing::Probation);
     assert!(bench.decide("old", Decided::Admit));
     assert_eq!(bench.standing("old"), Standing::Member);
+    assert!(!bench.decide("old", Decided::Admit), "it is one");
     assert_eq!(
         bench.moves(),
         [
@@ -172,6 +173,11 @@ fn quarantine_ends_with_its_time_and_its_place_is_earned_again() {
             "old probation>member by \"alice\": complaints",
         ]
     );
+    assert!(bench.decide("old", Decided::Probation));
+    assert_eq!(bench.standing("old"), Standing::Probation);
+    assert!(!bench.decide("old", Decided::Probation), "it is on it");
+    assert!(bench.decide("two", Decided::Admit), "it needs none");
+    assert_eq!(bench.standing("two"), Standing::Member);
 
     // Without a probation it is a member again.
     let mut bench = Bench::of("plain");
@@ -203,6 +209,7 @@ fn a_rule_does_not_shorten_what_somebody_decided() {
     assert!(bench.step(&convicted(NOW_MS + 10)));
     assert!(!bench.step(&convicted(NOW_MS + 5)));
     assert!(bench.step(&convicted(NOW_MS + 20)));
+    assert!(!bench.step(&convicted(NOW_MS + 20)));
     assert_eq!(until(&bench), NOW_MS + 20);
     let forever = Decided::Quarantine { until_ms: 0 };
     assert!(bench.decide("one", forever));
@@ -221,10 +228,18 @@ fn causes_and_moves_are_bounded() {
             cause: "ü".repeat(200),
         });
     }
+    // Not within a character.
+    bench.step(&StandingEvent::Convicted {
+        tenant: "tenant-300".to_owned(),
+        until_ms: 0,
+        cause: format!("x{}", "ü".repeat(200)),
+    });
+    let standing = standing_of(&bench.record, "tenant-300").unwrap();
+    assert_eq!(standing.cause.len(), CAUSE - 1);
     assert_eq!(bench.record.moves.len(), MOVES);
     assert_eq!(
         (bench.record.moves[0].number, bench.record.moved),
-        (45, 300)
+        (46, 301)
     );
     assert_eq!(bench.record.tenants[0].cause.len(), CAUSE);
     let names = bench.record.tenants.windows(2);

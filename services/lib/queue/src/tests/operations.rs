@@ -221,10 +221,9 @@ fn notes_survive_the_owner_and_end() {
     desk.intake.begin_snapshot();
     desk.settle();
     desk.crash();
-    assert_eq!(noted(&desk), Some(Phase::Done));
-    assert_eq!(desk.intake.operations().len(), 1);
+    assert_eq!(desk.intake.operations(), [note(Phase::Done)]);
     desk.intake.forget_operations(&HashSet::new());
-    assert_eq!(noted(&desk), None);
+    assert_eq!((noted(&desk), desk.intake.operations().len()), (None, 0));
 }
 
 #[test]

@@ -204,6 +204,8 @@ fn first_attempts_are_spread_evenly_and_the_same_each_time() {
         spread: Span::from_secs(12 * 3600),
         delay: Span::from_secs(3600),
     };
+    let saturday = ms("2027-01-16T08:00:00Z");
+    assert_eq!(timing.opens_ms(saturday), Some(ms("2027-01-18T08:00:00Z")));
     let from = ms("2027-01-15T14:00:00Z");
     let mut by_hour = [0_u32; 12];
     for number in 0..12_000_u64 {
