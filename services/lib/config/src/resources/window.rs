@@ -186,10 +186,10 @@ pub(super) fn zone(name: &str) -> Result<TimeZone, String> {
         .get(name)
         .map_err(|_| expected())?;
     // `Etc/Unknown` is a name, and no zone.
-    if zone.is_unknown() || zone.iana_name().is_none() {
-        return Err(expected());
+    match zone.is_unknown() {
+        true => Err(expected()),
+        false => Ok(zone),
     }
-    Ok(zone)
 }
 
 impl OpenHours {

@@ -43,13 +43,17 @@ spec: { sources: [ { name: f } ], dedicatedTo: old }
 ";
 
 fn config() -> Snapshot {
+    with_tenants(DOCUMENTS)
+}
+
+fn with_tenants(documents: &str) -> Snapshot {
     let tenants = ["old", "one", "two", "three"].map(|name| {
         format!(
             "---\napiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: {name} }}\n\
              spec: {{ defaultStream: main, streams: [ {{ name: main }} ] }}\n"
         )
     });
-    Snapshot::from_documents(&(DOCUMENTS.to_owned() + &tenants.concat())).unwrap()
+    Snapshot::from_documents(&(documents.to_owned() + &tenants.concat())).unwrap()
 }
 
 /// A record that is stepped, with the time.
@@ -329,8 +333,112 @@ fn time_is_waited_for_only_where_it_changes_something() {
     let due_ms = NOW_MS + 2 * DAY_MS;
     assert_eq!(standings.next_wake(), Some(due_ms));
     assert!(standings.due(&config, due_ms - 1).is_empty());
+    assert_eq!(standings.due(&config, due_ms + 1), ["shared"]);
     assert_eq!(standings.due(&config, due_ms), ["shared"]);
     let numbers = standings.moves_after("shared", 0).map(|moved| moved.number);
     assert_eq!(numbers.collect::<Vec<_>>(), [1]);
     assert_eq!(standings.moves_after("shared", 1).count(), 0);
+}
+
+/// A pool that keeps nobody apart.
+fn simple() -> Snapshot {
+    with_tenants(
+        "
+apiVersion: staffetta.dev/v1alpha1
+kind: EgressPool
+metadata: { name: simple }
+spec: { sources: [ { name: a } ] }
+",
+    )
+}
+
+#[test]
+fn standings_are_looked_at_only_where_somebody_is_kept_apart() {
+    let mut standings = Standings::default();
+    standings.configure(&config());
+    assert!(standings.is_needed(), "the documents keep tenants apart");
+    let config = simple();
+    standings.configure(&config);
+    assert!(!standings.is_needed());
+
+    let mut bench = Bench {
+        config: simple(),
+        record: no_standings("simple"),
+        now_ms: NOW_MS,
+    };
+    let pool = config.pool("simple").unwrap();
+    bench.decide("one", Decided::Quarantine { until_ms: 0 });
+    assert!(standings.know(&config, std::slice::from_ref(&bench.record)));
+    assert!(standings.is_needed());
+    // There is no pool for those.
+    let waits = Way::Waits(Waits::Quarantine(&bench.record.tenants[0]));
+    assert_eq!(standings.way(pool, "one"), waits);
+    bench.decide("one", Decided::Release);
+    assert!(standings.know(&config, std::slice::from_ref(&bench.record)));
+    assert!(!standings.is_needed(), "it is a member");
+
+    let later = PoolStandings {
+        format: FORMAT + 1,
+        ..bench.record
+    };
+    assert!(standings.know(&config, &[later]));
+    assert!(standings.is_needed());
+    let unknown = Way::Waits(Waits::Unknown);
+    assert_eq!(standings.way(pool, "one"), unknown);
+    assert_eq!(standings.way_of_moved(pool, "one"), unknown);
+}
+
+#[test]
+fn knows_when_a_way_changes() {
+    let config = config();
+    let mut standings = Standings::default();
+    let (mut shared, mut plain) = (Bench::of("shared"), Bench::of("plain"));
+    shared.decide("one", Decided::Probation);
+    plain.decide("one", Decided::Quarantine { until_ms: 0 });
+    let records = |shared: &Bench, plain: &Bench| [shared.record.clone(), plain.record.clone()];
+    assert!(standings.know(&config, &records(&shared, &plain)));
+    let mut pools: Vec<&str> = standings.pools().collect();
+    pools.sort_unstable();
+    assert_eq!(pools, ["plain", "shared"]);
+    assert!(!standings.know(&config, &records(&shared, &plain)));
+    // Another standing, another tenant, one more, one less, one pool less.
+    shared.decide("one", Decided::Quarantine { until_ms: 0 });
+    assert!(standings.know(&config, &records(&shared, &plain)));
+    shared.record.tenants[0].tenant = "three".to_owned();
+    assert!(standings.know(&config, &records(&shared, &plain)));
+    shared.decide("two", Decided::Admit);
+    assert!(standings.know(&config, &records(&shared, &plain)));
+    assert_eq!(standings.count(), [0, 1, 2]);
+    shared.decide("two", Decided::Forget);
+    assert!(standings.know(&config, &records(&shared, &plain)));
+    assert!(standings.know(&config, &[shared.record.clone()]));
+    // That it can't be read is another way, and that it can again.
+    let later = PoolStandings {
+        format: FORMAT + 1,
+        ..plain.record.clone()
+    };
+    assert!(standings.know(&config, &[shared.record.clone(), later.clone()]));
+    assert!(!standings.know(&config, &[shared.record.clone(), later]));
+    assert!(standings.know(&config, &[shared.record.clone()]));
+}
+
+#[test]
+fn a_place_that_becomes_free_is_another_way() {
+    let config = config();
+    let mut standings = Standings::default();
+    let mut bench = Bench::of("shared");
+    for tenant in ["one", "two", "three"] {
+        bench.now_ms += 1;
+        bench.step(&seen(tenant));
+    }
+    standings.know(&config, std::slice::from_ref(&bench.record));
+    // Who came last is the first now: nothing else changes.
+    bench.record.tenants.iter_mut().for_each(|standing| {
+        if standing.tenant == "three" {
+            standing.since_ms = 1;
+        }
+    });
+    assert!(standings.know(&config, std::slice::from_ref(&bench.record)));
+    let expected = ["own", "newcomers", "newcomers has 2", "newcomers"];
+    assert_eq!(ways(&standings, &config, "shared"), expected);
 }
