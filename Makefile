@@ -57,7 +57,7 @@ powercut: servers ## cut the power of a virtual machine with nats-server in it, 
 fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
 
-mutants: ## change the code that decides about mail, one place at a time, and see that a test fails each time (20 minutes)
+mutants: ## change the code that decides about mail, one place at a time, and see that a test fails each time (an hour)
 	python3 tests/mutants/run.py
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
