@@ -304,6 +304,11 @@ pub(crate) const HEADER_TOO_LARGE: Answer = Answer::new(
     EnhancedCode(5, 3, 4),
     "The header section exceeds 256 KiB",
 );
+pub(crate) const LINE_TOO_LONG: Answer = Answer::new(
+    554,
+    EnhancedCode(5, 6, 0),
+    "A line has more than 998 octets (RFC 5322 section 2.1.1)",
+);
 pub(crate) const LOOP: Answer = Answer::new(
     554,
     EnhancedCode(5, 4, 6),

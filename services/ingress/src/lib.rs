@@ -28,6 +28,7 @@ mod answer;
 mod clients;
 mod connection;
 mod content;
+mod headers;
 mod login;
 mod memory;
 mod metrics;

@@ -4,18 +4,17 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use config::Snapshot;
+use config::{LongLines, Snapshot};
 use mail::MessageId;
-use message::{
-    Additions, Converter, ReceivedInfo, date_text, message_id_text, received_field, repair,
-};
+use message::{Additions, Converter, ReceivedInfo, SignedNames, received_field, repair};
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
 use crate::connection::{Connection, Ended};
-use crate::content::{Content, Judged, Received, Repaired};
+use crate::content::{Content, Judged, Lines, Received, Repaired};
+use crate::headers::{self, Facts};
 use crate::memory::Reservation;
 use crate::metrics::Metrics;
 use crate::policy::{self, Sender};
@@ -424,6 +423,8 @@ struct HeaderJudge<'a> {
     smtputf8: bool,
     /// The content is binary.
     binary: bool,
+    /// The only one.
+    recipient: Option<&'a str>,
     metrics: &'a Metrics,
     received: String,
     unix_ms: u64,
@@ -440,6 +441,10 @@ impl<'a> HeaderJudge<'a> {
     ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
+        let recipient = match transaction.recipients.as_slice() {
+            [only] => Some(only.address.as_str()),
+            _ => None,
+        };
         let received = received_field(&ReceivedInfo {
             from_helo: connection.session.client_name(),
             client_ip: connection.session.client(),
@@ -450,10 +455,7 @@ impl<'a> HeaderJudge<'a> {
                 connection.session.protocol()
             },
             id,
-            for_single_recipient: match transaction.recipients.as_slice() {
-                [only] => Some(&only.address),
-                _ => None,
-            },
+            for_single_recipient: recipient,
             unix_ms,
         });
         Self {
@@ -464,6 +466,7 @@ impl<'a> HeaderJudge<'a> {
             priority: transaction.priority,
             smtputf8: transaction.smtputf8,
             binary: transaction.binary,
+            recipient,
             metrics,
             received,
             unix_ms,
@@ -490,16 +493,25 @@ impl<'a> HeaderJudge<'a> {
         if tenant.preflight.warn_header && !findings.warnings.is_empty() {
             on_top.to_mut().push_str(&findings.header_fields());
         }
-        let date = tenant.repair.date.then(|| date_text(self.unix_ms));
-        let message_id_if_missing = tenant
-            .repair
-            .message_id
-            .then(|| message_id_text(self.id, &self.hostname));
+        let facts = Facts {
+            id: self.id,
+            unix_ms: self.unix_ms,
+            hostname: &self.hostname,
+            tenant: &tenant.name,
+            stream: &stream,
+            campaign: &campaign,
+            author: &author,
+            recipient: self.recipient,
+        };
+        let of_stream = tenant_stream.and_then(|stream| stream.headers.as_deref());
+        let signed = SignedNames::of(header);
         let additions = Additions {
             received: &on_top,
-            date_if_missing: date.as_deref(),
-            message_id_if_missing: message_id_if_missing.as_deref(),
+            if_missing: &headers::additions(tenant.repair, of_stream, &facts),
+            fold: tenant.repair.long_lines == LongLines::Break,
+            signed: &signed,
         };
+        let lines = Lines::of(tenant.repair.long_lines, header, signed.is_signed())?;
         let mut header = repair(header, &additions);
         let mut converter = None;
         if self.binary {
@@ -509,6 +521,7 @@ impl<'a> HeaderJudge<'a> {
         Ok(Repaired {
             header,
             converter,
+            lines,
             judged: Judged {
                 from_domain: author.as_str().to_owned(),
                 stream,

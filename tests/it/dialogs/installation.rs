@@ -55,7 +55,15 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
 const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
-spec: { defaultStream: transactional, streams: [ { name: transactional }, { name: bulk } ] }
+spec:
+  defaultStream: transactional
+  streams:
+    - { name: transactional }
+    - name: bulk
+      headers:
+        feedbackId: staffetta
+        listUnsubscribe: [ \"https://u.acme.example/{campaign}?r={recipient}\", \"mailto:leave@acme.example\" ]
+        cfblAddress: fbl@acme.example
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
@@ -63,7 +71,7 @@ metadata: { name: other }
 spec:
   defaultStream: bulk
   streams: [ { name: bulk }, { name: letters } ]
-  repair: { date: false, messageId: false }
+  repair: { date: false, messageId: false, longLines: reject }
   preflight:
     warnHeader: true
     rejectAt: 5

@@ -5,11 +5,13 @@ mod isolation;
 
 use std::collections::{BTreeMap, HashMap};
 
+use mail::Address;
+
 use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
-    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, index,
-    shipped,
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant,
+    index, shipped,
 };
 
 /// All resources by kind and name.
@@ -47,7 +49,8 @@ impl<'a> References<'a> {
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::Tenant(_) | Resource::Provider(_) => {}
+            Resource::Provider(_) => {}
+            Resource::Tenant(tenant) => self.check_complaint_addresses(resource, tenant),
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
@@ -95,6 +98,34 @@ impl<'a> References<'a> {
                 known(streams)
             );
             self.report(resource, path, what);
+        }
+    }
+
+    /// Reports addresses for complaints that no signature of the tenant's own domains would speak for (RFC 9477
+    /// section 3.1).
+    fn check_complaint_addresses(&self, resource: &Resource, tenant: &Tenant) {
+        if self.some_unreadable(Kind::SendingDomain) {
+            return;
+        }
+        for (index, stream) in tenant.streams.iter().enumerate() {
+            let address = stream
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.cfbl_address.as_ref());
+            let Some(domain) = address.and_then(Address::domain) else {
+                continue;
+            };
+            let is_own = self.entries.values().any(|entry| match entry {
+                Resource::SendingDomain(own) => own.tenant == tenant.name && own.includes(&domain),
+                _ => false,
+            });
+            if !is_own {
+                let path = format!("spec.streams[{index}].headers.cfblAddress");
+                let what = format!(
+                    "{domain} is no SendingDomain of the tenant: its mail is not signed for it"
+                );
+                self.report(resource, &path, what);
+            }
         }
     }
 

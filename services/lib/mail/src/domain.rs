@@ -54,6 +54,13 @@ impl Domain {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is `parent` or below it.
+    pub fn is_within(&self, parent: &Self) -> bool {
+        self.as_str()
+            .strip_suffix(parent.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    }
 }
 
 impl fmt::Display for Domain {

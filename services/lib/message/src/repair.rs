@@ -1,29 +1,45 @@
 //! What acceptance changes in a header section.
 
+use std::borrow::Cow;
+
 use mail::MessageId;
 
-use crate::fields;
 use crate::inspect::is_bcc;
 use crate::labels::is_label;
+use crate::lines::{LONGEST_LINE, fold};
 use crate::times::is_time;
+use crate::{SignedNames, fields};
 
 /// Name of the field that says what pre-flight checks found; ours alone.
 pub const WARNING: &str = "X-Staffetta-Warning";
 
-/// What [`repair`] puts in.
+/// What [`repair`] changes, besides what it always takes out.
 #[derive(Debug, Clone, Copy)]
 pub struct Additions<'a> {
     /// Our `Received` field with its CRLF, from [`crate::received_field`]; may be several fields
     /// or empty.
     pub received: &'a str,
-    /// Value of the `Date` field if there is none, from [`crate::date_text`]; `None`: it stays away.
-    pub date_if_missing: Option<&'a str>,
-    /// Value of the `Message-ID` field if there is none, from [`message_id_text`]; `None`: it stays away.
-    pub message_id_if_missing: Option<&'a str>,
+    /// Fields that are put at the end where they are missing, in this order.
+    pub if_missing: &'a [Addition<'a>],
+    /// Lines that are too long are folded, unless the message is signed.
+    pub fold: bool,
+    /// What signatures of the message cover: it is neither taken out nor added.
+    pub signed: &'a SignedNames<'a>,
 }
 
-/// The header section as it is passed on: our trace field on top, `Date` and `Message-ID` at the
-/// end when they are missing and wanted (RFC 6409 section 8), no `Bcc` and no `Resent-Bcc` (RFC 5322 section
+/// A field that is added where it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Addition<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value, without CRLF.
+    pub value: Cow<'a, str>,
+    /// It is not added when a field of one of these names is there.
+    pub unless: &'static [&'static str],
+}
+
+/// The header section as it is passed on: our trace field on top, what is missing and wanted at the end (RFC 6409
+/// section 8), no `Bcc` and no `Resent-Bcc` (RFC 5322 section
 /// 3.6.3), none of the fields that [`crate::times`] and [`crate::labels`] read, and no [`WARNING`] but ours. A first line that begins with white space continues nothing and would continue our own
 /// field: it is dropped. Every other byte stays as it is. Header section in, header section out, both without
 /// the empty line that ends them; every line of the result ends in CRLF.
@@ -31,11 +47,12 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
     let capacity = header.len() + additions.received.len() + 160;
     let mut repaired = Vec::with_capacity(capacity);
     repaired.extend_from_slice(additions.received.as_bytes());
-    let (mut has_date, mut has_message_id) = (false, false);
+    let Additions { signed, .. } = additions;
+    let mut is_there = vec![false; additions.if_missing.len()];
     for (index, field) in fields(header).enumerate() {
         let continues_nothing =
             index == 0 && field.raw.starts_with(b" ") | field.raw.starts_with(b"\t");
-        if is_bcc(&field)
+        if is_bcc(&field) && !signed.covers_field(&field)
             || is_time(&field)
             || is_label(&field)
             || field.is(WARNING)
@@ -43,18 +60,23 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
         {
             continue;
         }
-        has_date |= field.is("Date");
-        has_message_id |= field.is("Message-ID");
-        repaired.extend_from_slice(field.raw);
+        for (addition, is_there) in additions.if_missing.iter().zip(&mut is_there) {
+            *is_there |= addition.unless.iter().any(|name| field.is(name));
+        }
+        if additions.fold && !signed.is_signed() && field.raw.len() > LONGEST_LINE {
+            fold(field.raw, &mut repaired);
+        } else {
+            repaired.extend_from_slice(field.raw);
+        }
     }
     if !repaired.is_empty() && !repaired.ends_with(b"\r\n") {
         repaired.extend_from_slice(b"\r\n");
     }
-    if let (false, Some(date)) = (has_date, additions.date_if_missing) {
-        push_field(&mut repaired, "Date", date);
-    }
-    if let (false, Some(message_id)) = (has_message_id, additions.message_id_if_missing) {
-        push_field(&mut repaired, "Message-ID", message_id);
+    for (addition, is_there) in additions.if_missing.iter().zip(is_there) {
+        let is_signed = addition.unless.iter().any(|name| signed.covers(name));
+        if !is_there && !is_signed {
+            push_field(&mut repaired, addition.name, &addition.value);
+        }
     }
     repaired
 }
@@ -76,14 +98,31 @@ mod tests {
 
     use super::*;
 
-    const ADDITIONS: Additions<'static> = Additions {
-        received: "Received: us\r\n",
-        date_if_missing: Some("today"),
-        message_id_if_missing: Some("<i@us>"),
-    };
+    fn additions() -> [Addition<'static>; 2] {
+        let addition = |name, value: &'static str, unless| Addition {
+            name,
+            value: Cow::Borrowed(value),
+            unless,
+        };
+        [
+            addition("Date", "today", &["Date"]),
+            addition("Message-ID", "<i@us>", &["Message-ID"]),
+        ]
+    }
+
+    fn repaired_with(header: &[u8], received: &str, if_missing: &[Addition<'_>]) -> Vec<u8> {
+        let additions = Additions {
+            received,
+            if_missing,
+            fold: true,
+            signed: &SignedNames::of(header),
+        };
+        repair(header, &additions)
+    }
 
     fn repaired(header: &str) -> String {
-        String::from_utf8(repair(header.as_bytes(), &ADDITIONS)).unwrap()
+        let repaired = repaired_with(header.as_bytes(), "Received: us\r\n", &additions());
+        String::from_utf8(repaired).unwrap()
     }
 
     #[test]
@@ -104,15 +143,38 @@ mod tests {
 
     #[test]
     fn adds_only_what_is_wanted() {
-        let additions = Additions {
-            date_if_missing: None,
-            message_id_if_missing: None,
-            ..ADDITIONS
-        };
         assert_eq!(
-            repair(b"x-staffetta-warning: forged\r\nFrom: a@b\r\n", &additions),
+            repaired_with(
+                b"x-staffetta-warning: forged\r\nFrom: a@b\r\n",
+                "Received: us\r\n",
+                &[]
+            ),
             b"Received: us\r\nFrom: a@b\r\n"
         );
+    }
+
+    #[test]
+    fn neither_adds_nor_takes_out_what_a_signature_covers() {
+        let signature = "DKIM-Signature: h=From:Bcc:Date\r\n";
+        assert_eq!(
+            repaired(&format!(
+                "{signature}Bcc: a\r\nResent-Bcc: b\r\nX-Staffetta-Stream: s\r\n"
+            )),
+            format!("Received: us\r\n{signature}Bcc: a\r\nMessage-ID: <i@us>\r\n")
+        );
+    }
+
+    #[test]
+    fn folds_long_lines_of_what_is_not_signed() {
+        let words = "word ".repeat(300);
+        let header = format!("Date: d\r\nMessage-ID: i\r\nX: {words}\r\n");
+        assert!(
+            repaired(&header)
+                .lines()
+                .all(|line| line.len() <= LONGEST_LINE)
+        );
+        let signed = format!("DKIM-Signature: h=\r\n{header}");
+        assert_eq!(repaired(&signed), format!("Received: us\r\n{signed}"));
     }
 
     #[test]
@@ -168,8 +230,8 @@ mod tests {
         #[test]
         fn changes_nothing_in_a_second_pass(header in proptest::collection::vec(
             prop_oneof![Just(b'\r'), Just(b'\n'), Just(b' '), Just(b':'), Just(b'B'), Just(b'c'), any::<u8>()], 0..100)) {
-            let once = repair(&header, &Additions { received: "", ..ADDITIONS });
-            let twice = repair(&once, &Additions { received: "", ..ADDITIONS });
+            let once = repaired_with(&header, "", &additions());
+            let twice = repaired_with(&once, "", &additions());
             prop_assert_eq!(once, twice);
         }
     }

@@ -159,20 +159,41 @@ impl Preflight {
     }
 }
 
-/// What is added to a header section where it is missing.
+/// What is mended in messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repair {
-    /// `Date`.
+    /// `Date` is added where it is missing.
     pub date: bool,
-    /// `Message-ID`.
+    /// So is `Message-ID`.
     pub message_id: bool,
+    /// What becomes of lines that are too long.
+    pub long_lines: LongLines,
 }
+
+/// What becomes of lines of more than 998 octets (RFC 5322 section 2.1.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LongLines {
+    /// They are broken, before anything is hashed; those of a message that came with a signature are kept.
+    #[default]
+    Break,
+    /// They stay as they are. Some hosts refuse them, others break them after they were signed.
+    Keep,
+    /// The message is refused.
+    Reject,
+}
+
+const LONG_LINES: [(&str, LongLines); 3] = [
+    ("break", LongLines::Break),
+    ("keep", LongLines::Keep),
+    ("reject", LongLines::Reject),
+];
 
 impl Default for Repair {
     fn default() -> Self {
         Self {
             date: true,
             message_id: true,
+            long_lines: LongLines::default(),
         }
     }
 }
@@ -182,6 +203,7 @@ impl Repair {
         Self {
             date: fields.boolean("date").unwrap_or(true),
             message_id: fields.boolean("messageId").unwrap_or(true),
+            long_lines: fields.one_of("longLines", &LONG_LINES).unwrap_or_default(),
         }
     }
 
@@ -192,6 +214,10 @@ impl Repair {
             if !is_added {
                 spec.insert(name.to_owned(), json!(false));
             }
+        }
+        if self.long_lines != LongLines::default() {
+            let word = super::word(&LONG_LINES, self.long_lines);
+            spec.insert("longLines".to_owned(), json!(word));
         }
         (!spec.is_empty()).then_some(Value::Object(spec))
     }

@@ -51,6 +51,11 @@ const ALGORITHMS: [(&str, DkimAlgorithm); 2] = [
 ];
 
 impl SendingDomain {
+    /// Whether it speaks for `domain`.
+    pub fn includes(&self, domain: &Domain) -> bool {
+        self.domain == *domain || self.include_subdomains && domain.is_within(&self.domain)
+    }
+
     pub(super) fn read(name: &str, metadata: &Fields<'_>, spec: &Fields<'_>) -> Option<Self> {
         let domain = Domain::parse(name);
         if let Err(error) = &domain {

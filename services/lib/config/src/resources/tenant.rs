@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
-use super::{Allowance, Preflight, Repair};
+use super::{Allowance, Headers, Preflight, Repair};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -60,6 +60,8 @@ pub struct Stream {
     pub delay_notices: Option<Vec<Span>>,
     /// When it is sent; `None`: as soon as it can be.
     pub timing: Option<Box<Timing>>,
+    /// Fields that its messages get where they have none of their own.
+    pub headers: Option<Box<Headers>>,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -121,6 +123,9 @@ impl Tenant {
             let expires_after = read_expires_after(&fields);
             let delay_notices = read_delay_notices(&fields);
             let timing = read_timing(&fields);
+            let header_fields = fields.map("headers");
+            let headers = Headers::read(&header_fields);
+            header_fields.close();
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -144,6 +149,7 @@ impl Tenant {
                     expires_after,
                     delay_notices,
                     timing,
+                    headers,
                 });
             }
             fields.close();
@@ -210,6 +216,9 @@ impl Tenant {
                         window.open().iter().map(OpenHours::to_string).collect();
                     spec["window"] = json!({ "zone": window.zone(), "open": open });
                 }
+            }
+            if let Some(headers) = &stream.headers {
+                spec["headers"] = headers.spec();
             }
             spec
         };

@@ -161,7 +161,7 @@ fn checks_and_repairs_read_back() {
     let snapshot = Snapshot::from_documents(&tenant(
         "preflight: { checks: [ { rule: noSubject, action: reject }, \
          { rule: noUnsubscribe, weight: 3, streams: [ m ] } ], rejectAt: 5, warnHeader: true }, \
-         repair: { messageId: false }",
+         repair: { messageId: false, longLines: reject }",
     ))
     .unwrap();
     let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
@@ -173,6 +173,7 @@ fn checks_and_repairs_read_back() {
     assert_eq!(preflight.of_stream("other").count(), 1);
     let repair = read.tenant("t").unwrap().repair;
     assert!(repair.date && !repair.message_id);
+    assert_eq!(repair.long_lines, config::LongLines::Reject);
 
     let problems = Snapshot::from_documents(&tenant(
         "preflight: { checks: [ { rule: noSense }, { action: warn }, \
@@ -185,6 +186,45 @@ fn checks_and_repairs_read_back() {
         "checks[1].rule",
         "checks[2].weight (line 5): has no meaning: what is found is refused",
         "checks[2].streams[0] (line 5): the name of a stream of the tenant is expected",
+    ];
+    assert_eq!(problems.len(), expected.len(), "{problems:#?}");
+    for expected in expected {
+        let found = problems.iter().any(|problem| problem.contains(expected));
+        assert!(found, "{expected}: {problems:#?}");
+    }
+}
+
+#[test]
+fn headers_of_streams_read_back_and_name_addresses_of_the_tenant() {
+    let documents = |headers: &str| {
+        let tenant =
+            format!("{{ defaultStream: m, streams: [ {{ name: m, headers: {headers} }} ] }}");
+        let domain = "{ tenant: t, unsigned: true, includeSubdomains: true }";
+        document("Tenant", "t", &tenant) + &document("SendingDomain", "t.example", domain)
+    };
+    let snapshot = Snapshot::from_documents(&documents(
+        "{ feedbackId: sender, cfblAddress: c@fbl.t.example, listUnsubscribe: [ \"https://u.t.example/{message}\" ] }",
+    ))
+    .unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let stream = read.tenant("t").unwrap().stream("m").unwrap().clone();
+    let headers = stream.headers.unwrap();
+    assert!(headers.one_click);
+    assert_eq!(headers.feedback_id.as_deref(), Some("sender"));
+
+    let problems = Snapshot::from_documents(&documents(
+        "{ feedbackId: a, cfblAddress: c@other.example, oneClick: true, \
+         listUnsubscribe: [ \"mailto:l@t.example\", \"http://t.example\", \"https://t.example/{x}\" ] }",
+    ))
+    .unwrap_err();
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let expected = [
+        "headers.feedbackId (line 5): 5 to 15 letters",
+        "headers.oneClick (line 5): listUnsubscribe has no https URI",
+        "headers.listUnsubscribe[1] (line 5): a URI that begins with https:// or mailto:",
+        "headers.listUnsubscribe[2] (line 5): {x} is not known; known: {message}",
+        "headers.cfblAddress (line 5): other.example is no SendingDomain of the tenant",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for expected in expected {
