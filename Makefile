@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients soak powercut fuzz mutants bench image chart namespaces limits sim prometheus clean
+.PHONY: help build servers test lint demo clients soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,6 +56,9 @@ powercut: servers ## cut the power of a virtual machine with nats-server in it, 
 
 fuzz: ## fuzz the parsers, FUZZ_SECONDS=60 each
 	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+planted: ## put a bug into a copy of each parser, and see that its fuzz target finds it (10 minutes)
+	python3 tests/fuzz/planted.py
 
 mutants: ## change the code that decides about mail, one place at a time, and see that a test fails each time (an hour)
 	python3 tests/mutants/run.py
