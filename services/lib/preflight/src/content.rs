@@ -7,13 +7,16 @@ use message::{BrokenMime, Content, Text, Wanted, read_content};
 
 use crate::{Finding, Findings, placeholders};
 
-/// Looks over content, or the first part of it; `earlier` is what its header section was warned of. Gives what is found beside that;
-/// what weighs too much is refused for both. Takes linear time.
+/// Characters that are said of a word.
+const LONGEST_WORD: usize = 100;
+
+/// Looks over content, or the first part of it; `earlier` is what was found before, and is said and weighs with what is found
+/// now. Takes linear time.
 pub fn look_at_content(
     content: &Content<'_>,
     preflight: &Preflight,
     stream: &str,
-    earlier: &[Finding],
+    earlier: Vec<Finding>,
 ) -> Findings {
     let checks = preflight.of_stream(stream);
     let checks: Vec<&Check> = checks.filter(|check| check.rule.is_of_content()).collect();
@@ -144,9 +147,10 @@ fn links_in(text: &str) -> usize {
     separators.filter(is_of_web).count()
 }
 
-/// A word of the configuration as ASCII.
+/// A word of the configuration as ASCII, cut when it is long.
 fn printable(word: &str) -> String {
-    word.escape_default().to_string().replace("\\'", "'")
+    let escaped = word.escape_default().to_string().replace("\\'", "'");
+    escaped.chars().take(LONGEST_WORD).collect()
 }
 
 #[cfg(test)]

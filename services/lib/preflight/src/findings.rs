@@ -29,13 +29,16 @@ pub struct Findings {
 }
 
 impl Findings {
-    /// What follows from what checks found, when `earlier` was warned of before.
+    /// What follows from what checks found, and from what was warned of before.
     pub(crate) fn of<'a>(
         found: impl Iterator<Item = (&'a Check, Cow<'static, str>)>,
-        earlier: &[Finding],
+        earlier: Vec<Finding>,
         reject_at: Option<u32>,
     ) -> Self {
-        let mut findings = Self::default();
+        let mut findings = Self {
+            warnings: earlier,
+            refused_for: Vec::new(),
+        };
         for (check, what) in found {
             let finding = Finding {
                 rule: check.rule.name(),
@@ -48,12 +51,17 @@ impl Findings {
                 findings.warnings.push(finding);
             }
         }
-        let warnings = earlier.iter().chain(&findings.warnings);
-        let weight: u32 = warnings.clone().map(|finding| finding.weight).sum();
+        let warnings = &findings.warnings;
+        let weight: u32 = warnings.iter().map(|finding| finding.weight).sum();
         if reject_at.is_some_and(|most| weight >= most) {
-            findings.refused_for.extend(warnings.cloned());
+            findings.refused_for.extend(warnings.iter().cloned());
         }
         findings
+    }
+
+    /// Nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.warnings.is_empty() && self.refused_for.is_empty()
     }
 
     /// What is said to the client of a message that is refused.
@@ -76,9 +84,9 @@ impl Findings {
         (!text.is_empty()).then_some(text)
     }
 
-    /// Warnings as header fields, each with its CRLF.
-    pub fn header_fields(warnings: &[Finding]) -> String {
-        warnings
+    /// The warnings as header fields, each with its CRLF.
+    pub fn header_fields(&self) -> String {
+        self.warnings
             .iter()
             .map(|Finding { rule, weight, what }| {
                 format!("{WARNING}: {rule}; weight={weight}; {what}\r\n")
@@ -102,7 +110,7 @@ mod tests {
         }
     }
 
-    fn findings(checks: &[Check], earlier: &[Finding], reject_at: Option<u32>) -> Findings {
+    fn findings(checks: &[Check], earlier: Vec<Finding>, reject_at: Option<u32>) -> Findings {
         let found = checks.iter().map(|check| (check, "it is so".into()));
         Findings::of(found, earlier, reject_at)
     }
@@ -110,31 +118,31 @@ mod tests {
     #[test]
     fn warnings_are_said_until_they_weigh_too_much_with_those_before() {
         let checks = [check(CheckAction::Warn, 3)];
-        let light = findings(&checks, &[], Some(5));
+        let light = findings(&checks, Vec::new(), Some(5));
         assert_eq!(light.refusal(), None);
         assert_eq!(
-            Findings::header_fields(&light.warnings),
+            light.header_fields(),
             "X-Staffetta-Warning: noSubject; weight=3; it is so\r\n"
         );
-        let heavy = findings(&checks, &light.warnings, Some(5));
+        let heavy = findings(&checks, light.warnings, Some(5));
         assert_eq!(
             heavy.refusal().as_deref(),
             Some("Message refused: it is so (noSubject), it is so (noSubject)")
         );
-        assert_eq!(heavy.warnings.len(), 1);
-        assert_eq!(findings(&checks, &heavy.warnings, None).refusal(), None);
+        assert_eq!(heavy.warnings.len(), 2);
+        assert_eq!(findings(&checks, heavy.warnings, None).refusal(), None);
     }
 
     #[test]
     fn what_rejects_is_no_warning() {
-        let strict = findings(&[check(CheckAction::Reject, 1)], &[], None);
+        let strict = findings(&[check(CheckAction::Reject, 1)], Vec::new(), None);
         assert!(strict.warnings.is_empty() && strict.refusal().is_some());
     }
 
     #[test]
     fn a_refusal_is_no_longer_than_a_reply_may_be() {
         let checks = vec![check(CheckAction::Reject, 1); 64];
-        let refusal = findings(&checks, &[], None).refusal().unwrap();
+        let refusal = findings(&checks, Vec::new(), None).refusal().unwrap();
         assert!(refusal.len() <= 400, "{refusal}");
         assert!(refusal.ends_with("(noSubject), and 49 more"), "{refusal}");
     }

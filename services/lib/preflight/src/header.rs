@@ -34,7 +34,7 @@ pub fn look_at_header(header: &[u8], envelope: &Envelope<'_>) -> Findings {
     let found = preflight
         .of_stream(envelope.stream)
         .filter_map(|check| Some((check, look_for(check, &inspection, envelope)?.into())));
-    Findings::of(found, &[], preflight.reject_at)
+    Findings::of(found, Vec::new(), preflight.reject_at)
 }
 
 fn look_for(

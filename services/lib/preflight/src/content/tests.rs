@@ -26,7 +26,7 @@ fn found_in_part(preflight: &Preflight, message: &[u8], is_complete: bool) -> Ve
         body: &message[at + 4..],
         is_complete,
     };
-    let findings = look_at_content(&content, preflight, "m", &[]);
+    let findings = look_at_content(&content, preflight, "m", Vec::new());
     let found = findings.refused_for.into_iter();
     found.map(|finding| finding.what.into_owned()).collect()
 }
@@ -212,7 +212,7 @@ fn what_was_warned_of_before_weighs_too() {
     preflight.checks[0].action = config::CheckAction::Warn;
     preflight.checks[0].weight = 2;
     preflight.reject_at = Some(3);
-    let earlier = [Finding {
+    let earlier = vec![Finding {
         rule: "noSubject",
         weight: 1,
         what: "it has no subject".into(),
@@ -222,11 +222,11 @@ fn what_was_warned_of_before_weighs_too() {
         body: b"Dear user",
         is_complete: true,
     };
-    let of = |earlier: &[Finding]| look_at_content(&content, &preflight, "m", earlier);
-    assert_eq!(of(&[]).refusal(), None);
-    assert_eq!(of(&[]).warnings.len(), 1);
+    let of = |earlier: Vec<Finding>| look_at_content(&content, &preflight, "m", earlier);
+    assert_eq!(of(Vec::new()).refusal(), None);
+    assert_eq!(of(Vec::new()).warnings.len(), 1);
     assert_eq!(
-        of(&earlier).refusal().as_deref(),
+        of(earlier).refusal().as_deref(),
         Some("Message refused: it has no subject (noSubject), it says \"dear user\" (genericText)")
     );
 }
@@ -242,7 +242,7 @@ proptest! {
             "rule: tooLittleText", "rule: brokenMime",
         ]);
         let content = Content { header: header.as_bytes(), body: &body, is_complete: true };
-        let findings = look_at_content(&content, &preflight, "m", &[]);
+        let findings = look_at_content(&content, &preflight, "m", Vec::new());
         for finding in findings.refused_for {
             let is_printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
             prop_assert!(finding.what.bytes().all(is_printable), "{}", finding.what);
