@@ -20,6 +20,8 @@ use part::{Body, Part};
 
 /// Multiparts in each other.
 const MAX_DEPTH: usize = 32;
+/// Parts of a message; a mail program would show none of so many.
+const MAX_PARTS: usize = 1000;
 /// A delimiter line is shorter, octets.
 const MAX_DELIMITER: usize = 256;
 /// So much of a subject is read, octets; reading a hostile one takes the square of it.
@@ -71,6 +73,9 @@ pub enum BrokenMime {
     /// More than 32.
     #[error("multiparts are nested too deeply")]
     TooDeep,
+    /// More than 1,000; what follows is not looked at.
+    #[error("it has too many parts")]
+    TooManyParts,
     /// Content-Type or Content-Transfer-Encoding: readers would disagree which one counts.
     #[error("a part says its type or encoding twice")]
     Repeated,
@@ -166,7 +171,7 @@ impl Walk<'_, '_> {
     fn run(&mut self, header: &[u8]) {
         let mut part = Part::read(header, false);
         let mut at = 0;
-        loop {
+        for _ in 0..=MAX_PARTS {
             self.enter(&part);
             let delimiter = self.next_delimiter(at);
             let end = delimiter
@@ -175,7 +180,10 @@ impl Walk<'_, '_> {
             let is_cut = delimiter.is_none() && !self.is_complete;
             self.leaf(&part, &self.body[at..end], is_cut);
             let Some(delimiter) = delimiter else {
-                break;
+                if self.is_complete {
+                    self.leave(0);
+                }
+                return;
             };
             at = delimiter.end;
             self.leave(delimiter.level + 1);
@@ -192,9 +200,7 @@ impl Walk<'_, '_> {
             part = Part::read(&self.body[at..header_end], level.is_digest);
             at = body;
         }
-        if self.is_complete {
-            self.leave(0);
-        }
+        self.note(BrokenMime::TooManyParts);
     }
 
     /// The body of a part begins.

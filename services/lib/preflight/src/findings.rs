@@ -51,12 +51,15 @@ impl Findings {
                 findings.warnings.push(finding);
             }
         }
-        let warnings = &findings.warnings;
-        let weight: u32 = warnings.iter().map(|finding| finding.weight).sum();
-        if reject_at.is_some_and(|most| weight >= most) {
-            findings.refused_for.extend(warnings.iter().cloned());
+        if reject_at.is_some_and(|most| findings.weight() >= most) {
+            findings.refused_for.extend_from_slice(&findings.warnings);
         }
         findings
+    }
+
+    /// What the warnings weigh together.
+    pub fn weight(&self) -> u32 {
+        self.warnings.iter().map(|finding| finding.weight).sum()
     }
 
     /// Nothing was found.

@@ -1,7 +1,7 @@
 //! What was to be replaced before a message is sent, and salutations of nobody in particular.
 
 use config::WordText;
-use memchr::{memchr, memmem};
+use memchr::memmem;
 
 /// What is within the signs of a placeholder is shorter, octets.
 const MAX_INNER: usize = 64;
@@ -124,8 +124,15 @@ fn placeholder_at(text: &[u8], before: u8) -> Option<&'static str> {
 /// What is before `close`, when that comes soon and before another `open`: so nothing is looked at often.
 fn until<'a>(inner: &'a [u8], open: u8, close: &[u8]) -> Option<&'a [u8]> {
     let inner = &inner[..inner.len().min(MAX_INNER)];
-    let inner = &inner[..memchr(open, inner).unwrap_or(inner.len())];
-    memmem::find(inner, close).map(|end| &inner[..end])
+    for (at, byte) in inner.iter().enumerate() {
+        if inner[at..].starts_with(close) {
+            return Some(&inner[..at]);
+        }
+        if *byte == open {
+            return None;
+        }
+    }
+    None
 }
 
 fn is_name(inner: &[u8]) -> bool {

@@ -303,6 +303,21 @@ fn nesting_is_bounded() {
     assert_eq!(nested(MAX_DEPTH + 1), Some(BrokenMime::TooDeep));
 }
 
+#[test]
+fn parts_are_bounded() {
+    let parts = |number: usize| {
+        let parts = "--b\r\n\r\nx\r\n".repeat(number);
+        let message = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{parts}--b--\r\n");
+        let (texts, broken) = read(message.as_bytes());
+        (texts.len(), broken)
+    };
+    assert_eq!(parts(MAX_PARTS - 1), (MAX_PARTS - 1, None));
+    assert_eq!(
+        parts(MAX_PARTS + 1),
+        (MAX_PARTS, Some(BrokenMime::TooManyParts))
+    );
+}
+
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let words: Vec<&[u8]> = vec![
         b"\r\n",
