@@ -83,7 +83,7 @@ impl Page {
         let name_length = tag.bytes().position(|byte| ends_name(&byte));
         let (name, attributes) = tag.split_at(name_length.unwrap_or(tag.len()));
         let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        if !INLINE.iter().any(|other| is(other)) {
+        if !INLINE.iter().any(is) {
             self.text.push(' ');
         }
         let is_link = !is_end && (is(&"a") || is(&"area"));
@@ -110,7 +110,7 @@ fn is_http(url: &str) -> bool {
 }
 
 /// Calls with the name and value of each attribute of a tag; gives what follows the tag.
-fn pass_attributes<'a>(attributes: &'a str, mut each: impl FnMut(&str, &str)) -> &'a str {
+fn pass_attributes(attributes: &str, mut each: impl FnMut(&str, &str)) -> &str {
     let mut rest = attributes;
     loop {
         rest = rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '/');

@@ -22,8 +22,9 @@ spec:
       - { rule: manyLinks, most: 0 }
       - { rule: brokenMime }
 ";
-    let snapshot = Snapshot::from_documents(documents).unwrap();
-    snapshot.tenant("t").unwrap().preflight.clone()
+    let snapshot = Snapshot::from_documents(documents).expect("the documents are valid");
+    let tenant = snapshot.tenant("t").expect("it is there");
+    tenant.preflight.clone()
 }
 
 #[test]
