@@ -22,7 +22,7 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
 export RUSTC_BOOTSTRAP=1
 cd "$root"
-for target in ${2:-command reply data chunk binary proxy address header}; do
+for target in ${2:-$(ls "$fuzz/seeds")}; do
     mkdir -p "$work/corpus/$target" "$work/artifacts/$target"
     echo "== $target: $seconds s"
     cargo fuzz run --fuzz-dir "$fuzz" --target-dir "$work" --sanitizer none "$target" \

@@ -9,7 +9,7 @@ use cargo_metadata::{
 };
 
 /// Decide, and neither wait nor talk: no tokio, no sockets. A crate may depend on those before it.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "mail",
     "smtp",
     "message",
@@ -17,6 +17,7 @@ const PURE: [&str; 11] = [
     "dkim",
     "dsn",
     "config",
+    "preflight",
     "classify",
     "egress",
     "journal",
@@ -33,7 +34,8 @@ const TOP: [&str; 2] = ["staffetta", "tests"];
 const KIT: &str = "kit";
 
 /// Foreign crates that the pure ones may use: data structures, encodings, arithmetic.
-const STD_LIKE: [&str; 23] = [
+const STD_LIKE: [&str; 24] = [
+    "aho-corasick",
     "aws-lc-rs",
     "base64",
     "bytes",
@@ -60,7 +62,7 @@ const STD_LIKE: [&str; 23] = [
 ];
 
 /// (foreign crate, its only user): replacing one means editing one crate.
-const OWNERS: [(&str, &str); 8] = [
+const OWNERS: [(&str, &str); 9] = [
     ("async-nats", "spool"),
     ("redis", "limits"),
     ("hickory-resolver", "dns"),
@@ -68,6 +70,7 @@ const OWNERS: [(&str, &str); 8] = [
     ("prometheus", "telemetry"),
     ("axum", "runtime"),
     ("regex", "config"),
+    ("aho-corasick", "config"),
     ("pulp", "multibuffer"),
 ];
 

@@ -12,6 +12,7 @@ use dkim::BodyHasher;
 use message::{Converter, HeaderEnd, LineBreaker, LineWatch, Times, has_long_line};
 
 use crate::answer::{self, Answer};
+use crate::checks::Examine;
 
 /// Room for fields that are put on top, octets.
 const HEADROOM: usize = 2048;
@@ -32,6 +33,8 @@ pub(crate) struct Repaired {
     /// What the body goes through when it is binary.
     pub(crate) converter: Option<Box<Converter>>,
     pub(crate) lines: Lines,
+    /// What looks over the content when it is there, or its first piece before that leaves.
+    pub(crate) examine: Option<Examine>,
     pub(crate) judged: Judged,
 }
 
@@ -105,6 +108,7 @@ pub(crate) struct Content {
     lines: Lines,
     /// What is to go through the breaker of lines.
     unbroken: Vec<u8>,
+    examine: Option<Examine>,
     left: u64,
     refusal: Option<Answer>,
 }
@@ -130,6 +134,7 @@ impl Content {
             unconverted: Vec::new(),
             lines: Lines::Kept,
             unbroken: Vec::new(),
+            examine: None,
             left: 0,
             refusal: None,
         }
@@ -229,6 +234,7 @@ impl Content {
                     length,
                     judged: repaired.judged,
                 });
+                self.examine = repaired.examine;
                 if let Some(converter) = repaired.converter {
                     self.unconverted = self.buffer.split_off(self.seen);
                     self.converter = Some(converter);
@@ -307,6 +313,7 @@ impl Content {
         self.unconverted = Vec::new();
         self.lines = Lines::Kept;
         self.unbroken = Vec::new();
+        self.examine = None;
         self.seen = 0;
         self.start = 0;
     }
@@ -316,9 +323,48 @@ impl Content {
         self.refusal.as_ref()
     }
 
+    /// Has the message looked over as far as it is there, once.
+    fn examine(&mut self, is_complete: bool) {
+        let (Some(examine), Some(done)) = (self.examine.take(), &mut self.header) else {
+            return;
+        };
+        let stored = &self.buffer[self.start..];
+        let length = usize::try_from(done.length).map_or(stored.len(), |it| it.min(stored.len()));
+        let (header, body) = stored.split_at(length);
+        let content = message::Content {
+            header: header.strip_suffix(b"\r\n").unwrap_or(header),
+            body,
+            is_complete,
+        };
+        match examine(&content) {
+            Ok(fields) => {
+                let more = u32::try_from(fields.len()).unwrap_or(u32::MAX);
+                done.length = done.length.saturating_add(more);
+                self.put_on_top(fields.as_bytes());
+            }
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// Puts fields before the header section, which has not left yet.
+    fn put_on_top(&mut self, fields: &[u8]) {
+        if let Some(start) = self.start.checked_sub(fields.len()) {
+            self.buffer[start..self.start].copy_from_slice(fields);
+            self.start = start;
+        } else {
+            self.buffer.splice(..self.start, fields.iter().copied());
+            self.seen = self.seen - self.start + fields.len();
+            self.start = 0;
+        }
+    }
+
     /// A piece of a large message that is ready to leave.
     pub(crate) fn take_piece(&mut self) -> Option<Bytes> {
         if self.header.is_none() || self.buffer.len() - self.start < PIECE {
+            return None;
+        }
+        self.examine(false);
+        if self.refusal.is_some() {
             return None;
         }
         let next = Vec::with_capacity(PIECE + ONE_READ);
@@ -341,6 +387,9 @@ impl Content {
         }
         if self.refusal.is_none() {
             self.take_in(true);
+        }
+        if self.refusal.is_none() {
+            self.examine(true);
         }
         if let Some(refusal) = self.refusal {
             return Err(refusal);
@@ -373,6 +422,7 @@ mod tests {
             header: repaired,
             converter: None,
             lines: Lines::Kept,
+            examine: None,
             judged: Judged::default(),
         })
     }
@@ -436,6 +486,7 @@ mod tests {
                 header: vec![b'x'; 5000],
                 converter: None,
                 lines: Lines::Kept,
+                examine: None,
                 judged: Judged::default(),
             })
         });
@@ -464,6 +515,7 @@ mod tests {
                 header,
                 converter: Some(Box::new(converter)),
                 lines: Lines::Kept,
+                examine: None,
                 judged: Judged::default(),
             })
         };
@@ -494,6 +546,73 @@ mod tests {
         assembling.absorb(&mut binary);
         let refused = assembling.finish(&mut binary).err();
         assert_eq!(refused.map(|answer| answer.code), Some(554));
+    }
+
+    /// Receives content, one of whose judges says what it is given, and has `fields` put on top or refuses it.
+    fn examined(
+        content: &[u8],
+        step: usize,
+        fields: Option<&'static str>,
+    ) -> (Vec<(usize, bool)>, Result<(Vec<u8>, Received), Answer>) {
+        let (told, seen) = std::sync::mpsc::channel();
+        let mut judge = |header: &[u8]| {
+            let told = told.clone();
+            let mut repaired = keep(header)?;
+            repaired.examine = Some(Box::new(move |content: &message::Content<'_>| {
+                assert_eq!(content.header, b"Received: us\r\nFrom: a@b\r\n");
+                told.send((content.body.len(), content.is_complete))
+                    .unwrap();
+                fields.map(str::to_owned).ok_or(answer::LOOP)
+            }));
+            Ok(repaired)
+        };
+        let mut assembling = Content::new(None);
+        let mut stored = Vec::new();
+        for part in content.chunks(step) {
+            assembling.sink().extend_from_slice(part);
+            assembling.absorb(&mut judge);
+            if let Some(piece) = assembling.take_piece() {
+                stored.extend_from_slice(&piece);
+            }
+        }
+        let received = assembling.finish(&mut judge).map(|received| {
+            stored.extend_from_slice(&received.rest);
+            (stored, received)
+        });
+        (seen.try_iter().collect(), received)
+    }
+
+    #[test]
+    fn content_is_looked_over_once_before_any_of_it_leaves() {
+        let head = b"From: a@b\r\n\r\n";
+        let many: &'static str = Box::leak("X-Warning: x\r\n".repeat(400).into_boxed_str());
+        for size in [0, 100, 5_000, 3_000_000] {
+            let body: Vec<u8> = b"0123456789abcdef0123456789abcdef\r\n".repeat(size / 34);
+            let content = [&head[..], &body].concat();
+            for fields in ["", "X-Warning: x\r\n", many] {
+                let (seen, received) = examined(&content, 16_384, Some(fields));
+                let (stored, received) = received.unwrap();
+                let expected = [
+                    fields.as_bytes(),
+                    b"Received: us\r\nFrom: a@b\r\n\r\n",
+                    &body,
+                ]
+                .concat();
+                assert!(stored == expected, "{size} {}", fields.len());
+                assert_eq!(&stored[received.header_length as usize..], &body[..]);
+                assert_eq!(received.body_hash, hash(&body));
+                assert_eq!(received.length, stored.len() as u64);
+                let [(length, is_complete)] = seen[..] else {
+                    panic!("{seen:?}");
+                };
+                assert_eq!(is_complete, length == body.len());
+                assert_eq!(is_complete, body.len() < PIECE);
+                assert!(length < PIECE + ONE_READ);
+            }
+            let (seen, refused) = examined(&content, 16_384, None);
+            assert_eq!(refused.err(), Some(answer::LOOP));
+            assert_eq!(seen.len(), 1);
+        }
     }
 
     #[test]

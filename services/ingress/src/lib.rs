@@ -8,7 +8,7 @@
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
-//! | `preflight` | what messages are looked over for |
+//! | `checks` | what follows when a tenant's checks find something |
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
@@ -25,6 +25,7 @@
 //! on; binary content (BINARYMIME) is made into lines while it comes in.
 
 mod answer;
+mod checks;
 mod clients;
 mod connection;
 mod content;
@@ -34,7 +35,6 @@ mod memory;
 mod metrics;
 mod password;
 mod policy;
-mod preflight;
 mod proxy;
 mod quota;
 mod receive;

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
+use preflight::Findings;
 use spool::{DurabilityReport, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
-use crate::preflight::Findings;
 use crate::proxy::Refused;
 
 /// Upper bounds of the buckets of block sizes.
@@ -195,14 +195,14 @@ impl Metrics {
     }
 
     /// Counts what checks have found. Both labels are constants of the program.
-    pub(crate) fn looked_over(&self, findings: &Findings<'_>) {
+    pub(crate) fn looked_over(&self, findings: &Findings) {
         let lists = [
             (&findings.warnings, "warn"),
             (&findings.refused_for, "reject"),
         ];
-        for (checks, action) in lists {
-            for check in checks {
-                let labels = [check.rule.name(), action];
+        for (list, action) in lists {
+            for finding in list {
+                let labels = [finding.rule, action];
                 self.preflight.with_label_values(&labels).inc();
             }
         }

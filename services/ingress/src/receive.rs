@@ -7,18 +7,19 @@ use std::time::Duration;
 use config::{LongLines, Snapshot};
 use mail::MessageId;
 use message::{Additions, Converter, ReceivedInfo, SignedNames, received_field, repair};
+use preflight::Envelope;
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
+use crate::checks;
 use crate::connection::{Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
 use crate::headers::{self, Facts};
 use crate::memory::Reservation;
 use crate::metrics::Metrics;
 use crate::policy::{self, Sender};
-use crate::preflight;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
 use crate::session::{Effect, Transaction};
@@ -416,6 +417,8 @@ struct HeaderJudge<'a> {
     id: MessageId,
     snapshot: &'a Snapshot,
     sender: &'a Sender,
+    /// Empty for the null reverse-path.
+    return_path: &'a str,
     /// The client wants it to be kept until then, Unix milliseconds; 0: not.
     released_ms: u64,
     /// What the client asks for.
@@ -425,7 +428,7 @@ struct HeaderJudge<'a> {
     binary: bool,
     /// The only one.
     recipient: Option<&'a str>,
-    metrics: &'a Metrics,
+    metrics: &'a Arc<Metrics>,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -437,7 +440,7 @@ impl<'a> HeaderJudge<'a> {
         id: MessageId,
         transaction: &'a Transaction,
         snapshot: &'a Snapshot,
-        metrics: &'a Metrics,
+        metrics: &'a Arc<Metrics>,
     ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
@@ -462,6 +465,7 @@ impl<'a> HeaderJudge<'a> {
             id,
             snapshot,
             sender: &transaction.sender,
+            return_path: &transaction.return_path,
             released_ms: transaction.not_before_ms,
             priority: transaction.priority,
             smtputf8: transaction.smtputf8,
@@ -480,18 +484,22 @@ impl<'a> HeaderJudge<'a> {
         let (stream, campaign) = policy::judge_labels(header, self.snapshot, self.sender, &author)?;
         let tenant_stream = tenant.stream(&stream);
         let times = policy::judge_times(header, tenant_stream, self.released_ms, self.unix_ms)?;
-        let findings = preflight::look_over(header, &tenant.preflight, &stream, self.smtputf8);
-        self.metrics.looked_over(&findings);
-        if let Some(refusal) = findings.refusal() {
-            return Err(refusal);
-        }
+        let envelope = Envelope {
+            snapshot: self.snapshot,
+            tenant,
+            stream: &stream,
+            return_path: self.return_path,
+            author: Some(&author),
+            smtputf8: self.smtputf8,
+        };
+        let looked = checks::look_over(header, &envelope, tenant, self.metrics)?;
         let knows_again = self.sender.rules.credential.idempotent_for.is_some();
         let message_id = knows_again
             .then(|| resubmission::message_id(header))
             .flatten();
         let mut on_top = Cow::Borrowed(self.received.as_str());
-        if tenant.preflight.warn_header && !findings.warnings.is_empty() {
-            on_top.to_mut().push_str(&findings.header_fields());
+        if !looked.fields.is_empty() {
+            on_top.to_mut().push_str(&looked.fields);
         }
         let facts = Facts {
             id: self.id,
@@ -522,6 +530,7 @@ impl<'a> HeaderJudge<'a> {
             header,
             converter,
             lines,
+            examine: looked.examine,
             judged: Judged {
                 from_domain: author.as_str().to_owned(),
                 stream,

@@ -71,6 +71,9 @@ enum Command {
     Doctor(commands::doctor::Arguments),
     /// Validate staffetta.yaml and resource documents without starting anything
     Check(commands::check::Arguments),
+    /// The checks of messages before acceptance
+    #[command(subcommand)]
+    Preflight(commands::preflight::Command),
     /// Make the hash of a password (read from standard input) for a Credential
     HashPassword {
         /// The keys of SCRAM-SHA-256 instead of the Argon2 hash
@@ -164,6 +167,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Events(arguments) => commands::events::run(global, &arguments).await?,
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
         Command::Check(arguments) => return commands::check::run(global, &arguments),
+        Command::Preflight(command) => return commands::preflight::run(&command),
         Command::HashPassword { scram } => commands::hash_password::run(scram)?,
         Command::MetricsReference => commands::metrics_reference::run()?,
         Command::Dkim(command) => commands::dkim::run(&command)?,

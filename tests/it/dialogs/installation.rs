@@ -82,6 +82,43 @@ spec:
       - { rule: noUnsubscribe, weight: 2, streams: [ bulk ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: careful }
+spec:
+  defaultStream: bulk
+  streams: [ { name: bulk }, { name: strict } ]
+  repair: { date: false, messageId: false }
+  preflight:
+    warnHeader: true
+    rejectAt: 8
+    checks:
+      - { rule: noSubject, weight: 3 }
+      - { rule: unalignedFrom, weight: 1 }
+      - { rule: manyLinks, most: 2, weight: 2 }
+      - { rule: spamWords, words: [ Casino, \"free money\", \"Grüße\" ], weight: 4 }
+      - { rule: spamWords, words: [ lottery ], action: reject }
+      - { rule: genericText, weight: 2 }
+      - { rule: tooLittleText, least: 20 }
+      - { rule: brokenMime, weight: 5 }
+      - { rule: brokenMime, action: reject, streams: [ strict ] }
+      - { rule: noUnsubscribe, action: ignore, weight: 8 }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: careful-app }
+spec: { tenant: careful, username: app@careful.example, passwordHash: \"HASH\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: careful.example }
+spec: { tenant: careful, unsigned: true, includeSubdomains: true }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: careful.org }
+spec: { tenant: careful, unsigned: true }
+---
+apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: other-app }
 spec: { tenant: other, username: app@other.example, passwordHash: \"HASH\" }

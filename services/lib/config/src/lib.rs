@@ -33,6 +33,7 @@ pub use resources::{
 pub use resources::{
     Allowance, Check, CheckAction, CheckRule, Headers, LongLines, Mode, OverQuota, Preflight,
     Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate, UriValues,
+    WordList, WordText,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -4,7 +4,7 @@
 //! It is done while the content comes in, since the body is hashed for signatures then. What is kept of it is a part's header
 //! section at most.
 
-mod entity;
+pub(crate) mod entity;
 mod leaf;
 #[cfg(test)]
 mod tests;

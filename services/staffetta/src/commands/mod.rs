@@ -8,6 +8,7 @@ pub(crate) mod events;
 pub(crate) mod hash_password;
 pub(crate) mod init;
 pub(crate) mod metrics_reference;
+pub(crate) mod preflight;
 pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod shaping;

@@ -28,7 +28,9 @@ pub use credential::{Credential, Login, PasswordHash};
 pub use egress_pool::{EgressPool, EgressSource, Probation, Sticky};
 pub use headers::{Headers, UriTemplate, UriValues};
 pub use names::DomainMatch;
-pub use preflight::{Check, CheckAction, CheckRule, LongLines, Preflight, Repair};
+pub use preflight::{
+    Check, CheckAction, CheckRule, LongLines, Preflight, Repair, WordList, WordText,
+};
 pub use provider::Provider;
 pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};
 pub use route::{Route, RouteMatch};

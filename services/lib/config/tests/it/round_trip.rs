@@ -160,7 +160,10 @@ fn checks_and_repairs_read_back() {
     };
     let snapshot = Snapshot::from_documents(&tenant(
         "preflight: { checks: [ { rule: noSubject, action: reject }, \
-         { rule: noUnsubscribe, weight: 3, streams: [ m ] } ], rejectAt: 5, warnHeader: true }, \
+         { rule: noUnsubscribe, weight: 3, streams: [ m ] }, { rule: brokenMime, action: ignore, weight: 4 }, \
+         { rule: manyLinks, most: 9 }, { rule: spamWords, words: [ casino, Grüße ], action: reject }, \
+         { rule: tooLittleText, least: 7 }, { rule: tooLittleText }, { rule: genericText }, { rule: unalignedFrom } ], \
+         rejectAt: 5, warnHeader: true }, \
          repair: { messageId: false, longLines: reject }",
     ))
     .unwrap();
@@ -168,16 +171,31 @@ fn checks_and_repairs_read_back() {
     assert_eq!(read.hash(), snapshot.hash());
     let preflight = &read.tenant("t").unwrap().preflight;
     assert_eq!(preflight, &snapshot.tenant("t").unwrap().preflight);
-    assert_eq!((preflight.checks.len(), preflight.reject_at), (2, Some(5)));
-    assert_eq!(preflight.of_stream("m").count(), 2);
-    assert_eq!(preflight.of_stream("other").count(), 1);
+    assert_eq!((preflight.checks.len(), preflight.reject_at), (9, Some(5)));
+    assert_eq!(preflight.of_stream("m").count(), 8);
+    assert_eq!(preflight.of_stream("other").count(), 7);
+    assert!(preflight.looks_at_content("m"));
+    let rules: Vec<&str> = preflight
+        .checks
+        .iter()
+        .map(|check| check.rule.name())
+        .collect();
+    assert_eq!(rules[2..5], ["brokenMime", "manyLinks", "spamWords"]);
+    let least = |rule: &config::CheckRule| match rule {
+        config::CheckRule::TooLittleText { least } => Some(*least),
+        _ => None,
+    };
+    assert_eq!(least(&preflight.checks[5].rule), Some(7));
+    assert_eq!(least(&preflight.checks[6].rule), Some(40));
     let repair = read.tenant("t").unwrap().repair;
     assert!(repair.date && !repair.message_id);
     assert_eq!(repair.long_lines, config::LongLines::Reject);
 
     let problems = Snapshot::from_documents(&tenant(
         "preflight: { checks: [ { rule: noSense }, { action: warn }, \
-         { rule: noSubject, action: reject, weight: 2, streams: [ other ] } ] }",
+         { rule: noSubject, action: reject, weight: 2, streams: [ other ] }, { rule: manyLinks }, \
+         { rule: spamWords }, { rule: spamWords, words: [] }, { rule: spamWords, words: [ '!' ] }, \
+         { rule: noSubject, most: 3 } ] }",
     ))
     .unwrap_err();
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -186,6 +204,11 @@ fn checks_and_repairs_read_back() {
         "checks[1].rule",
         "checks[2].weight (line 5): has no meaning: what is found is refused",
         "checks[2].streams[0] (line 5): the name of a stream of the tenant is expected",
+        "checks[3].most (line 5): is missing: how many links a message may have",
+        "checks[4].words (line 5): is missing: the words and phrases that are looked for",
+        "checks[5].words (line 5): 1 to 500 words or phrases are expected, found 0",
+        "checks[6].words[0] (line 5): a word or phrase of at most 64 characters with a letter or digit is expected, found \"!\"",
+        "checks[7].most (line 5): unknown field; known: rule, action, weight, streams",
     ];
     assert_eq!(problems.len(), expected.len(), "{problems:#?}");
     for expected in expected {

@@ -2,6 +2,7 @@
 
 use super::BinaryError;
 use crate::fields;
+use crate::tokens::{after_comments, token, type_of, value};
 
 /// What the body is.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,47 +88,6 @@ fn with_encoding(header: &[u8], new: Option<&str>) -> Vec<u8> {
     out
 }
 
-/// Type and subtype in lower case, and what follows them.
-fn type_of(value: &[u8]) -> (Vec<u8>, &[u8]) {
-    let (main, rest) = token(value);
-    let Some(rest) = rest.trim_ascii_start().strip_prefix(b"/") else {
-        return (Vec::new(), rest);
-    };
-    let (sub, rest) = token(rest);
-    ([&main[..], b"/", &sub[..]].concat(), rest)
-}
-
-/// The first word in lower case, and what follows it; white space and comments before it are passed over.
-fn token(text: &[u8]) -> (Vec<u8>, &[u8]) {
-    let text = after_comments(text);
-    let ends = |byte: &u8| byte.is_ascii_whitespace() || b"()<>@,;:\\\"/[]?=".contains(byte);
-    let end = text.iter().position(ends).unwrap_or(text.len());
-    let (word, rest) = text.split_at(end);
-    (word.to_ascii_lowercase(), rest)
-}
-
-/// Without white space and comments at the front.
-fn after_comments(text: &[u8]) -> &[u8] {
-    let mut rest = text.trim_ascii_start();
-    while rest.first() == Some(&b'(') {
-        let (mut depth, mut escaped) = (0_u32, false);
-        let end = rest.iter().position(|byte| {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'(' => depth += 1,
-                b')' => depth -= 1,
-                _ => {}
-            }
-            depth == 0
-        });
-        rest = end
-            .map_or(&[][..], |end| &rest[end + 1..])
-            .trim_ascii_start();
-    }
-    rest
-}
-
 /// The boundary among the parameters, when there is one that is valid and none beside it.
 fn boundary(parameters: &[u8]) -> Option<Vec<u8>> {
     let mut found = None;
@@ -152,27 +112,8 @@ fn boundary(parameters: &[u8]) -> Option<Vec<u8>> {
     found.filter(|boundary| is_boundary(boundary))
 }
 
-/// A token as it is, or what is in quotes.
-fn value(text: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let Some(quoted) = text.strip_prefix(b"\"") else {
-        let ends = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b';' | b'(' | b'"');
-        let end = text.iter().position(ends).unwrap_or(text.len());
-        return Some((text[..end].to_vec(), &text[end..]));
-    };
-    let mut content = Vec::new();
-    let mut bytes = quoted.iter().enumerate();
-    while let Some((at, byte)) = bytes.next() {
-        match byte {
-            b'"' => return Some((content, &quoted[at + 1..])),
-            b'\\' => content.push(*bytes.next()?.1),
-            _ => content.push(*byte),
-        }
-    }
-    None
-}
-
 /// RFC 2046 section 5.1.1, and some more signs that programs use.
-fn is_boundary(boundary: &[u8]) -> bool {
+pub(crate) fn is_boundary(boundary: &[u8]) -> bool {
     (1..=70).contains(&boundary.len())
         && boundary.last() != Some(&b' ')
         && boundary

@@ -1,0 +1,3 @@
+//! Messages made by somebody else.
+
+mod foreign;
