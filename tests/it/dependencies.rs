@@ -9,7 +9,7 @@ use cargo_metadata::{
 };
 
 /// Decide, and neither wait nor talk: no tokio, no sockets. A crate may depend on those before it.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "mail",
     "smtp",
     "message",
@@ -17,6 +17,7 @@ const PURE: [&str; 11] = [
     "dkim",
     "dsn",
     "config",
+    "bearer",
     "classify",
     "egress",
     "journal",

@@ -32,7 +32,8 @@ pub use resources::{
 // What may be submitted, and by whom.
 pub use resources::{
     Allowance, Check, CheckAction, CheckRule, Mode, OverQuota, Preflight, Quota, QuotaError,
-    Repair, ScramKeys, ScramKeysError, SizeLimit,
+    Repair, ScramKeys, ScramKeysError, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys,
+    TokenSubject,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

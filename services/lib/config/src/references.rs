@@ -2,6 +2,7 @@
 //! among several resources, and rules that tie.
 
 mod isolation;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -39,6 +40,7 @@ impl<'a> References<'a> {
             references.check_resource(resource);
         }
         references.check_logins_and_networks();
+        references.check_tokens();
         references.check_sources();
         references.check_providers_for_ties();
         references.check_routes_for_ties();
@@ -47,7 +49,7 @@ impl<'a> References<'a> {
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::Tenant(_) | Resource::Provider(_) => {}
+            Resource::Tenant(_) | Resource::TokenIssuer(_) | Resource::Provider(_) => {}
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
