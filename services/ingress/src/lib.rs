@@ -11,6 +11,7 @@
 //! | `preflight` | what messages are looked over for |
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
+//! | `token`, `issuers` | logins with tokens; the keys of who issues them |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
 //! | `watch_stores` | readiness and the writer's figures |
@@ -28,6 +29,7 @@ mod answer;
 mod clients;
 mod connection;
 mod content;
+mod issuers;
 mod login;
 mod memory;
 mod metrics;
@@ -45,6 +47,7 @@ mod session;
 mod socket;
 mod store;
 mod tls;
+mod token;
 mod watch_stores;
 
 pub use quota::QuotaError;

@@ -1,6 +1,7 @@
 use smtp::CommandDecoder;
 
 use super::*;
+use crate::policy::By;
 
 const DOCUMENTS: &str = "
 apiVersion: staffetta.dev/v1alpha1
@@ -276,6 +277,7 @@ fn an_exchange_ends_in_a_claim_or_is_cancelled() {
     let identity = Identity {
         credential: "x".to_owned(),
         username: "a".to_owned(),
+        by: By::Password,
     };
     client.session.logged_in(identity, &mut client.out);
     assert_eq!(client.code("AUTH PLAIN AGEAYg=="), "503");

@@ -29,6 +29,15 @@ pub struct Key {
     checks: Vec<(TokenAlgorithm, ParsedPublicKey)>,
 }
 
+/// A key of a set that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its `kid`, at most 80 characters.
+    pub id: Option<String>,
+    /// Why.
+    pub error: KeyError,
+}
+
 /// No JWK set.
 #[derive(Debug, thiserror::Error)]
 pub enum KeySetError {
@@ -82,8 +91,8 @@ struct Jwk {
 }
 
 impl KeySet {
-    /// Reads a set. Keys that can't be used are left out; of each the id and the reason come back.
-    pub fn read(json: &[u8]) -> Result<(Self, Vec<(Option<String>, KeyError)>), KeySetError> {
+    /// Reads a set. Keys that can't be used are left out, and told of.
+    pub fn read(json: &[u8]) -> Result<(Self, Vec<LeftOut>), KeySetError> {
         let Document { keys } = serde_json::from_slice(json)?;
         if keys.len() > MOST_KEYS {
             return Err(KeySetError::TooMany);
@@ -95,7 +104,7 @@ impl KeySet {
             let id = id.map(|id| id.chars().take(80).collect());
             match Key::read(value) {
                 Ok(key) => set.keys.push(key),
-                Err(error) => left_out.push((id, error)),
+                Err(error) => left_out.push(LeftOut { id, error }),
             }
         }
         Ok((set, left_out))

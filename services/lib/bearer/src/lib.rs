@@ -7,6 +7,6 @@ mod keys;
 mod message;
 mod token;
 
-pub use keys::{Key, KeyError, KeySet, KeySetError};
+pub use keys::{Key, KeyError, KeySet, KeySetError, LeftOut};
 pub use message::{Form, Message, MessageError, challenge};
 pub use token::{Refusal, Token, Verified};
