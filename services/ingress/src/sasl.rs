@@ -364,6 +364,112 @@ mod tests {
     }
 
     #[test]
+    fn failed_logins_with_tokens_count_for_whom_they_say_to_be() {
+        let snapshot = Snapshot::from_documents(
+            "apiVersion: staffetta.dev/v1alpha1
+kind: TokenIssuer
+metadata: { name: corp }
+spec: { issuer: corp, audiences: [ relay ], jwksFile: \"file:/k\", claim: email }
+",
+        )
+        .unwrap();
+        // {"alg":"none"} and {"iss":"corp","email":"app"}, not signed.
+        let token = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJjb3JwIiwiZW1haWwiOiJhcHAifQ.";
+        for (form, message, expected) in [
+            (
+                Form::OAuthBearer,
+                format!("n,,\x01auth=Bearer {token}\x01\x01"),
+                "app",
+            ),
+            (
+                Form::OAuthBearer,
+                format!("n,a=user,\x01auth=Bearer {token}\x01\x01"),
+                "user",
+            ),
+            (
+                Form::XOAuth2,
+                format!("user=user\x01auth=Bearer {token}\x01\x01"),
+                "user",
+            ),
+            (
+                Form::OAuthBearer,
+                "n,,\x01auth=Bearer opaque\x01\x01".to_owned(),
+                "",
+            ),
+            (Form::OAuthBearer, "n,,\x01\x01".to_owned(), ""),
+        ] {
+            let mechanism = Mechanism::Token(form);
+            let next = begin(mechanism, Some(&encode(&message)), &[], &snapshot);
+            let Next::Claim(claim) = next else {
+                panic!("{next:?}")
+            };
+            assert_eq!(claim.username, expected);
+            assert!(matches!(claim.evidence, Evidence::Token(of, _) if of == form));
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_whom_it_names_and_nobody_else() {
+        let snapshot = Snapshot::from_documents(
+            "apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: acme }
+spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: one }
+spec: { tenant: acme, certificates: [ one.example ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: two }
+spec: { tenant: acme, username: app, passwordHash: \"$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA\", certificates: [ two.example ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: three }
+spec: { tenant: acme, certificates: [ three.example ] }
+",
+        )
+        .unwrap();
+        let names = [
+            "nobody.example".into(),
+            "one.example".into(),
+            "two.example".into(),
+        ];
+        for (wanted, expected) in [
+            ("", Some("one.example")),
+            ("two.example", Some("two.example")),
+            ("Two.Example", Some("two.example")),
+            ("app", Some("two.example")),
+            ("three.example", None),
+            ("nobody.example", None),
+            ("one", None),
+        ] {
+            let next = begin(
+                Mechanism::External,
+                Some(&encode(wanted)),
+                &names,
+                &snapshot,
+            );
+            let Next::Claim(claim) = next else {
+                panic!("{next:?}")
+            };
+            match expected {
+                Some(name) => {
+                    assert_eq!(claim.username, name);
+                    assert!(claim.evidence == Evidence::Certificate);
+                }
+                None => {
+                    assert_eq!(claim.username, wanted);
+                    assert!(claim.evidence == Evidence::Proof(false));
+                }
+            }
+        }
+    }
+
+    #[test]
     fn refuses_what_is_malformed() {
         for response in [
             "",
