@@ -145,7 +145,7 @@ impl Metrics {
             ),
             token_key_fetches: counter_with(
                 "staffetta_ingress_token_key_fetches_total",
-                "How often the keys of a TokenIssuer were asked for, and what came of it: new, same, failed.",
+                "How often the keys of a TokenIssuer were asked for, and what came of it: new (a key set), same (304), failed.",
                 &["issuer", "outcome"],
             ),
             login_bans: counter(

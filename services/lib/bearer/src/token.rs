@@ -171,7 +171,11 @@ impl<'a> Token<'a> {
             return Err(Refusal::Scope);
         }
         // What an issuer has not confirmed anybody may have said to it.
-        let unconfirmed = self.claims.get("email_verified") == Some(&Value::Bool(false));
+        let unconfirmed = match self.claims.get("email_verified") {
+            Some(Value::String(text)) => text != "true",
+            Some(value) => *value != Value::Bool(true),
+            None => false,
+        };
         let subject = self.subject(&issuer.claim);
         match subject.filter(|_| issuer.claim != "email" || !unconfirmed) {
             Some(subject) => Ok(Verified {

@@ -199,9 +199,18 @@ fn takes_claims_in_every_form_they_may_have() {
         verify(&token, &by_mail, &set).as_deref(),
         Ok("app@acme.example")
     );
-    mail["email_verified"] = json!(false);
-    let token = keys.token(&header, &mail);
-    assert_eq!(verify(&token, &by_mail, &set), Err(Refusal::Subject));
+    for (verified, expected) in [
+        (json!(true), Ok("app@acme.example")),
+        (json!("true"), Ok("app@acme.example")),
+        (json!(false), Err(Refusal::Subject)),
+        (json!("false"), Err(Refusal::Subject)),
+        (json!(null), Err(Refusal::Subject)),
+    ] {
+        mail["email_verified"] = verified;
+        let token = keys.token(&header, &mail);
+        let found = verify(&token, &by_mail, &set);
+        assert_eq!(found.as_deref().map_err(|refusal| *refusal), expected);
+    }
     let over = Token::read(&token)
         .unwrap()
         .verify(&issuer(""), &set, NOW * 1000);
