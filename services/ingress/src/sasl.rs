@@ -233,7 +233,7 @@ fn external(response: &[u8], certified_as: &[Box<str>], snapshot: &Snapshot) -> 
     let Ok(wanted) = std::str::from_utf8(response) else {
         return Next::Malformed;
     };
-    let may_be = |name: &&Box<str>| {
+    let may_be = |name: &&str| {
         let credential = snapshot.credential_by_certificate(name);
         credential.is_some_and(|credential| {
             let login = credential.login.as_ref();
@@ -242,7 +242,7 @@ fn external(response: &[u8], certified_as: &[Box<str>], snapshot: &Snapshot) -> 
                 || login.is_some_and(|login| login.username == wanted)
         })
     };
-    let (username, evidence) = match certified_as.iter().find(may_be) {
+    let (username, evidence) = match certified_as.iter().map(|name| &**name).find(may_be) {
         Some(name) => (name.to_string(), Evidence::Certificate),
         None => (wanted.to_owned(), Evidence::Proof(false)),
     };
