@@ -11,16 +11,18 @@ PROXY = "127.0.0.3"
 
 
 class Installation(Relay):
-    """With listeners for HAProxy and for proxies that speak XCLIENT, and a second ingress beside the first."""
+    """With listeners for HAProxy, for proxies that speak XCLIENT and for clients with certificates, and a second ingress beside the first."""
 
-    def __init__(self, rig, nats, redis, dns, certificate):
-        self.proxied, self.xclient = free_port(), free_port()
+    def __init__(self, rig, nats, redis, dns, certificate, client_authority):
+        self.proxied, self.xclient, self.certified = free_port(), free_port(), free_port()
+        self.client_authority = client_authority
         super().__init__(rig, nats, redis, dns, certificate=certificate)
         # The same listeners on other ports.
         self.second_proxied, self.second_metrics = free_port(), free_port()
         text = self.configuration.read_text()
         for old, new in ((self.proxied, self.second_proxied), (self.metrics["ingress"], self.second_metrics),
-                         (self.submission, free_port()), (self.submissions, free_port()), (self.xclient, free_port())):
+                         (self.submission, free_port()), (self.submissions, free_port()), (self.xclient, free_port()),
+                         (self.certified, free_port())):
             text = re.sub(rf":{old}\b", f":{new}", text)
         second = rig.directory / "second.yaml"
         second.write_text(text)
@@ -34,7 +36,9 @@ class Installation(Relay):
         more = (f"    - {{ name: proxied, address: '127.0.0.1:{self.proxied}', {tls}, scram: true,"
                 " proxyProtocol: { trusted: ['127.0.0.0/8'] } }\n"
                 f"    - {{ name: xclient, address: '127.0.0.1:{self.xclient}', {tls}, scram: true,"
-                f" xclient: {{ trusted: ['{PROXY}/32'] }} }}\n")
+                f" xclient: {{ trusted: ['{PROXY}/32'] }} }}\n"
+                f"    - {{ name: certified, address: '127.0.0.1:{self.certified}', {tls}, scram: true,"
+                f" clientAuthorities: {self.client_authority} }}\n")
         return text.replace("  listeners:\n", "  listeners:\n" + more)
 
     def wait_second(self):

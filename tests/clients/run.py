@@ -12,13 +12,15 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from clients import programs, smart_hosts  # noqa: E402
+from clients import issuer, programs, smart_hosts  # noqa: E402
 from clients.installation import PROXY, Installation, documents  # noqa: E402
 from clients.mail import BODY, PASSWORD, SENDER, Mail  # noqa: E402
 from rig.processes import Failed, Rig, free_port, free_port_on, listens, run, wait_until  # noqa: E402
 from rig.servers import Dns, Nats, Redis  # noqa: E402
 
 MX = "127.0.0.2"
+# The name in the certificate of a client.
+CERTIFIED = "client.acme.example"
 PATIENCE = 90
 
 
@@ -95,6 +97,28 @@ def submissions(rig, relay, ca, haproxy):
             smart_hosts.postfix(rig, mail, port, ca, at_once, mechanism))
 
 
+def by_token_and_certificate(rig, relay, ca, tokens, certificate):
+    """The same for clients that have an access token, or a certificate."""
+    folder, user, token = rig.directory, issuer.SUBJECT, tokens.token()
+    for mechanism in ("OAUTHBEARER", "XOAUTH2"):
+        name = mechanism.lower()
+        yield f"smtplib-{name}", lambda mail, mechanism=mechanism: programs.python_smtplib_token(
+            mail, relay.submission, ca, mechanism, user, token)
+        for tls, port in (("starttls", relay.submission), ("implicit", relay.submissions)):
+            at_once = tls == "implicit"
+            yield f"curl-{tls}-{name}", lambda mail, port=port, at_once=at_once, mechanism=mechanism: programs.curl(
+                mail, folder, port, ca, at_once, mechanism, f"{user}:", ("--oauth2-bearer", token))
+            yield f"msmtp-{tls}-{name}", lambda mail, port=port, at_once=at_once, name=name: programs.msmtp(
+                mail, folder, port, ca, at_once, name, user, token)
+    yield "nodemailer-xoauth2", lambda mail: programs.nodemailer(
+        mail, folder, relay.submission, ca, "starttls", user, token)
+    shown = ("--cert", certificate[0], "--key", certificate[1])
+    yield "curl-external", lambda mail: programs.curl(
+        mail, folder, relay.certified, ca, False, "EXTERNAL", f"{CERTIFIED}:", shown)
+    yield "msmtp-external", lambda mail: programs.msmtp(
+        mail, folder, relay.certified, ca, False, "external", CERTIFIED, certificate=certificate)
+
+
 def arrivals(folder):
     """{recipient: [(envelope, content)]}"""
     found = {}
@@ -142,13 +166,17 @@ def main():
                   lambda: listens(MX, mx_port))
         dns = Dns(rig, {"dest.example": [(10, "mx.dest.example")]}, {"mx.dest.example": MX})
         certificate = make_certificate(rig.directory)
-        relay = Installation(rig, Nats(rig), Redis(rig), dns, certificate)
-        relay.apply(documents(relay, PASSWORD, mx_port))
+        authority = issuer.Authority(rig.directory)
+        tokens = issuer.Issuer(rig.directory, authority)
+        relay = Installation(rig, Nats(rig), Redis(rig), dns, certificate, authority.certificate)
+        relay.apply(documents(relay, PASSWORD, mx_port) + issuer.documents(tokens, authority, "acme", CERTIFIED))
         relay.wait_second()
         haproxy = start_haproxy(rig, relay)
 
         failures, mails = [], []
-        for name, submit in submissions(rig, relay, certificate[0], haproxy):
+        of_client = authority.certify("client", f"DNS:{CERTIFIED}")
+        by_password = submissions(rig, relay, certificate[0], haproxy)
+        for name, submit in (*by_password, *by_token_and_certificate(rig, relay, certificate[0], tokens, of_client)):
             mail = Mail(name)
             try:
                 submit(mail)

@@ -1,4 +1,5 @@
 // Nodemailer: node submit.mjs PORT implicit|starttls USER PASSWORD CA FILE SENDER RECIPIENT
+// With CLIENTS_TOKEN the password is an access token.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
@@ -9,7 +10,7 @@ const transport = nodemailer.createTransport({
   port: Number(port),
   secure: tls === "implicit",
   requireTLS: tls === "starttls",
-  auth: { user, pass },
+  auth: process.env.CLIENTS_TOKEN ? { type: "OAuth2", user, accessToken: pass } : { user, pass },
   tls: { ca: readFileSync(ca) },
 });
 const sent = await transport.sendMail({ envelope: { from, to }, raw: readFileSync(file) });

@@ -5,6 +5,7 @@ mod envelope;
 mod installation;
 mod script;
 mod stage;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 

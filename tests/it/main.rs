@@ -16,3 +16,5 @@ mod stalled;
 mod starting;
 mod submission;
 mod tenants;
+mod token_issuer;
+mod tokens;

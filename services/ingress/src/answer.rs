@@ -231,6 +231,11 @@ pub(crate) const AUTH_BUSY: Answer = Answer::new(
     EnhancedCode(4, 7, 0),
     "Temporary authentication failure; try again later",
 );
+pub(crate) const TOKEN_OVER: Answer = Answer::new(
+    421,
+    EnhancedCode(4, 7, 0),
+    "The access token of this session has expired; connect again with a new one",
+);
 pub(crate) const AUTH_BANNED: Answer = Answer::new(
     454,
     EnhancedCode(4, 7, 0),

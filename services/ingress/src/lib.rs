@@ -11,6 +11,7 @@
 //! | `checks` | what follows when a tenant's checks find something |
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
+//! | `token`, `issuers` | logins with tokens; the keys of who issues them |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
 //! | `watch_stores` | readiness and the writer's figures |
@@ -30,6 +31,7 @@ mod clients;
 mod connection;
 mod content;
 mod headers;
+mod issuers;
 mod login;
 mod memory;
 mod metrics;
@@ -46,6 +48,7 @@ mod session;
 mod socket;
 mod store;
 mod tls;
+mod token;
 mod watch_stores;
 
 pub use quota::QuotaError;

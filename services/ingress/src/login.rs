@@ -11,14 +11,14 @@ use limits::{Charged, Receipt, Scope, WindowLimit};
 use crate::answer;
 use crate::connection::{Connection, Ended};
 use crate::password::Verdict;
-use crate::policy::Identity;
+use crate::policy::{By, Identity};
 use crate::quota;
 use crate::sasl::{Claim, Evidence};
 use crate::server::Shared;
 use crate::session::Effect;
 
 /// A failed login is answered this much later.
-const FAILURE_DELAY: Duration = Duration::from_secs(1);
+pub(crate) const FAILURE_DELAY: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// Checks a claim, and answers. A failed login is charged beforehand, so that no number of connections to
@@ -42,7 +42,20 @@ impl Connection {
             self.say(answer::AUTH_BANNED);
             return Ok(Effect::Close);
         };
+        let by = match claim.evidence {
+            Evidence::Certificate => By::Certificate,
+            _ => By::Password,
+        };
         let (verdict, credential) = match claim.evidence {
+            Evidence::Token(form, message) => {
+                return Ok(self.log_in_by_token(attempt, form, message).await);
+            }
+            Evidence::Certificate => {
+                let snapshot = self.shared.snapshot.borrow();
+                let credential = snapshot.credential_by_certificate(&claim.username);
+                let name = credential.map(|credential| credential.name.clone());
+                (Verdict::Right, name)
+            }
             Evidence::Password(password) => {
                 check_password(&self.shared, &claim.username, password).await
             }
@@ -66,6 +79,7 @@ impl Connection {
                 let identity = Identity {
                     credential,
                     username: claim.username,
+                    by,
                 };
                 self.session.logged_in(identity, &mut self.output)
             }
@@ -100,7 +114,7 @@ impl Connection {
         }
     }
 
-    fn forgive(&self, attempt: Receipt) {
+    pub(crate) fn forgive(&self, attempt: Receipt) {
         let quotas = self.shared.quotas.clone();
         tokio::spawn(async move { quotas.give_back(attempt).await });
     }

@@ -27,6 +27,8 @@ pub(crate) struct Metrics {
     proxy_refusals: IntCounterVec,
     preflight: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
+    token_refusals: IntCounterVec,
+    token_key_fetches: IntCounterVec,
     pub(crate) login_bans: IntCounter,
     pub(crate) accept_unknown: IntCounter,
     pub(crate) resubmissions: IntCounter,
@@ -136,6 +138,16 @@ impl Metrics {
                 "staffetta_ingress_auth_failures_total",
                 "Logins with wrong credentials.",
             ),
+            token_refusals: counter_with(
+                "staffetta_ingress_token_refusals_total",
+                "Logins with tokens that were refused, by what is wrong with the token.",
+                &["reason"],
+            ),
+            token_key_fetches: counter_with(
+                "staffetta_ingress_token_key_fetches_total",
+                "How often the keys of a TokenIssuer were asked for, and what came of it: new (a key set), same (304), failed.",
+                &["issuer", "outcome"],
+            ),
             login_bans: counter(
                 "staffetta_ingress_login_bans_total",
                 "Logins not even checked, since too many with this user name had failed from that network.",
@@ -192,6 +204,18 @@ impl Metrics {
             .map(|enhanced| enhanced.to_string())
             .unwrap_or_default();
         self.refusals.with_label_values(&[&code, &enhanced]).inc();
+    }
+
+    /// Counts a token. The label is a constant of the program.
+    pub(crate) fn token_refused(&self, refusal: bearer::Refusal) {
+        let reason = refusal.to_string();
+        self.token_refusals.with_label_values(&[&reason]).inc();
+    }
+
+    /// The counter of what came of asking for the keys of an issuer that is in the configuration.
+    pub(crate) fn token_key_fetches(&self, issuer: &str, outcome: &str) -> IntCounter {
+        let labels = [issuer, outcome];
+        self.token_key_fetches.with_label_values(&labels)
     }
 
     /// Counts what checks have found. Both labels are constants of the program.

@@ -15,7 +15,44 @@ use crate::proxy::Client;
 pub(crate) struct Identity {
     /// Name of the credential.
     pub(crate) credential: String,
+    /// User name, subject of the token, or name in the certificate.
     pub(crate) username: String,
+    pub(crate) by: By,
+}
+
+/// How somebody has logged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum By {
+    Password,
+    Certificate,
+    Token {
+        /// Name of the TokenIssuer.
+        issuer: String,
+        /// When the token is over, Unix milliseconds.
+        over_ms: u64,
+    },
+}
+
+impl Identity {
+    /// Whether the login is over.
+    pub(crate) fn is_over(&self, now_ms: u64) -> bool {
+        matches!(self.by, By::Token { over_ms, .. } if over_ms <= now_ms)
+    }
+
+    /// Whether it is still one of the credential's.
+    fn is_of(&self, credential: &Credential) -> bool {
+        match &self.by {
+            By::Password => credential
+                .login
+                .as_ref()
+                .is_some_and(|login| login.username == self.username),
+            By::Certificate => credential.certificates.contains(&self.username),
+            By::Token { issuer, .. } => credential
+                .tokens
+                .iter()
+                .any(|token| token.issuer == *issuer && token.subject == self.username),
+        }
+    }
 }
 
 /// In whose name a transaction is.
@@ -106,7 +143,7 @@ pub(crate) fn authorise(
     let credential = match (identity, certified) {
         (Some(identity), _) => snapshot
             .credential(&identity.credential)
-            .filter(|credential| has_login(credential, &identity.username))
+            .filter(|credential| identity.is_of(credential))
             .ok_or(answer::NOT_AUTHORISED)?,
         (None, Some((credential, _))) => credential,
         (None, None) => snapshot
@@ -224,13 +261,6 @@ fn refused(error: &dyn std::error::Error) -> Answer {
     )
 }
 
-fn has_login(credential: &Credential, username: &str) -> bool {
-    credential
-        .login
-        .as_ref()
-        .is_some_and(|login| login.username == username)
-}
-
 fn owns(snapshot: &Snapshot, tenant: &str, domain: &Domain) -> bool {
     snapshot
         .sending_domain(domain.as_str())
@@ -304,6 +334,7 @@ spec: { tenant: other, unsigned: true }
         let identity = identity.map(|name| Identity {
             credential: name.to_owned(),
             username: "app".to_owned(),
+            by: By::Password,
         });
         let path = (!path.is_empty()).then(|| Address::parse(path).unwrap());
         authorise(

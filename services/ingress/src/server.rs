@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{self, Answer};
 use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
+use crate::issuers::Issuers;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) pool: BodyPool,
     pub(crate) content_buffers: ContentBuffers,
     pub(crate) passwords: PasswordChecker,
+    pub(crate) issuers: Arc<Issuers>,
     pub(crate) quotas: limits::Quotas,
     pub(crate) claims: limits::Claims,
     /// So many failed logins are allowed a network with one user name.
@@ -313,6 +315,7 @@ async fn start(
         followed = stores.follow_snapshots() => followed?,
         () = shutdown.requested() => return Ok(None),
     };
+    let issuers = Issuers::follow(snapshot.clone(), &metrics, shutdown.clone());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
     Ok(Some(Shared {
@@ -322,6 +325,7 @@ async fn start(
         content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
+        issuers,
         claims: quotas.claims(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,

@@ -12,7 +12,7 @@ use crate::answer::{self, Answer};
 use crate::metrics::Metrics;
 use crate::policy::Identity;
 use crate::proxy::Client;
-use crate::sasl::{self, Claim, Exchange, Mechanism, Next};
+use crate::sasl::{self, Claim, Exchange, Next, Offer};
 
 mod transaction;
 
@@ -216,9 +216,14 @@ impl Session {
             Ok(Command::Mail {
                 return_path,
                 params,
-            }) => self
-                .mail(return_path, params, moment)
-                .unwrap_or_else(|refusal| refusal),
+            }) => {
+                if self.is_over(moment.now_ms) {
+                    self.say(answer::TOKEN_OVER, out);
+                    return Effect::Close;
+                }
+                self.mail(return_path, params, moment)
+                    .unwrap_or_else(|refusal| refusal)
+            }
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
                 let answer = self
@@ -298,6 +303,11 @@ impl Session {
         self.say(answer::AUTHENTICATED, out)
     }
 
+    /// Tells the client why its token is refused (base64), and lets it answer before the login fails.
+    pub(crate) fn token_refused(&mut self, why: String, out: &mut Vec<u8>) -> Effect {
+        self.sasl(Next::Challenge(Exchange::token_refused(), why.into()), out)
+    }
+
     /// Answers, and counts what was refused; too much of that ends the session.
     pub(crate) fn say(&mut self, answer: Answer, out: &mut Vec<u8>) -> Effect {
         if answer.code >= 500 {
@@ -359,12 +369,10 @@ impl Session {
         if self.listener.starttls && !self.tls {
             lines.push("STARTTLS");
         }
+        let auth;
         if self.may_authenticate() && self.identity.is_none() {
-            lines.push(if self.listener.scram {
-                "AUTH PLAIN LOGIN SCRAM-SHA-256"
-            } else {
-                "AUTH PLAIN LOGIN"
-            });
+            auth = self.offer(moment.snapshot).line();
+            lines.push(&auth);
         }
         let xclient = format!("XCLIENT {}", XClient::ATTRIBUTES);
         if self.proxy.is_some() {
@@ -434,9 +442,27 @@ impl Session {
 
     /// By a login, or the certificate of the client.
     fn is_authenticated(&self, snapshot: &Snapshot) -> bool {
+        self.identity.is_some() || self.has_certificate(snapshot)
+    }
+
+    /// One that a credential names.
+    fn has_certificate(&self, snapshot: &Snapshot) -> bool {
         let mut certificates = self.certified_as.iter();
-        self.identity.is_some()
-            || certificates.any(|name| snapshot.credential_by_certificate(name).is_some())
+        certificates.any(|name| snapshot.credential_by_certificate(name).is_some())
+    }
+
+    /// The token that the client has logged in with is over.
+    fn is_over(&self, now_ms: u64) -> bool {
+        let mut identity = self.identity.iter();
+        identity.any(|identity| identity.is_over(now_ms))
+    }
+
+    fn offer(&self, snapshot: &Snapshot) -> Offer {
+        Offer {
+            scram: self.listener.scram,
+            tokens: snapshot.takes_tokens(),
+            external: self.has_certificate(snapshot),
+        }
     }
 
     fn may_authenticate(&self) -> bool {
@@ -468,9 +494,10 @@ impl Session {
                 answer::AUTH_NEEDS_IMPLICIT_TLS
             }
         } else {
-            match Mechanism::parse(mechanism, self.listener.scram) {
+            match self.offer(snapshot).mechanism(mechanism) {
                 Some(mechanism) => {
-                    return self.sasl(sasl::begin(mechanism, initial, snapshot), out);
+                    let next = sasl::begin(mechanism, initial, &self.certified_as, snapshot);
+                    return self.sasl(next, out);
                 }
                 None => answer::AUTH_UNKNOWN,
             }
@@ -490,6 +517,7 @@ impl Session {
                 self.say(challenge, out)
             }
             Next::Claim(claim) => Effect::Login(claim),
+            Next::Refused => self.say(answer::AUTH_WRONG, out),
             Next::Malformed => self.say(answer::AUTH_MALFORMED, out),
         }
     }

@@ -51,7 +51,7 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
     )
 }
 
-/// Its resource documents; `HASH` stands for that of `correct horse`.
+/// Its resource documents; `HASH` stands for that of `correct horse`, `FOLDER` for the folder of its files.
 const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
@@ -148,6 +148,21 @@ metadata: { name: acme-certified }
 spec: { tenant: acme, certificates: [ app.acme.example ] }
 ---
 apiVersion: staffetta.dev/v1alpha1
+kind: TokenIssuer
+metadata: { name: login }
+spec: { issuer: \"https://login.example\", audiences: [ relay.example.com ], scope: smtp.send, jwksFile: \"file:FOLDER/keys.json\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: TokenIssuer
+metadata: { name: away }
+spec: { issuer: \"https://away.example\", audiences: [ relay.example.com ], jwksFile: \"file:FOLDER/none.json\" }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-token }
+spec: { tenant: acme, username: token@acme.example, passwordHash: \"HASH\", tokens: [ { issuer: login, subject: app-1 } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-again }
 spec: { tenant: acme, username: again@acme.example, passwordHash: \"HASH\", idempotentFor: 1h }
@@ -209,12 +224,12 @@ spec: { tenant: other, unsigned: true }
 ";
 
 /// All of them.
-pub fn documents() -> String {
-    with_hash(DOCUMENTS)
+pub fn documents(folder: &Path) -> String {
+    completed(DOCUMENTS, folder)
 }
 
-/// With the hash of `correct horse`, made with parameters that cost nothing.
-fn with_hash(documents: &str) -> String {
+/// With the folder, and the hash of `correct horse`, made with parameters that cost nothing.
+fn completed(documents: &str, folder: &Path) -> String {
     let parameters = argon2::Params::new(64, 1, 1, None).expect("the parameters are in range");
     let argon2 = Argon2::new(
         argon2::Algorithm::Argon2id,
@@ -224,7 +239,9 @@ fn with_hash(documents: &str) -> String {
     let hash = argon2
         .hash_password(b"correct horse")
         .expect("a short password can be hashed");
-    documents.replace("HASH", &hash.to_string())
+    documents
+        .replace("HASH", &hash.to_string())
+        .replace("FOLDER", &folder.display().to_string())
 }
 
 /// Stores the documents as `staffetta apply` does.
@@ -291,11 +308,11 @@ impl Authority {
 }
 
 /// Without the credential of this name.
-pub fn documents_without(credential: &str) -> String {
+pub fn documents_without(credential: &str, folder: &Path) -> String {
     let name = format!("name: {credential} ");
     let kept: Vec<&str> = DOCUMENTS
         .split("---\n")
         .filter(|document| !document.contains(&name))
         .collect();
-    with_hash(&kept.join("---\n"))
+    completed(&kept.join("---\n"), folder)
 }

@@ -33,7 +33,17 @@ pub enum Action {
     RemoveCredential(String),
     Say(String),
     Octets(String),
-    Login { user: String, password: String },
+    Login {
+        user: String,
+        password: String,
+    },
+    Token {
+        mechanism: String,
+        token: String,
+        user: Option<String>,
+        /// The response alone, without the command.
+        response: bool,
+    },
     Reply(String),
     ReplyHas(String),
     ReplyHasNot(String),
@@ -85,6 +95,15 @@ fn step(line: &str) -> Result<(usize, Action)> {
             Action::Login {
                 user: user.to_owned(),
                 password: password.to_owned(),
+            }
+        }
+        "T" | "R" => {
+            let mut words = rest.split(' ').map(str::to_owned);
+            Action::Token {
+                mechanism: words.next().context("no mechanism")?,
+                token: words.next().context("no token")?,
+                user: words.next(),
+                response: kind == "R",
             }
         }
         "S" => Action::Reply(rest),

@@ -25,6 +25,8 @@ use super::installation::{
     Authority, apply, bootstrap, documents, documents_without, write_certificates,
 };
 use super::script::{Action, matches, unescape};
+use super::tokens::Tokens;
+use crate::token_issuer::{key_set, response};
 
 const PARTITION: PartitionId = PartitionId(0);
 /// Clients that log in come from here; from the other the credential `acme-network` needs no login.
@@ -42,6 +44,7 @@ pub struct Stage {
     addresses: HashMap<String, SocketAddr>,
     certificates: HashMap<&'static str, CertificateDer<'static>>,
     authority: Authority,
+    tokens: Tokens,
     shutdown: Shutdown,
     ingress: JoinHandle<Result<(), ingress::Error>>,
     client: Option<Client>,
@@ -76,7 +79,10 @@ impl Stage {
             })
             .await?;
         let opened = stores.open().await?;
-        apply(&stores, &documents(), false).await?;
+        let tokens = Tokens::new();
+        let keys = key_set(&[tokens.issuer()]);
+        std::fs::write(place.path().join("keys.json"), keys)?;
+        apply(&stores, &documents(place.path()), false).await?;
 
         let certificates = write_certificates(place.path())?;
         let authority = Authority::make(place.path())?;
@@ -99,6 +105,7 @@ impl Stage {
             addresses,
             certificates,
             authority,
+            tokens,
             shutdown,
             ingress,
             client: None,
@@ -210,6 +217,21 @@ impl Stage {
                 self.client()?
                     .write(format!("AUTH PLAIN {response}\r\n").as_bytes())
                     .await
+            }
+            Action::Token {
+                mechanism,
+                token,
+                user,
+                response: alone,
+            } => {
+                let token = self.tokens.token(token)?;
+                let response = response(mechanism, user.as_deref(), &token);
+                let line = if *alone {
+                    format!("{response}\r\n")
+                } else {
+                    format!("AUTH {mechanism} {response}\r\n")
+                };
+                self.client()?.write(line.as_bytes()).await
             }
             Action::Reply(expected) => self.expect_reply(expected).await,
             Action::ReplyHas(expected) => self.expect_line_of_reply(expected, true),
@@ -393,7 +415,12 @@ impl Stage {
     }
 
     async fn remove_credential(&self, name: &str) -> Result<()> {
-        apply(&self.stores, &documents_without(name), true).await?;
+        apply(
+            &self.stores,
+            &documents_without(name, self.place.path()),
+            true,
+        )
+        .await?;
         // Known when a login with it fails.
         let address = self.address("plain")?;
         kit::until("the removal", PATIENCE, || async move {

@@ -1,6 +1,7 @@
 use smtp::CommandDecoder;
 
 use super::*;
+use crate::policy::By;
 
 const DOCUMENTS: &str = "
 apiVersion: staffetta.dev/v1alpha1
@@ -11,13 +12,20 @@ spec: { defaultStream: bulk, streams: [ { name: bulk } ] }
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-net }
-spec: { tenant: acme, networks: [ 192.0.2.0/24 ], certificates: [ app.acme.example ] }
+spec: { tenant: acme, networks: [ 192.0.2.0/24 ], certificates: [ app.acme.example ], tokens: [ { issuer: corp, subject: app-1 } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: TokenIssuer
+metadata: { name: corp }
+spec: { issuer: corp, audiences: [ relay ], jwksFile: file:/keys.json }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain
 metadata: { name: acme.example }
 spec: { tenant: acme, unsigned: true }
 ";
+
+const NOW_MS: u64 = 1_795_351_205_000;
 
 struct Client {
     session: Session,
@@ -62,7 +70,7 @@ impl Client {
         let moment = Moment {
             snapshot: &self.snapshot,
             storage: self.storage,
-            now_ms: 1_795_351_205_000,
+            now_ms: NOW_MS,
         };
         self.effect = self.session.command(command, moment, &mut self.out);
         if let Effect::NewClient = self.effect {
@@ -276,12 +284,94 @@ fn an_exchange_ends_in_a_claim_or_is_cancelled() {
     let identity = Identity {
         credential: "x".to_owned(),
         username: "a".to_owned(),
+        by: By::Password,
     };
     client.session.logged_in(identity, &mut client.out);
     assert_eq!(client.code("AUTH PLAIN AGEAYg=="), "503");
     assert_eq!(client.session.protocol(), Protocol::Esmtpsa);
     // That credential is not in the configuration any more.
     assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "550");
+}
+
+#[test]
+fn a_login_by_token_lasts_as_long_as_the_token() {
+    let mut client = client(true);
+    client.say("EHLO c.example");
+    let identity = |over_ms| Identity {
+        credential: "acme-net".to_owned(),
+        username: "app-1".to_owned(),
+        by: By::Token {
+            issuer: "corp".to_owned(),
+            over_ms,
+        },
+    };
+    let session = &mut client.session;
+    session.logged_in(identity(NOW_MS + 1), &mut client.out);
+    assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "250");
+    client.say("RSET");
+    client.session.identity = Some(identity(NOW_MS));
+    let reply = client.say("MAIL FROM:<x@acme.example>");
+    assert!(reply.starts_with("421 4.7.0"), "{reply}");
+    assert!(matches!(client.effect, Effect::Close));
+    // Nor any longer than the credential has its subject.
+    let session = &mut client.session;
+    let mut other = identity(NOW_MS + 1);
+    other.username = "app-2".to_owned();
+    session.identity = Some(other);
+    assert_eq!(client.code("MAIL FROM:<x@acme.example>"), "550");
+}
+
+#[test]
+fn what_is_offered_depends_on_credentials_and_on_the_certificate() {
+    let mut client = client(true);
+    assert!(
+        client
+            .say("EHLO c.example")
+            .contains("AUTH PLAIN LOGIN OAUTHBEARER XOAUTH2\r\n")
+    );
+    assert_eq!(client.code("AUTH EXTERNAL ="), "504");
+    client
+        .session
+        .tls_started(vec!["other.example".into(), "app.acme.example".into()]);
+    assert!(
+        client
+            .say("EHLO c.example")
+            .contains("XOAUTH2 EXTERNAL\r\n")
+    );
+    client.say("AUTH EXTERNAL =");
+    assert!(matches!(&client.effect, Effect::Login(claim) if claim.username == "app.acme.example"));
+    // Of a proxy that has named another client it says nothing.
+    client.session.proxy = Some([198, 51, 100, 1].into());
+    client.say("XCLIENT ADDR=203.0.113.1");
+    assert!(!client.say("EHLO c.example").contains("EXTERNAL"));
+    client.snapshot = Snapshot::default();
+    assert!(
+        client
+            .say("EHLO c.example")
+            .contains("AUTH PLAIN LOGIN\r\n")
+    );
+    assert_eq!(client.code("AUTH XOAUTH2"), "504");
+}
+
+#[test]
+fn a_client_is_told_what_is_wrong_with_its_token_before_the_login_fails() {
+    let mut client = client(true);
+    client.say("EHLO c.example");
+    for (line, expected) in [("", "535 5.7.8"), ("AQ==", "535 5.7.8"), ("*", "501 5.7.0")] {
+        client.out.clear();
+        client
+            .session
+            .token_refused("e30=".to_owned(), &mut client.out);
+        assert_eq!(client.out, b"334 e30=\r\n");
+        assert!(client.session.in_exchange());
+        client.out.clear();
+        let decoded = smtp::AuthLineDecoder::new().decode(format!("{line}\r\n").as_bytes());
+        client
+            .session
+            .auth_line(decoded.item.unwrap(), &client.snapshot, &mut client.out);
+        assert!(client.out.starts_with(expected.as_bytes()), "{line}");
+        assert!(!client.session.in_exchange());
+    }
 }
 
 #[test]

@@ -10,7 +10,9 @@ use crate::resources::Resource;
 use crate::shaping_rules::ShapingRules;
 use crate::shipped;
 use crate::suffixes::parents;
-use crate::{AutomationSet, Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant};
+use crate::{
+    AutomationSet, Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant, TokenIssuer,
+};
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
 
@@ -22,6 +24,10 @@ pub(crate) struct Index {
     pub(crate) credentials: ByName<Credential>,
     by_username: ByName<Credential>,
     by_certificate: ByName<Credential>,
+    /// By issuer's name, then by subject.
+    pub(crate) by_token: HashMap<Box<str>, ByName<Credential>>,
+    /// By `iss`.
+    pub(crate) token_issuers: ByName<TokenIssuer>,
     /// Longest prefix first.
     by_network: Vec<(IpNet, Arc<Credential>)>,
     routes: Routes,
@@ -69,6 +75,10 @@ impl Index {
             Resource::Tenant(tenant) => {
                 self.tenants.insert(name(), tenant.clone());
             }
+            Resource::TokenIssuer(issuer) => {
+                let iss = issuer.issuer.as_str().into();
+                self.token_issuers.insert(iss, issuer.clone());
+            }
             Resource::EgressPool(pool) => {
                 self.pools.insert(name(), pool.clone());
             }
@@ -84,6 +94,11 @@ impl Index {
                 for name in &credential.certificates {
                     let name = name.as_str().into();
                     self.by_certificate.insert(name, credential.clone());
+                }
+                for token in &credential.tokens {
+                    let of_issuer = self.by_token.entry(token.issuer.as_str().into());
+                    let subject = token.subject.as_str().into();
+                    of_issuer.or_default().insert(subject, credential.clone());
                 }
                 let networks = credential.networks.iter();
                 self.by_network

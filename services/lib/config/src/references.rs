@@ -2,6 +2,7 @@
 //! among several resources, and rules that tie.
 
 mod isolation;
+mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -41,6 +42,7 @@ impl<'a> References<'a> {
             references.check_resource(resource);
         }
         references.check_logins_and_networks();
+        references.check_tokens();
         references.check_sources();
         references.check_providers_for_ties();
         references.check_routes_for_ties();
@@ -49,7 +51,7 @@ impl<'a> References<'a> {
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::Provider(_) => {}
+            Resource::TokenIssuer(_) | Resource::Provider(_) => {}
             Resource::Tenant(tenant) => self.check_complaint_addresses(resource, tenant),
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {

@@ -14,7 +14,7 @@ use crate::resources::{Origin, Resource, read_document};
 use crate::{
     AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route,
     SendingDomain, Shaping, ShapingExplanation, ShapingQuery, SharedShaping, Stream, Tenant,
-    canonical,
+    TokenIssuer, canonical,
 };
 
 /// The version of the JSON form.
@@ -233,6 +233,26 @@ impl Snapshot {
     /// The credential of clients whose certificate has this DNS name (lower case).
     pub fn credential_by_certificate(&self, name: &str) -> Option<&Arc<Credential>> {
         self.index.credential_by_certificate(name)
+    }
+
+    /// Whether any credential has tokens.
+    pub fn takes_tokens(&self) -> bool {
+        !self.index.by_token.is_empty()
+    }
+
+    /// The issuer of tokens that say this `iss`.
+    pub fn token_issuer(&self, iss: &str) -> Option<&Arc<TokenIssuer>> {
+        self.index.token_issuers.get(iss)
+    }
+
+    /// All issuers of tokens, in no order.
+    pub fn token_issuers(&self) -> impl Iterator<Item = &Arc<TokenIssuer>> {
+        self.index.token_issuers.values()
+    }
+
+    /// The credential of tokens about this subject; `issuer` is the name of a [`TokenIssuer`].
+    pub fn credential_by_token(&self, issuer: &str, subject: &str) -> Option<&Arc<Credential>> {
+        self.index.by_token.get(issuer)?.get(subject)
     }
 
     /// The credential that clients at `address` have without AUTH: that of the longest prefix.

@@ -7,6 +7,7 @@ use mail::{Domain, Span};
 use serde_json::{Value, json};
 
 use super::tenant::MODE;
+use super::token_issuer::read_name;
 use super::{Allowance, Mode, ScramKeys};
 use crate::Fields;
 
@@ -32,6 +33,8 @@ pub struct Credential {
     pub networks: Vec<IpNet>,
     /// DNS names in lower case: a client whose certificate has one of them needs no AUTH.
     pub certificates: Vec<String>,
+    /// Whoever has a token about one of them may log in.
+    pub tokens: Vec<TokenSubject>,
     /// Of its mail, beside those of the tenant.
     pub limits: Allowance,
 }
@@ -45,6 +48,15 @@ pub struct Login {
     pub password_hash: PasswordHash,
     /// How a proof of SCRAM-SHA-256 is checked; without them there is none.
     pub scram: Option<ScramKeys>,
+}
+
+/// Whom a token is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TokenSubject {
+    /// Name of the TokenIssuer.
+    pub issuer: String,
+    /// What the issuer's claim must be, octet by octet.
+    pub subject: String,
 }
 
 /// Where the hash of a password is.
@@ -90,6 +102,13 @@ impl Credential {
                 .map(|name| name.as_str().to_owned())
                 .map_err(|_| "a host name in a certificate is expected".to_owned())
         });
+        let tokens = spec.maps("tokens").into_iter().filter_map(|fields| {
+            let subject = read_token_subject(&fields);
+            fields.close();
+            subject
+        });
+        let tokens: Vec<TokenSubject> = tokens.collect();
+        let without_login = ["networks", "certificates", "tokens"];
         let login = match (username, password_hash) {
             (Some(username), Some(password_hash)) => {
                 if username.len() > 255 {
@@ -110,10 +129,10 @@ impl Credential {
                 spec.problem("username", "is missing: there is a passwordHash");
                 None
             }
-            (None, _) if !spec.is_given("networks") && !spec.is_given("certificates") => {
+            (None, _) if !without_login.into_iter().any(|name| spec.is_given(name)) => {
                 spec.problem(
                     "",
-                    "username and passwordHash, or networks, or both are expected, or certificates",
+                    "username and passwordHash, or networks, or both are expected, or certificates, or tokens",
                 );
                 None
             }
@@ -146,6 +165,7 @@ impl Credential {
             idempotent_for,
             networks,
             certificates,
+            tokens,
             limits: allowance,
         })
     }
@@ -181,11 +201,28 @@ impl Credential {
         if !self.certificates.is_empty() {
             spec["certificates"] = json!(self.certificates);
         }
+        if !self.tokens.is_empty() {
+            let tokens = self.tokens.iter();
+            let tokens: Vec<Value> = tokens
+                .map(|token| json!({ "issuer": token.issuer, "subject": token.subject }))
+                .collect();
+            spec["tokens"] = json!(tokens);
+        }
         if let Some(limits) = self.limits.spec() {
             spec["limits"] = limits;
         }
         spec
     }
+}
+
+fn read_token_subject(fields: &Fields<'_>) -> Option<TokenSubject> {
+    let issuer = fields.required_text("issuer");
+    let subject = fields.required_text("subject");
+    let subject = subject.and_then(|_| fields.read("subject", read_name));
+    Some(TokenSubject {
+        issuer: issuer?.to_owned(),
+        subject: subject?,
+    })
 }
 
 /// The text is never repeated in a message: a password may stand there by mistake.

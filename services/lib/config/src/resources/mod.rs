@@ -14,6 +14,7 @@ mod scram_keys;
 mod sending_domain;
 mod shaping;
 mod tenant;
+mod token_issuer;
 mod window;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::{Fields, Node, Problems};
 
 pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
-pub use credential::{Credential, Login, PasswordHash};
+pub use credential::{Credential, Login, PasswordHash, TokenSubject};
 pub use egress_pool::{EgressPool, EgressSource, Probation, Sticky};
 pub use headers::{Headers, UriTemplate, UriValues};
 pub use names::DomainMatch;
@@ -41,6 +42,7 @@ pub use shaping::{
     TlsPolicy,
 };
 pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
+pub use token_issuer::{TokenAlgorithm, TokenIssuer, TokenKeys};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;
@@ -53,6 +55,7 @@ pub const API_VERSION: &str = "staffetta.dev/v1alpha1";
 #[expect(missing_docs, reason = "each is the kind of the type of the same name")]
 pub enum Kind {
     Tenant,
+    TokenIssuer,
     Credential,
     SendingDomain,
     EgressPool,
@@ -62,8 +65,9 @@ pub enum Kind {
     Automation,
 }
 
-const KINDS: [(&str, Kind); 8] = [
+const KINDS: [(&str, Kind); 9] = [
     ("Tenant", Kind::Tenant),
+    ("TokenIssuer", Kind::TokenIssuer),
     ("Credential", Kind::Credential),
     ("SendingDomain", Kind::SendingDomain),
     ("EgressPool", Kind::EgressPool),
@@ -83,6 +87,7 @@ impl std::fmt::Display for Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resource {
     Tenant(Arc<Tenant>),
+    TokenIssuer(Arc<TokenIssuer>),
     Credential(Arc<Credential>),
     SendingDomain(Arc<SendingDomain>),
     EgressPool(Arc<EgressPool>),
@@ -96,6 +101,7 @@ impl Resource {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Tenant(_) => Kind::Tenant,
+            Self::TokenIssuer(_) => Kind::TokenIssuer,
             Self::Credential(_) => Kind::Credential,
             Self::SendingDomain(_) => Kind::SendingDomain,
             Self::EgressPool(_) => Kind::EgressPool,
@@ -109,6 +115,7 @@ impl Resource {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Tenant(tenant) => &tenant.name,
+            Self::TokenIssuer(issuer) => &issuer.name,
             Self::Credential(credential) => &credential.name,
             Self::SendingDomain(domain) => domain.domain.as_str(),
             Self::EgressPool(pool) => &pool.name,
@@ -123,6 +130,7 @@ impl Resource {
     pub(crate) fn document(&self) -> Value {
         let spec = match self {
             Self::Tenant(tenant) => tenant.spec(),
+            Self::TokenIssuer(issuer) => issuer.spec(),
             Self::Credential(credential) => credential.spec(),
             Self::SendingDomain(domain) => domain.spec(),
             Self::EgressPool(pool) => pool.spec(),
@@ -211,6 +219,9 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
     let spec = fields.map("spec");
     let resource = match kind {
         Kind::Tenant => Tenant::read(name, &spec).map(|read| Resource::Tenant(Arc::new(read))),
+        Kind::TokenIssuer => {
+            TokenIssuer::read(name, &spec).map(|read| Resource::TokenIssuer(Arc::new(read)))
+        }
         Kind::Credential => {
             Credential::read(name, &spec).map(|read| Resource::Credential(Arc::new(read)))
         }

@@ -95,7 +95,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{ tenant: acme }",
             &[
-                "doc 7 Credential/b spec: username and passwordHash, or networks, or both are expected, or certificates",
+                "doc 7 Credential/b spec: username and passwordHash, or networks, or both are expected, or certificates, or tokens",
             ],
         ),
         (
@@ -261,7 +261,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{}",
             &[
-                "doc 7 kind: one of Tenant, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
+                "doc 7 kind: one of Tenant, TokenIssuer, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
             ],
         ),
     ];
