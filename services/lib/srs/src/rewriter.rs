@@ -278,10 +278,7 @@ mod tests {
             Ok("user@sender.example".to_owned())
         );
         let new = forward(&rewriter(NEW), "user@sender.example");
-        assert_eq!(
-            reverse(&rewriter(OLD), &new, NOW),
-            Err(ReverseError::Hash)
-        );
+        assert_eq!(reverse(&rewriter(OLD), &new, NOW), Err(ReverseError::Hash));
     }
 
     #[test]
@@ -310,13 +307,31 @@ mod tests {
             ("SRS@ours.example", ReverseError::NotRewritten),
             ("SRS0@ours.example", ReverseError::NotRewritten),
             ("SRS2=a=b=c=d@ours.example", ReverseError::NotRewritten),
-            ("SRS0=abcd=JT=sender.example@ours.example", ReverseError::Malformed),
-            ("SRS0=abcd=1T=sender.example=u@ours.example", ReverseError::Malformed),
-            ("SRS0=abcd=JT=sender.example=u@ours.example", ReverseError::Hash),
-            ("SRS0=abc=JT=sender.example=u@ours.example", ReverseError::Hash),
+            (
+                "SRS0=abcd=JT=sender.example@ours.example",
+                ReverseError::Malformed,
+            ),
+            (
+                "SRS0=abcd=1T=sender.example=u@ours.example",
+                ReverseError::Malformed,
+            ),
+            (
+                "SRS0=abcd=JT=sender.example=u@ours.example",
+                ReverseError::Hash,
+            ),
+            (
+                "SRS0=abc=JT=sender.example=u@ours.example",
+                ReverseError::Hash,
+            ),
             ("SRS0==JT=sender.example=u@ours.example", ReverseError::Hash),
-            ("SRS1=abcd=sender.example@ours.example", ReverseError::Malformed),
-            ("SRS1=abcd=sender.example==x@ours.example", ReverseError::Hash),
+            (
+                "SRS1=abcd=sender.example@ours.example",
+                ReverseError::Malformed,
+            ),
+            (
+                "SRS1=abcd=sender.example==x@ours.example",
+                ReverseError::Hash,
+            ),
         ] {
             assert_eq!(reverse(&rewriter, address, NOW), Err(error), "{address}");
         }

@@ -44,10 +44,7 @@ mod tests {
         ] {
             assert_eq!(write(day * DAY + 5), stamp);
             assert_eq!(age(stamp, day * DAY), Some(0), "{stamp}");
-            assert_eq!(
-                age(&stamp.to_ascii_lowercase(), (day + 22) * DAY),
-                Some(22)
-            );
+            assert_eq!(age(&stamp.to_ascii_lowercase(), (day + 22) * DAY), Some(22));
             assert_eq!(
                 age(stamp, (day + CYCLE - 1) * DAY),
                 Some(1023),

@@ -11,6 +11,7 @@ pub(crate) mod metrics_reference;
 pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod shaping;
+pub(crate) mod srs;
 pub(crate) mod tenants;
 pub(crate) mod trace;
 pub(crate) mod up;

@@ -1,6 +1,8 @@
 //! The same addresses as postsrsd makes and takes, with the same secrets. Passes over the comparison where it is not
 //! installed.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -91,11 +93,7 @@ fn agrees_with_postsrsd_there_and_back() {
     let ours = Domain::parse("ours.example").unwrap();
     for hash_length in [4, 8] {
         let theirs = Postsrsd::start(&file, hash_length);
-        let own = Rewriter::new(
-            Arc::new(Secrets::parse(SECRETS).unwrap()),
-            hash_length,
-            21,
-        );
+        let own = Rewriter::new(Arc::new(Secrets::parse(SECRETS).unwrap()), hash_length, 21);
         for sender in [
             "user@sender.example",
             "User.Name+tag@Sender.EXAMPLE",
@@ -129,11 +127,7 @@ fn agrees_with_postsrsd_there_and_back() {
         }
         // What the second secret signed weeks ago, or in future; and what nobody signed.
         let second = SECRETS.lines().nth(1).unwrap();
-        let before = Rewriter::new(
-            Arc::new(Secrets::parse(second).unwrap()),
-            hash_length,
-            21,
-        );
+        let before = Rewriter::new(Arc::new(Secrets::parse(second).unwrap()), hash_length, 21);
         let sender = Address::parse("user@sender.example").unwrap();
         for days in [-21_i64, -20, 0, -23, -400, 2] {
             let made_at = now().checked_add_signed(days * 86_400).unwrap();
