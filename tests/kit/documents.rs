@@ -18,6 +18,8 @@ pub struct Documents {
     pub in_doubt: String,
     /// The rules of the shaping, as a YAML flow sequence.
     pub shaping: String,
+    /// More fields of the tenant, each with a comma before it.
+    pub tenant: String,
     /// Further documents, each beginning with `---`.
     pub more: String,
 }
@@ -35,6 +37,7 @@ impl Documents {
             in_doubt: "retry".to_owned(),
             shaping: "[ { connections: 10, messagesPerConnection: 100, tls: opportunistic } ]"
                 .to_owned(),
+            tenant: String::new(),
             more: String::new(),
         }
     }
@@ -47,6 +50,7 @@ impl Documents {
             max_age,
             in_doubt,
             shaping,
+            tenant,
             more,
             ..
         } = self;
@@ -60,7 +64,7 @@ impl Documents {
                 "Tenant",
                 "acme",
                 format!(
-                    "{{ defaultStream: transactional, streams: [ {{ name: transactional, inDoubt: {in_doubt} }} ] }}"
+                    "{{ defaultStream: transactional, streams: [ {{ name: transactional, inDoubt: {in_doubt} }} ]{tenant} }}"
                 ),
             ),
             (

@@ -146,6 +146,9 @@ ingress:
   bodyMemory: {{ .Values.ingress.bodyMemory }}
   replicas: {{ include "staffetta.ingressShare" . }}
   failedLogins: {{ .Values.ingress.failedLogins }}
+  {{- with .Values.ingress.forwarding }}
+  forwarding: {{ toJson . }}
+  {{- end }}
   # The sleep before the stop is part of the grace period.
   drainTimeout: {{ max 1 (sub (int .Values.ingress.terminationGracePeriodSeconds) (add (int .Values.ingress.preStopSleepSeconds) 10)) }}s
   listeners:

@@ -8,10 +8,11 @@
 
 use bytes::Bytes;
 use config::LongLines;
-use dkim::BodyHasher;
+use dkim::{BodyHasher, SimpleBodyHasher};
 use message::{Converter, HeaderEnd, LineBreaker, LineWatch, Times, has_long_line};
 
 use crate::answer::{self, Answer};
+use crate::chain::Checks;
 use crate::checks::Examine;
 
 /// Room for fields that are put on top, octets.
@@ -67,8 +68,14 @@ impl Lines {
 /// What follows from a header section.
 #[derive(Debug, Default)]
 pub(crate) struct Judged {
-    /// Domain of the author.
+    /// Domain of the author, whose keys sign; empty when it is not of the tenant.
     pub(crate) from_domain: String,
+    /// Somebody is an author who is not of the tenant.
+    pub(crate) is_foreign: bool,
+    /// What is found out for it.
+    pub(crate) checks: Option<Box<Checks>>,
+    /// The ARC set that it gets.
+    pub(crate) seal: Option<Box<proto::envelope::Seal>>,
     /// Traffic class of the tenant.
     pub(crate) stream: String,
     /// Label in it; may be empty.
@@ -87,6 +94,8 @@ pub(crate) struct Received {
     /// Octets of the header section with its empty line.
     pub(crate) header_length: u32,
     pub(crate) body_hash: [u8; 32],
+    /// In simple form, where it was asked for.
+    pub(crate) simple_body_hash: Option<[u8; 32]>,
     pub(crate) judged: Judged,
     /// Octets of the whole, pieces included.
     pub(crate) length: u64,
@@ -102,6 +111,8 @@ pub(crate) struct Content {
     header_end: HeaderEnd,
     header: Option<Done>,
     hasher: BodyHasher,
+    /// Where a signature of somebody asks for it.
+    simple_hasher: Option<Box<SimpleBodyHasher>>,
     /// Of a binary body, and what came and is to go through it.
     converter: Option<Box<Converter>>,
     unconverted: Vec<u8>,
@@ -130,6 +141,7 @@ impl Content {
             header_end: HeaderEnd::new(),
             header: None,
             hasher: BodyHasher::new(),
+            simple_hasher: None,
             converter: None,
             unconverted: Vec::new(),
             lines: Lines::Kept,
@@ -230,6 +242,10 @@ impl Content {
                 };
                 self.seen = self.start + size;
                 let length = u32::try_from(size).unwrap_or(u32::MAX);
+                let checks = repaired.judged.checks.as_deref();
+                self.simple_hasher = checks
+                    .filter(|checks| checks.need_simple_body())
+                    .map(|_| Box::default());
                 self.header = Some(Done {
                     length,
                     judged: repaired.judged,
@@ -268,6 +284,9 @@ impl Content {
             return;
         }
         self.hasher.update(&self.buffer[self.seen..]);
+        if let Some(hasher) = &mut self.simple_hasher {
+            hasher.update(&self.buffer[self.seen..]);
+        }
         self.seen = self.buffer.len();
     }
 
@@ -401,6 +420,7 @@ impl Content {
         Ok(Received {
             header_length: header.length,
             body_hash: self.hasher.finish(),
+            simple_body_hash: self.simple_hasher.map(|hasher| hasher.finish()),
             judged: header.judged,
             length: self.left + rest.len() as u64,
             rest,

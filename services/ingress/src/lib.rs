@@ -8,6 +8,8 @@
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
+//! | `forwarding` | mail of senders who are not of the tenant |
+//! | `chain` | what its signatures are worth, for its ARC set |
 //! | `checks` | what follows when a tenant's checks find something |
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
@@ -26,10 +28,12 @@
 //! on; binary content (BINARYMIME) is made into lines while it comes in.
 
 mod answer;
+mod chain;
 mod checks;
 mod clients;
 mod connection;
 mod content;
+mod forwarding;
 mod headers;
 mod issuers;
 mod login;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use preflight::Findings;
+use proto::envelope::{ChainStatus, Seal};
 use spool::{DurabilityReport, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -26,6 +27,7 @@ pub(crate) struct Metrics {
     tls_handshakes: IntCounterVec,
     proxy_refusals: IntCounterVec,
     preflight: IntCounterVec,
+    forwarded: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
     token_refusals: IntCounterVec,
     token_key_fetches: IntCounterVec,
@@ -134,6 +136,11 @@ impl Metrics {
                 "What checks of tenants found in messages, by rule and what followed: warn, reject.",
                 &["rule", "action"],
             ),
+            forwarded: counter_with(
+                "staffetta_ingress_forwarded_total",
+                "Messages of authors who are not of the tenant, by what their ARC set says of the chain that they came with: none, pass, fail; unsealed.",
+                &["chain"],
+            ),
             auth_failures: counter(
                 "staffetta_ingress_auth_failures_total",
                 "Logins with wrong credentials.",
@@ -230,6 +237,16 @@ impl Metrics {
                 self.preflight.with_label_values(&labels).inc();
             }
         }
+    }
+
+    /// Counts a message of a foreign author.
+    pub(crate) fn forwarded(&self, seal: Option<&Seal>) {
+        let chain = seal.map_or("unsealed", |seal| match seal.status() {
+            ChainStatus::None => "none",
+            ChainStatus::Pass => "pass",
+            ChainStatus::Fail => "fail",
+        });
+        self.forwarded.with_label_values(&[chain]).inc();
     }
 
     /// Counts a handshake by its version.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use config::{Credential, Mode, Snapshot, Stream, Tenant};
+use config::{Credential, ForeignSenders, Mode, Snapshot, Stream, Tenant};
 use mail::{Address, Domain};
 use message::{Inspection, Times, inspect, labels, times};
 use smtp::EnhancedCode;
@@ -77,6 +77,13 @@ impl Sender {
     /// Whether its messages wait until somebody releases them.
     pub(crate) fn is_held(&self) -> bool {
         self.rules.credential.mode == Mode::Hold || self.rules.tenant.mode == Mode::Hold
+    }
+
+    /// How it forwards mail of senders who are not of its tenant; `None` = not at all.
+    pub(crate) fn foreign_senders(&self) -> Option<&ForeignSenders> {
+        let Rules { tenant, credential } = &self.rules;
+        let foreign = credential.foreign_senders.as_ref();
+        foreign.filter(|_| tenant.may_forward)
     }
 
     /// Whether a message may choose this stream itself.
@@ -154,7 +161,9 @@ pub(crate) fn authorise(
     let tenant = snapshot
         .tenant(&credential.tenant)
         .ok_or(answer::NOT_AUTHORISED)?;
+    // What becomes of a foreign one where some are forwarded: crate::forwarding.
     if let Some(domain) = domain?
+        && credential.foreign_senders.is_none()
         && !owns(snapshot, &tenant.name, &domain)
     {
         return Err(not_yours(domain.as_str()));
@@ -173,12 +182,22 @@ pub(crate) fn authorise(
     })
 }
 
-/// Decides over a header section; gives the author's domain.
+/// Of whom a message says it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Author {
+    /// Of the first author.
+    pub(crate) domain: Domain,
+    /// This one's or another one's is not of the tenant.
+    pub(crate) is_foreign: bool,
+}
+
+/// Decides over a header section; gives the author. `forwards`: authors may be foreign.
 pub(crate) fn judge_header(
     header: &[u8],
     snapshot: &Snapshot,
     tenant: &str,
-) -> Result<Domain, Answer> {
+    forwards: bool,
+) -> Result<Author, Answer> {
     let inspection: Inspection = inspect(header);
     if inspection.is_loop() {
         return Err(answer::LOOP);
@@ -188,8 +207,11 @@ pub(crate) fn judge_header(
         .chain(&author.others)
         .find(|domain| !owns(snapshot, tenant, domain));
     match stranger {
-        Some(domain) => Err(not_yours(domain.as_str())),
-        None => Ok(author.domain),
+        Some(domain) if !forwards => Err(not_yours(domain.as_str())),
+        stranger => Ok(Author {
+            is_foreign: stranger.is_some(),
+            domain: author.domain,
+        }),
     }
 }
 
@@ -261,13 +283,13 @@ fn refused(error: &dyn std::error::Error) -> Answer {
     )
 }
 
-fn owns(snapshot: &Snapshot, tenant: &str, domain: &Domain) -> bool {
+pub(crate) fn owns(snapshot: &Snapshot, tenant: &str, domain: &Domain) -> bool {
     snapshot
         .sending_domain(domain.as_str())
         .is_some_and(|sending| sending.tenant == tenant)
 }
 
-fn not_yours(domain: &str) -> Answer {
+pub(crate) fn not_yours(domain: &str) -> Answer {
     Answer::with(
         550,
         EnhancedCode(5, 7, 1),
@@ -450,13 +472,13 @@ spec: { tenant: other, unsigned: true }
     #[test]
     fn every_author_must_be_of_the_tenant() {
         let judged = |header: &str| {
-            judge_header(header.as_bytes(), &snapshot(), "acme").map_err(|refusal| refusal.code)
+            judge_header(header.as_bytes(), &snapshot(), "acme", false)
+                .map(|author| (author.domain.to_string(), author.is_foreign))
+                .map_err(|refusal| refusal.code)
         };
         assert_eq!(
-            judged("From: A <a@News.acme.example>\r\n")
-                .unwrap()
-                .as_str(),
-            "news.acme.example"
+            judged("From: A <a@News.acme.example>\r\n"),
+            Ok(("news.acme.example".to_owned(), false))
         );
         for (header, code) in [
             ("From: a@other.example\r\n", 550),
@@ -469,5 +491,22 @@ spec: { tenant: other, unsigned: true }
         }
         let looping = format!("From: a@acme.example\r\n{}", "Received: x\r\n".repeat(101));
         assert_eq!(judged(&looping), Err(554));
+    }
+
+    #[test]
+    fn who_forwards_may_name_any_author_but_must_name_one() {
+        let judged = |header: &str| {
+            judge_header(header.as_bytes(), &snapshot(), "acme", true)
+                .map(|author| author.is_foreign)
+                .map_err(|refusal| refusal.code)
+        };
+        for (header, expected) in [
+            ("From: a@acme.example\r\n", Ok(false)),
+            ("From: a@sender.example\r\n", Ok(true)),
+            ("From: a@acme.example, b@sender.example\r\n", Ok(true)),
+            ("From: nobody\r\n", Err(554)),
+        ] {
+            assert_eq!(judged(header), expected, "{header}");
+        }
     }
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{LongLines, Snapshot};
+use dkim::BodyHashes;
 use mail::MessageId;
-use message::{Additions, Converter, ReceivedInfo, SignedNames, received_field, repair};
+use message::{
+    Additions, BinaryError, Converter, ReceivedInfo, SignedNames, received_field, repair,
+};
 use preflight::Envelope;
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
+use crate::chain::{Checks, Receiver};
 use crate::checks;
 use crate::connection::{Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
@@ -212,7 +216,7 @@ impl Connection {
             charge,
             ..
         } = incoming;
-        let received = match self.finish(id, content, &transaction, &snapshot) {
+        let mut received = match self.finish(id, content, &transaction, &snapshot) {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
@@ -245,6 +249,7 @@ impl Connection {
             let allowed_ms = runtime::now_ms().saturating_add(wait_ms);
             transaction.not_before_ms = transaction.not_before_ms.max(allowed_ms);
         }
+        self.seal(&mut received, &transaction).await;
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
         drop(reservation);
@@ -273,6 +278,32 @@ impl Connection {
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
         Ok(effect)
+    }
+
+    /// What the ARC set of a message says that is forwarded; counts such messages.
+    async fn seal(&mut self, received: &mut Received, transaction: &Transaction) {
+        if !received.judged.is_foreign {
+            return;
+        }
+        let forwarding = self.listening.policy.forwarding.as_ref();
+        if let (Some(checks), Some(forwarding)) = (received.judged.checks.take(), forwarding) {
+            let bodies = BodyHashes {
+                relaxed: received.body_hash,
+                simple: received.simple_body_hash,
+            };
+            let receiver = Receiver {
+                hostname: &self.listening.policy.hostname,
+                authenticated: !transaction.sender.authenticated_as.is_empty(),
+            };
+            let now = runtime::now_ms() / 1000;
+            let resolver = &forwarding.resolver;
+            // Rare, and large: not a part of every connection's memory.
+            let seal = Box::pin(checks.seal(resolver, &bodies, &receiver, now)).await;
+            received.judged.seal = seal.map(Box::new);
+        }
+        self.shared
+            .metrics
+            .forwarded(received.judged.seal.as_deref());
     }
 
     /// The answer to a message that was accepted when it came the first time.
@@ -419,6 +450,8 @@ struct HeaderJudge<'a> {
     sender: &'a Sender,
     /// Empty for the null reverse-path.
     return_path: &'a str,
+    /// Authors may be foreign.
+    forwards: bool,
     /// The client wants it to be kept until then, Unix milliseconds; 0: not.
     released_ms: u64,
     /// What the client asks for.
@@ -466,6 +499,8 @@ impl<'a> HeaderJudge<'a> {
             snapshot,
             sender: &transaction.sender,
             return_path: &transaction.return_path,
+            forwards: connection.listening.policy.forwarding.is_some()
+                && transaction.sender.foreign_senders().is_some(),
             released_ms: transaction.not_before_ms,
             priority: transaction.priority,
             smtputf8: transaction.smtputf8,
@@ -480,16 +515,19 @@ impl<'a> HeaderJudge<'a> {
 
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
         let tenant = &self.sender.rules.tenant;
-        let author = policy::judge_header(header, self.snapshot, &tenant.name)?;
-        let (stream, campaign) = policy::judge_labels(header, self.snapshot, self.sender, &author)?;
+        let author = policy::judge_header(header, self.snapshot, &tenant.name, self.forwards)?;
+        // What a stranger has written is no wish of the tenant's.
+        let own = if author.is_foreign { &[] } else { header };
+        let (stream, campaign) =
+            policy::judge_labels(own, self.snapshot, self.sender, &author.domain)?;
         let tenant_stream = tenant.stream(&stream);
-        let times = policy::judge_times(header, tenant_stream, self.released_ms, self.unix_ms)?;
+        let times = policy::judge_times(own, tenant_stream, self.released_ms, self.unix_ms)?;
         let envelope = Envelope {
             snapshot: self.snapshot,
             tenant,
             stream: &stream,
             return_path: self.return_path,
-            author: Some(&author),
+            author: Some(&author.domain),
             smtputf8: self.smtputf8,
         };
         let looked = checks::look_over(header, &envelope, tenant, self.metrics)?;
@@ -508,17 +546,37 @@ impl<'a> HeaderJudge<'a> {
             tenant: &tenant.name,
             stream: &stream,
             campaign: &campaign,
-            author: &author,
+            author: &author.domain,
             recipient: self.recipient,
         };
-        let of_stream = tenant_stream.and_then(|stream| stream.headers.as_deref());
+        let foreign = self.sender.foreign_senders().filter(|_| author.is_foreign);
+        // What the stream adds is for its own mail.
+        let of_stream = tenant_stream
+            .and_then(|stream| stream.headers.as_deref())
+            .filter(|_| !author.is_foreign);
         let signed = SignedNames::of(header);
+        let if_missing = if author.is_foreign && signed.is_signed() {
+            Vec::new()
+        } else {
+            headers::additions(tenant.repair, of_stream, &facts)
+        };
         let additions = Additions {
             received: &on_top,
-            if_missing: &headers::additions(tenant.repair, of_stream, &facts),
+            if_missing: &if_missing,
             fold: tenant.repair.long_lines == LongLines::Break,
             signed: &signed,
+            is_foreign: author.is_foreign,
         };
+        if self.binary && author.is_foreign && signed.is_signed() {
+            return Err(BinaryError::Signed.into());
+        }
+        let checks = foreign.filter(|foreign| foreign.seal).map(|foreign| {
+            Box::new(Checks::of(
+                header,
+                &foreign.domain,
+                foreign.results_of.as_ref(),
+            ))
+        });
         let lines = Lines::of(tenant.repair.long_lines, header, signed.is_signed())?;
         let mut header = repair(header, &additions);
         let mut converter = None;
@@ -532,7 +590,14 @@ impl<'a> HeaderJudge<'a> {
             lines,
             examine: looked.examine,
             judged: Judged {
-                from_domain: author.as_str().to_owned(),
+                from_domain: if author.is_foreign {
+                    String::new()
+                } else {
+                    author.domain.as_str().to_owned()
+                },
+                is_foreign: author.is_foreign,
+                checks,
+                seal: None,
                 stream,
                 campaign,
                 times,

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{self, Answer};
 use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
+use crate::forwarding::{self, Forwarding, ForwardingError};
 use crate::issuers::Issuers;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
@@ -60,6 +61,9 @@ pub enum Error {
     /// The stores are not those of an installation, or not durable enough.
     #[error("ingress: {0}")]
     Stores(#[from] spool::Error),
+    /// What mail of foreign senders is forwarded with is no good.
+    #[error("ingress: {0}")]
+    Forwarding(#[from] ForwardingError),
     /// Redis, where quotas are counted, can't even be tried.
     #[error("ingress: {0}")]
     Quotas(#[from] QuotaError),
@@ -114,18 +118,27 @@ pub(crate) struct Listening {
 /// The listeners, bound but closed: clients are refused until [`Listeners::serve`] is ready for them.
 pub struct Listeners {
     bound: Vec<(TcpSocket, Arc<Listening>)>,
+    forwarding: Option<Arc<Forwarding>>,
 }
 
 impl Listeners {
     /// Loads the certificates and binds the addresses.
     pub fn bind(bootstrap: &Bootstrap) -> Result<Self, Error> {
         let metrics = Metrics::new();
+        let forwarding = bootstrap.ingress.forwarding.as_ref();
+        let load = |configured| Forwarding::load(configured, &bootstrap.resolvers);
+        let forwarding = forwarding.map(load).transpose()?.map(Arc::new);
         let bound = bootstrap
             .ingress
             .listeners
             .iter()
             .map(|listener| {
-                let listening = Listening::new(listener, bootstrap.hostname.as_str(), &metrics)?;
+                let listening = Listening::new(
+                    listener,
+                    bootstrap.hostname.as_str(),
+                    forwarding.clone(),
+                    &metrics,
+                )?;
                 let socket = bind(listener.address).map_err(|source| Error::Listen {
                     name: listener.name.clone(),
                     address: listener.address,
@@ -137,7 +150,7 @@ impl Listeners {
         if bound.is_empty() {
             return Err(Error::NoListener);
         }
-        Ok(Self { bound })
+        Ok(Self { bound, forwarding })
     }
 
     /// Name and bound address of each (for port 0).
@@ -165,6 +178,9 @@ impl Listeners {
         let shared = Arc::new(shared);
         if !has_configuration(&shared, &readiness).await {
             return Ok(());
+        }
+        if let Some(forwarding) = self.forwarding {
+            tokio::spawn(forwarding::follow(forwarding, shutdown.clone()));
         }
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
@@ -230,7 +246,12 @@ async fn has_configuration(shared: &Shared, readiness: &Readiness) -> bool {
 pub(crate) const READY: &str = "ingress";
 
 impl Listening {
-    fn new(listener: &Listener, hostname: &str, metrics: &Metrics) -> Result<Self, Error> {
+    fn new(
+        listener: &Listener,
+        hostname: &str,
+        forwarding: Option<Arc<Forwarding>>,
+        metrics: &Metrics,
+    ) -> Result<Self, Error> {
         let tls = match listener.tls.files() {
             [] => None,
             files => {
@@ -249,6 +270,7 @@ impl Listening {
             xclient_trusted: listener.xclient_trusted.clone(),
             max_message_size: listener.max_message_size.as_u64(),
             max_recipients: listener.max_recipients as usize,
+            forwarding,
         };
         Ok(Self {
             name: listener.name.clone(),

@@ -9,6 +9,7 @@ use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
 
 use crate::answer::{self, Answer};
+use crate::forwarding::Forwarding;
 use crate::metrics::Metrics;
 use crate::policy::Identity;
 use crate::proxy::Client;
@@ -37,6 +38,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) max_message_size: u64,
     /// RCPTMAX.
     pub(crate) max_recipients: usize,
+    /// What mail of foreign senders is forwarded with; `None`: nobody forwards any.
+    pub(crate) forwarding: Option<Arc<Forwarding>>,
 }
 
 /// What the connection has to do after a command; the replies so far are in the output.
@@ -227,7 +230,7 @@ impl Session {
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
                 let answer = self
-                    .rcpt(address, &params)
+                    .rcpt(address, &params, moment.now_ms)
                     .unwrap_or_else(|refusal| refusal);
                 return if answer.code == 503 {
                     self.say(answer, out)

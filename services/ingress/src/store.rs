@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use mail::MessageId;
-use proto::envelope::Envelope;
+use proto::envelope::{Envelope, Forwarded};
 use proto::spool::IndexEntry;
 use spool::{Submission, SubmitError, Upload};
 
@@ -128,6 +128,9 @@ fn index_entry(
         ret: transaction.ret.into(),
         envid: transaction.envid,
         from_domain: judged.from_domain,
+        forwarded: judged.is_foreign.then(|| Forwarded {
+            seal: judged.seal.map(|seal| *seal),
+        }),
     };
     IndexEntry {
         message_id: Bytes::copy_from_slice(id.as_bytes()),

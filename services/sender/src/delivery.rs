@@ -314,5 +314,10 @@ fn sign_request(
         header,
         body_hash: entry.body_hash.clone(),
         own_message: envelope.return_path.is_empty() && envelope.credential.is_empty(),
+        forwarded: envelope.forwarded.is_some(),
+        seal: envelope
+            .forwarded
+            .as_ref()
+            .and_then(|forwarded| forwarded.seal.clone()),
     })
 }

@@ -30,12 +30,12 @@ impl Metrics {
         Self {
             requests: telemetry::counter_with(
                 "staffetta_signer_requests_total",
-                "Requests by result: signed, unsigned, no_key, invalid, temporary.",
+                "Requests by result: signed, sealed (mail of others), unsigned, no_key, invalid, temporary.",
                 &["result"],
             ),
             signatures: telemetry::counter_with(
                 "staffetta_signer_signatures_total",
-                "Signatures by algorithm and result (signed, failed).",
+                "Signatures by algorithm and result (signed, sealed, failed).",
                 &["algorithm", "result"],
             ),
             rsa: telemetry::counter_with(

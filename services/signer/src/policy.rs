@@ -1,6 +1,7 @@
 //! What is done with a message.
 
-use dkim::{Algorithm, Batches, Draft, Signed};
+use dkim::{Algorithm, Batches, Draft, SealError, Signed};
+use proto::envelope::ChainStatus;
 use proto::signer::sign_result::Kind;
 use proto::signer::{SignError, SignErrorKind, SignRequest, SignResult};
 
@@ -54,6 +55,9 @@ pub(crate) fn prepare<'a>(
     now: u64,
     metrics: &Metrics,
 ) -> Prepared<'a> {
+    if request.forwarded {
+        return Prepared::Answered(forwarded(keyring, request, now, metrics));
+    }
     let keys = match policy(keyring, request) {
         Policy::Unsigned => {
             metrics.requests.with_label_values(&["unsigned"]).inc();
@@ -88,6 +92,65 @@ pub(crate) fn prepare<'a>(
         draft
     };
     Prepared::Drafts(keys.iter().map(draft).collect())
+}
+
+/// Mail of others: sealed when that is asked for, never signed in their name.
+fn forwarded(keyring: &Keyring, request: &SignRequest, now: u64, metrics: &Metrics) -> SignResult {
+    let Some(seal) = &request.seal else {
+        metrics.requests.with_label_values(&["unsigned"]).inc();
+        return SignResult {
+            kind: Some(Kind::Fields(Vec::new().into())),
+        };
+    };
+    let of_seal = SignRequest {
+        domain: seal.domain.clone(),
+        ..SignRequest::default()
+    };
+    // RSA comes first, which every verifier of chains knows.
+    let key = match policy(keyring, &of_seal) {
+        Policy::Sign([key, ..]) => key,
+        Policy::Sign([]) | Policy::Unsigned => {
+            let detail = format!("{} has no key to seal with", seal.domain);
+            return refusal(SignErrorKind::NoKey, detail, metrics);
+        }
+        Policy::NoKey(detail) => return refusal(SignErrorKind::NoKey, detail, metrics),
+        Policy::Unknown => {
+            let detail = "the signer has no configuration yet".to_owned();
+            return refusal(SignErrorKind::Temporary, detail, metrics);
+        }
+    };
+    let Ok(body_hash) = <&[u8; 32]>::try_from(&request.body_hash[..]) else {
+        let detail = format!(
+            "the body hash has {} bytes instead of 32",
+            request.body_hash.len()
+        );
+        return refusal(SignErrorKind::Invalid, detail, metrics);
+    };
+    let set = dkim::Seal {
+        instance: seal.instance,
+        status: match seal.status() {
+            ChainStatus::None => dkim::ChainStatus::None,
+            ChainStatus::Pass => dkim::ChainStatus::Pass,
+            ChainStatus::Fail => dkim::ChainStatus::Fail,
+        },
+        results: &seal.results,
+    };
+    let sealed = key.seal(&request.header, body_hash, &set, now);
+    let result = if sealed.is_ok() { "sealed" } else { "failed" };
+    let labels = [key.algorithm().as_str(), result];
+    metrics.signatures.with_label_values(&labels).inc();
+    match sealed {
+        Ok(fields) => {
+            metrics.requests.with_label_values(&["sealed"]).inc();
+            SignResult {
+                kind: Some(Kind::Fields(fields.into())),
+            }
+        }
+        Err(error @ SealError::Sign(dkim::SignError::Failed)) => {
+            refusal(SignErrorKind::Temporary, error.to_string(), metrics)
+        }
+        Err(error) => refusal(SignErrorKind::Invalid, error.to_string(), metrics),
+    }
 }
 
 /// Signs what was prepared, all of it together; answers in the same order.
@@ -201,6 +264,7 @@ mod tests {
             header: b"From: a@acme.example\r\n".as_slice().into(),
             body_hash: vec![7; 32].into(),
             own_message: false,
+            ..SignRequest::default()
         }
     }
 
@@ -293,6 +357,46 @@ mod tests {
             };
             assert_eq!(outcome(&keyring, &request), Err(SignErrorKind::NoKey));
         }
+    }
+
+    #[test]
+    fn mail_of_others_is_sealed_and_never_signed() {
+        let folder = tempfile::tempdir().unwrap();
+        let keyring = keyring(folder.path());
+        let forwarded = |author: &str, seal: Option<&str>| SignRequest {
+            header: format!("From: a@{author}\r\n").into(),
+            forwarded: true,
+            seal: seal.map(|domain| proto::envelope::Seal {
+                domain: domain.to_owned(),
+                instance: 1,
+                status: ChainStatus::None.into(),
+                results: "relay.example; arc=none".to_owned(),
+            }),
+            ..request("acme.example")
+        };
+        for author in ["foreign.example", "acme.example"] {
+            assert_eq!(
+                outcome(&keyring, &forwarded(author, None)),
+                Ok(String::new())
+            );
+            let set = outcome(&keyring, &forwarded(author, Some("acme.example"))).unwrap();
+            assert!(
+                set.starts_with("ARC-Seal: i=1; a=rsa-sha256; cv=none;"),
+                "{set}"
+            );
+            assert!(set.contains("ARC-Message-Signature: i=1;"), "{set}");
+            assert!(set.contains("ARC-Authentication-Results: i=1; relay.example; arc=none\r\n"));
+            assert!(!set.contains("DKIM-Signature:"));
+        }
+        for domain in ["unsigned.example", "foreign.example"] {
+            let request = forwarded("foreign.example", Some(domain));
+            assert_eq!(outcome(&keyring, &request), Err(SignErrorKind::NoKey));
+        }
+        let mut wrong = forwarded("foreign.example", Some("acme.example"));
+        if let Some(seal) = &mut wrong.seal {
+            seal.instance = 2;
+        }
+        assert_eq!(outcome(&keyring, &wrong), Err(SignErrorKind::Invalid));
     }
 
     #[test]

@@ -208,6 +208,7 @@ mod tests {
             header: b"From: a@acme.example\r\n".as_slice().into(),
             body_hash: vec![7; 32].into(),
             own_message: false,
+            ..SignRequest::default()
         }
     }
 

@@ -237,6 +237,7 @@ mod tests {
             header: b"From: a@acme.example\r\n".as_slice().into(),
             body_hash: vec![number as u8; 32].into(),
             own_message: false,
+            ..SignRequest::default()
         };
         (0..number).map(request).collect()
     }

@@ -86,6 +86,9 @@ enum Command {
     /// DKIM keys
     #[command(subcommand)]
     Dkim(commands::dkim::Command),
+    /// Return paths of forwarded mail
+    #[command(subcommand)]
+    Srs(commands::srs::Command),
 }
 
 impl Global {
@@ -171,6 +174,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::HashPassword { scram } => commands::hash_password::run(scram)?,
         Command::MetricsReference => commands::metrics_reference::run()?,
         Command::Dkim(command) => commands::dkim::run(&command)?,
+        Command::Srs(command) => commands::srs::run(global, &command)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -113,6 +113,7 @@ async fn cpu_of_calls(signer: &dyn Sign) -> anyhow::Result<f64> {
         header: HEADER.as_bytes().into(),
         body_hash: vec![7; 32].into(),
         own_message: false,
+        ..SignRequest::default()
     };
     let mut before = cpu();
     for number in 0..CALLS + 100 {

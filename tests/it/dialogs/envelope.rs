@@ -40,6 +40,9 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
     if envelope.deliver_by_ms > 0 {
         lines.push("deliver by".to_owned());
     }
+    if envelope.forwarded.is_some() {
+        lines.push("forwarded".to_owned());
+    }
     if envelope.smtputf8 {
         lines.push("smtputf8".to_owned());
     }

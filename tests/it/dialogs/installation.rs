@@ -43,7 +43,7 @@ pub fn bootstrap(nats: &NatsServer, redis: &RedisServer) -> String {
     ];
     format!(
         "hostname: relay.example.com\nnats: {{ url: \"{}\", monitor: \"{}\" }}\nredis: {{ url: \"{}\" }}\n\
-         ingress:\n  failedLogins: 4/10m\n  listeners:\n{}",
+         ingress:\n  failedLogins: 4/10m\n  forwarding: {{ srsSecrets: srs.secrets }}\n  listeners:\n{}",
         nats.url(),
         nats.monitor_url(),
         redis.url(),
@@ -56,6 +56,7 @@ const DOCUMENTS: &str = "apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
 spec:
+  mayForward: true
   defaultStream: transactional
   streams:
     - { name: transactional }
@@ -204,6 +205,38 @@ spec: { tenant: acme, username: from-one-network@acme.example, passwordHash: \"H
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
+metadata: { name: acme-forwarder }
+spec:
+  tenant: acme
+  username: forwarder@acme.example
+  passwordHash: \"HASH\"
+  foreignSenders: { domain: acme.example }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-keeper }
+spec:
+  tenant: acme
+  username: keeper@acme.example
+  passwordHash: \"HASH\"
+  foreignSenders: { domain: acme.example, returnPath: keep }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-short-of-room }
+spec:
+  tenant: acme
+  username: short-of-room@acme.example
+  passwordHash: \"HASH\"
+  foreignSenders: { domain: acme.example, longReturnPath: empty }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-bouncer }
+spec: { tenant: acme, username: bouncer@acme.example, passwordHash: \"HASH\", limits: { quotas: [ 2/h ], overQuota: reject } }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
 metadata: { name: acme-network }
 spec: { tenant: acme, stream: bulk, networks: [ \"127.0.0.2/32\" ] }
 ---
@@ -278,6 +311,12 @@ pub fn write_certificates(folder: &Path) -> Result<HashMap<&'static str, Certifi
         certificates.insert(name, made.cert.der().clone());
     }
     Ok(certificates)
+}
+
+/// Writes the secrets of SRS into the folder.
+pub fn write_srs_secrets(folder: &Path) -> Result<()> {
+    let secrets = "a newer secret of the dialogues\nthe secret of the dialogues\n";
+    Ok(std::fs::write(folder.join("srs.secrets"), secrets)?)
 }
 
 /// Signs the certificates of clients.

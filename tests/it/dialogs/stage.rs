@@ -23,6 +23,7 @@ use super::client::{Client, Identity};
 use super::envelope;
 use super::installation::{
     Authority, apply, bootstrap, documents, documents_without, write_certificates,
+    write_srs_secrets,
 };
 use super::script::{Action, matches, unescape};
 use super::tokens::Tokens;
@@ -85,6 +86,7 @@ impl Stage {
         apply(&stores, &documents(place.path()), false).await?;
 
         let certificates = write_certificates(place.path())?;
+        write_srs_secrets(place.path())?;
         let authority = Authority::make(place.path())?;
         let bootstrap = Bootstrap::from_yaml_in(&bootstrap(&nats, &redis), place.path())
             .map_err(|problems| anyhow::anyhow!("{problems:?}"))?;

@@ -44,6 +44,7 @@ fn client(tls: bool) -> Client {
         xclient_trusted: vec!["198.51.100.0/24".parse().unwrap()],
         max_message_size: 1000,
         max_recipients: 2,
+        forwarding: None,
     };
     Client {
         session: Session::new(

@@ -6,6 +6,7 @@ use smtp::{Body, ByMode, DeliverBy, ForwardPath, MailParams, RcptParams, Release
 
 use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
+use crate::forwarding;
 use crate::policy::{self, Sender};
 
 /// An open transaction.
@@ -51,6 +52,14 @@ impl Session {
             self.client,
             return_path.as_ref(),
         )?;
+        let forwarding = self.listener.forwarding.as_deref();
+        let return_path = forwarding::return_path(
+            forwarding,
+            &sender,
+            moment.snapshot,
+            return_path.as_ref(),
+            moment.now_ms / 1000,
+        )?;
         let body = match params.body {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
             Some(Body::EightBitMime | Body::BinaryMime) => envelope::Body::EightBit,
@@ -74,9 +83,7 @@ impl Session {
         }
         self.transaction = Some(Box::new(Transaction {
             sender,
-            return_path: return_path
-                .map(|path| path.as_str().to_owned())
-                .unwrap_or_default(),
+            return_path,
             recipients: Vec::with_capacity(1),
             declared_size: params.size,
             body,
@@ -103,6 +110,7 @@ impl Session {
         &mut self,
         path: ForwardPath,
         params: &RcptParams,
+        now_ms: u64,
     ) -> Result<Answer, Answer> {
         let transaction = self.transaction.as_mut().ok_or(answer::NEED_MAIL)?;
         if transaction.chunked {
@@ -112,6 +120,12 @@ impl Session {
             .orcpt
             .as_ref()
             .is_some_and(smtp::OriginalRecipient::needs_smtputf8);
+        let path = match (path, self.listener.forwarding.as_deref()) {
+            (ForwardPath::Mailbox(address), Some(forwarding)) => ForwardPath::Mailbox(
+                forwarding::recipient(forwarding, &transaction.sender, address, now_ms / 1000)?,
+            ),
+            (path, _) => path,
+        };
         let address = match path {
             // RFC 5321 section 4.5.1: the postmaster of this host, who has a mailbox elsewhere.
             ForwardPath::Postmaster => format!("postmaster@{}", self.listener.hostname),

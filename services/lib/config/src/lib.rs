@@ -31,9 +31,9 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, Check, CheckAction, CheckRule, Headers, LongLines, Mode, OverQuota, Preflight,
-    Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, TokenAlgorithm,
-    TokenIssuer, TokenKeys, TokenSubject, UriTemplate, UriValues,
+    Allowance, Check, CheckAction, CheckRule, ForeignSenders, Headers, LongLines, LongReturnPath,
+    Mode, OverQuota, Preflight, Quota, QuotaError, Repair, ReturnPath, ScramKeys, ScramKeysError,
+    SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys, TokenSubject, UriTemplate, UriValues,
     WordList, WordText,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};

@@ -1,6 +1,7 @@
 //! What can be checked only when all resources are there: references, names that must be unique
 //! among several resources, and rules that tie.
 
+mod forwarding;
 mod isolation;
 mod tokens;
 
@@ -85,6 +86,7 @@ impl<'a> References<'a> {
                 stream,
             );
         }
+        self.check_foreign_senders(resource, credential);
     }
 
     /// Reports a stream that the tenant does not have.

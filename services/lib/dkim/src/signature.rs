@@ -52,7 +52,7 @@ const LINE: usize = 76;
 pub struct Signer {
     domain: String,
     selector: String,
-    key: Key,
+    pub(crate) key: Key,
     expires_after: Option<u64>,
 }
 
@@ -139,8 +139,9 @@ impl Signer {
         body_hash: &[u8; 32],
         now: u64,
     ) -> Result<Draft<'_>, SignError> {
-        let selection = Selection::of(header)?;
-        let field = self.unsigned_field(&selection.names, body_hash, now);
+        let selection = Selection::with(header, &[])?;
+        let head = "DKIM-Signature: v=1; a=";
+        let field = self.unsigned_field(head, &selection.names, body_hash, now);
         let data = signed_data(&selection.fields, field.as_bytes());
         Ok(Draft {
             key: &self.key,
@@ -149,10 +150,16 @@ impl Signer {
         })
     }
 
-    /// The field up to and including `b=`.
-    fn unsigned_field(&self, names: &[&str], body_hash: &[u8; 32], now: u64) -> String {
+    /// The field up to and including `b=`; `head` is what stands before the algorithm.
+    pub(crate) fn unsigned_field(
+        &self,
+        head: &str,
+        names: &[&str],
+        body_hash: &[u8; 32],
+        now: u64,
+    ) -> String {
         let mut field = String::with_capacity(1536);
-        field.push_str("DKIM-Signature: v=1; a=");
+        field.push_str(head);
         field.push_str(self.key.algorithm().as_str());
         field.push_str("; c=relaxed/relaxed;\r\n\td=");
         field.push_str(&self.domain);
@@ -189,7 +196,7 @@ impl Signer {
 pub struct Draft<'a> {
     pub(crate) key: &'a Key,
     /// Up to and including `b=`.
-    field: String,
+    pub(crate) field: String,
     /// What is signed.
     pub(crate) data: Vec<u8>,
 }
@@ -226,16 +233,17 @@ impl Draft<'_> {
 }
 
 /// Which fields are signed, in the order of `h=`.
-struct Selection<'a> {
-    names: Vec<&'static str>,
-    fields: Vec<Field<'a>>,
+pub(crate) struct Selection<'a> {
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) fields: Vec<Field<'a>>,
 }
 
 impl<'a> Selection<'a> {
-    fn of(header: &'a [u8]) -> Result<Self, SignError> {
+    /// Fields of the usual names, and those of `more` where they occur.
+    pub(crate) fn with(header: &'a [u8], more: &[&'static str]) -> Result<Self, SignError> {
         let mut candidates: Vec<(&'static str, Field<'a>)> = Vec::with_capacity(32);
         for field in fields(header) {
-            if let Some(name) = signed_name(&field) {
+            if let Some(name) = signed_name(&field, more) {
                 if candidates.len() == MAX_SIGNED_FIELDS {
                     return Err(SignError::TooManyFields);
                 }
@@ -246,7 +254,8 @@ impl<'a> Selection<'a> {
             names: Vec::with_capacity(candidates.len() + OVER_SIGNED.len()),
             fields: Vec::with_capacity(candidates.len()),
         };
-        for name in OVER_SIGNED.into_iter().chain(SIGNED) {
+        let signed = SIGNED.into_iter().chain(more.iter().copied());
+        for name in OVER_SIGNED.into_iter().chain(signed) {
             // From the bottom up (RFC 6376 section 5.4.2).
             for (candidate, field) in candidates.iter().rev() {
                 if *candidate == name {
@@ -265,16 +274,17 @@ impl<'a> Selection<'a> {
     }
 }
 
-fn signed_name(field: &Field<'_>) -> Option<&'static str> {
+fn signed_name(field: &Field<'_>, more: &[&'static str]) -> Option<&'static str> {
     OVER_SIGNED
         .into_iter()
         .chain(SIGNED)
+        .chain(more.iter().copied())
         .find(|name| field.is(name))
 }
 
 /// What is hashed and signed: the fields in relaxed form and the signature field itself, whose
 /// `b=` is empty, without a CRLF (RFC 6376 section 3.7).
-fn signed_data(fields: &[Field<'_>], signature: &[u8]) -> Vec<u8> {
+pub(crate) fn signed_data(fields: &[Field<'_>], signature: &[u8]) -> Vec<u8> {
     let size: usize = fields.iter().map(|field| field.raw.len()).sum();
     let mut data = Vec::with_capacity(size + signature.len());
     for field in fields {

@@ -1,4 +1,4 @@
-//! Where the mail of a domain goes: MX hosts, their addresses, and the site they make up.
+//! Where the mail of a domain goes: MX hosts, their addresses, and the site they make up; and the texts in which keys stand.
 //! The only user of the resolver library.
 
 mod hosts;

@@ -10,7 +10,7 @@ use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use mail::Domain;
 use tokio::sync::Semaphore;
 
@@ -85,6 +85,12 @@ const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 const NEGATIVE_KEPT: Duration = Duration::from_secs(30);
 /// Failures are kept this long, so that a broken domain is not asked for each of its messages.
 const FAILURE_KEPT: Duration = Duration::from_secs(5);
+/// The same of texts, which are longer.
+const TEXTS_CAPACITY: usize = 5_000;
+/// Texts of one name that are kept.
+const MOST_TEXTS: usize = 8;
+/// A longer text is none that mail has to do with, octets.
+const LONGEST_TEXT: usize = 8192;
 /// Addresses of one host that are kept.
 const MOST_ADDRESSES: usize = 16;
 
@@ -104,6 +110,7 @@ struct Inner {
     places: Semaphore,
     mail_hosts: Memo<Domain, Answer<MailHosts>>,
     addresses: Memo<(Box<str>, Family), Answer<[IpAddr]>>,
+    texts: Memo<Box<str>, Answer<[Box<str>]>>,
 }
 
 impl Resolver {
@@ -137,6 +144,7 @@ impl Resolver {
                 places: Semaphore::new(MOST_QUESTIONS),
                 mail_hosts: Memo::new(MEMO_CAPACITY),
                 addresses: Memo::new(MEMO_CAPACITY),
+                texts: Memo::new(TEXTS_CAPACITY),
             }),
         })
     }
@@ -165,6 +173,25 @@ impl Resolver {
         self.inner
             .addresses
             .put(key, found.clone(), until, Instant::now());
+        found
+    }
+
+    /// The TXT records of a name, at most 8, each with its strings joined; never empty. Those with octets beyond ASCII, and
+    /// those of more than 8 KiB, are left out. `NoSuchDomain` when there is none.
+    pub async fn texts(&self, name: &str) -> Result<Arc<[Box<str>]>, Error> {
+        let key = name.to_ascii_lowercase().into_boxed_str();
+        if let Some(known) = self.inner.texts.get(&key, Instant::now()) {
+            return known;
+        }
+        let (found, until) = match self.ask(name, RecordType::TXT).await {
+            Ok(lookup) => match texts_of(&lookup) {
+                texts if texts.is_empty() => ended(Error::NoSuchDomain),
+                texts => (Ok(texts.into()), kept_until(&lookup)),
+            },
+            Err(failure) => ended(failure.into()),
+        };
+        let now = Instant::now();
+        self.inner.texts.put(key, found.clone(), until, now);
         found
     }
 
@@ -322,6 +349,19 @@ fn kept_until(lookup: &Lookup) -> Instant {
     lookup
         .valid_until()
         .clamp(now + SHORTEST_KEPT, now + LONGEST_KEPT)
+}
+
+fn texts_of(lookup: &Lookup) -> Vec<Box<str>> {
+    let joined = |record: &Record| match &record.data {
+        RData::TXT(txt) => {
+            let octets = txt.txt_data.concat();
+            let is_text = octets.is_ascii() && octets.len() <= LONGEST_TEXT;
+            is_text.then(|| String::from_utf8(octets).ok()).flatten()
+        }
+        _ => None,
+    };
+    let texts = lookup.answers().iter().filter_map(joined);
+    texts.take(MOST_TEXTS).map(String::into_boxed_str).collect()
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

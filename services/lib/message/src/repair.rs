@@ -25,6 +25,8 @@ pub struct Additions<'a> {
     pub fold: bool,
     /// What signatures of the message cover: it is neither taken out nor added.
     pub signed: &'a SignedNames<'a>,
+    /// The message is somebody else's: what is for us is taken out only where no signature covers it.
+    pub is_foreign: bool,
 }
 
 /// A field that is added where it is missing.
@@ -52,12 +54,12 @@ pub fn repair(header: &[u8], additions: &Additions<'_>) -> Vec<u8> {
     for (index, field) in fields(header).enumerate() {
         let continues_nothing =
             index == 0 && field.raw.starts_with(b" ") | field.raw.starts_with(b"\t");
-        if is_bcc(&field) && !signed.covers_field(&field)
-            || is_time(&field)
-            || is_label(&field)
-            || field.is(WARNING)
-            || continues_nothing
-        {
+        let is_ours = is_time(&field) || is_label(&field) || field.is(WARNING);
+        let may_be_kept = is_bcc(&field) || is_ours && additions.is_foreign;
+        if continues_nothing || is_ours && !may_be_kept {
+            continue;
+        }
+        if may_be_kept && !signed.covers_field(&field) {
             continue;
         }
         for (addition, is_there) in additions.if_missing.iter().zip(&mut is_there) {
@@ -116,6 +118,7 @@ mod tests {
             if_missing,
             fold: true,
             signed: &SignedNames::of(header),
+            is_foreign: false,
         };
         repair(header, &additions)
     }
@@ -162,6 +165,25 @@ mod tests {
             )),
             format!("Received: us\r\n{signature}Bcc: a\r\nMessage-ID: <i@us>\r\n")
         );
+    }
+
+    #[test]
+    fn what_is_for_us_stays_in_mail_of_others_where_it_is_signed() {
+        let header =
+            b"ARC-Message-Signature: i=1; h=from:x-staffetta-stream\r\nX-Staffetta-Stream: s\r\n\
+                       X-Staffetta-Campaign: c\r\n";
+        for (is_foreign, kept) in [(true, true), (false, false)] {
+            let additions = Additions {
+                received: "",
+                if_missing: &[],
+                fold: true,
+                signed: &SignedNames::of(header),
+                is_foreign,
+            };
+            let repaired = String::from_utf8(repair(header, &additions)).unwrap();
+            assert_eq!(repaired.contains("X-Staffetta-Stream: s\r\n"), kept);
+            assert!(!repaired.contains("Campaign") && repaired.contains("ARC-Message-Signature"));
+        }
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::{Field, fields};
 /// Signatures that are looked at; a message with more has nothing to lose.
 const MOST_SIGNATURES: usize = 20;
 
-/// Names of the fields that the `DKIM-Signature` fields of a header section name in `h=` (RFC 6376 section 3.5).
+/// Names of the fields that the `DKIM-Signature` and `ARC-Message-Signature` fields of a header section name in `h=` (RFC 6376
+/// section 3.5, RFC 8617 section 4.1.2).
 /// Whether a signature is right is not looked at: who changes nothing of what one covers breaks none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignedNames<'a> {
@@ -19,7 +20,7 @@ impl<'a> SignedNames<'a> {
     /// Of a header section. Linear; takes no memory when there is no signature.
     pub fn of(header: &'a [u8]) -> Self {
         let lists = fields(header)
-            .filter(|field| field.is("DKIM-Signature"))
+            .filter(|field| field.is("DKIM-Signature") || field.is("ARC-Message-Signature"))
             .take(MOST_SIGNATURES)
             .map(|field| signed_list(&field))
             .collect();

@@ -12,6 +12,7 @@ pub(crate) mod preflight;
 pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod shaping;
+pub(crate) mod srs;
 pub(crate) mod tenants;
 pub(crate) mod trace;
 pub(crate) mod up;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::tenant::MODE;
 use super::token_issuer::read_name;
-use super::{Allowance, Mode, ScramKeys};
+use super::{Allowance, ForeignSenders, Mode, ScramKeys};
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -29,6 +29,8 @@ pub struct Credential {
     pub mode: Mode,
     /// For so long a message is known again whose client did not see that it was accepted; `None` = not at all.
     pub idempotent_for: Option<Span>,
+    /// How it forwards mail of senders who are not of the tenant; `None` = such mail is refused.
+    pub foreign_senders: Option<ForeignSenders>,
     /// From these networks no AUTH is needed.
     pub networks: Vec<IpNet>,
     /// DNS names in lower case: a client whose certificate has one of them needs no AUTH.
@@ -152,6 +154,7 @@ impl Credential {
                 format!("1m to 1d is expected, found {time}"),
             );
         }
+        let foreign_senders = ForeignSenders::read(spec);
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -163,6 +166,7 @@ impl Credential {
             may_choose,
             mode,
             idempotent_for,
+            foreign_senders,
             networks,
             certificates,
             tokens,
@@ -193,6 +197,9 @@ impl Credential {
         }
         if let Some(time) = self.idempotent_for {
             spec["idempotentFor"] = json!(time.to_string());
+        }
+        if let Some(foreign) = &self.foreign_senders {
+            spec["foreignSenders"] = foreign.spec();
         }
         if !self.networks.is_empty() {
             let networks: Vec<String> = self.networks.iter().map(IpNet::to_string).collect();

@@ -4,6 +4,7 @@ mod allowance;
 mod automation;
 mod credential;
 mod egress_pool;
+mod foreign_senders;
 mod headers;
 mod names;
 mod preflight;
@@ -27,6 +28,7 @@ pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash, TokenSubject};
 pub use egress_pool::{EgressPool, EgressSource, Probation, Sticky};
+pub use foreign_senders::{ForeignSenders, LongReturnPath, ReturnPath};
 pub use headers::{Headers, UriTemplate, UriValues};
 pub use names::DomainMatch;
 pub use preflight::{

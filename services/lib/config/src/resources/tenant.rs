@@ -23,6 +23,8 @@ pub struct Tenant {
     pub limits: Allowance,
     /// What becomes of its mail.
     pub mode: Mode,
+    /// Whether credentials of it may forward mail of senders who are not of it.
+    pub may_forward: bool,
     /// What its messages are looked over for.
     pub preflight: Preflight,
     /// What they get where it is missing.
@@ -159,6 +161,7 @@ impl Tenant {
         }
         let weight = weight(spec);
         let mode = spec.one_of("mode", &MODE);
+        let may_forward = spec.boolean("mayForward").unwrap_or(false);
         let preflight_fields = spec.map("preflight");
         let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
         let preflight = Preflight::read(&preflight_fields, &names);
@@ -185,6 +188,7 @@ impl Tenant {
             streams,
             limits: allowance,
             mode: mode.unwrap_or_default(),
+            may_forward,
             preflight,
             repair,
         })
@@ -229,6 +233,9 @@ impl Tenant {
         }
         if self.mode != Mode::default() {
             spec["mode"] = json!(super::word(&MODE, self.mode));
+        }
+        if self.may_forward {
+            spec["mayForward"] = json!(true);
         }
         if let Some(preflight) = self.preflight.spec() {
             spec["preflight"] = preflight;

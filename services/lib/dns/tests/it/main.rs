@@ -10,6 +10,7 @@ use mail::Domain;
 use tempfile::TempDir;
 
 const TYPE_MX: u16 = 15;
+const TYPE_TXT: u16 = 16;
 
 fn zones() -> Zones {
     let address = |text: &str| text.parse::<IpAddr>().unwrap();
@@ -27,6 +28,9 @@ fn zones() -> Zones {
         .mx("null.example", 0, ".")
         .record("invalid.example", TYPE_MX, b"\0\x0a\x03a b\0")
         .text("text-only.example", "nothing else here")
+        .text("long.example", &"k".repeat(600))
+        .record("odd.example", TYPE_TXT, b"\x02\xc3\xa9")
+        .record("odd.example", TYPE_TXT, b"\x01a\x01b")
         .alias("alias.mx.example", "a.mx.example")
 }
 
@@ -107,6 +111,38 @@ async fn refusals_and_unusable_names_are_temporary() {
         let error = resolver.mail_hosts(&domain(name)).await.unwrap_err();
         assert!(!error.is_permanent(), "{name}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn texts_come_with_their_strings_joined() {
+    let (server, resolver) = started().await;
+    let long = "k".repeat(600);
+    for (name, expected) in [
+        ("text-only.example", Ok("nothing else here")),
+        ("LONG.example", Ok(long.as_str())),
+        // The other one is no text of ours.
+        ("odd.example", Ok("ab")),
+        ("a.mx.example", Err(Error::NoSuchDomain)),
+        ("none.example", Err(Error::NoSuchDomain)),
+    ] {
+        let texts = resolver.texts(name).await;
+        let only = texts.as_ref().map(|texts| texts.concat());
+        assert_eq!(
+            only,
+            expected.as_ref().map(|text| (*text).to_owned()),
+            "{name}"
+        );
+    }
+    assert!(
+        !resolver
+            .texts("elsewhere.test")
+            .await
+            .unwrap_err()
+            .is_permanent()
+    );
+    // Kept for their time to live.
+    drop(server);
+    assert!(resolver.texts("text-only.example").await.is_ok());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! documents (crate `config`).
 
 mod environment;
+mod forwarding;
 mod listener;
 mod services;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use config::{Fields, Node, Problem, Problems};
 use mail::{ByteSize, Domain};
 
+pub use forwarding::Forwarding;
 pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyProtocol};
 pub use services::{AdminListener, All, Feedback, Ingress, Scheduler, Sender, Signer};
 

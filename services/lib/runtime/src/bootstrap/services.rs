@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{Fields, Quota};
 use mail::{ByteSize, Span};
 
-use super::{CertificateFiles, Listener};
+use super::{CertificateFiles, Forwarding, Listener};
 
 /// Service `ingress`.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Ingress {
     pub replicas: u32,
     /// Failed logins of one client network with one user name; more are not even checked.
     pub failed_logins: Quota,
+    /// What mail of foreign senders is forwarded with; `None`: there is none.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// Service `signer`.
@@ -103,6 +105,7 @@ impl Ingress {
                 count: 10,
                 window: Span::from_secs(600),
             }),
+            forwarding: Forwarding::read(&fields, folder),
         };
         fields.close();
         ingress

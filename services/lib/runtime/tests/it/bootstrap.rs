@@ -122,6 +122,37 @@ sender: { signers: ["127.0.0.1:7102"], credit: many }
 }
 
 #[test]
+fn mail_of_others_is_forwarded_where_the_file_says_so() {
+    let forwarding = |text: &str| {
+        let bootstrap = Bootstrap::from_yaml_in(text, Path::new("/conf")).unwrap();
+        bootstrap.ingress.forwarding
+    };
+    assert_eq!(forwarding(""), None);
+    let usual = forwarding("ingress: { forwarding: { srsSecrets: srs } }").unwrap();
+    assert_eq!(usual.secrets, Path::new("/conf/srs"));
+    assert_eq!((usual.hash_length, usual.max_age_days()), (4, 21));
+    let other = forwarding(
+        "ingress: { forwarding: { srsSecrets: /srs, srsHashLength: 8, srsMaxAge: 7d } }",
+    )
+    .unwrap();
+    assert_eq!(other.secrets, Path::new("/srs"));
+    assert_eq!((other.hash_length, other.max_age_days()), (8, 7));
+    assert_eq!(
+        problems("ingress: { forwarding: { srsHashLength: 3, srsMaxAge: 36h, srs: x } }"),
+        [
+            "ingress.forwarding.srsSecrets (line 1): is missing",
+            "ingress.forwarding.srsHashLength (line 1): a whole number from 4 to 20 is expected, found the number 3",
+            "ingress.forwarding.srsMaxAge (line 1): whole days from 1d to 365d are expected, found 36h",
+            "ingress.forwarding.srs (line 1): unknown field; known: srsSecrets, srsHashLength, srsMaxAge",
+        ]
+    );
+    assert_eq!(
+        problems("ingress: { forwarding: {} }"),
+        ["ingress.forwarding.srsSecrets (line 1): is missing"]
+    );
+}
+
+#[test]
 fn a_file_that_is_not_there_and_a_broken_one_say_which() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("staffetta.yaml");
