@@ -13,6 +13,7 @@
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
+//! | `events` | what is told of refusals, logins and checks |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
 //!
@@ -28,6 +29,7 @@ mod answer;
 mod clients;
 mod connection;
 mod content;
+mod events;
 mod headers;
 mod login;
 mod memory;

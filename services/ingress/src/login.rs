@@ -10,6 +10,7 @@ use limits::{Charged, Receipt, Scope, WindowLimit};
 
 use crate::answer;
 use crate::connection::{Connection, Ended};
+use crate::events::{self, Whose};
 use crate::password::Verdict;
 use crate::policy::Identity;
 use crate::quota;
@@ -39,16 +40,19 @@ impl Connection {
             self.shared.metrics.login_bans.inc();
             tracing::warn!(client = %self.client_network(), "login not checked: too many have failed");
             tokio::time::sleep(FAILURE_DELAY).await;
+            let whose = self.whose_login(&claim.username);
+            self.shared.events.logins_blocked(whose, &claim.username);
             self.say(answer::AUTH_BANNED);
             return Ok(Effect::Close);
         };
-        let (verdict, credential) = match claim.evidence {
+        let Claim { username, evidence } = claim;
+        let (verdict, credential) = match evidence {
             Evidence::Password(password) => {
-                check_password(&self.shared, &claim.username, password).await
+                check_password(&self.shared, &username, password).await
             }
             Evidence::Proof(right) => {
                 let snapshot = self.shared.snapshot.borrow();
-                let credential = snapshot.credential_by_username(&claim.username);
+                let credential = snapshot.credential_by_username(&username);
                 let verdict = if right {
                     Verdict::Right
                 } else {
@@ -65,7 +69,7 @@ impl Connection {
                 self.forgive(attempt);
                 let identity = Identity {
                     credential,
-                    username: claim.username,
+                    username,
                 };
                 self.session.logged_in(identity, &mut self.output)
             }
@@ -78,11 +82,26 @@ impl Connection {
                 self.shared.metrics.auth_failures.inc();
                 let known = credential.is_some();
                 tracing::info!(client = %self.client_network(), known, "login refused");
+                let whose = self.whose_login(&username);
+                self.shared.events.login_failed(whose, &username);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 self.say(answer::AUTH_WRONG)
             }
         };
         Ok(effect)
+    }
+
+    /// Whom a login concerns that did not succeed.
+    fn whose_login(&self, username: &str) -> Whose {
+        let client = self.session.origin();
+        let snapshot = self.shared.snapshot.borrow();
+        match snapshot.credential_by_username(username) {
+            Some(credential) => Whose::of(credential, client),
+            None => Whose {
+                network: events::network_text(client),
+                ..Whose::default()
+            },
+        }
     }
 
     /// What failed logins are counted by: the client's network together with the user name, so that nobody else

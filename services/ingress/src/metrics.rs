@@ -1,9 +1,9 @@
 //! What ingress counts. Handles are looked up once; labels come from the configuration or from
 //! constants.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use spool::{DurabilityReport, WriterStats};
+use spool::{DurabilityReport, EventStats, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
@@ -40,6 +40,31 @@ pub(crate) struct Metrics {
     pub(crate) redis_connected: IntGauge,
     block_messages: Histogram,
     durability: IntGaugeVec,
+    events: IntCounter,
+    events_dropped: IntCounterVec,
+}
+
+/// What became of events.
+pub(crate) struct EventMetrics {
+    stored: IntCounter,
+    dropped_queue: IntCounter,
+    dropped_storage: IntCounter,
+    /// Too many kinds of events at once.
+    pub(crate) dropped_crowd: IntCounter,
+    shown: Mutex<EventStats>,
+}
+
+impl EventMetrics {
+    /// Counts what happened since the last time.
+    pub(crate) fn show(&self, now: &EventStats) {
+        let mut before = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stored.inc_by(now.stored - before.stored);
+        self.dropped_queue
+            .inc_by(now.crowded_out - before.crowded_out);
+        self.dropped_storage
+            .inc_by(now.given_up - before.given_up);
+        *before = *now;
+    }
 }
 
 /// The counters of one tenant, kept by a session.
@@ -181,6 +206,15 @@ impl Metrics {
                 "What a 250 stands for: 1 for the mode that holds (strict, relaxed), and how that is known (checked, declared).",
                 &["mode", "known"],
             ),
+            events: counter(
+                "staffetta_ingress_events_total",
+                "Events that were stored in the stream EVENTS.",
+            ),
+            events_dropped: counter_with(
+                "staffetta_ingress_events_dropped_total",
+                "Events that are lost, by reason: queue (no room to wait in), storage (not stored within five minutes), crowd (more than 4,096 kinds in a minute).",
+                &["reason"],
+            ),
         }
     }
 
@@ -250,6 +284,18 @@ impl Metrics {
             messages: self.messages.with_label_values(&[label]),
             recipients: self.recipients.with_label_values(&[label]),
             bytes: self.bytes.with_label_values(&[label]),
+        }
+    }
+
+    /// What became of events.
+    pub(crate) fn events(&self) -> EventMetrics {
+        let dropped = |reason| self.events_dropped.with_label_values(&[reason]);
+        EventMetrics {
+            stored: self.events.clone(),
+            dropped_queue: dropped("queue"),
+            dropped_storage: dropped("storage"),
+            dropped_crowd: dropped("crowd"),
+            shown: Mutex::default(),
         }
     }
 

@@ -16,6 +16,11 @@ pub(crate) struct Findings<'a> {
 }
 
 impl Findings<'_> {
+    /// Nothing was found.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.warnings.is_empty() && self.refused_for.is_empty()
+    }
+
     /// The answer to a message that is refused.
     pub(crate) fn refusal(&self) -> Option<Answer> {
         let reasons: Vec<String> = self

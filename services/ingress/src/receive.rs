@@ -7,21 +7,24 @@ use std::time::Duration;
 use config::{LongLines, Snapshot};
 use mail::MessageId;
 use message::{Additions, Converter, ReceivedInfo, SignedNames, received_field, repair};
+use proto::event::Stage;
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
-use crate::connection::{Connection, Ended};
+use crate::connection::{Concern, Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
 use crate::headers::{self, Facts};
 use crate::memory::Reservation;
-use crate::metrics::Metrics;
+use crate::events::Whose;
 use crate::policy::{self, Sender};
 use crate::preflight;
+use crate::proxy::Client;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
 use crate::session::{Effect, Transaction};
+use crate::server::Shared;
 use crate::store::Unstored;
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
@@ -75,11 +78,13 @@ impl Connection {
         let Some(transaction) = self.session.take_transaction() else {
             return Ok(self.say(answer::NEED_MAIL));
         };
+        self.concerns(&transaction, Stage::Data);
         let limit = transaction.max_size(self.listening.policy.max_message_size);
         let mut incoming = match self.make_room(&transaction, limit).await {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        self.concerns(&transaction, Stage::Content);
         answer::SEND_DATA.write(&mut self.output);
         self.send().await?;
         incoming.deadline = Instant::now() + self.listening.data_timeout;
@@ -105,6 +110,7 @@ impl Connection {
             self.pass_over(size).await?;
             return Ok(self.say(answer::NEED_MAIL));
         };
+        self.concerns(&transaction, Stage::Data);
         let mut incoming = match self.chunks.take() {
             Some(incoming) => incoming,
             None => {
@@ -118,6 +124,7 @@ impl Connection {
                 }
             }
         };
+        self.concerns(&transaction, Stage::Content);
         let mut decoder = incoming.decoder.clone();
         decoder.begin(size);
         if size > 0 {
@@ -141,6 +148,15 @@ impl Connection {
         self.session.resume(transaction);
         let text = format!("{size} octets received");
         Ok(self.say(Answer::with(250, EnhancedCode(2, 0, 0), text)))
+    }
+
+    /// What is said from now on is about this message.
+    fn concerns(&mut self, transaction: &Transaction, stage: Stage) {
+        self.concerning = Some(Concern {
+            rules: transaction.sender.rules.clone(),
+            stage,
+            recipients: transaction.recipients.len(),
+        });
     }
 
     /// Reads so many octets that nobody wants: they are no commands.
@@ -224,6 +240,9 @@ impl Connection {
                 self.shared.metrics.resubmissions.inc();
                 let first = remembered.id().to_owned();
                 tracing::info!(message_id = first, client = %self.client_network(), "message sent again, and known");
+                let whose = Whose::of(&transaction.sender.rules.credential, self.session.origin());
+                let recipients = transaction.recipients.len();
+                self.shared.events.resubmitted(whose, &first, recipients);
                 return self.accepted_before(&first, remembered).await;
             }
         };
@@ -296,9 +315,9 @@ impl Connection {
         snapshot: &Snapshot,
     ) -> Result<Received, Answer> {
         // Asked only of content without an empty line.
-        let metrics = &self.shared.metrics;
+        let shared = &self.shared;
         let mut judge =
-            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, metrics).judge(header);
+            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, shared).judge(header);
         content.absorb(&mut judge);
         content.finish(&mut judge)
     }
@@ -319,8 +338,8 @@ impl Connection {
             deadline,
             ..
         } = incoming;
-        let metrics = Arc::clone(&self.shared.metrics);
-        let headers = HeaderJudge::of(self, *id, transaction, snapshot, &metrics);
+        let shared = Arc::clone(&self.shared);
+        let headers = HeaderJudge::of(self, *id, transaction, snapshot, &shared);
         let mut judge = |header: &[u8]| headers.judge(header);
         self.input.enlarge(&self.shared.content_buffers);
         loop {
@@ -425,7 +444,8 @@ struct HeaderJudge<'a> {
     binary: bool,
     /// The only one.
     recipient: Option<&'a str>,
-    metrics: &'a Metrics,
+    shared: &'a Shared,
+    client: Client,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -437,7 +457,7 @@ impl<'a> HeaderJudge<'a> {
         id: MessageId,
         transaction: &'a Transaction,
         snapshot: &'a Snapshot,
-        metrics: &'a Metrics,
+        shared: &'a Shared,
     ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
@@ -467,7 +487,8 @@ impl<'a> HeaderJudge<'a> {
             smtputf8: transaction.smtputf8,
             binary: transaction.binary,
             recipient,
-            metrics,
+            shared,
+            client: connection.session.origin(),
             received,
             unix_ms,
             hostname,
@@ -481,7 +502,12 @@ impl<'a> HeaderJudge<'a> {
         let tenant_stream = tenant.stream(&stream);
         let times = policy::judge_times(header, tenant_stream, self.released_ms, self.unix_ms)?;
         let findings = preflight::look_over(header, &tenant.preflight, &stream, self.smtputf8);
-        self.metrics.looked_over(&findings);
+        self.shared.metrics.looked_over(&findings);
+        if !findings.is_empty() {
+            let whose = Whose::of(&self.sender.rules.credential, self.client);
+            let events = &self.shared.events;
+            events.looked_over(whose, self.id, &stream, &findings);
+        }
         if let Some(refusal) = findings.refusal() {
             return Err(refusal);
         }

@@ -16,6 +16,7 @@ use crate::answer::{self, Answer};
 use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
 use crate::memory::BodyPool;
+use crate::events::Events;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::proxy::{self, Client};
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) claims: limits::Claims,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
+    pub(crate) events: Events,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -206,6 +208,7 @@ impl Listeners {
                 "stopped with messages still coming in; their clients have no 250"
             );
         }
+        shared.events.close().await;
         Ok(())
     }
 }
@@ -318,13 +321,14 @@ async fn start(
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
-        stores,
         content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
         claims: quotas.claims(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
+        events: Events::new(stores.event_writer("ingress"), metrics.events()),
+        stores,
         metrics,
         shutdown: shutdown.clone(),
     }))

@@ -14,8 +14,10 @@ use crate::policy::Identity;
 use crate::proxy::Client;
 use crate::sasl::{self, Claim, Exchange, Mechanism, Next};
 
+mod refusal;
 mod transaction;
 
+pub(crate) use refusal::Refusal;
 pub(crate) use transaction::Transaction;
 
 /// So many refused commands end a session.
@@ -105,6 +107,8 @@ pub(crate) struct Session {
     identity: Option<Identity>,
     exchange: Option<Exchange>,
     transaction: Option<Box<Transaction>>,
+    /// What the last command was refused.
+    refused: Option<Box<Refusal>>,
     errors: u32,
 }
 
@@ -128,6 +132,7 @@ impl Session {
             identity: None,
             exchange: None,
             transaction: None,
+            refused: None,
             errors: 0,
         }
     }
@@ -218,12 +223,12 @@ impl Session {
                 params,
             }) => self
                 .mail(return_path, params, moment)
-                .unwrap_or_else(|refusal| refusal),
+                .unwrap_or_else(|refusal| self.refuse_mail(refusal, snapshot)),
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
                 let answer = self
-                    .rcpt(address, &params)
-                    .unwrap_or_else(|refusal| refusal);
+                    .rcpt(&address, &params)
+                    .unwrap_or_else(|refusal| self.refuse_recipient(refusal, &address));
                 return if answer.code == 503 {
                     self.say(answer, out)
                 } else {

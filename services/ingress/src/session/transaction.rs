@@ -101,7 +101,7 @@ impl Session {
 
     pub(super) fn rcpt(
         &mut self,
-        path: ForwardPath,
+        path: &ForwardPath,
         params: &RcptParams,
     ) -> Result<Answer, Answer> {
         let transaction = self.transaction.as_mut().ok_or(answer::NEED_MAIL)?;
