@@ -21,6 +21,7 @@ use crate::resubmission::Remembered;
 use crate::server::{Listening, Shared};
 use crate::session::{Effect, Moment, Refusal, Session};
 use crate::socket::{Input, Socket};
+use crate::watching::Seen;
 
 /// A client that stops reading is given up after this long.
 const SEND_PATIENCE: Duration = Duration::from_secs(60);
@@ -229,6 +230,7 @@ impl Connection {
         let command = decoded.item?;
         let moment = Moment {
             snapshot: &self.shared.snapshot.borrow(),
+            measures: &self.shared.watcher.measures(),
             storage: self.shared.storage(),
             now_ms: runtime::now_ms(),
         };
@@ -328,8 +330,13 @@ impl Connection {
                 recipient: "",
                 recipients: concern.recipients,
             };
-            let whose = Whose::of(&concern.rules.credential, self.session.origin());
+            let client = self.session.origin();
+            let whose = Whose::of(&concern.rules.credential, client);
             self.shared.events.rejected(whose, &refused);
+            if answer.code >= 500 {
+                let seen = Seen::refused(&concern.rules, client, concern.recipients);
+                self.shared.watcher.note(seen);
+            }
         }
         self.session.say(answer, &mut self.output)
     }
@@ -346,7 +353,13 @@ impl Connection {
             recipient: &refusal.recipient,
             recipients: 0,
         };
-        let whose = Whose::of(&refusal.credential, self.session.origin());
+        let client = self.session.origin();
+        let whose = Whose::of(&refusal.credential, client);
         self.shared.events.rejected(whose, &refused);
+        if refusal.answer.code >= 500 && refusal.answer != answer::LOCKED {
+            let rules = Rules::of(&refusal.credential, &self.shared.snapshot.borrow());
+            let seen = rules.and_then(|rules| Seen::refused(&rules, client, 1));
+            self.shared.watcher.note(seen);
+        }
     }
 }

@@ -75,6 +75,8 @@ pub(crate) struct Judged {
     pub(crate) priority: i8,
     /// Of the client, where messages that are sent again are known.
     pub(crate) message_id: Option<Box<[u8]>>,
+    /// What the warnings of checks weigh together.
+    pub(crate) warned: u32,
 }
 
 /// A message that came in whole.

@@ -14,6 +14,7 @@
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
+//! | `watching` | credentials that may be stolen |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
 //!
@@ -49,6 +50,7 @@ mod socket;
 mod store;
 mod tls;
 mod watch_stores;
+mod watching;
 
 pub use quota::QuotaError;
 pub use server::{Error, Listeners, run};

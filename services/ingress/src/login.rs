@@ -7,16 +7,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use config::{PasswordHash, Snapshot};
 use limits::{Charged, Receipt, Scope, WindowLimit};
+use proto::event::Stage;
 
 use crate::answer;
 use crate::connection::{Connection, Ended};
-use crate::events::{self, Whose};
+use crate::events::{self, Refused, Whose};
 use crate::password::Verdict;
 use crate::policy::Identity;
 use crate::quota;
 use crate::sasl::{Claim, Evidence};
 use crate::server::Shared;
 use crate::session::Effect;
+use crate::watching::Seen;
 
 /// A failed login is answered this much later.
 const FAILURE_DELAY: Duration = Duration::from_secs(1);
@@ -65,8 +67,14 @@ impl Connection {
             }
         };
         let effect = match (verdict, credential) {
+            (Verdict::Right, Some(credential)) if self.shared.watcher.is_locked(&credential) => {
+                self.forgive(attempt);
+                self.tell_locked(&username);
+                self.say(answer::AUTH_LOCKED)
+            }
             (Verdict::Right, Some(credential)) => {
                 self.forgive(attempt);
+                self.note_login(&username, true);
                 let identity = Identity {
                     credential,
                     username,
@@ -84,11 +92,33 @@ impl Connection {
                 tracing::info!(client = %self.client_network(), known, "login refused");
                 let whose = self.whose_login(&username);
                 self.shared.events.login_failed(whose, &username);
+                self.note_login(&username, false);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 self.say(answer::AUTH_WRONG)
             }
         };
         Ok(effect)
+    }
+
+    /// For who watches the credential of this name, if there is one.
+    fn note_login(&self, username: &str, succeeded: bool) {
+        let snapshot = self.shared.snapshot.borrow();
+        let seen = snapshot.credential_by_username(username).and_then(|of| {
+            let client = self.session.origin();
+            Seen::login(of, &snapshot, client, succeeded)
+        });
+        self.shared.watcher.note(seen);
+    }
+
+    fn tell_locked(&self, username: &str) {
+        let refused = Refused {
+            stage: Stage::Auth,
+            answer: &answer::AUTH_LOCKED,
+            recipient: "",
+            recipients: 0,
+        };
+        let whose = self.whose_login(username);
+        self.shared.events.rejected(whose, &refused);
     }
 
     /// Whom a login concerns that did not succeed.

@@ -3,7 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use spool::{DurabilityReport, EventStats, WriterStats};
+use proto::watch::Action;
+use spool::{DurabilityReport, EventStats, MeasureMap, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
@@ -42,6 +43,51 @@ pub(crate) struct Metrics {
     durability: IntGaugeVec,
     events: IntCounter,
     events_dropped: IntCounterVec,
+    noticed: IntCounterVec,
+    measures_taken: IntCounterVec,
+    measures: IntGaugeVec,
+    watch_lost: IntCounterVec,
+}
+
+/// What is noticed of credentials, and done about them.
+#[derive(Clone)]
+pub(crate) struct WatchMetrics {
+    noticed: IntCounterVec,
+    taken: IntCounterVec,
+    measures: IntGaugeVec,
+    pub(crate) lost_queue: IntCounter,
+    pub(crate) lost_redis: IntCounter,
+}
+
+const MEASURES: [(Action, &str); 3] = [
+    (Action::Slow, "slow"),
+    (Action::Hold, "hold"),
+    (Action::Lock, "lock"),
+];
+
+impl WatchMetrics {
+    /// A signal was told.
+    pub(crate) fn noticed(&self, signal: &'static str) {
+        self.noticed.with_label_values(&[signal]).inc();
+    }
+
+    /// A measure was taken by this process.
+    pub(crate) fn taken(&self, action: Action) {
+        for (_, label) in MEASURES.iter().filter(|(of, _)| *of == action) {
+            self.taken.with_label_values(&[label]).inc();
+        }
+    }
+
+    /// Shows how many credentials there are of which something is done now.
+    pub(crate) fn show(&self, measures: &MeasureMap, now_ms: u64) {
+        for (action, label) in MEASURES {
+            let holding = measures.values().filter(|measure| {
+                measure.action() == action && (measure.until_ms == 0 || measure.until_ms > now_ms)
+            });
+            let count = i64::try_from(holding.count()).unwrap_or(i64::MAX);
+            self.measures.with_label_values(&[label]).set(count);
+        }
+    }
 }
 
 /// What became of events.
@@ -215,6 +261,26 @@ impl Metrics {
                 "Events that are lost, by reason: queue (no room to wait in), storage (not stored within five minutes), crowd (more than 4,096 kinds in a minute).",
                 &["reason"],
             ),
+            noticed: counter_with(
+                "staffetta_ingress_credentials_noticed_total",
+                "Signals of credentials that may be stolen, once for each credential and signal in six hours, by signal.",
+                &["signal"],
+            ),
+            measures_taken: counter_with(
+                "staffetta_ingress_credential_measures_total",
+                "Measures that rules took about credentials that may be stolen: slow, hold, lock.",
+                &["action"],
+            ),
+            measures: gauge_with(
+                "staffetta_ingress_credential_measures",
+                "Credentials that are slowed, held or locked now, by rules or operators; each process shows them all.",
+                &["action"],
+            ),
+            watch_lost: counter_with(
+                "staffetta_ingress_watch_lost_total",
+                "What credentials did and was not noted, by reason: queue (no room to wait in), redis (it can't be asked).",
+                &["reason"],
+            ),
         }
     }
 
@@ -296,6 +362,18 @@ impl Metrics {
             dropped_storage: dropped("storage"),
             dropped_crowd: dropped("crowd"),
             shown: Mutex::default(),
+        }
+    }
+
+    /// What is noticed of credentials.
+    pub(crate) fn watch(&self) -> WatchMetrics {
+        let lost = |reason| self.watch_lost.with_label_values(&[reason]);
+        WatchMetrics {
+            noticed: self.noticed.clone(),
+            taken: self.measures_taken.clone(),
+            measures: self.measures.clone(),
+            lost_queue: lost("queue"),
+            lost_redis: lost("redis"),
         }
     }
 

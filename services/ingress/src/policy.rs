@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use config::{Credential, Mode, Snapshot, Stream, Tenant};
+use config::{Credential, Mode, Snapshot, Stream, Tenant, Watch};
 use mail::{Address, Domain};
 use message::{Inspection, Times, inspect, labels, times};
+use proto::watch::Action;
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
 use crate::proxy::Client;
+use crate::watching;
 
 /// Who has logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) struct Sender {
     pub(crate) authenticated_as: String,
     /// What holds for it.
     pub(crate) rules: Rules,
+    /// What is done about its credential, since it may be stolen.
+    pub(crate) measure: Action,
 }
 
 /// The documents behind a [`Sender`], as they were at MAIL.
@@ -36,10 +40,29 @@ pub(crate) struct Rules {
     pub(crate) credential: Arc<Credential>,
 }
 
+impl Rules {
+    /// Of a credential; `None` when its tenant is gone.
+    pub(crate) fn of(credential: &Arc<Credential>, snapshot: &Snapshot) -> Option<Self> {
+        Some(Self {
+            tenant: Arc::clone(snapshot.tenant(&credential.tenant)?),
+            credential: Arc::clone(credential),
+        })
+    }
+
+    /// How the credential is watched; `None` = not.
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        let own = self.credential.watch.as_ref();
+        own.or(self.tenant.watch.as_ref())
+            .filter(|watch| watch.enabled)
+    }
+}
+
 impl Sender {
     /// Whether its messages wait until somebody releases them.
     pub(crate) fn is_held(&self) -> bool {
-        self.rules.credential.mode == Mode::Hold || self.rules.tenant.mode == Mode::Hold
+        self.rules.credential.mode == Mode::Hold
+            || self.rules.tenant.mode == Mode::Hold
+            || self.measure == Action::Hold
     }
 
     /// Whether a message may choose this stream itself.
@@ -68,6 +91,7 @@ impl Sender {
             .into_iter()
             .flat_map(|limits| limits.quotas.iter().chain(&limits.network_quotas))
             .map(|quota| quota.count)
+            .chain(watching::pace(self).map(|pace| pace.count))
             .min()
     }
 
@@ -133,6 +157,7 @@ pub(crate) fn authorise(
             tenant: Arc::clone(tenant),
             credential: Arc::clone(credential),
         },
+        measure: Action::Unspecified,
     })
 }
 

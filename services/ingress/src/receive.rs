@@ -26,6 +26,7 @@ use crate::resubmission::{self, Recognised, Remembered};
 use crate::session::{Effect, Transaction};
 use crate::server::Shared;
 use crate::store::Unstored;
+use crate::watching::Seen;
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
 const UPLOAD_MEMORY: usize = 5 * 1024 * 1024;
@@ -263,6 +264,7 @@ impl Connection {
             let allowed_ms = runtime::now_ms().saturating_add(wait_ms);
             transaction.not_before_ms = transaction.not_before_ms.max(allowed_ms);
         }
+        let seen = Seen::message(&transaction, &received, self.session.origin());
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
         drop(reservation);
@@ -290,6 +292,7 @@ impl Connection {
         self.unconfirmed = remembered;
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
+        self.shared.watcher.note(seen);
         Ok(effect)
     }
 
@@ -511,6 +514,7 @@ impl<'a> HeaderJudge<'a> {
         if let Some(refusal) = findings.refusal() {
             return Err(refusal);
         }
+        let warned = findings.warnings.iter().map(|check| check.weight).sum();
         let knows_again = self.sender.rules.credential.idempotent_for.is_some();
         let message_id = knows_again
             .then(|| resubmission::message_id(header))
@@ -555,6 +559,7 @@ impl<'a> HeaderJudge<'a> {
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
                 message_id,
+                warned,
             },
         })
     }

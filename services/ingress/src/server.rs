@@ -25,6 +25,7 @@ use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
 use crate::watch_stores;
+use crate::watching::{Tools, Watcher};
 
 /// Connections that the kernel keeps before we take them.
 const BACKLOG: u32 = 1024;
@@ -77,7 +78,8 @@ pub(crate) struct Shared {
     pub(crate) claims: limits::Claims,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
-    pub(crate) events: Events,
+    pub(crate) events: Arc<Events>,
+    pub(crate) watcher: Watcher,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -318,6 +320,18 @@ async fn start(
     };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
+    let events = Arc::new(Events::new(
+        stores.event_writer("ingress"),
+        metrics.events(),
+    ));
+    let watcher = Watcher::start(Tools {
+        habits: quotas.habits(),
+        claims: quotas.claims(),
+        measures: stores.measures(),
+        snapshot: snapshot.clone(),
+        events: Arc::clone(&events),
+        metrics: metrics.watch(),
+    });
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
@@ -327,7 +341,8 @@ async fn start(
         claims: quotas.claims(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
-        events: Events::new(stores.event_writer("ingress"), metrics.events()),
+        events,
+        watcher,
         stores,
         metrics,
         shutdown: shutdown.clone(),

@@ -7,6 +7,7 @@ use config::Snapshot;
 use ipnet::IpNet;
 use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
+use spool::MeasureMap;
 
 use crate::answer::{self, Answer};
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub(crate) enum Effect {
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
     pub(crate) snapshot: &'a Snapshot,
+    /// What is done about credentials.
+    pub(crate) measures: &'a MeasureMap,
     pub(crate) storage: Storage,
     /// Unix milliseconds.
     pub(crate) now_ms: u64,

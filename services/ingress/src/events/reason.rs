@@ -5,8 +5,10 @@ use smtp::EnhancedCode;
 use crate::answer::{self, Answer};
 
 /// Those that their codes don't tell apart.
-const NAMED: [(&Answer, &str); 17] = [
+const NAMED: [(&Answer, &str); 19] = [
     (&answer::NOT_AUTHORISED, "not_authorised"),
+    (&answer::LOCKED, "locked"),
+    (&answer::AUTH_LOCKED, "locked"),
     (&answer::MONTH_USED_UP, "month_used_up"),
     (&answer::OVER_QUOTA, "quota"),
     (&answer::TOO_MANY_BY_POLICY, "too_many_recipients"),

@@ -22,6 +22,7 @@ spec: { tenant: acme, unsigned: true }
 struct Client {
     session: Session,
     snapshot: Snapshot,
+    measures: MeasureMap,
     storage: Storage,
     out: Vec<u8>,
     effect: Effect,
@@ -45,6 +46,7 @@ fn client(tls: bool) -> Client {
             tls,
         ),
         snapshot: Snapshot::from_documents(DOCUMENTS).unwrap(),
+        measures: MeasureMap::default(),
         storage: Storage::Ready,
         out: Vec::new(),
         effect: Effect::Continue,
@@ -61,6 +63,7 @@ impl Client {
             .unwrap();
         let moment = Moment {
             snapshot: &self.snapshot,
+            measures: &self.measures,
             storage: self.storage,
             now_ms: 1_795_351_205_000,
         };

@@ -2,11 +2,13 @@
 
 use mail::Address;
 use proto::envelope;
+use proto::watch::Action;
 use smtp::{Body, ByMode, DeliverBy, ForwardPath, MailParams, RcptParams, Release, Return};
 
 use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
 use crate::policy::{self, Sender};
+use crate::watching;
 
 /// An open transaction.
 pub(crate) struct Transaction {
@@ -44,13 +46,18 @@ impl Session {
         if self.transaction.is_some() {
             return Err(answer::NESTED_MAIL);
         }
-        let sender = policy::authorise(
+        let mut sender = policy::authorise(
             moment.snapshot,
             self.identity.as_ref(),
             &self.certified_as,
             self.client,
             return_path.as_ref(),
         )?;
+        sender.measure =
+            watching::measure_of(moment.measures, &sender.credential, moment.now_ms);
+        if sender.measure == Action::Lock {
+            return Err(answer::LOCKED);
+        }
         let body = match params.body {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
             Some(Body::EightBitMime | Body::BinaryMime) => envelope::Body::EightBit,

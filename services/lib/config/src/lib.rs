@@ -32,7 +32,8 @@ pub use resources::{
 // What may be submitted, and by whom.
 pub use resources::{
     Allowance, Check, CheckAction, CheckRule, Headers, LongLines, Mode, OverQuota, Preflight,
-    Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate, UriValues,
+    Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SignalRule, Signals, SizeLimit,
+    UriTemplate, UriValues, Watch,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

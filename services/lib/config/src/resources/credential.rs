@@ -7,7 +7,7 @@ use mail::{Domain, Span};
 use serde_json::{Value, json};
 
 use super::tenant::MODE;
-use super::{Allowance, Mode, ScramKeys};
+use super::{Allowance, Mode, ScramKeys, Watch};
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -34,6 +34,8 @@ pub struct Credential {
     pub certificates: Vec<String>,
     /// Of its mail, beside those of the tenant.
     pub limits: Allowance,
+    /// What is noticed of it, in place of what the tenant says.
+    pub watch: Option<Watch>,
 }
 
 /// User name and password.
@@ -136,6 +138,7 @@ impl Credential {
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
+        let watch = Watch::read(spec);
         Some(Self {
             name: name.to_owned(),
             tenant: spec.required_text("tenant")?.to_owned(),
@@ -147,6 +150,7 @@ impl Credential {
             networks,
             certificates,
             limits: allowance,
+            watch,
         })
     }
 
@@ -183,6 +187,9 @@ impl Credential {
         }
         if let Some(limits) = self.limits.spec() {
             spec["limits"] = limits;
+        }
+        if let Some(watch) = &self.watch {
+            spec["watch"] = watch.spec();
         }
         spec
     }

@@ -14,6 +14,7 @@ mod scram_keys;
 mod sending_domain;
 mod shaping;
 mod tenant;
+mod watch;
 mod window;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use shaping::{
     TlsPolicy,
 };
 pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
+pub use watch::{SignalRule, Signals, Watch};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;

@@ -9,6 +9,7 @@ mod problems;
 mod round_trip;
 mod shaping;
 mod times;
+mod watch;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"
