@@ -3,6 +3,7 @@
 mod dependencies;
 mod dialogs;
 mod draining;
+mod events;
 mod kill;
 mod limits;
 mod metrics;
