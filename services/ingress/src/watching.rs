@@ -201,6 +201,11 @@ fn holds(measure: &Measure, now_ms: u64) -> bool {
     measure.until_ms == 0 || measure.until_ms > now_ms
 }
 
+/// Whether a measure stays though the rules would do this now: it is as strong, or stronger, or a pardon.
+fn stays(present: &Measure, wanted: Action, now_ms: u64) -> bool {
+    holds(present, now_ms) && present.action() >= wanted
+}
+
 /// The pace of a sender that is slowed: recipients.
 pub(crate) fn pace(sender: &Sender) -> Option<Quota> {
     let watch = sender.rules.watch();
@@ -358,9 +363,7 @@ impl Task {
     /// Takes a measure, unless one that is as strong, or a pardon, is in force.
     async fn take(&self, watch: &Watch, whose: Whose, verdict: Verdict) {
         let now_ms = runtime::now_ms();
-        let stays = |present: &Measure| {
-            holds(present, now_ms) && present.action() >= verdict.action
-        };
+        let stays = |present: &Measure| stays(present, verdict.action, now_ms);
         if self
             .known
             .borrow()
@@ -534,6 +537,27 @@ spec: { tenant: acme, networks: [ 198.51.100.0/24 ], watch: { enabled: false } }
             senders: vec!["a".into(), "b".into()],
         };
         assert_eq!(packs[0].1, expected);
+    }
+
+    #[test]
+    fn a_measure_gives_way_to_a_stronger_one_only_and_a_pardon_to_none() {
+        use Action::{Hold, Lock, Pardon, Slow};
+        for (present, wanted, expected) in [
+            (Slow, Slow, true),
+            (Slow, Hold, false),
+            (Hold, Lock, false),
+            (Hold, Slow, true),
+            (Lock, Hold, true),
+            (Pardon, Lock, true),
+        ] {
+            let measure = Measure {
+                action: present.into(),
+                until_ms: 100,
+                ..Measure::default()
+            };
+            assert_eq!(stays(&measure, wanted, 99), expected, "{present:?} {wanted:?}");
+            assert!(!stays(&measure, wanted, 100), "it is over");
+        }
     }
 
     #[test]

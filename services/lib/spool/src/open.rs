@@ -48,11 +48,13 @@ impl Stores {
         let expected = installation.stream_configs();
         let found = expected.iter().map(|config| link.stream_info(&config.name));
         let found = futures::future::try_join_all(found).await?;
+        let mut has_events = false;
         for (config, info) in expected.iter().zip(found) {
             if config.name == layout::EVENTS {
-                // Mail does not depend on it: what can't be told is counted, and said by who would tell it.
+                // Mail does not depend on it.
                 if let Some(info) = info {
                     init::check_owner(&info.config, &installation)?;
+                    has_events = true;
                 }
                 continue;
             }
@@ -60,6 +62,12 @@ impl Stores {
                 stream: config.name.clone(),
             })?;
             check_stream(config, &info, &installation)?;
+        }
+        if !has_events {
+            tracing::warn!(
+                "there is no stream EVENTS: what is refused is not told; `staffetta init` creates it and touches \
+                 nothing else"
+            );
         }
         self.note_partitions(installation.partitions);
         Ok(Opened {
