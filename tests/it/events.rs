@@ -8,9 +8,7 @@ use argon2::Argon2;
 use argon2::password_hash::PasswordHasher;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use kit::{
-    Documents, Layout, Outcome, Relay, Session, Setup, Zones, free_port_on, message, until,
-};
+use kit::{Documents, Layout, Outcome, Relay, Session, Setup, Zones, free_port_on, message, until};
 use serde_json::{Value, json};
 
 const SENDER: &str = "app@acme.example";
@@ -104,7 +102,10 @@ async fn what_is_refused_is_told_and_killing_ingress_loses_nothing_that_was_told
     ensure!(together["reason"] == "address_literal", "{together}");
     let all = events(&relay, "Rejection").await?;
     ensure!(all.len() == 4 + 10 + 1, "{all:#?}");
-    let mut ids: Vec<&str> = all.iter().filter_map(|event| event["id"].as_str()).collect();
+    let mut ids: Vec<&str> = all
+        .iter()
+        .filter_map(|event| event["id"].as_str())
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     ensure!(ids.len() == all.len());
@@ -113,14 +114,17 @@ async fn what_is_refused_is_told_and_killing_ingress_loses_nothing_that_was_told
 
 /// A password hash that costs nothing.
 fn hash(password: &str) -> Result<String> {
-    let parameters = argon2::Params::new(64, 1, 1, None).map_err(|error| anyhow::anyhow!("{error}"))?;
+    let parameters =
+        argon2::Params::new(64, 1, 1, None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let argon2 = Argon2::new(
         argon2::Algorithm::Argon2id,
         argon2::Version::V0x13,
         parameters,
     );
     let hash = argon2.hash_password(password.as_bytes());
-    Ok(hash.map_err(|error| anyhow::anyhow!("{error}"))?.to_string())
+    Ok(hash
+        .map_err(|error| anyhow::anyhow!("{error}"))?
+        .to_string())
 }
 
 fn network(number: u8) -> IpAddr {
@@ -128,7 +132,12 @@ fn network(number: u8) -> IpAddr {
 }
 
 /// Logs in; gives the answer.
-async fn login(from: IpAddr, to: SocketAddr, user: &str, password: &str) -> Result<(Session, String)> {
+async fn login(
+    from: IpAddr,
+    to: SocketAddr,
+    user: &str,
+    password: &str,
+) -> Result<(Session, String)> {
     let mut session = Session::open_from(from, to, PATIENCE).await?;
     let response = STANDARD.encode(format!("\0{user}\0{password}"));
     let reply = session.command(&format!("AUTH PLAIN {response}")).await?;
@@ -163,7 +172,10 @@ async fn measure(relay: &Relay, name: &str, action: &str) -> Result<Value> {
 /// Why the mail to a domain waits.
 async fn why(relay: &Relay, domain: &str, kind: &str) -> Result<()> {
     until(&format!("{domain}: {kind}"), PATIENCE, || async {
-        let printed = relay.command(&["why", domain, "--output", "json"]).await.ok()?;
+        let printed = relay
+            .command(&["why", domain, "--output", "json"])
+            .await
+            .ok()?;
         let value: Value = serde_json::from_str(&printed).ok()?;
         let deliveries = value["deliveries"].as_array()?.clone();
         let kept = |of: &Value| of["constraint"]["kind"] == kind;
@@ -240,7 +252,10 @@ async fn a_stolen_credential_is_slowed_locked_and_unlocked_and_the_others_go_on(
         drop(session);
     }
     let locked = measure(&relay, "shop", "lock").await?;
-    ensure!(locked["until"].is_null() && locked["author"].is_null(), "{locked}");
+    ensure!(
+        locked["until"].is_null() && locked["author"].is_null(),
+        "{locked}"
+    );
     let told = event(&relay, "CredentialMeasure", |of| of["action"] == "lock").await?;
     let networks = told["evidence"]
         .as_array()
@@ -249,13 +264,19 @@ async fn a_stolen_credential_is_slowed_locked_and_unlocked_and_the_others_go_on(
     let seen = networks["observed"].as_u64().unwrap_or(0);
     let listed = networks["networks"].as_array().map_or(0, Vec::len) as u64;
     ensure!((5..=6).contains(&seen) && listed == seen, "{told}");
-    ensure!(networks["networks"].to_string().contains("127.44.1.0/24"), "{told}");
+    ensure!(
+        networks["networks"].to_string().contains("127.44.1.0/24"),
+        "{told}"
+    );
     for session in [&mut home, &mut also_home] {
         until_locked(session).await?;
     }
     for door in &doors {
         let (_, reply) = login(network(0), *door, "shop", "secret").await?;
-        ensure!(reply.starts_with("535 5.7.8 This credential is locked"), "{reply}");
+        ensure!(
+            reply.starts_with("535 5.7.8 This credential is locked"),
+            "{reply}"
+        );
     }
     event(&relay, "Rejection", |of| {
         of["reason"] == "locked" && of["reply"]["stage"] == "auth"
@@ -265,7 +286,10 @@ async fn a_stolen_credential_is_slowed_locked_and_unlocked_and_the_others_go_on(
     // Without Redis, too; and the others of the tenant go on.
     relay.redis.kill9()?;
     let (_, reply) = login(network(0), doors[0], "shop", "secret").await?;
-    ensure!(reply.starts_with("535 5.7.8 This credential is locked"), "{reply}");
+    ensure!(
+        reply.starts_with("535 5.7.8 This credential is locked"),
+        "{reply}"
+    );
     let mut other = Session::open(relay.submission(), PATIENCE).await?;
     let outcome = submit(&mut other, "other", 1).await?;
     ensure!(matches!(outcome, Outcome::Accepted(_)), "{outcome:?}");
@@ -280,24 +304,36 @@ async fn a_stolen_credential_is_slowed_locked_and_unlocked_and_the_others_go_on(
     })
     .await?;
     let told = event(&relay, "CredentialMeasure", |of| of["action"] == "pardon").await?;
-    ensure!(told["author"] == "alice" && told["service"] == "scheduler", "{told}");
+    ensure!(
+        told["author"] == "alice" && told["service"] == "scheduler",
+        "{told}"
+    );
 
     // Another is held by what it does, and its mail is kept.
     let (mut home, _) = login(network(0), doors[0], "news", "secret").await?;
     submit(&mut home, "before", 1).await?;
     until("Redis knows", PATIENCE, || async {
         for number in 10..=16 {
-            login(network(number), doors[0], "news", "secret").await.ok()?;
+            login(network(number), doors[0], "news", "secret")
+                .await
+                .ok()?;
         }
         measure_now(&relay, "news").await
     })
     .await?;
     until("mail is held", PATIENCE, || async {
-        let outcome = submit(&mut Session::open(relay.submission(), PATIENCE).await.ok()?, "probe", 1);
+        let outcome = submit(
+            &mut Session::open(relay.submission(), PATIENCE).await.ok()?,
+            "probe",
+            1,
+        );
         outcome.await.ok()?;
         let (mut session, _) = login(network(0), doors[0], "news", "secret").await.ok()?;
         submit(&mut session, "kept", 1).await.ok()?;
-        let printed = relay.command(&["why", "kept.example", "--output", "json"]).await.ok()?;
+        let printed = relay
+            .command(&["why", "kept.example", "--output", "json"])
+            .await
+            .ok()?;
         printed.contains("\"hold\"").then_some(())
     })
     .await?;
@@ -344,7 +380,8 @@ async fn failed_logins_are_told_without_the_name_that_was_typed() -> Result<()> 
     documents.more = format!(
         "{DOCUMENT}metadata: {{ name: user }}\nspec: {{ tenant: acme, username: user, passwordHash: \"{hash}\" }}\n"
     );
-    let setup = Setup::new("failed-logins", Zones::new(), documents.yaml()).layout(Layout::AllInOne);
+    let setup =
+        Setup::new("failed-logins", Zones::new(), documents.yaml()).layout(Layout::AllInOne);
     let mut relay = Relay::prepare(&setup).await?;
     let local = IpAddr::from(Ipv4Addr::LOCALHOST);
     let door = SocketAddr::new(local, free_port_on(&[local])?);
@@ -356,9 +393,15 @@ async fn failed_logins_are_told_without_the_name_that_was_typed() -> Result<()> 
     login(local, door, "user", "guess").await?;
     login(local, door, "my secret password", "user").await?;
     let known = event(&relay, "LoginFailed", |of| of["credential"] == "user").await?;
-    ensure!(known["tenant"] == "acme" && known["network"] == "127.0.0.0/24", "{known}");
+    ensure!(
+        known["tenant"] == "acme" && known["network"] == "127.0.0.0/24",
+        "{known}"
+    );
     let unknown = event(&relay, "LoginFailed", |of| of["credential"].is_null()).await?;
-    ensure!(unknown["user"].as_str().map(str::len) == Some(12), "{unknown}");
+    ensure!(
+        unknown["user"].as_str().map(str::len) == Some(12),
+        "{unknown}"
+    );
     ensure!(!relay.events().await?.contains("secret password"));
     for _ in 0..3 {
         login(local, door, "user", "guess").await?;

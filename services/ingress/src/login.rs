@@ -49,9 +49,7 @@ impl Connection {
         };
         let Claim { username, evidence } = claim;
         let (verdict, credential) = match evidence {
-            Evidence::Password(password) => {
-                check_password(&self.shared, &username, password).await
-            }
+            Evidence::Password(password) => check_password(&self.shared, &username, password).await,
             Evidence::Proof(right) => {
                 let snapshot = self.shared.snapshot.borrow();
                 let credential = snapshot.credential_by_username(&username);

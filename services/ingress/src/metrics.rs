@@ -107,8 +107,7 @@ impl EventMetrics {
         self.stored.inc_by(now.stored - before.stored);
         self.dropped_queue
             .inc_by(now.crowded_out - before.crowded_out);
-        self.dropped_storage
-            .inc_by(now.given_up - before.given_up);
+        self.dropped_storage.inc_by(now.given_up - before.given_up);
         *before = *now;
     }
 }

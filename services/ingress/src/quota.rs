@@ -227,14 +227,19 @@ spec: { tenant: acme, unsigned: true }
 
     #[test]
     fn who_is_slowed_has_a_quota_more_and_no_message_that_never_fits() {
-        let watched = DOCUMENTS.replace("spec: { defaultStream", "spec: { watch: { slowTo: 30/h }, defaultStream");
+        let watched = DOCUMENTS.replace(
+            "spec: { defaultStream",
+            "spec: { watch: { slowTo: 30/h }, defaultStream",
+        );
         let snapshot = Snapshot::from_documents(&watched).unwrap();
         let client = Client::connected([192, 0, 2, 7].into());
         let path = Address::parse("a@acme.example").unwrap();
         let mut sender = policy::authorise(&snapshot, None, &[], client, Some(&path)).unwrap();
         let slow = |sender: &Sender| {
             let scopes = scopes(sender, client);
-            let slow = scopes.into_iter().find(|scope| scope.key.ends_with("/slow"));
+            let slow = scopes
+                .into_iter()
+                .find(|scope| scope.key.ends_with("/slow"));
             slow.map(|scope| (scope.windows[0].limit, scope.windows[0].length_ms))
         };
         assert_eq!((slow(&sender), sender.most_at_once()), (None, Some(60)));

@@ -15,16 +15,16 @@ use tokio::time::Instant;
 use crate::answer::{self, Answer};
 use crate::connection::{Concern, Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
+use crate::events::Whose;
 use crate::headers::{self, Facts};
 use crate::memory::Reservation;
-use crate::events::Whose;
 use crate::policy::{self, Sender};
 use crate::preflight;
 use crate::proxy::Client;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
-use crate::session::{Effect, Transaction};
 use crate::server::Shared;
+use crate::session::{Effect, Transaction};
 use crate::store::Unstored;
 use crate::watching::Seen;
 

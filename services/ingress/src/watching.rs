@@ -555,7 +555,11 @@ spec: { tenant: acme, networks: [ 198.51.100.0/24 ], watch: { enabled: false } }
                 until_ms: 100,
                 ..Measure::default()
             };
-            assert_eq!(stays(&measure, wanted, 99), expected, "{present:?} {wanted:?}");
+            assert_eq!(
+                stays(&measure, wanted, 99),
+                expected,
+                "{present:?} {wanted:?}"
+            );
             assert!(!stays(&measure, wanted, 100), "it is over");
         }
     }
@@ -576,7 +580,10 @@ spec: { tenant: acme, networks: [ 198.51.100.0/24 ], watch: { enabled: false } }
         );
         let of = |name, now_ms| measure_of(&measures, name, now_ms);
         assert_eq!(of("a", u64::MAX), Action::Lock);
-        assert_eq!((of("b", 99), of("b", 100)), (Action::Hold, Action::Unspecified));
+        assert_eq!(
+            (of("b", 99), of("b", 100)),
+            (Action::Hold, Action::Unspecified)
+        );
         assert_eq!(of("c", 0), Action::Unspecified);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use config::Snapshot;
 use egress::{no_standings, standing_of, step_standings};
 use mail::PartitionId;
+use prost::Message as _;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
@@ -19,7 +20,6 @@ use proto::admin::{
     SetStandingRequest, SetStandingResponse, TenantsRequest, TenantsResponse, WhyRequest,
     WhyResponse,
 };
-use prost::Message as _;
 use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;

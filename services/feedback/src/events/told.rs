@@ -311,7 +311,10 @@ mod tests {
         );
         assert_eq!(events[1]["action"], "hold");
         assert_eq!(events[1]["evidence"][0]["signal"], "newNetworks");
-        assert_eq!(events[1]["evidence"][0]["networks"], json!(["192.0.2.0/24"]));
+        assert_eq!(
+            events[1]["evidence"][0]["networks"],
+            json!(["192.0.2.0/24"])
+        );
         assert!(events[1].get("until").is_none());
     }
 }

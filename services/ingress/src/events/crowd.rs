@@ -89,10 +89,7 @@ impl Crowd {
     /// All that is not told yet: the process ends.
     pub(super) fn rest(&mut self) -> Vec<Event> {
         let kinds = std::mem::take(&mut self.kinds);
-        kinds
-            .into_values()
-            .filter_map(Alike::together)
-            .collect()
+        kinds.into_values().filter_map(Alike::together).collect()
     }
 }
 

@@ -318,7 +318,10 @@ fn what_is_refused_of_somebody_who_is_known_can_be_told() {
     assert!(client.say("MAIL FROM:<a@bank.example>").starts_with("550"));
     let refusal = client.session.take_refusal().unwrap();
     assert_eq!(refusal.stage, proto::event::Stage::Mail);
-    assert_eq!((refusal.answer.code, refusal.credential.name.as_str()), (550, "acme-net"));
+    assert_eq!(
+        (refusal.answer.code, refusal.credential.name.as_str()),
+        (550, "acme-net")
+    );
     assert!(client.session.take_refusal().is_none());
     client.say("MAIL FROM:<a@acme.example>");
     client.say("RCPT TO:<b@[192.0.2.1]>");
@@ -334,7 +337,12 @@ fn a_lock_and_a_hold_are_looked_up_at_mail() {
     let mut client = client(false);
     client.say("EHLO client.example");
     for (action, until_ms, expected, held) in [
-        (Action::Lock, 0, "550 5.7.1 This credential is locked", false),
+        (
+            Action::Lock,
+            0,
+            "550 5.7.1 This credential is locked",
+            false,
+        ),
         (Action::Lock, 1, "250", false),
         (Action::Hold, 0, "250", true),
         (Action::Pardon, 0, "250", false),
@@ -346,7 +354,10 @@ fn a_lock_and_a_hold_are_looked_up_at_mail() {
         };
         client.measures = Arc::new([("acme-net".to_owned(), measure)].into());
         let reply = client.say("MAIL FROM:<a@acme.example>");
-        assert!(reply.starts_with(expected), "{action:?} {until_ms}: {reply}");
+        assert!(
+            reply.starts_with(expected),
+            "{action:?} {until_ms}: {reply}"
+        );
         let transaction = client.session.take_transaction();
         let is_held = transaction.is_some_and(|transaction| transaction.sender.is_held());
         assert_eq!(is_held, held, "{action:?}");

@@ -53,8 +53,7 @@ impl Session {
             self.client,
             return_path.as_ref(),
         )?;
-        sender.measure =
-            watching::measure_of(moment.measures, &sender.credential, moment.now_ms);
+        sender.measure = watching::measure_of(moment.measures, &sender.credential, moment.now_ms);
         if sender.measure == Action::Lock {
             return Err(answer::LOCKED);
         }

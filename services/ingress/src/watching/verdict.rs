@@ -174,7 +174,11 @@ mod tests {
 
     fn signals(picture: &Picture, watch: &Watch) -> String {
         let verdict = judge(picture, watch);
-        let names: Vec<&str> = verdict.evidence.iter().map(|of| name(of.signal())).collect();
+        let names: Vec<&str> = verdict
+            .evidence
+            .iter()
+            .map(|of| name(of.signal()))
+            .collect();
         names.join(" ")
     }
 
@@ -188,7 +192,10 @@ mod tests {
             (|p| p.new_networks = 9, ""),
             (|p| p.new_networks = 10, "newNetworks"),
             (|p| (p.new_networks, p.usual_new_networks) = (29, 10), ""),
-            (|p| (p.new_networks, p.usual_new_networks) = (30, 10), "newNetworks"),
+            (
+                |p| (p.new_networks, p.usual_new_networks) = (30, 10),
+                "newNetworks",
+            ),
             // 4 times 300; never below 200.
             (|p| p.recipients = 1_199, ""),
             (|p| p.recipients = 1_200, "volume"),
@@ -268,11 +275,17 @@ mod tests {
         let [networks, guessed] = verdict.evidence.as_slice() else {
             panic!("{verdict:?}");
         };
-        assert_eq!((networks.observed, networks.usual, networks.threshold), (40, 2, 10));
+        assert_eq!(
+            (networks.observed, networks.usual, networks.threshold),
+            (40, 2, 10)
+        );
         assert_eq!((networks.since_ms, guessed.since_ms), (7, 8));
         assert_eq!(networks.networks, ["192.0.2.0/24"]);
         assert_eq!(guessed.networks, ["198.51.100.0/24"]);
         assert_eq!(verdict.weight, 6);
-        assert_eq!(cause(&verdict.evidence), "newNetworks 40 (usually 2), guessed 6");
+        assert_eq!(
+            cause(&verdict.evidence),
+            "newNetworks 40 (usually 2), guessed 6"
+        );
     }
 }

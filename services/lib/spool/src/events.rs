@@ -170,7 +170,9 @@ impl Packing {
             let mut headers = HeaderMap::new();
             headers.insert(NATS_MESSAGE_ID, id.to_string());
             let subject = layout::events_subject(self.service);
-            let stored = self.link.publish_connected(subject, headers, record.clone());
+            let stored = self
+                .link
+                .publish_connected(subject, headers, record.clone());
             match stored.await {
                 Ok(_) => {
                     self.counters.stored.fetch_add(count, Relaxed);

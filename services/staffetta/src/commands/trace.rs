@@ -6,8 +6,8 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use futures::stream::FuturesUnordered;
 use mail::{MessageId, PartitionId};
-use proto::admin::{EventsRequest, JournalRequest};
 use proto::admin::admin_client::AdminClient;
+use proto::admin::{EventsRequest, JournalRequest};
 use tonic::Code;
 use tonic::transport::Channel;
 

@@ -6,8 +6,7 @@ use mail::Span;
 use crate::document;
 
 fn documents(of_tenant: &str, of_credential: &str) -> String {
-    let tenant =
-        format!("{{ defaultStream: m, streams: [ {{ name: m }} ]{of_tenant} }}");
+    let tenant = format!("{{ defaultStream: m, streams: [ {{ name: m }} ]{of_tenant} }}");
     let credential = format!("{{ tenant: t, networks: [ \"192.0.2.0/24\" ]{of_credential} }}");
     document("Tenant", "t", &tenant) + &document("Credential", "c", &credential)
 }
@@ -23,10 +22,19 @@ fn what_is_not_said_only_tells_and_everything_reads_back() {
     let usual = read.tenant("t").unwrap().watch.clone().unwrap();
     assert!(usual.enabled);
     assert_eq!(usual.signals, Signals::default());
-    assert_eq!((usual.slow_at, usual.hold_at, usual.lock_at), (None, None, None));
-    assert_eq!((usual.lasts, usual.lock_lasts), (Span::from_secs(14_400), None));
+    assert_eq!(
+        (usual.slow_at, usual.hold_at, usual.lock_at),
+        (None, None, None)
+    );
+    assert_eq!(
+        (usual.lasts, usual.lock_lasts),
+        (Span::from_secs(14_400), None)
+    );
     let own = read.credential("c").unwrap().watch.clone().unwrap();
-    assert_eq!((own.slow_at, own.hold_at, own.lock_at), (Some(2), Some(4), Some(6)));
+    assert_eq!(
+        (own.slow_at, own.hold_at, own.lock_at),
+        (Some(2), Some(4), Some(6))
+    );
     assert_eq!(own.signals.new_networks.threshold(2), 10);
     assert_eq!(own.signals.new_networks.threshold(0), 3);
     assert_eq!(own.signals.refusals.percent, 50);

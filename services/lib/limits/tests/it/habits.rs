@@ -129,7 +129,10 @@ async fn what_was_done_while_it_is_learned_is_usual_and_a_wild_hour_is_not_at_on
     for expected in [6_000, 24_000, 96_000, 100_000] {
         hands.forward(HOUR);
         let picture = note(&habits, &message(0, 100_000), DAY).await;
-        assert_eq!((picture.recipients, picture.usual_recipients), (100_000, expected));
+        assert_eq!(
+            (picture.recipients, picture.usual_recipients),
+            (100_000, expected)
+        );
     }
     // And forgotten after two weeks.
     hands.forward(15 * DAY);
@@ -161,7 +164,10 @@ async fn a_login_from_a_new_network_after_failures_elsewhere_is_a_guess() {
     let picture = note(&habits, &login("road"), 0).await;
     assert_eq!(picture.guessed, 7);
     let picture = note(&habits, &login("bot-2"), 0).await;
-    assert_eq!((picture.guessed, picture.guessed_from.as_str()), (12, "bot-2"));
+    assert_eq!(
+        (picture.guessed, picture.guessed_from.as_str()),
+        (12, "bot-2")
+    );
     assert_eq!(picture.guessed_ms, START + 1);
     hands.forward(HOUR);
     assert_eq!(note(&habits, &login("bot-2"), 0).await.guessed, 0);
@@ -203,8 +209,14 @@ async fn one_that_does_everything_at_once_stays_small() {
         hands.forward(1);
         let numbers = round * 20..round * 20 + 20;
         let doings = Doings {
-            networks: numbers.clone().map(|n| format!("2001:db8:{n:x}::/48")).collect(),
-            failed: numbers.clone().map(|n| (format!("10.{n}.0.0/24"), 1)).collect(),
+            networks: numbers
+                .clone()
+                .map(|n| format!("2001:db8:{n:x}::/48"))
+                .collect(),
+            failed: numbers
+                .clone()
+                .map(|n| (format!("10.{n}.0.0/24"), 1))
+                .collect(),
             senders: numbers.map(|n| format!("sender{n:05}")).collect(),
             ..Doings::default()
         };
@@ -212,10 +224,14 @@ async fn one_that_does_everything_at_once_stays_small() {
     }
     let picture = note(&habits, &Doings::default(), 0).await;
     assert_eq!((picture.senders, picture.new_networks), (256, 256));
-    let size = server.command(&["STRLEN", "staffetta:habits:{shop}"]).unwrap();
+    let size = server
+        .command(&["STRLEN", "staffetta:habits:{shop}"])
+        .unwrap();
     let octets: u64 = size.trim().parse().unwrap();
     assert!((1_000..20_000).contains(&octets), "{octets}");
-    let ttl = server.command(&["PTTL", "staffetta:habits:{shop}"]).unwrap();
+    let ttl = server
+        .command(&["PTTL", "staffetta:habits:{shop}"])
+        .unwrap();
     assert!(ttl.trim().parse::<u64>().unwrap() > 14 * DAY);
 }
 
@@ -226,8 +242,18 @@ async fn without_redis_nothing_is_noted_and_one_that_forgot_learns_anew() {
     let (quotas, habits) = process(&server, &hands).await;
     note(&habits, &message(0, 500), 0).await;
     server.kill();
-    assert!(habits.note("shop", &message(0, 1), &bounds(0)).await.is_err());
-    assert!(habits.note("shop", &message(0, 1), &bounds(0)).await.is_err());
+    assert!(
+        habits
+            .note("shop", &message(0, 1), &bounds(0))
+            .await
+            .is_err()
+    );
+    assert!(
+        habits
+            .note("shop", &message(0, 1), &bounds(0))
+            .await
+            .is_err()
+    );
     server.restart().await;
     connected(&quotas).await;
     let picture = note(&habits, &message(7, 1), DAY).await;

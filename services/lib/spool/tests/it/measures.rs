@@ -34,9 +34,8 @@ async fn one_of_many_takes_a_measure_all_know_it_and_it_ends_by_itself() {
     );
     let taken: Vec<bool> = taken.await.into_iter().map(|one| one.unwrap().1).collect();
     assert_eq!(taken.iter().filter(|by_us| **by_us).count(), 1);
-    let wait = |action| move |now: &spool::MeasureMap| {
-        now.get("acme.shop").map(Measure::action) == action
-    };
+    let wait =
+        |action| move |now: &spool::MeasureMap| now.get("acme.shop").map(Measure::action) == action;
     let held = known.wait_for(wait(Some(Action::Hold)));
     tokio::time::timeout(PATIENCE, held).await.unwrap().unwrap();
 
