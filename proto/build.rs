@@ -1,9 +1,11 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 8] = [
+const NOUNS: [&str; 10] = [
     "envelope",
     "operation",
     "standing",
+    "watch",
+    "event",
     "spool",
     "journal",
     "dispatch",

@@ -16,7 +16,7 @@ macro_rules! generated {
 }
 
 generated!(
-    envelope, operation, standing, spool, journal, dispatch, signer, admin
+    envelope, operation, standing, watch, event, spool, journal, dispatch, signer, admin
 );
 
 #[cfg(feature = "grpc")]

@@ -172,7 +172,10 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     } else if SERVICES.contains(&name) {
         libraries().collect()
     } else if name == "tests" {
-        libraries().chain(SERVICES.iter().copied()).chain([KIT]).collect()
+        libraries()
+            .chain(SERVICES.iter().copied())
+            .chain([KIT])
+            .collect()
     } else {
         libraries().chain(SERVICES.iter().copied()).collect()
     }

@@ -3,6 +3,7 @@
 mod dependencies;
 mod dialogs;
 mod draining;
+mod events;
 mod forwarding;
 mod kill;
 mod limits;

@@ -37,7 +37,9 @@
 //!
 //! A `Bounce` or `Cancellation` by an operation has its id as `operation`.
 //!
-//! Snapshots are no events.
+//! Snapshots are no events. What others than the owner have to say is in a stream of its own, and is told by [`told`].
+
+mod told;
 
 use jiff::Timestamp;
 use mail::{MessageId, PartitionId};
@@ -49,6 +51,8 @@ use proto::journal::{
 use proto::operation::{Kind as Action, Selector};
 use proto::standing::{Move, Standing};
 use serde_json::{Map, Value, json};
+
+pub use told::{measure_value, signal_name, told};
 
 /// Version of the events' form.
 pub const VERSION: u32 = 1;

@@ -249,6 +249,18 @@ pub(crate) const NOT_AUTHORISED: Answer = Answer::new(
     "This credential may not send mail now; ask who gave it to you",
 );
 
+/// To who has the right password: others learn nothing.
+pub(crate) const AUTH_LOCKED: Answer = Answer::new(
+    535,
+    EnhancedCode(5, 7, 8),
+    "This credential is locked; ask who gave it to you",
+);
+pub(crate) const LOCKED: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 1),
+    "This credential is locked; ask who gave it to you",
+);
+
 pub(crate) const RELEASE_TOO_LATE: Answer = Answer::new(
     501,
     EnhancedCode(5, 5, 4),

@@ -6,18 +6,22 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::event::Stage;
 use smtp::{AuthLineDecoder, CommandDecoder};
 use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Answer};
 use crate::clients::ClientSlot;
+use crate::events::{self, Refused, Whose};
 use crate::metrics::TenantMetrics;
+use crate::policy::Rules;
 use crate::proxy::Client;
 use crate::receive::Incoming;
 use crate::resubmission::Remembered;
 use crate::server::{Listening, Shared};
-use crate::session::{Effect, Moment, Session};
+use crate::session::{Effect, Moment, Refusal, Session};
 use crate::socket::{Input, Socket};
+use crate::watching::Seen;
 
 /// A client that stops reading is given up after this long.
 const SEND_PATIENCE: Duration = Duration::from_secs(60);
@@ -48,6 +52,13 @@ impl From<io::Error> for Ended {
     }
 }
 
+/// A message that is being received, for who tells that it was refused.
+pub(crate) struct Concern {
+    pub(crate) rules: Rules,
+    pub(crate) stage: Stage,
+    pub(crate) recipients: usize,
+}
+
 /// A connection and its session.
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
@@ -61,6 +72,8 @@ pub(crate) struct Connection {
     pub(crate) chunks: Option<Box<Incoming>>,
     /// The last message, until its client shows that it has seen our answer.
     pub(crate) unconfirmed: Option<Remembered>,
+    /// The message that is being received.
+    pub(crate) concerning: Option<Concern>,
     /// It counts as one of its client's.
     of_client: Option<ClientSlot>,
     shutdown: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -92,6 +105,7 @@ impl Connection {
             tenant_metrics: None,
             chunks: None,
             unconfirmed: None,
+            concerning: None,
             of_client,
             shutdown: Box::pin(async move { shutdown.requested().await }),
         }
@@ -216,10 +230,15 @@ impl Connection {
         let command = decoded.item?;
         let moment = Moment {
             snapshot: &self.shared.snapshot.borrow(),
+            measures: &self.shared.watcher.measures(),
             storage: self.shared.storage(),
             now_ms: runtime::now_ms(),
         };
-        Some(self.session.command(command, moment, &mut self.output))
+        let effect = self.session.command(command, moment, &mut self.output);
+        if let Some(refusal) = self.session.take_refusal() {
+            self.tell_refusal(&refusal);
+        }
+        Some(effect)
     }
 
     /// The connection counts as one of the client's that a proxy has named. A client that is not known has no limit of its
@@ -303,15 +322,44 @@ impl Connection {
 
     /// Appends an answer for the session.
     pub(crate) fn say(&mut self, answer: Answer) -> Effect {
+        let concerning = self.concerning.take();
+        if let Some(concern) = concerning.filter(|_| answer.is_refusal()) {
+            let refused = Refused {
+                stage: concern.stage,
+                answer: &answer,
+                recipient: "",
+                recipients: concern.recipients,
+            };
+            let client = self.session.origin();
+            let whose = Whose::of(&concern.rules.credential, client);
+            self.shared.events.rejected(whose, &refused);
+            if answer.code >= 500 {
+                let seen = Seen::refused(&concern.rules, client, concern.recipients);
+                self.shared.watcher.note(seen);
+            }
+        }
         self.session.say(answer, &mut self.output)
     }
 
     /// The network of the client, for logs: who it is, is nobody's business there.
     pub(crate) fn client_network(&self) -> ipnet::IpNet {
-        let client = self.session.client();
-        let bits = if client.is_ipv4() { 24 } else { 48 };
-        ipnet::IpNet::new(client, bits)
-            .map(|network| network.trunc())
-            .unwrap_or_else(|_| client.into())
+        events::network(self.session.client())
+    }
+
+    fn tell_refusal(&self, refusal: &Refusal) {
+        let refused = Refused {
+            stage: refusal.stage,
+            answer: &refusal.answer,
+            recipient: &refusal.recipient,
+            recipients: 0,
+        };
+        let client = self.session.origin();
+        let whose = Whose::of(&refusal.credential, client);
+        self.shared.events.rejected(whose, &refused);
+        if refusal.answer.code >= 500 && refusal.answer != answer::LOCKED {
+            let rules = Rules::of(&refusal.credential, &self.shared.snapshot.borrow());
+            let seen = rules.and_then(|rules| Seen::refused(&rules, client, 1));
+            self.shared.watcher.note(seen);
+        }
     }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Judged {
     pub(crate) priority: i8,
     /// Of the client, where messages that are sent again are known.
     pub(crate) message_id: Option<Box<[u8]>>,
+    /// What the warnings of checks weigh together.
+    pub(crate) warned: u32,
 }
 
 /// A message that came in whole.
@@ -356,10 +358,11 @@ impl Content {
             is_complete,
         };
         match examine(&content) {
-            Ok(fields) => {
-                let more = u32::try_from(fields.len()).unwrap_or(u32::MAX);
+            Ok(said) => {
+                let more = u32::try_from(said.fields.len()).unwrap_or(u32::MAX);
                 done.length = done.length.saturating_add(more);
-                self.put_on_top(fields.as_bytes());
+                done.judged.warned = said.weight;
+                self.put_on_top(said.fields.as_bytes());
             }
             Err(refusal) => self.refuse(refusal),
         }
@@ -431,6 +434,7 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checks::Said;
 
     fn keep(header: &[u8]) -> Result<Repaired, Answer> {
         let mut repaired = b"Received: us\r\n".to_vec();
@@ -568,12 +572,15 @@ mod tests {
         assert_eq!(refused.map(|answer| answer.code), Some(554));
     }
 
+    /// How many octets of a body were looked over, and whether they were all.
+    type LookedOver = Vec<(usize, bool)>;
+
     /// Receives content, one of whose judges says what it is given, and has `fields` put on top or refuses it.
     fn examined(
         content: &[u8],
         step: usize,
         fields: Option<&'static str>,
-    ) -> (Vec<(usize, bool)>, Result<(Vec<u8>, Received), Answer>) {
+    ) -> (LookedOver, Result<(Vec<u8>, Received), Answer>) {
         let (told, seen) = std::sync::mpsc::channel();
         let mut judge = |header: &[u8]| {
             let told = told.clone();
@@ -582,7 +589,8 @@ mod tests {
                 assert_eq!(content.header, b"Received: us\r\nFrom: a@b\r\n");
                 told.send((content.body.len(), content.is_complete))
                     .unwrap();
-                fields.map(str::to_owned).ok_or(answer::LOOP)
+                let fields = fields.ok_or(answer::LOOP)?.to_owned();
+                Ok(Said { fields, weight: 0 })
             }));
             Ok(repaired)
         };

@@ -16,6 +16,8 @@
 //! | `token`, `issuers` | logins with tokens; the keys of who issues them |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `memory` | the bound on all contents together |
+//! | `events` | what is told of refusals, logins and checks |
+//! | `watching` | credentials that may be stolen |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
 //!
@@ -33,6 +35,7 @@ mod checks;
 mod clients;
 mod connection;
 mod content;
+mod events;
 mod forwarding;
 mod headers;
 mod issuers;
@@ -54,6 +57,7 @@ mod store;
 mod tls;
 mod token;
 mod watch_stores;
+mod watching;
 
 pub use quota::QuotaError;
 pub use server::{Error, Listeners, run};

@@ -7,15 +7,18 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use config::{PasswordHash, Snapshot};
 use limits::{Charged, Receipt, Scope, WindowLimit};
+use proto::event::Stage;
 
 use crate::answer;
 use crate::connection::{Connection, Ended};
+use crate::events::{self, Refused, Whose};
 use crate::password::Verdict;
 use crate::policy::{By, Identity};
 use crate::quota;
 use crate::sasl::{Claim, Evidence};
 use crate::server::Shared;
 use crate::session::Effect;
+use crate::watching::Seen;
 
 /// A failed login is answered this much later.
 pub(crate) const FAILURE_DELAY: Duration = Duration::from_secs(1);
@@ -39,29 +42,31 @@ impl Connection {
             self.shared.metrics.login_bans.inc();
             tracing::warn!(client = %self.client_network(), "login not checked: too many have failed");
             tokio::time::sleep(FAILURE_DELAY).await;
+            let named = look_up_name(&self.shared.snapshot.borrow(), &claim.username);
+            let whose = self.whose_login(named.as_deref());
+            self.shared.events.logins_blocked(whose, &claim.username);
             self.say(answer::AUTH_BANNED);
             return Ok(Effect::Close);
         };
-        let by = match claim.evidence {
+        let Claim { username, evidence } = claim;
+        let by = match evidence {
             Evidence::Certificate => By::Certificate,
             _ => By::Password,
         };
-        let (verdict, credential) = match claim.evidence {
+        let (verdict, credential) = match evidence {
             Evidence::Token(form, message) => {
                 return Ok(self.log_in_by_token(attempt, form, message).await);
             }
             Evidence::Certificate => {
                 let snapshot = self.shared.snapshot.borrow();
-                let credential = snapshot.credential_by_certificate(&claim.username);
+                let credential = snapshot.credential_by_certificate(&username);
                 let name = credential.map(|credential| credential.name.clone());
                 (Verdict::Right, name)
             }
-            Evidence::Password(password) => {
-                check_password(&self.shared, &claim.username, password).await
-            }
+            Evidence::Password(password) => check_password(&self.shared, &username, password).await,
             Evidence::Proof(right) => {
                 let snapshot = self.shared.snapshot.borrow();
-                let credential = snapshot.credential_by_username(&claim.username);
+                let credential = snapshot.credential_by_username(&username);
                 let verdict = if right {
                     Verdict::Right
                 } else {
@@ -74,11 +79,16 @@ impl Connection {
             }
         };
         let effect = match (verdict, credential) {
+            (Verdict::Right, Some(credential)) if self.shared.watcher.is_locked(&credential) => {
+                self.forgive(attempt);
+                self.locked_out(&credential)
+            }
             (Verdict::Right, Some(credential)) => {
                 self.forgive(attempt);
+                self.note_login(Some(&credential), true);
                 let identity = Identity {
                     credential,
-                    username: claim.username,
+                    username,
                     by,
                 };
                 self.session.logged_in(identity, &mut self.output)
@@ -92,11 +102,54 @@ impl Connection {
                 self.shared.metrics.auth_failures.inc();
                 let known = credential.is_some();
                 tracing::info!(client = %self.client_network(), known, "login refused");
+                self.tell_failed(credential.as_deref(), &username);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 self.say(answer::AUTH_WRONG)
             }
         };
         Ok(effect)
+    }
+
+    /// The login of a credential that is locked: it is told, and answered.
+    pub(crate) fn locked_out(&mut self, credential: &str) -> Effect {
+        let refused = Refused {
+            stage: Stage::Auth,
+            answer: &answer::AUTH_LOCKED,
+            recipient: "",
+            recipients: 0,
+        };
+        let whose = self.whose_login(Some(credential));
+        self.shared.events.rejected(whose, &refused);
+        self.say(answer::AUTH_LOCKED)
+    }
+
+    /// A login failed; `credential`: whose it would have been.
+    pub(crate) fn tell_failed(&self, credential: Option<&str>, username: &str) {
+        let whose = self.whose_login(credential);
+        self.shared.events.login_failed(whose, username);
+        self.note_login(credential, false);
+    }
+
+    /// For who watches the credential, if there is one.
+    pub(crate) fn note_login(&self, credential: Option<&str>, succeeded: bool) {
+        let snapshot = self.shared.snapshot.borrow();
+        let seen = credential
+            .and_then(|name| snapshot.credential(name))
+            .and_then(|of| Seen::login(of, &snapshot, self.session.origin(), succeeded));
+        self.shared.watcher.note(seen);
+    }
+
+    /// Whom a login concerns that did not succeed.
+    fn whose_login(&self, credential: Option<&str>) -> Whose {
+        let client = self.session.origin();
+        let snapshot = self.shared.snapshot.borrow();
+        match credential.and_then(|name| snapshot.credential(name)) {
+            Some(credential) => Whose::of(credential, client),
+            None => Whose {
+                network: events::network_text(client),
+                ..Whose::default()
+            },
+        }
     }
 
     /// What failed logins are counted by: the client's network together with the user name, so that nobody else
@@ -134,6 +187,11 @@ async fn check_password(
         .check(username, password, hash.as_deref(), stand_in.as_deref())
         .await;
     (verdict, credential)
+}
+
+fn look_up_name(snapshot: &Snapshot, username: &str) -> Option<String> {
+    let found = snapshot.credential_by_username(username);
+    found.map(|credential| credential.name.clone())
 }
 
 /// Names the counts of failed logins.

@@ -1,11 +1,12 @@
 //! What ingress counts. Handles are looked up once; labels come from the configuration or from
 //! constants.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use preflight::Findings;
 use proto::envelope::{ChainStatus, Seal};
-use spool::{DurabilityReport, WriterStats};
+use proto::watch::Action;
+use spool::{DurabilityReport, EventStats, MeasureMap, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
@@ -44,6 +45,75 @@ pub(crate) struct Metrics {
     pub(crate) redis_connected: IntGauge,
     block_messages: Histogram,
     durability: IntGaugeVec,
+    events: IntCounter,
+    events_dropped: IntCounterVec,
+    noticed: IntCounterVec,
+    measures_taken: IntCounterVec,
+    measures: IntGaugeVec,
+    watch_lost: IntCounterVec,
+}
+
+/// What is noticed of credentials, and done about them.
+#[derive(Clone)]
+pub(crate) struct WatchMetrics {
+    noticed: IntCounterVec,
+    taken: IntCounterVec,
+    measures: IntGaugeVec,
+    pub(crate) lost_queue: IntCounter,
+    pub(crate) lost_redis: IntCounter,
+}
+
+const MEASURES: [(Action, &str); 3] = [
+    (Action::Slow, "slow"),
+    (Action::Hold, "hold"),
+    (Action::Lock, "lock"),
+];
+
+impl WatchMetrics {
+    /// A signal was told.
+    pub(crate) fn noticed(&self, signal: &'static str) {
+        self.noticed.with_label_values(&[signal]).inc();
+    }
+
+    /// A measure was taken by this process.
+    pub(crate) fn taken(&self, action: Action) {
+        for (_, label) in MEASURES.iter().filter(|(of, _)| *of == action) {
+            self.taken.with_label_values(&[label]).inc();
+        }
+    }
+
+    /// Shows how many credentials there are of which something is done now.
+    pub(crate) fn show(&self, measures: &MeasureMap, now_ms: u64) {
+        for (action, label) in MEASURES {
+            let holding = measures.values().filter(|measure| {
+                measure.action() == action && (measure.until_ms == 0 || measure.until_ms > now_ms)
+            });
+            let count = i64::try_from(holding.count()).unwrap_or(i64::MAX);
+            self.measures.with_label_values(&[label]).set(count);
+        }
+    }
+}
+
+/// What became of events.
+pub(crate) struct EventMetrics {
+    stored: IntCounter,
+    dropped_queue: IntCounter,
+    dropped_storage: IntCounter,
+    /// Too many kinds of events at once.
+    pub(crate) dropped_crowd: IntCounter,
+    shown: Mutex<EventStats>,
+}
+
+impl EventMetrics {
+    /// Counts what happened since the last time.
+    pub(crate) fn show(&self, now: &EventStats) {
+        let mut before = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stored.inc_by(now.stored - before.stored);
+        self.dropped_queue
+            .inc_by(now.crowded_out - before.crowded_out);
+        self.dropped_storage.inc_by(now.given_up - before.given_up);
+        *before = *now;
+    }
 }
 
 /// The counters of one tenant, kept by a session.
@@ -200,6 +270,35 @@ impl Metrics {
                 "What a 250 stands for: 1 for the mode that holds (strict, relaxed), and how that is known (checked, declared).",
                 &["mode", "known"],
             ),
+            events: counter(
+                "staffetta_ingress_events_total",
+                "Events that were stored in the stream EVENTS.",
+            ),
+            events_dropped: counter_with(
+                "staffetta_ingress_events_dropped_total",
+                "Events that are lost, by reason: queue (no room to wait in), storage (not stored within five minutes), crowd (more than 4,096 kinds in a minute).",
+                &["reason"],
+            ),
+            noticed: counter_with(
+                "staffetta_ingress_credentials_noticed_total",
+                "Signals of credentials that may be stolen, once for each credential and signal in six hours, by signal.",
+                &["signal"],
+            ),
+            measures_taken: counter_with(
+                "staffetta_ingress_credential_measures_total",
+                "Measures that rules took about credentials that may be stolen: slow, hold, lock.",
+                &["action"],
+            ),
+            measures: gauge_with(
+                "staffetta_ingress_credential_measures",
+                "Credentials that are slowed, held or locked now, by rules or operators; each process shows them all.",
+                &["action"],
+            ),
+            watch_lost: counter_with(
+                "staffetta_ingress_watch_lost_total",
+                "What credentials did and was not noted, by reason: queue (no room to wait in), redis (it can't be asked).",
+                &["reason"],
+            ),
         }
     }
 
@@ -291,6 +390,30 @@ impl Metrics {
             messages: self.messages.with_label_values(&[label]),
             recipients: self.recipients.with_label_values(&[label]),
             bytes: self.bytes.with_label_values(&[label]),
+        }
+    }
+
+    /// What became of events.
+    pub(crate) fn events(&self) -> EventMetrics {
+        let dropped = |reason| self.events_dropped.with_label_values(&[reason]);
+        EventMetrics {
+            stored: self.events.clone(),
+            dropped_queue: dropped("queue"),
+            dropped_storage: dropped("storage"),
+            dropped_crowd: dropped("crowd"),
+            shown: Mutex::default(),
+        }
+    }
+
+    /// What is noticed of credentials.
+    pub(crate) fn watch(&self) -> WatchMetrics {
+        let lost = |reason| self.watch_lost.with_label_values(&[reason]);
+        WatchMetrics {
+            noticed: self.noticed.clone(),
+            taken: self.measures_taken.clone(),
+            measures: self.measures.clone(),
+            lost_queue: lost("queue"),
+            lost_redis: lost("redis"),
         }
     }
 

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use config::{Credential, ForeignSenders, Mode, Snapshot, Stream, Tenant};
+use config::{Credential, ForeignSenders, Mode, Snapshot, Stream, Tenant, Watch};
 use mail::{Address, Domain};
 use message::{Inspection, Times, inspect, labels, times};
+use proto::watch::Action;
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
 use crate::proxy::Client;
+use crate::watching;
 
 /// Who has logged in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub(crate) struct Sender {
     pub(crate) authenticated_as: String,
     /// What holds for it.
     pub(crate) rules: Rules,
+    /// What is done about its credential, since it may be stolen.
+    pub(crate) measure: Action,
 }
 
 /// The documents behind a [`Sender`], as they were at MAIL.
@@ -73,15 +77,36 @@ pub(crate) struct Rules {
     pub(crate) credential: Arc<Credential>,
 }
 
+impl Rules {
+    /// Of a credential; `None` when its tenant is gone.
+    pub(crate) fn of(credential: &Arc<Credential>, snapshot: &Snapshot) -> Option<Self> {
+        Some(Self {
+            tenant: Arc::clone(snapshot.tenant(&credential.tenant)?),
+            credential: Arc::clone(credential),
+        })
+    }
+
+    /// How the credential is watched; `None` = not.
+    pub(crate) fn watch(&self) -> Option<&Watch> {
+        let own = self.credential.watch.as_ref();
+        own.or(self.tenant.watch.as_ref())
+            .filter(|watch| watch.enabled)
+    }
+}
+
 impl Sender {
     /// Whether its messages wait until somebody releases them.
     pub(crate) fn is_held(&self) -> bool {
-        self.rules.credential.mode == Mode::Hold || self.rules.tenant.mode == Mode::Hold
+        self.rules.credential.mode == Mode::Hold
+            || self.rules.tenant.mode == Mode::Hold
+            || self.measure == Action::Hold
     }
 
     /// How it forwards mail of senders who are not of its tenant; `None` = not at all.
     pub(crate) fn foreign_senders(&self) -> Option<&ForeignSenders> {
-        let Rules { tenant, credential } = &self.rules;
+        let Rules {
+            tenant, credential, ..
+        } = &self.rules;
         let foreign = credential.foreign_senders.as_ref();
         foreign.filter(|_| tenant.may_forward)
     }
@@ -112,6 +137,7 @@ impl Sender {
             .into_iter()
             .flat_map(|limits| limits.quotas.iter().chain(&limits.network_quotas))
             .map(|quota| quota.count)
+            .chain(watching::pace(self).map(|pace| pace.count))
             .min()
     }
 
@@ -179,6 +205,7 @@ pub(crate) fn authorise(
             tenant: Arc::clone(tenant),
             credential: Arc::clone(credential),
         },
+        measure: Action::Unspecified,
     })
 }
 

@@ -12,6 +12,7 @@ use smtp::EnhancedCode;
 use crate::answer::{self, Answer};
 use crate::policy::Sender;
 use crate::proxy::Client;
+use crate::watching;
 
 /// Mail over a quota is queued for so long when nothing is said.
 const QUEUE_UP_TO: Duration = Duration::from_secs(3600);
@@ -85,13 +86,18 @@ pub(crate) async fn charge(
     recipients: usize,
 ) -> Result<Option<Charge>, Answer> {
     let (tenant, credential) = (&sender.rules.tenant.limits, &sender.rules.credential.limits);
-    if !tenant.has_quotas() && !credential.has_quotas() {
+    let is_slowed = watching::pace(sender).is_some();
+    if !tenant.has_quotas() && !credential.has_quotas() && !is_slowed {
         return Ok(None);
     }
-    let over_quota = credential
+    let mut over_quota = credential
         .over_quota
         .or(tenant.over_quota)
         .unwrap_or_default();
+    if is_slowed && over_quota == OverQuota::Reject {
+        // Its own mail comes back when it may have been an error.
+        over_quota = OverQuota::Defer;
+    }
     let latest = match over_quota {
         OverQuota::Queue => credential
             .queue_up_to
@@ -152,6 +158,9 @@ fn scopes(sender: &Sender, client: Client) -> Vec<Scope> {
         &credential.quotas,
         credential.monthly,
     );
+    if let Some(pace) = watching::pace(sender) {
+        add(format!("credential/{name}/slow"), &[pace], None);
+    }
     if let Some(network) = network {
         add(format!("from/{network}"), &tenant.network_quotas, None);
         add(
@@ -214,6 +223,29 @@ spec: { tenant: acme, unsigned: true }
             format!("{} {}", scope.key, windows.join(" "))
         };
         scopes(&sender, client).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn who_is_slowed_has_a_quota_more_and_no_message_that_never_fits() {
+        let watched = DOCUMENTS.replace(
+            "spec: { defaultStream",
+            "spec: { watch: { slowTo: 30/h }, defaultStream",
+        );
+        let snapshot = Snapshot::from_documents(&watched).unwrap();
+        let client = Client::connected([192, 0, 2, 7].into());
+        let path = Address::parse("a@acme.example").unwrap();
+        let mut sender = policy::authorise(&snapshot, None, &[], client, Some(&path)).unwrap();
+        let slow = |sender: &Sender| {
+            let scopes = scopes(sender, client);
+            let slow = scopes
+                .into_iter()
+                .find(|scope| scope.key.ends_with("/slow"));
+            slow.map(|scope| (scope.windows[0].limit, scope.windows[0].length_ms))
+        };
+        assert_eq!((slow(&sender), sender.most_at_once()), (None, Some(60)));
+        sender.measure = proto::watch::Action::Slow;
+        assert_eq!(slow(&sender), Some((30, 3_600_000)));
+        assert_eq!(sender.most_at_once(), Some(30));
     }
 
     #[test]

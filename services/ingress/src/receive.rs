@@ -11,23 +11,27 @@ use message::{
     Additions, BinaryError, Converter, ReceivedInfo, SignedNames, received_field, repair,
 };
 use preflight::Envelope;
+use proto::event::Stage;
 use smtp::{ChunkDecoder, DataDecoder, DataError, DataProgress, EnhancedCode};
 use spool::Upload;
 use tokio::time::Instant;
 
 use crate::answer::{self, Answer};
 use crate::chain::{Checks, Receiver};
-use crate::checks;
-use crate::connection::{Connection, Ended};
+use crate::checks::{self, Hearers};
+use crate::connection::{Concern, Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
+use crate::events::Whose;
 use crate::headers::{self, Facts};
 use crate::memory::Reservation;
-use crate::metrics::Metrics;
 use crate::policy::{self, Sender};
+use crate::proxy::Client;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
+use crate::server::Shared;
 use crate::session::{Effect, Transaction};
 use crate::store::Unstored;
+use crate::watching::Seen;
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
 const UPLOAD_MEMORY: usize = 5 * 1024 * 1024;
@@ -80,11 +84,13 @@ impl Connection {
         let Some(transaction) = self.session.take_transaction() else {
             return Ok(self.say(answer::NEED_MAIL));
         };
+        self.concerns(&transaction, Stage::Data);
         let limit = transaction.max_size(self.listening.policy.max_message_size);
         let mut incoming = match self.make_room(&transaction, limit).await {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        self.concerns(&transaction, Stage::Content);
         answer::SEND_DATA.write(&mut self.output);
         self.send().await?;
         incoming.deadline = Instant::now() + self.listening.data_timeout;
@@ -110,6 +116,7 @@ impl Connection {
             self.pass_over(size).await?;
             return Ok(self.say(answer::NEED_MAIL));
         };
+        self.concerns(&transaction, Stage::Data);
         let mut incoming = match self.chunks.take() {
             Some(incoming) => incoming,
             None => {
@@ -123,6 +130,7 @@ impl Connection {
                 }
             }
         };
+        self.concerns(&transaction, Stage::Content);
         let mut decoder = incoming.decoder.clone();
         decoder.begin(size);
         if size > 0 {
@@ -146,6 +154,15 @@ impl Connection {
         self.session.resume(transaction);
         let text = format!("{size} octets received");
         Ok(self.say(Answer::with(250, EnhancedCode(2, 0, 0), text)))
+    }
+
+    /// What is said from now on is about this message.
+    fn concerns(&mut self, transaction: &Transaction, stage: Stage) {
+        self.concerning = Some(Concern {
+            rules: transaction.sender.rules.clone(),
+            stage,
+            recipients: transaction.recipients.len(),
+        });
     }
 
     /// Reads so many octets that nobody wants: they are no commands.
@@ -229,6 +246,9 @@ impl Connection {
                 self.shared.metrics.resubmissions.inc();
                 let first = remembered.id().to_owned();
                 tracing::info!(message_id = first, client = %self.client_network(), "message sent again, and known");
+                let whose = Whose::of(&transaction.sender.rules.credential, self.session.origin());
+                let recipients = transaction.recipients.len();
+                self.shared.events.resubmitted(whose, &first, recipients);
                 return self.accepted_before(&first, remembered).await;
             }
         };
@@ -250,6 +270,7 @@ impl Connection {
             transaction.not_before_ms = transaction.not_before_ms.max(allowed_ms);
         }
         self.seal(&mut received, &transaction).await;
+        let seen = Seen::message(&transaction, &received, self.session.origin());
         let stored = self.shared.store(id, *transaction, received, upload).await;
         let waited = complete.elapsed();
         drop(reservation);
@@ -277,6 +298,7 @@ impl Connection {
         self.unconfirmed = remembered;
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
+        self.shared.watcher.note(seen);
         Ok(effect)
     }
 
@@ -328,9 +350,9 @@ impl Connection {
         snapshot: &Snapshot,
     ) -> Result<Received, Answer> {
         // Asked only of content without an empty line.
-        let metrics = &self.shared.metrics;
+        let shared = &self.shared;
         let mut judge =
-            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, metrics).judge(header);
+            |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, shared).judge(header);
         content.absorb(&mut judge);
         content.finish(&mut judge)
     }
@@ -351,8 +373,8 @@ impl Connection {
             deadline,
             ..
         } = incoming;
-        let metrics = Arc::clone(&self.shared.metrics);
-        let headers = HeaderJudge::of(self, *id, transaction, snapshot, &metrics);
+        let shared = Arc::clone(&self.shared);
+        let headers = HeaderJudge::of(self, *id, transaction, snapshot, &shared);
         let mut judge = |header: &[u8]| headers.judge(header);
         self.input.enlarge(&self.shared.content_buffers);
         loop {
@@ -461,7 +483,8 @@ struct HeaderJudge<'a> {
     binary: bool,
     /// The only one.
     recipient: Option<&'a str>,
-    metrics: &'a Arc<Metrics>,
+    shared: &'a Shared,
+    client: Client,
     received: String,
     unix_ms: u64,
     hostname: String,
@@ -473,7 +496,7 @@ impl<'a> HeaderJudge<'a> {
         id: MessageId,
         transaction: &'a Transaction,
         snapshot: &'a Snapshot,
-        metrics: &'a Arc<Metrics>,
+        shared: &'a Shared,
     ) -> Self {
         let unix_ms = runtime::now_ms();
         let hostname = connection.listening.policy.hostname.clone();
@@ -506,7 +529,8 @@ impl<'a> HeaderJudge<'a> {
             smtputf8: transaction.smtputf8,
             binary: transaction.binary,
             recipient,
-            metrics,
+            shared,
+            client: connection.session.origin(),
             received,
             unix_ms,
             hostname,
@@ -530,14 +554,20 @@ impl<'a> HeaderJudge<'a> {
             author: Some(&author.domain),
             smtputf8: self.smtputf8,
         };
-        let looked = checks::look_over(header, &envelope, tenant, self.metrics)?;
+        let hearers = || Hearers {
+            metrics: Arc::clone(&self.shared.metrics),
+            events: Arc::clone(&self.shared.events),
+            whose: Whose::of(&self.sender.rules.credential, self.client),
+            id: self.id,
+        };
+        let looked = checks::look_over(header, &envelope, tenant, hearers)?;
         let knows_again = self.sender.rules.credential.idempotent_for.is_some();
         let message_id = knows_again
             .then(|| resubmission::message_id(header))
             .flatten();
         let mut on_top = Cow::Borrowed(self.received.as_str());
-        if !looked.fields.is_empty() {
-            on_top.to_mut().push_str(&looked.fields);
+        if !looked.said.fields.is_empty() {
+            on_top.to_mut().push_str(&looked.said.fields);
         }
         let facts = Facts {
             id: self.id,
@@ -603,6 +633,7 @@ impl<'a> HeaderJudge<'a> {
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
                 message_id,
+                warned: looked.said.weight,
             },
         })
     }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::answer::{self, Answer};
 use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
+use crate::events::Events;
 use crate::forwarding::{self, Forwarding, ForwardingError};
 use crate::issuers::Issuers;
 use crate::memory::BodyPool;
@@ -26,6 +27,7 @@ use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
 use crate::watch_stores;
+use crate::watching::{Tools, Watcher};
 
 /// Connections that the kernel keeps before we take them.
 const BACKLOG: u32 = 1024;
@@ -82,6 +84,8 @@ pub(crate) struct Shared {
     pub(crate) claims: limits::Claims,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
+    pub(crate) events: Arc<Events>,
+    pub(crate) watcher: Watcher,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -224,6 +228,7 @@ impl Listeners {
                 "stopped with messages still coming in; their clients have no 250"
             );
         }
+        shared.events.close().await;
         Ok(())
     }
 }
@@ -340,10 +345,21 @@ async fn start(
     let issuers = Issuers::follow(snapshot.clone(), &metrics, shutdown.clone());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
+    let events = Arc::new(Events::new(
+        stores.event_writer("ingress"),
+        metrics.events(),
+    ));
+    let watcher = Watcher::start(Tools {
+        habits: quotas.habits(),
+        claims: quotas.claims(),
+        measures: stores.measures(),
+        snapshot: snapshot.clone(),
+        events: Arc::clone(&events),
+        metrics: metrics.watch(),
+    });
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
-        stores,
         content_buffers: ContentBuffers::default(),
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
@@ -351,6 +367,9 @@ async fn start(
         claims: quotas.claims(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
+        events,
+        watcher,
+        stores,
         metrics,
         shutdown: shutdown.clone(),
     }))

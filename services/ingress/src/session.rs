@@ -7,6 +7,7 @@ use config::Snapshot;
 use ipnet::IpNet;
 use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
+use spool::MeasureMap;
 
 use crate::answer::{self, Answer};
 use crate::forwarding::Forwarding;
@@ -15,8 +16,10 @@ use crate::policy::Identity;
 use crate::proxy::Client;
 use crate::sasl::{self, Claim, Exchange, Next, Offer};
 
+mod refusal;
 mod transaction;
 
+pub(crate) use refusal::Refusal;
 pub(crate) use transaction::Transaction;
 
 /// So many refused commands end a session.
@@ -73,6 +76,8 @@ pub(crate) enum Effect {
 #[derive(Clone, Copy)]
 pub(crate) struct Moment<'a> {
     pub(crate) snapshot: &'a Snapshot,
+    /// What is done about credentials.
+    pub(crate) measures: &'a MeasureMap,
     pub(crate) storage: Storage,
     /// Unix milliseconds.
     pub(crate) now_ms: u64,
@@ -108,6 +113,8 @@ pub(crate) struct Session {
     identity: Option<Identity>,
     exchange: Option<Exchange>,
     transaction: Option<Box<Transaction>>,
+    /// What the last command was refused.
+    refused: Option<Box<Refusal>>,
     errors: u32,
 }
 
@@ -131,6 +138,7 @@ impl Session {
             identity: None,
             exchange: None,
             transaction: None,
+            refused: None,
             errors: 0,
         }
     }
@@ -225,13 +233,13 @@ impl Session {
                     return Effect::Close;
                 }
                 self.mail(return_path, params, moment)
-                    .unwrap_or_else(|refusal| refusal)
+                    .unwrap_or_else(|refusal| self.refuse_mail(refusal, snapshot))
             }
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
                 let answer = self
-                    .rcpt(address, &params, moment.now_ms)
-                    .unwrap_or_else(|refusal| refusal);
+                    .rcpt(&address, &params, moment.now_ms)
+                    .unwrap_or_else(|refusal| self.refuse_recipient(refusal, &address));
                 return if answer.code == 503 {
                     self.say(answer, out)
                 } else {

@@ -49,8 +49,13 @@ impl Connection {
         };
         let issuer = issuer.map(|issuer| &**issuer);
         match outcome {
+            Outcome::LoggedIn(identity) if self.shared.watcher.is_locked(&identity.credential) => {
+                self.forgive(attempt);
+                self.locked_out(&identity.credential)
+            }
             Outcome::LoggedIn(identity) => {
                 self.forgive(attempt);
+                self.note_login(Some(&identity.credential), true);
                 self.session.logged_in(identity, &mut self.output)
             }
             Outcome::Unavailable => {
@@ -64,6 +69,7 @@ impl Connection {
                 self.shared.metrics.token_refused(refusal);
                 let name = issuer.map(|issuer| issuer.name.as_str());
                 tracing::info!(client = %self.client_network(), issuer = name, reason = %refusal, "token refused");
+                self.tell_failed(None, message.user.as_deref().unwrap_or_default());
                 tokio::time::sleep(FAILURE_DELAY).await;
                 let scope = issuer.and_then(|issuer| issuer.scope.as_deref());
                 let why = challenge(form, refusal.status(), scope);

@@ -45,6 +45,8 @@ pub(crate) async fn until_shutdown(shared: &Shared, readiness: &Readiness) {
             .metrics
             .redis_connected
             .set(i64::from(shared.quotas.is_connected()));
+        shared.events.tick();
+        shared.watcher.tick();
         let stats = shared.writer.stats();
         shared.metrics.blocks(&before, &stats);
         before = stats;

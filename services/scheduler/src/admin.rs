@@ -7,19 +7,26 @@ use std::time::Duration;
 use config::Snapshot;
 use egress::{no_standings, standing_of, step_standings};
 use mail::PartitionId;
+use prost::Message as _;
 use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, ExplainedDelivery,
-    JournalRecord, JournalRequest, LiftRequest, LiftResponse, OperateRequest, OperateResponse,
-    OperationProgress, OperationState, OperationsRequest, OperationsResponse, Partition,
-    PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse, SetStandingRequest,
-    SetStandingResponse, TenantsRequest, TenantsResponse, WhyRequest, WhyResponse,
+    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, EventRecord,
+    EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse,
+    MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
+    OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
+    PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
+    SetStandingRequest, SetStandingResponse, TenantsRequest, TenantsResponse, WhyRequest,
+    WhyResponse,
 };
+use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
-use spool::{ConfigConflict, JournalError, JournalReader, OperationError, StandingsError, Stores};
+use spool::{
+    ConfigConflict, EventReader, JournalError, JournalReader, OperationError, StandingsError,
+    Stores,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::{Channel, Endpoint};
@@ -28,7 +35,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::tenants;
+use crate::{measures, tenants};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -56,6 +63,7 @@ pub(crate) struct Admin {
 #[tonic::async_trait]
 impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
 
     async fn apply(
         &self,
@@ -330,6 +338,53 @@ impl AdminService for Admin {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn events(
+        &self,
+        request: Request<EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let request = request.into_inner();
+        let store = self.stores.events();
+        let (first, last) = store.bounds().await.map_err(no_events)?;
+        let from = request.from_sequence.max(first);
+        let (records, stream) = mpsc::channel(READ_AHEAD);
+        if request.follow || from <= last {
+            let reader = store.read(from, request.follow);
+            tokio::spawn(send_events(reader, request.since_ms, records));
+        }
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn measures(
+        &self,
+        _: Request<MeasuresRequest>,
+    ) -> Result<Response<MeasuresResponse>, Status> {
+        let now_ms = runtime::now_ms();
+        let known = self.stores.measures().load().await.map_err(unavailable)?;
+        let holding = known
+            .values()
+            .filter(|measure| measure.until_ms == 0 || measure.until_ms > now_ms);
+        Ok(Response::new(MeasuresResponse {
+            measures: holding.cloned().collect(),
+        }))
+    }
+
+    async fn set_measure(
+        &self,
+        request: Request<SetMeasureRequest>,
+    ) -> Result<Response<SetMeasureResponse>, Status> {
+        let request = request.into_inner();
+        let now_ms = runtime::now_ms();
+        let config = self.applied().await?;
+        let measure =
+            measures::wanted(&request, now_ms, &config).map_err(Status::invalid_argument)?;
+        let measure = measures::set(&self.stores, &measure, now_ms)
+            .await
+            .map_err(unavailable)?;
+        Ok(Response::new(SetMeasureResponse {
+            measure: Some(measure),
+        }))
+    }
+
     async fn partitions(
         &self,
         _: Request<PartitionsRequest>,
@@ -488,6 +543,46 @@ fn not_changed(error: StandingsError) -> Status {
 
 fn unavailable(error: spool::Error) -> Status {
     Status::unavailable(error.to_string())
+}
+
+/// An installation that is older than the stream has none.
+fn no_events(error: spool::Error) -> Status {
+    match error {
+        spool::Error::MissingStream { .. } => Status::not_found(
+            "this installation has no stream EVENTS; `staffetta init` creates it and touches nothing else",
+        ),
+        error => unavailable(error),
+    }
+}
+
+/// Sends records of EVENTS until the client goes or the end is reached.
+async fn send_events(
+    mut reader: EventReader,
+    since_ms: u64,
+    records: mpsc::Sender<Result<EventRecord, Status>>,
+) {
+    while let Some(record) = reader.next().await {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::debug!(%error, "EVENTS can't be read at the moment");
+                continue;
+            }
+        };
+        let is_old = since_ms > 0
+            && event::Record::decode(&record.bytes[..])
+                .is_ok_and(|record| record.written_at_ms < since_ms);
+        if is_old {
+            continue;
+        }
+        let item = EventRecord {
+            sequence: record.sequence,
+            record: record.bytes,
+        };
+        if records.send(Ok(item)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Sends records until the client goes or the end is reached.

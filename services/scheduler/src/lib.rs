@@ -21,6 +21,7 @@ mod dispatch;
 mod errands;
 pub mod lending;
 pub mod machine;
+mod measures;
 mod metrics;
 mod oldest;
 mod operate;

@@ -58,6 +58,9 @@ enum Command {
     Queue(Box<commands::queue::Arguments>),
     /// Show who shares which pool, and how they stand there; put tenants into quarantine, on probation, and back
     Tenants(Box<commands::tenants::Arguments>),
+    /// Show which credentials are locked since they may be stolen; lock and unlock them
+    #[command(subcommand)]
+    Credential(commands::credential::Command),
     /// Say why mail does not move: a message, the mail to a domain or of a tenant
     Why(commands::why::Arguments),
     /// Which limits hold for mail to a domain, and why
@@ -164,6 +167,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Apply(arguments) => return commands::apply::run(global, &arguments).await,
         Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
         Command::Tenants(arguments) => commands::tenants::run(global, &arguments).await?,
+        Command::Credential(command) => commands::credential::run(global, &command).await?,
         Command::Why(arguments) => commands::why::run(global, &arguments).await?,
         Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,

@@ -101,6 +101,13 @@ fn describe(message_id: &str, event: &Value) -> String {
     if !event["reply"].is_null() {
         parts.push(describe_reply(&event["reply"]));
     }
+    for finding in event["findings"].as_array().into_iter().flatten() {
+        parts.push(format!(
+            "{} ({})",
+            text(finding, "explanation"),
+            text(finding, "rule")
+        ));
+    }
     if !event["next_attempt"].is_null() {
         parts.push(format!("next attempt {}", text(event, "next_attempt")));
     }

@@ -175,6 +175,11 @@ spec: { tenant: acme, username: held@acme.example, passwordHash: \"HASH\", mode:
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
+metadata: { name: acme-stolen }
+spec: { tenant: acme, username: stolen@acme.example, passwordHash: \"HASH\", certificates: [ stolen.acme.example ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
 metadata: { name: acme-guessed }
 spec: { tenant: acme, username: guessed@acme.example, passwordHash: \"HASH\" }
 ---

@@ -31,6 +31,7 @@ pub enum Action {
     RestartNats,
     FillSpool,
     RemoveCredential(String),
+    LockCredential(String),
     Say(String),
     Octets(String),
     Login {
@@ -124,6 +125,9 @@ fn directive_of(directive: &str) -> Result<Action> {
     }
     if let Some(name) = directive.strip_prefix("remove credential ") {
         return Ok(Action::RemoveCredential(name.to_owned()));
+    }
+    if let Some(name) = directive.strip_prefix("lock credential ") {
+        return Ok(Action::LockCredential(name.to_owned()));
     }
     if let Some(name) = directive.strip_prefix("tls as ") {
         return Ok(Action::StartTlsAs(name.to_owned()));

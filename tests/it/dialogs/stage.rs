@@ -12,6 +12,7 @@ use kit::{NatsServer, Place, RedisServer};
 use mail::{MessageId, PartitionId};
 use proto::envelope::{Envelope, Recipient};
 use proto::spool::IndexEntry;
+use proto::watch::Measure;
 use runtime::{Bootstrap, Readiness, Shutdown};
 use rustls_pki_types::CertificateDer;
 use spool::{
@@ -206,6 +207,7 @@ impl Stage {
                 self.until_mail_is_answered("452").await
             }
             Action::RemoveCredential(name) => self.remove_credential(name).await,
+            Action::LockCredential(name) => self.lock_credential(name).await,
             Action::Say(text) => {
                 let line = format!("{}\r\n", text.replace("{n}", &number.to_string()));
                 self.client()?.write(line.as_bytes()).await
@@ -417,18 +419,29 @@ impl Stage {
     }
 
     async fn remove_credential(&self, name: &str) -> Result<()> {
-        apply(
-            &self.stores,
-            &documents_without(name, self.place.path()),
-            true,
-        )
-        .await?;
-        // Known when a login with it fails.
+        let remaining = documents_without(name, self.place.path());
+        apply(&self.stores, &remaining, true).await?;
+        self.until_login_fails("leaver@acme.example").await
+    }
+
+    async fn lock_credential(&self, name: &str) -> Result<()> {
+        let lock = Measure {
+            credential: name.to_owned(),
+            action: proto::watch::Action::Lock.into(),
+            author: "alice".to_owned(),
+            ..Measure::default()
+        };
+        self.stores.measures().set(&lock, 0, |_| false).await?;
+        self.until_login_fails("stolen@acme.example").await
+    }
+
+    /// What was changed is known when a login with it fails.
+    async fn until_login_fails(&self, username: &str) -> Result<()> {
         let address = self.address("plain")?;
-        kit::until("the removal", PATIENCE, || async move {
+        kit::until("a login that fails", PATIENCE, || async move {
             let mut client = Client::connect(STRANGER, address).await.ok()?;
             let mut answer = client.read_reply().await.ok()?;
-            let response = STANDARD.encode("\0leaver@acme.example\0correct horse");
+            let response = STANDARD.encode(format!("\0{username}\0correct horse"));
             for line in [
                 "EHLO probe.example\r\n",
                 &format!("AUTH PLAIN {response}\r\n"),

@@ -30,6 +30,7 @@ const NOW_MS: u64 = 1_795_351_205_000;
 struct Client {
     session: Session,
     snapshot: Snapshot,
+    measures: MeasureMap,
     storage: Storage,
     out: Vec<u8>,
     effect: Effect,
@@ -54,6 +55,7 @@ fn client(tls: bool) -> Client {
             tls,
         ),
         snapshot: Snapshot::from_documents(DOCUMENTS).unwrap(),
+        measures: MeasureMap::default(),
         storage: Storage::Ready,
         out: Vec::new(),
         effect: Effect::Continue,
@@ -70,6 +72,7 @@ impl Client {
             .unwrap();
         let moment = Moment {
             snapshot: &self.snapshot,
+            measures: &self.measures,
             storage: self.storage,
             now_ms: NOW_MS,
         };
@@ -394,4 +397,60 @@ fn ten_errors_end_the_session_and_a_message_forgives_them() {
             .ends_with("421 4.7.0 Too many errors; closing the connection\r\n")
     );
     assert!(matches!(client.effect, Effect::Close));
+}
+
+#[test]
+fn what_is_refused_of_somebody_who_is_known_can_be_told() {
+    let mut client = client(false);
+    // Out of order: nothing was refused that anybody wanted.
+    client.say("MAIL FROM:<a@acme.example>");
+    assert!(client.session.take_refusal().is_none());
+    client.say("EHLO client.example");
+    assert!(client.say("MAIL FROM:<a@bank.example>").starts_with("550"));
+    let refusal = client.session.take_refusal().unwrap();
+    assert_eq!(refusal.stage, proto::event::Stage::Mail);
+    assert_eq!(
+        (refusal.answer.code, refusal.credential.name.as_str()),
+        (550, "acme-net")
+    );
+    assert!(client.session.take_refusal().is_none());
+    client.say("MAIL FROM:<a@acme.example>");
+    client.say("RCPT TO:<b@[192.0.2.1]>");
+    let refusal = client.session.take_refusal().unwrap();
+    assert_eq!(refusal.recipient, "b@[192.0.2.1]");
+    assert!(client.say("RCPT TO:<b@dest.example>").starts_with("250"));
+    assert!(client.session.take_refusal().is_none());
+}
+
+#[test]
+fn a_lock_and_a_hold_are_looked_up_at_mail() {
+    use proto::watch::{Action, Measure};
+    let mut client = client(false);
+    client.say("EHLO client.example");
+    for (action, until_ms, expected, held) in [
+        (
+            Action::Lock,
+            0,
+            "550 5.7.1 This credential is locked",
+            false,
+        ),
+        (Action::Lock, 1, "250", false),
+        (Action::Hold, 0, "250", true),
+        (Action::Pardon, 0, "250", false),
+    ] {
+        let measure = Measure {
+            action: action.into(),
+            until_ms,
+            ..Measure::default()
+        };
+        client.measures = Arc::new([("acme-net".to_owned(), measure)].into());
+        let reply = client.say("MAIL FROM:<a@acme.example>");
+        assert!(
+            reply.starts_with(expected),
+            "{action:?} {until_ms}: {reply}"
+        );
+        let transaction = client.session.take_transaction();
+        let is_held = transaction.is_some_and(|transaction| transaction.sender.is_held());
+        assert_eq!(is_held, held, "{action:?}");
+    }
 }

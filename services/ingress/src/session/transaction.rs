@@ -1,13 +1,17 @@
 //! MAIL, RCPT, and when the content may come.
 
+use std::borrow::Cow;
+
 use mail::Address;
 use proto::envelope;
+use proto::watch::Action;
 use smtp::{Body, ByMode, DeliverBy, ForwardPath, MailParams, RcptParams, Release, Return};
 
 use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
 use crate::forwarding;
 use crate::policy::{self, Sender};
+use crate::watching;
 
 /// An open transaction.
 pub(crate) struct Transaction {
@@ -45,7 +49,7 @@ impl Session {
         if self.transaction.is_some() {
             return Err(answer::NESTED_MAIL);
         }
-        let sender = policy::authorise(
+        let mut sender = policy::authorise(
             moment.snapshot,
             self.identity.as_ref(),
             &self.certified_as,
@@ -60,6 +64,10 @@ impl Session {
             return_path.as_ref(),
             moment.now_ms / 1000,
         )?;
+        sender.measure = watching::measure_of(moment.measures, &sender.credential, moment.now_ms);
+        if sender.measure == Action::Lock {
+            return Err(answer::LOCKED);
+        }
         let body = match params.body {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
             Some(Body::EightBitMime | Body::BinaryMime) => envelope::Body::EightBit,
@@ -108,7 +116,7 @@ impl Session {
 
     pub(super) fn rcpt(
         &mut self,
-        path: ForwardPath,
+        path: &ForwardPath,
         params: &RcptParams,
         now_ms: u64,
     ) -> Result<Answer, Answer> {
@@ -121,12 +129,15 @@ impl Session {
             .as_ref()
             .is_some_and(smtp::OriginalRecipient::needs_smtputf8);
         let path = match (path, self.listener.forwarding.as_deref()) {
-            (ForwardPath::Mailbox(address), Some(forwarding)) => ForwardPath::Mailbox(
-                forwarding::recipient(forwarding, &transaction.sender, address, now_ms / 1000)?,
-            ),
-            (path, _) => path,
+            (ForwardPath::Mailbox(address), Some(forwarding)) => {
+                let sender = &transaction.sender;
+                let address = address.clone();
+                let meant = forwarding::recipient(forwarding, sender, address, now_ms / 1000)?;
+                Cow::Owned(ForwardPath::Mailbox(meant))
+            }
+            _ => Cow::Borrowed(path),
         };
-        let address = match path {
+        let address = match &*path {
             // RFC 5321 section 4.5.1: the postmaster of this host, who has a mailbox elsewhere.
             ForwardPath::Postmaster => format!("postmaster@{}", self.listener.hostname),
             // RFC 6531 section 3.4, and RFC 6533 section 3 for ORCPT.

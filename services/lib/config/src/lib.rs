@@ -33,8 +33,8 @@ pub use resources::{
 pub use resources::{
     Allowance, Check, CheckAction, CheckRule, ForeignSenders, Headers, LongLines, LongReturnPath,
     Mode, OverQuota, Preflight, Quota, QuotaError, Repair, ReturnPath, ScramKeys, ScramKeysError,
-    SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys, TokenSubject, UriTemplate, UriValues,
-    WordList, WordText,
+    SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys, TokenSubject,
+    UriTemplate, UriValues, Watch, WordList, WordText,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -5,6 +5,7 @@
 //! - [`SlotRequest`], [`SlotReply`], [`SLOT_TTL`]: about connections
 //! - [`Quotas`], [`Scope`], [`Charged`]: uses in sliding windows, charged one by one (see its module)
 //! - [`Claims`], [`Claimed`]: what one of many does, and the others hear what came of it
+//! - [`Habits`], [`Doings`], [`Picture`]: what somebody does usually, and what it does now
 //! - [`Grants::turns`]: turns of a weighted rotation that all take part in
 //! - [`servers`]: what the servers are and whether they let us in, for who looks at an installation
 //! - [`Grants::join`], [`Grants::may_share`]: who is heard, and who may use a share of its own
@@ -58,6 +59,7 @@ mod claims;
 mod connection;
 mod grant;
 mod grants;
+mod habits;
 mod keys;
 mod presence;
 mod quota;
@@ -71,6 +73,7 @@ pub use claims::{Claimed, Claims};
 pub use connection::{Epoch, Options, Role, Seen, servers};
 pub use grant::{Dated, GrantReply, GrantRequest};
 pub use grants::{Error, Grants, Unavailable};
+pub use habits::{Bound, Bounds, Doings, Habits, Picture};
 pub use quota::{Charged, Clock, Quotas, Receipt, Scope, WindowLimit};
 pub use share::safe_share;
 pub use slot::{LeasedIn, SLOT_TTL, SlotReply, SlotRequest};

@@ -24,7 +24,7 @@ use redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, Value};
 
 use crate::connection::{Connector, Link, Lost, random};
 use crate::script::{hex, same_epoch};
-use crate::{Claims, Error, Options};
+use crate::{Claims, Error, Habits, Options};
 use book::{Book, Told, month};
 
 /// How often Redis is told what it does not know.
@@ -142,6 +142,11 @@ impl Quotas {
     /// Claims over the same connection.
     pub fn claims(&self) -> Claims {
         Claims::new(self.shared.connector.clone())
+    }
+
+    /// Habits over the same connection, by the same clock.
+    pub fn habits(&self) -> Habits {
+        Habits::new(self.shared.connector.clone(), self.shared.clock.clone())
     }
 
     /// Whether there is a connection; in a cluster, to the servers of all counts.

@@ -52,8 +52,9 @@ pub(crate) struct Installation {
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed. Refuses another number of partitions, streams that are not of this
-    /// installation, and an installation of which a stream is missing.
+    /// interrupted is completed, and an installation that is older than `EVENTS` gets it. Refuses another number of
+    /// partitions, streams that are not of this installation, and an installation of which a stream is missing that
+    /// holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
         check(options)?;
         let link = self.control();
@@ -77,18 +78,27 @@ impl Stores {
             let name = config.name.clone();
             match link.stream_info(&name).await? {
                 Some(info) => check_owner(&info.config, &installation)?,
-                None if installation.complete => return Err(Error::MissingStream { stream: name }),
+                None if installation.complete && name != layout::EVENTS => {
+                    return Err(Error::MissingStream { stream: name });
+                }
                 None => {
                     create(link, &config).await?;
                     created.push(name);
                 }
             }
         }
-        if !installation.complete {
+        let is_new = !installation.complete;
+        let lacks_events = installation.lacks_events();
+        if lacks_events {
+            created.extend(add_events(link, &mut installation).await?);
+        }
+        if is_new {
             for config in installation.stream_configs() {
                 touch(link, &config).await?;
             }
             installation.complete = true;
+        }
+        if is_new || lacks_events {
             write(link, &installation, revision).await?;
         }
         self.note_partitions(installation.partitions);
@@ -99,7 +109,29 @@ impl Stores {
     }
 }
 
+/// Makes the stream for an installation that has none, and notes that it has. Gives its name when it was not there:
+/// an `init` may have been interrupted before it noted it.
+async fn add_events(link: &Link, installation: &mut Installation) -> Result<Option<String>, Error> {
+    installation.streams.push(layout::EVENTS.to_owned());
+    let configs = installation.stream_configs();
+    let Some(config) = configs.iter().find(|config| config.name == layout::EVENTS) else {
+        return Ok(None);
+    };
+    if let Some(info) = link.stream_info(layout::EVENTS).await? {
+        check_owner(&info.config, installation)?;
+        return Ok(None);
+    }
+    create(link, config).await?;
+    touch(link, config).await?;
+    Ok(Some(layout::EVENTS.to_owned()))
+}
+
 impl Installation {
+    /// It was made by a release that did not know of them.
+    fn lacks_events(&self) -> bool {
+        !self.streams.iter().any(|name| name == layout::EVENTS)
+    }
+
     /// All its streams as they should be.
     pub fn stream_configs(&self) -> Vec<Config> {
         let listed: HashSet<&str> = self.streams.iter().map(String::as_str).collect();

@@ -6,9 +6,12 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 20 % |
+//! | `CHUNKS_<p>` | 19 % |
 //! | `JOURNAL_<p>` | 20 % |
+//! | `EVENTS` | 1 % |
 //! | the five key-value buckets | 1 % each |
+//!
+//! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -67,6 +70,16 @@ pub(crate) fn journal_subject(partition: PartitionId) -> String {
     format!("journal.{partition}")
 }
 
+/// What others than the owner of a partition have to say.
+pub(crate) const EVENTS: &str = "EVENTS";
+
+/// Events are discarded when they are so old, or when there is no room.
+const EVENTS_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+pub(crate) fn events_subject(service: &str) -> String {
+    format!("events.{service}")
+}
+
 pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
@@ -99,7 +112,7 @@ pub(crate) fn streams(
                 chunks_stream(partition),
                 chunk_subjects,
                 replicas,
-                per_partition(20),
+                per_partition(19),
                 installation,
             ),
             log_config(
@@ -111,7 +124,23 @@ pub(crate) fn streams(
             ),
         ]);
     }
+    all.push(events_config(replicas, share / 100, installation));
     all
+}
+
+/// The only stream that forgets by itself: it is no mail.
+fn events_config(replicas: u32, max_bytes: u64, installation: &str) -> Config {
+    Config {
+        discard: DiscardPolicy::Old,
+        max_age: EVENTS_AGE,
+        ..log_config(
+            EVENTS.to_owned(),
+            vec!["events.>".to_owned()],
+            replicas,
+            max_bytes,
+            installation,
+        )
+    }
 }
 
 fn log_config(

@@ -11,9 +11,10 @@
 //! | [`MessageReader`], [`ChunkReader`] | reading one message, with a cache of blocks |
 //! | [`BlockFollower`] | reading the indexes of all blocks, in order |
 //! | [`JournalStore`] | the fenced log of a partition |
+//! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
-//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`] | small shared state, in key-value buckets |
+//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
 //!
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
 //! and what a journal record means is decided by the callers.
@@ -27,12 +28,14 @@ mod config_store;
 mod consume;
 mod durability;
 mod error;
+mod events;
 mod follow;
 mod init;
 mod journal;
 mod layout;
 mod leases;
 mod link;
+mod measures;
 mod members;
 mod monitor;
 mod open;
@@ -53,11 +56,16 @@ pub use chunks::{ChunkReader, Content};
 pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};
 pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification};
 pub use error::Error;
+pub use events::{
+    EVENT_FORMAT, EventReader, EventStats, EventStore, EventWriter, EventsUnreadable, StoredEvents,
+    decode_events,
+};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
 pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
 pub use layout::FORMAT_VERSION;
 pub use leases::{Holder, Lease, LeaseHolder, Leases, Renewal};
+pub use measures::{MeasureMap, Measures};
 pub use members::{Announcement, MemberMap, Members, PartitionStatus};
 pub use open::Opened;
 pub use operations::{OperationError, Operations};

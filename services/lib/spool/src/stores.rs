@@ -11,8 +11,9 @@ use crate::acts::Acts;
 use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
-    BlockFollower, BlockWriter, ConfigStore, Durability, Error, JournalStore, Leases, Members,
-    MessageReader, Operations, ReaderPositions, WriterOptions,
+    BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
+    JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
+    WriterOptions,
 };
 
 /// How to reach the stores.
@@ -155,6 +156,21 @@ impl Stores {
     /// How tenants stand in pools.
     pub fn standings(&self) -> PoolStandingsStore {
         PoolStandingsStore::new(self.control().clone())
+    }
+
+    /// Writes events of a service, such as `ingress`, into the stream `EVENTS`.
+    pub fn event_writer(&self, service: &'static str) -> EventWriter {
+        EventWriter::start(self.inner.bulk.clone(), service)
+    }
+
+    /// The stream `EVENTS`.
+    pub fn events(&self) -> EventStore {
+        EventStore::new(self.inner.control.clone(), self.inner.bulk.clone())
+    }
+
+    /// What is done about credentials that may be stolen.
+    pub fn measures(&self) -> Measures {
+        Measures::new(self.control().clone())
     }
 
     /// What is done about replies by any scheduler.

@@ -2,6 +2,7 @@
 
 pub(crate) mod apply;
 pub(crate) mod check;
+pub(crate) mod credential;
 pub(crate) mod dkim;
 pub(crate) mod doctor;
 pub(crate) mod events;

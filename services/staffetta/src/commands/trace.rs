@@ -1,4 +1,4 @@
-//! `staffetta trace`: the timeline of one message, read from the journals.
+//! `staffetta trace`: the timeline of one message, read from the journals and the stream `EVENTS`.
 
 use std::process::ExitCode;
 
@@ -6,8 +6,9 @@ use anyhow::Context;
 use futures::TryStreamExt;
 use futures::stream::FuturesUnordered;
 use mail::{MessageId, PartitionId};
-use proto::admin::JournalRequest;
 use proto::admin::admin_client::AdminClient;
+use proto::admin::{EventsRequest, JournalRequest};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::admin::{self, Server};
@@ -42,6 +43,7 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     while let Some(found) = readers.try_next().await? {
         timeline.join(found);
     }
+    timeline.join(read_told(admin, arguments.message_id).await?);
     let events = timeline.events();
     if events.is_empty() {
         let message_id = arguments.message_id;
@@ -69,7 +71,7 @@ async fn read_partition(
     let request = JournalRequest {
         partition,
         from_sequence: 0,
-        since_ms: message_id.unix_ms().saturating_sub(CLOCK_MARGIN_MS).max(1),
+        since_ms: since_ms(message_id),
         follow: false,
     };
     let what = || format!("journal of partition {partition}");
@@ -91,6 +93,43 @@ async fn read_partition(
         }
     }
     Ok(timeline)
+}
+
+/// What ingress has said of the message; nothing where there is no stream `EVENTS`.
+async fn read_told(
+    mut admin: AdminClient<Channel>,
+    message_id: MessageId,
+) -> anyhow::Result<Timeline> {
+    let mut timeline = Timeline::new(message_id.to_string());
+    let request = EventsRequest {
+        from_sequence: 0,
+        since_ms: since_ms(message_id),
+        follow: false,
+    };
+    let mut records = match admin.events(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
+            return Ok(timeline);
+        }
+        Err(status) => return Err(crate::admin::refused("the stream EVENTS", &status)),
+    };
+    while let Some(found) = records
+        .message()
+        .await
+        .map_err(|status| crate::admin::refused("the stream EVENTS", &status))?
+    {
+        let record = spool::decode_events(&found.record)
+            .with_context(|| format!("stream EVENTS, record {}", found.sequence))?;
+        for event in feedback::events::told(found.sequence, &record) {
+            timeline.add(event);
+        }
+    }
+    Ok(timeline)
+}
+
+/// Nothing about the message is older.
+fn since_ms(message_id: MessageId) -> u64 {
+    message_id.unix_ms().saturating_sub(CLOCK_MARGIN_MS).max(1)
 }
 
 fn json_lines(events: &[serde_json::Value]) -> String {

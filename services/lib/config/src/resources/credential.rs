@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::tenant::MODE;
 use super::token_issuer::read_name;
-use super::{Allowance, ForeignSenders, Mode, ScramKeys};
+use super::{Allowance, ForeignSenders, Mode, ScramKeys, Watch};
 use crate::Fields;
 
 /// Who may submit, and as whose.
@@ -39,6 +39,8 @@ pub struct Credential {
     pub tokens: Vec<TokenSubject>,
     /// Of its mail, beside those of the tenant.
     pub limits: Allowance,
+    /// What is noticed of it, in place of what the tenant says.
+    pub watch: Option<Watch>,
 }
 
 /// User name and password.
@@ -158,6 +160,7 @@ impl Credential {
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
+        let watch = Watch::read(spec);
         Some(Self {
             name: name.to_owned(),
             tenant: spec.required_text("tenant")?.to_owned(),
@@ -171,6 +174,7 @@ impl Credential {
             certificates,
             tokens,
             limits: allowance,
+            watch,
         })
     }
 
@@ -217,6 +221,9 @@ impl Credential {
         }
         if let Some(limits) = self.limits.spec() {
             spec["limits"] = limits;
+        }
+        if let Some(watch) = &self.watch {
+            spec["watch"] = watch.spec();
         }
         spec
     }

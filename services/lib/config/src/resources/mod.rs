@@ -16,6 +16,7 @@ mod sending_domain;
 mod shaping;
 mod tenant;
 mod token_issuer;
+mod watch;
 mod window;
 
 use std::sync::Arc;
@@ -45,6 +46,7 @@ pub use shaping::{
 };
 pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
 pub use token_issuer::{TokenAlgorithm, TokenIssuer, TokenKeys};
+pub use watch::{SignalRule, Signals, Watch};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
-use super::{Allowance, Headers, Preflight, Repair};
+use super::{Allowance, Headers, Preflight, Repair, Watch};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -29,6 +29,8 @@ pub struct Tenant {
     pub preflight: Preflight,
     /// What they get where it is missing.
     pub repair: Repair,
+    /// What is noticed of its credentials.
+    pub watch: Option<Watch>,
 }
 
 /// What becomes of accepted mail.
@@ -172,6 +174,7 @@ impl Tenant {
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
+        let watch = Watch::read(spec);
         let default_stream = spec.required_text("defaultStream")?;
         if !streams.iter().any(|stream| stream.name == default_stream) {
             let known: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
@@ -191,6 +194,7 @@ impl Tenant {
             may_forward,
             preflight,
             repair,
+            watch,
         })
     }
 
@@ -242,6 +246,9 @@ impl Tenant {
         }
         if let Some(repair) = self.repair.spec() {
             spec["repair"] = repair;
+        }
+        if let Some(watch) = &self.watch {
+            spec["watch"] = watch.spec();
         }
         spec
     }

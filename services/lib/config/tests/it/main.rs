@@ -11,6 +11,7 @@ mod round_trip;
 mod shaping;
 mod times;
 mod tokens;
+mod watch;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"

@@ -6,6 +6,7 @@ mod claims;
 mod cluster;
 mod failover;
 mod failures;
+mod habits;
 mod holders;
 mod presence;
 mod quota;

@@ -5,7 +5,9 @@
 mod access;
 mod blocks;
 mod configuration;
+mod events;
 mod journals;
+mod measures;
 mod opening;
 mod operations;
 mod ownership;

@@ -1,6 +1,7 @@
-//! `staffetta events`: what happens to messages as JSON Lines, from the journals of all partitions.
+//! `staffetta events`: what happens to messages as JSON Lines, from the journals of all partitions; and what ingress has to
+//! say, from the stream `EVENTS`.
 //!
-//! Resumable: with `--state` the position in each journal is written to a file after the lines are,
+//! Resumable: with `--state` the position in each of them is written to a file after the lines are,
 //! so that an interrupted reader repeats a few events and misses none. The `id` of an
 //! event is the same each time.
 
@@ -12,11 +13,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use mail::PartitionId;
-use proto::admin::JournalRecord;
+use proto::admin::{EventRecord, JournalRecord};
 use serde_json::json;
 
 use crate::admin::{self, Server};
 use crate::cli::Global;
+use feed::Read;
 use state::Positions;
 
 #[derive(Debug, clap::Args)]
@@ -56,9 +58,17 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         };
         let Some(batch) = batch else { return Ok(()) };
         let mut lines = Vec::new();
-        for (partition, record) in &batch {
-            write_record(&mut lines, *partition, record, &positions)?;
-            positions.advance(*partition, record.sequence);
+        for read in &batch {
+            match read {
+                Read::Journal(partition, record) => {
+                    write_record(&mut lines, *partition, record, &positions)?;
+                    positions.advance(*partition, record.sequence);
+                }
+                Read::Told(record) => {
+                    write_told(&mut lines, record, &positions)?;
+                    positions.advance_told(record.sequence);
+                }
+            }
         }
         match out.write_all(&lines).and_then(|()| out.flush()) {
             Ok(()) => {}
@@ -94,6 +104,28 @@ fn write_record(
         )
     })?;
     for event in feedback::events::events(PartitionId(partition), record.sequence, &decoded) {
+        write_line(lines, &event)?;
+    }
+    Ok(())
+}
+
+/// The lines of one record of `EVENTS`; what was discarded before it is told.
+fn write_told(
+    lines: &mut Vec<u8>,
+    record: &EventRecord,
+    positions: &Positions,
+) -> anyhow::Result<()> {
+    if let Some(expected) = positions.next_told()
+        && record.sequence > expected
+    {
+        let gap = json!({
+            "type": "gap", "stream": "EVENTS", "from": expected, "to": record.sequence - 1,
+        });
+        write_line(lines, &gap)?;
+    }
+    let decoded = spool::decode_events(&record.record)
+        .with_context(|| format!("stream EVENTS, record {}", record.sequence))?;
+    for event in feedback::events::told(record.sequence, &decoded) {
         write_line(lines, &event)?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! How far the journals are read, in a file.
+//! How far the journals and the stream `EVENTS` are read, in a file.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(super) struct Positions {
     next: BTreeMap<u32, u64>,
+    /// In the stream `EVENTS`; absent in a file of an older release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told: Option<u64>,
 }
 
 impl Positions {
@@ -46,6 +49,16 @@ impl Positions {
         self.next.get(&partition).copied()
     }
 
+    /// The next sequence of `EVENTS` to read; `None` = never read.
+    pub(super) fn next_told(&self) -> Option<u64> {
+        self.told
+    }
+
+    /// The record of `EVENTS` is written.
+    pub(super) fn advance_told(&mut self, sequence: u64) {
+        self.told = Some(sequence + 1);
+    }
+
     /// The record is written.
     pub(super) fn advance(&mut self, partition: u32, sequence: u64) {
         self.next.insert(partition, sequence + 1);
@@ -73,6 +86,10 @@ mod tests {
             (Some(42), None, Some(9))
         );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(read.next_told(), None);
+        positions.advance_told(11);
+        positions.save(&path).unwrap();
+        assert_eq!(Positions::load(&path).unwrap().next_told(), Some(12));
 
         fs::write(&path, "kind: Tenant\n").unwrap();
         let error = Positions::load(&path).unwrap_err().to_string();

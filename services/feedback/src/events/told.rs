@@ -1,0 +1,320 @@
+//! The records of the stream `EVENTS` as events: what others than the owner of a partition have to say.
+
+use proto::event::event::Kind;
+use proto::event::{
+    CredentialMeasure, CredentialNoticed, Event as Told, Preflight, Record, Rejection, Stage,
+};
+use proto::watch::{Action, Evidence, Measure, Signal};
+use serde_json::{Map, Value, json};
+
+use super::{Event, VERSION, time};
+
+/// The events of a record of the stream `EVENTS`, in order. One that a later release wrote is told as `Unknown`.
+pub fn told(sequence: u64, record: &Record) -> Vec<Value> {
+    let written = Written { sequence, record };
+    let events = record.events.iter().zip(0..);
+    events
+        .map(|(event, position)| written.event(event, position))
+        .collect()
+}
+
+struct Written<'a> {
+    sequence: u64,
+    record: &'a Record,
+}
+
+impl Written<'_> {
+    fn event(&self, told: &Told, position: u32) -> Value {
+        let event = self.begin(told, position);
+        let event = match &told.kind {
+            Some(Kind::Rejection(rejection)) => rejected(event, rejection),
+            Some(Kind::LoginFailed(failed)) => event.text("user", &failed.user),
+            Some(Kind::LoginsBlocked(blocked)) => event.text("user", &blocked.user),
+            Some(Kind::Resubmission(again)) => event
+                .id("message_id", &again.message_id)
+                .number("recipients", again.recipients.into()),
+            Some(Kind::Preflight(preflight)) => looked_over(event, preflight),
+            Some(Kind::CredentialNoticed(noticed)) => credential_noticed(event, noticed),
+            Some(Kind::CredentialMeasure(measure)) => credential_measure(event, measure),
+            None => event,
+        };
+        Value::Object(event.0)
+    }
+
+    fn begin(&self, told: &Told, position: u32) -> Event {
+        let record = self.record;
+        let id = hex(&record.id);
+        let at_ms = match told.at_ms {
+            0 => record.written_at_ms,
+            at_ms => at_ms,
+        };
+        let mut event = Event(Map::new())
+            .put("version", json!(VERSION))
+            .put("type", json!(type_name(told.kind.as_ref())))
+            .put("time", json!(time(at_ms)))
+            .put("id", json!(format!("{id}-{position}")))
+            .put("sequence", json!(self.sequence))
+            .text("service", &record.service)
+            .text("tenant", &told.tenant)
+            .text("credential", &told.credential)
+            .text("network", &told.network);
+        if told.count > 1 {
+            event = event
+                .number("count", told.count)
+                .put("last", json!(time(told.last_ms)));
+        }
+        event
+    }
+}
+
+fn type_name(kind: Option<&Kind>) -> &'static str {
+    match kind {
+        Some(Kind::Rejection(_)) => "Rejection",
+        Some(Kind::LoginFailed(_)) => "LoginFailed",
+        Some(Kind::LoginsBlocked(_)) => "LoginsBlocked",
+        Some(Kind::Resubmission(_)) => "Resubmission",
+        Some(Kind::Preflight(_)) => "Preflight",
+        Some(Kind::CredentialNoticed(_)) => "CredentialNoticed",
+        Some(Kind::CredentialMeasure(_)) => "CredentialMeasure",
+        None => "Unknown",
+    }
+}
+
+fn rejected(event: Event, rejection: &Rejection) -> Event {
+    let reply = Event(Map::new())
+        .text("stage", stage_name(rejection.stage()))
+        .number("code", rejection.code.into())
+        .text("enhanced", &rejection.enhanced)
+        .text("text", &rejection.text);
+    event
+        .put("reply", Value::Object(reply.0))
+        .text("reason", &rejection.reason)
+        .text("recipient", &rejection.recipient)
+        .number("recipients", rejection.recipients.into())
+}
+
+fn looked_over(event: Event, preflight: &Preflight) -> Event {
+    let findings = preflight.findings.iter().map(|finding| {
+        let finding = Event(Map::new())
+            .text("rule", &finding.rule)
+            .number("weight", finding.weight.into())
+            .text("explanation", &finding.explanation);
+        Value::Object(finding.0)
+    });
+    event
+        .id("message_id", &preflight.message_id)
+        .text("stream", &preflight.stream)
+        .put("refused", json!(preflight.refused))
+        .put("findings", findings.collect())
+}
+
+fn credential_noticed(event: Event, noticed: &CredentialNoticed) -> Event {
+    event
+        .number("weight", noticed.weight.into())
+        .put("evidence", evidence_values(&noticed.evidence))
+}
+
+fn credential_measure(event: Event, taken: &CredentialMeasure) -> Event {
+    let measure = taken.measure.clone().unwrap_or_default();
+    event.take_over(measure_value(&measure))
+}
+
+/// A measure as JSON: what is done, who wants it, and what for.
+pub fn measure_value(measure: &Measure) -> Map<String, Value> {
+    let mut event = Event(Map::new())
+        .text("action", action_name(measure.action()))
+        .text("author", &measure.author)
+        .text("reason", &measure.cause)
+        .put("since", json!(time(measure.since_ms)));
+    if measure.until_ms != 0 {
+        event = event.put("until", json!(time(measure.until_ms)));
+    }
+    if !measure.evidence.is_empty() {
+        event = event.put("evidence", evidence_values(&measure.evidence));
+    }
+    event.0
+}
+
+fn evidence_values(evidence: &[Evidence]) -> Value {
+    evidence
+        .iter()
+        .map(|of| {
+            let mut value = Event(Map::new())
+                .text("signal", signal_name(of.signal()))
+                .number("observed", of.observed)
+                .number("usual", of.usual)
+                .number("threshold", of.threshold)
+                .number("weight", of.weight.into())
+                .put("since", json!(time(of.since_ms)));
+            if !of.networks.is_empty() {
+                value = value.put("networks", json!(of.networks));
+            }
+            Value::Object(value.0)
+        })
+        .collect()
+}
+
+impl Event {
+    fn take_over(mut self, fields: Map<String, Value>) -> Self {
+        self.0.extend(fields);
+        self
+    }
+}
+
+fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Unspecified => "",
+        Stage::Auth => "auth",
+        Stage::Mail => "mail",
+        Stage::Rcpt => "rcpt",
+        Stage::Data => "data",
+        Stage::Content => "content",
+    }
+}
+
+/// `lock`, `hold`, …
+fn action_name(action: Action) -> &'static str {
+    match action {
+        Action::Unspecified => "",
+        Action::Tell => "tell",
+        Action::Slow => "slow",
+        Action::Hold => "hold",
+        Action::Lock => "lock",
+        Action::Pardon => "pardon",
+    }
+}
+
+/// As in the configuration: `newNetworks`, …
+pub fn signal_name(signal: Signal) -> &'static str {
+    match signal {
+        Signal::Unspecified => "",
+        Signal::NewNetworks => "newNetworks",
+        Signal::Volume => "volume",
+        Signal::Refusals => "refusals",
+        Signal::Senders => "senders",
+        Signal::Guessed => "guessed",
+        Signal::Preflight => "preflight",
+    }
+}
+
+fn hex(id: &[u8]) -> String {
+    use std::fmt::Write as _;
+    id.iter().fold(String::new(), |mut text, octet| {
+        write!(text, "{octet:02x}").expect("a String takes everything");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::event::{Finding, LoginFailed};
+
+    use super::*;
+
+    fn record(events: Vec<Told>) -> Record {
+        Record {
+            format: 1,
+            id: bytes::Bytes::from_static(&[0xab; 16]),
+            written_at_ms: 1_795_351_206_000,
+            service: "ingress".into(),
+            events,
+        }
+    }
+
+    #[test]
+    fn a_rejection_tells_the_reply_and_whose_it_was() {
+        let rejection = Rejection {
+            stage: Stage::Rcpt.into(),
+            code: 550,
+            enhanced: "5.1.2".into(),
+            text: "No".into(),
+            reason: "address_literal".into(),
+            recipient: "a@[192.0.2.1]".into(),
+            recipients: 0,
+        };
+        let told_one = Told {
+            at_ms: 1_795_351_205_123,
+            tenant: "acme".into(),
+            credential: "acme-app".into(),
+            network: "192.0.2.0/24".into(),
+            kind: Some(Kind::Rejection(rejection)),
+            ..Told::default()
+        };
+        let events = told(7, &record(vec![told_one]));
+        assert_eq!(
+            events[0],
+            json!({
+                "version": 1, "type": "Rejection", "time": "2026-11-22T12:40:05.123Z",
+                "id": format!("{}-0", "ab".repeat(16)), "sequence": 7, "service": "ingress",
+                "tenant": "acme", "credential": "acme-app", "network": "192.0.2.0/24",
+                "reply": { "stage": "rcpt", "code": 550, "enhanced": "5.1.2", "text": "No" },
+                "reason": "address_literal", "recipient": "a@[192.0.2.1]",
+            })
+        );
+    }
+
+    #[test]
+    fn several_that_are_told_together_have_a_number_and_two_times() {
+        let failed = Told {
+            at_ms: 1_795_351_205_000,
+            last_ms: 1_795_351_206_500,
+            count: 12,
+            kind: Some(Kind::LoginFailed(LoginFailed { user: "x".into() })),
+            ..Told::default()
+        };
+        let events = told(7, &record(vec![Told::default(), failed]));
+        assert_eq!(events[0]["type"], "Unknown");
+        assert_eq!(events[0]["time"], "2026-11-22T12:40:06.000Z");
+        assert_eq!(events[1]["count"], 12);
+        assert_eq!(events[1]["last"], "2026-11-22T12:40:06.500Z");
+        assert_ne!(events[0]["id"], events[1]["id"]);
+    }
+
+    #[test]
+    fn findings_and_evidence_are_lists_of_what_was_seen() {
+        let preflight = Preflight {
+            message_id: bytes::Bytes::from_static(&[1; 16]),
+            stream: "bulk".into(),
+            refused: true,
+            findings: vec![Finding {
+                rule: "noSubject".into(),
+                weight: 2,
+                explanation: "it has no subject".into(),
+            }],
+        };
+        let measure = Measure {
+            action: Action::Hold.into(),
+            since_ms: 1_795_351_205_000,
+            evidence: vec![Evidence {
+                signal: Signal::NewNetworks.into(),
+                observed: 40,
+                usual: 2,
+                threshold: 10,
+                weight: 3,
+                since_ms: 1_795_351_205_000,
+                networks: vec!["192.0.2.0/24".into()],
+            }],
+            ..Measure::default()
+        };
+        let measure = CredentialMeasure {
+            measure: Some(measure),
+        };
+        let kinds = [Kind::Preflight(preflight), Kind::CredentialMeasure(measure)];
+        let events = kinds.map(|kind| Told {
+            kind: Some(kind),
+            ..Told::default()
+        });
+        let events = told(7, &record(events.into()));
+        assert_eq!(
+            events[0]["findings"],
+            json!([{ "rule": "noSubject", "weight": 2, "explanation": "it has no subject" }])
+        );
+        assert_eq!(events[1]["action"], "hold");
+        assert_eq!(events[1]["evidence"][0]["signal"], "newNetworks");
+        assert_eq!(
+            events[1]["evidence"][0]["networks"],
+            json!(["192.0.2.0/24"])
+        );
+        assert!(events[1].get("until").is_none());
+    }
+}

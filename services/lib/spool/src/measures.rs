@@ -1,0 +1,126 @@
+//! What is done about credentials, in the bucket `config` beside the configuration: one value for each credential, which
+//! every ingress follows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use prost::Message as _;
+use proto::watch::Measure;
+use tokio::sync::watch;
+
+use crate::Error;
+use crate::bucket::{self, Bucket, KeyMap, Written};
+use crate::link::Link;
+
+/// Format of the values that this release writes.
+const FORMAT: u32 = 1;
+/// How often it is tried again when others change the same credential.
+const TRIES: usize = 10;
+/// How much longer than it holds a measure stays: clocks may differ.
+const AFTER_MS: u64 = 5_000;
+
+/// Measures by the name of their credential.
+pub type MeasureMap = Arc<BTreeMap<String, Measure>>;
+
+/// The measures that are not over. A cheap clone.
+#[derive(Debug, Clone)]
+pub struct Measures {
+    bucket: Bucket,
+}
+
+impl Measures {
+    pub(crate) fn new(link: Link) -> Self {
+        Self {
+            bucket: Bucket::new(link, "config"),
+        }
+    }
+
+    /// Sets what is done about a credential, unless `keep` says of what is there that it stays. Gives what is stored now,
+    /// and whether this call stored it: of several that do the same at once, one does. A measure with an end is forgotten
+    /// by itself.
+    pub async fn set(
+        &self,
+        measure: &Measure,
+        now_ms: u64,
+        keep: impl Fn(&Measure) -> bool,
+    ) -> Result<(Measure, bool), Error> {
+        let key = key_of(&measure.credential)?;
+        let measure = Measure {
+            format: FORMAT,
+            ..measure.clone()
+        };
+        let ttl = (measure.until_ms > 0).then(|| {
+            Duration::from_millis(measure.until_ms.saturating_sub(now_ms).max(1) + AFTER_MS)
+        });
+        for _ in 0..TRIES {
+            let state = self.bucket.get(&key).await?;
+            let present = state.value.as_deref().and_then(decoded);
+            if let Some(present) = present.filter(|present| keep(present)) {
+                return Ok((present, false));
+            }
+            let value = Bytes::from(measure.encode_to_vec());
+            let written = self.bucket.put(&key, value, Some(state.revision), ttl);
+            if matches!(written.await?, Written::Done(_)) {
+                return Ok((measure, true));
+            }
+        }
+        Err(Error::Unavailable {
+            what: format!("what is done about the credential {}", measure.credential),
+            detail: "others keep changing it; try again".to_owned(),
+        })
+    }
+
+    /// All of them.
+    pub async fn load(&self) -> Result<MeasureMap, Error> {
+        Ok(read(&self.bucket.list("measure.*").await?))
+    }
+
+    /// All of them, now and ever after; empty until they are known.
+    pub fn follow(&self) -> watch::Receiver<MeasureMap> {
+        let (sender, receiver) = watch::channel(MeasureMap::default());
+        let mut keys = self.bucket.follow("measure.*");
+        tokio::spawn(async move {
+            loop {
+                let present = keys.borrow_and_update().clone();
+                if let Some(present) = present {
+                    sender.send_if_modified(|known| {
+                        let read = read(&present);
+                        let changed = *known != read;
+                        *known = read;
+                        changed
+                    });
+                }
+                let changed = tokio::select! {
+                    changed = keys.changed() => changed.is_ok(),
+                    () = sender.closed() => false,
+                };
+                if !changed {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+}
+
+/// Names of credentials may hold dots, which part keys, and no underscores.
+fn key_of(credential: &str) -> Result<String, Error> {
+    let name = credential.replace('.', "_");
+    bucket::check_key(&name)?;
+    Ok(format!("measure.{name}"))
+}
+
+/// One of a later release is not known: who knows it acts on it.
+fn decoded(value: &[u8]) -> Option<Measure> {
+    Measure::decode(value)
+        .ok()
+        .filter(|measure| measure.format == FORMAT)
+}
+
+fn read(keys: &KeyMap) -> MeasureMap {
+    let measures = keys.values().filter_map(|(_, value)| decoded(value));
+    let named = measures.map(|measure| (measure.credential.clone(), measure));
+    Arc::new(named.collect())
+}
