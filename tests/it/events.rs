@@ -284,6 +284,16 @@ async fn a_stolen_credential_is_slowed_locked_and_unlocked_and_the_others_go_on(
     })
     .await?;
 
+    // One that has just started knows it before it listens.
+    relay.kill9("ingress-2")?;
+    relay.start_process("ingress-2")?;
+    relay.wait_ready().await?;
+    let (_, reply) = login(network(0), doors[1], "shop", "secret").await?;
+    ensure!(
+        reply.starts_with("535 5.7.8 This credential is locked"),
+        "{reply}"
+    );
+
     // Without Redis, too; and the others of the tenant go on.
     relay.redis.kill9()?;
     let (_, reply) = login(network(0), doors[0], "shop", "secret").await?;

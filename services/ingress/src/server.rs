@@ -343,6 +343,10 @@ async fn start(
         () = shutdown.requested() => return Ok(None),
     };
     let issuers = Issuers::follow(snapshot.clone(), &metrics, shutdown.clone());
+    let known = tokio::select! {
+        known = async { stores.measures().follow().await } => known,
+        () = shutdown.requested() => return Ok(None),
+    };
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
     let events = Arc::new(Events::new(
@@ -353,6 +357,7 @@ async fn start(
         habits: quotas.habits(),
         claims: quotas.claims(),
         measures: stores.measures(),
+        known,
         snapshot: snapshot.clone(),
         events: Arc::clone(&events),
         metrics: metrics.watch(),

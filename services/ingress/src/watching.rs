@@ -135,21 +135,22 @@ pub(crate) struct Tools {
     pub(crate) habits: Habits,
     pub(crate) claims: Claims,
     pub(crate) measures: Measures,
+    /// As they are followed.
+    pub(crate) known: watch::Receiver<MeasureMap>,
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
     pub(crate) events: Arc<Events>,
     pub(crate) metrics: WatchMetrics,
 }
 
 impl Watcher {
-    /// Begins to follow the measures, and to work. The task ends with the watcher.
+    /// Begins to work. The task ends with the watcher.
     pub(crate) fn start(tools: Tools) -> Self {
         let (queue, seen) = mpsc::channel(QUEUE);
-        let measures = tools.measures.follow();
+        let measures = tools.known.clone();
         let metrics = tools.metrics.clone();
         let task = Task {
             tools,
             seen,
-            known: measures.clone(),
             told: HashMap::new(),
         };
         tokio::spawn(task.run());
@@ -217,7 +218,6 @@ pub(crate) fn pace(sender: &Sender) -> Option<Quota> {
 struct Task {
     tools: Tools,
     seen: mpsc::Receiver<Seen>,
-    known: watch::Receiver<MeasureMap>,
     /// By credential and signal.
     told: HashMap<(String, i32), Instant>,
 }
@@ -229,7 +229,7 @@ impl Task {
         loop {
             let count = tokio::select! {
                 count = self.seen.recv_many(&mut waiting, 1) => count,
-                changed = self.known.changed() => {
+                changed = self.tools.known.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -254,7 +254,7 @@ impl Task {
 
     /// Tells Redis of new pardons at once: the credential may be silent until they are over.
     async fn pass_on_pardons(&self, pardoned: &mut HashMap<String, u64>) {
-        let known = self.known.borrow().clone();
+        let known = self.tools.known.borrow().clone();
         pardoned.retain(|name, since_ms| {
             known
                 .get(name)
@@ -280,6 +280,7 @@ impl Task {
         let watch = rules.watch()?;
         let name = &rules.credential.name;
         let pardoned_ms = self
+            .tools
             .known
             .borrow()
             .get(name)
@@ -365,6 +366,7 @@ impl Task {
         let now_ms = runtime::now_ms();
         let stays = |present: &Measure| stays(present, verdict.action, now_ms);
         if self
+            .tools
             .known
             .borrow()
             .get(&whose.credential)

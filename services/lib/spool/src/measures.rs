@@ -77,10 +77,15 @@ impl Measures {
         Ok(read(&self.bucket.list("measure.*").await?))
     }
 
-    /// All of them, now and ever after; empty until they are known.
-    pub fn follow(&self) -> watch::Receiver<MeasureMap> {
-        let (sender, receiver) = watch::channel(MeasureMap::default());
+    /// All of them, now and ever after. Waits until they are known: nobody who is locked gets in before.
+    pub async fn follow(&self) -> watch::Receiver<MeasureMap> {
         let mut keys = self.bucket.follow("measure.*");
+        let known = match keys.wait_for(Option::is_some).await {
+            Ok(present) => present.as_ref().map(read).unwrap_or_default(),
+            // Its task lives as long as we listen.
+            Err(_) => MeasureMap::default(),
+        };
+        let (sender, receiver) = watch::channel(known);
         tokio::spawn(async move {
             loop {
                 let present = keys.borrow_and_update().clone();

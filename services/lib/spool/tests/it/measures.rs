@@ -23,7 +23,7 @@ async fn one_of_many_takes_a_measure_all_know_it_and_it_ends_by_itself() {
     let server = Server::start().await;
     let stores = server.stores(1).await;
     let others = server.connect().await;
-    let mut known = others.measures().follow();
+    let mut known = others.measures().follow().await;
     let stronger_stays = |present: &Measure| present.action() >= Action::Hold;
     let hold = measure(Action::Hold, 3_600_000);
     let taking = [stores.measures(), others.measures()];
