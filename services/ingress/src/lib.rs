@@ -43,6 +43,7 @@ mod sasl;
 mod scram;
 mod server;
 mod session;
+mod simulator;
 mod socket;
 mod store;
 mod tls;

@@ -247,6 +247,7 @@ impl Listening {
             xclient_trusted: listener.xclient_trusted.clone(),
             max_message_size: listener.max_message_size.as_u64(),
             max_recipients: listener.max_recipients as usize,
+            simulator: listener.simulator_domain.clone(),
         };
         Ok(Self {
             name: listener.name.clone(),

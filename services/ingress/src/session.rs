@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use ipnet::IpNet;
+use mail::Domain;
 use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
 
@@ -37,6 +38,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) max_message_size: u64,
     /// RCPTMAX.
     pub(crate) max_recipients: usize,
+    /// For recipients of this domain the simulator answers.
+    pub(crate) simulator: Domain,
 }
 
 /// What the connection has to do after a command; the replies so far are in the output.

@@ -36,6 +36,7 @@ fn client(tls: bool) -> Client {
         xclient_trusted: vec!["198.51.100.0/24".parse().unwrap()],
         max_message_size: 1000,
         max_recipients: 2,
+        simulator: Domain::parse("simulator.example").unwrap(),
     };
     Client {
         session: Session::new(

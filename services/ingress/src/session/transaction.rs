@@ -7,6 +7,7 @@ use smtp::{Body, ByMode, DeliverBy, ForwardPath, MailParams, RcptParams, Release
 use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
 use crate::policy::{self, Sender};
+use crate::simulator;
 
 /// An open transaction.
 pub(crate) struct Transaction {
@@ -154,8 +155,10 @@ impl Session {
         {
             return Err(answer::TOO_LARGE_FOR_RECIPIENTS);
         }
+        let simulated = simulator::simulated(&self.listener.simulator, &address)?;
         transaction.recipients.push(envelope::Recipient {
             address,
+            simulated,
             notify: params.notify.bits(),
             orcpt: params
                 .orcpt

@@ -31,7 +31,7 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, Check, CheckAction, CheckRule, Headers, LongLines, Mode, OverQuota, Preflight,
+    Allowance, Check, CheckAction, CheckRule, Headers, HoldEnd, LongLines, Mode, OverQuota, Preflight,
     Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate, UriValues,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};

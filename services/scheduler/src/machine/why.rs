@@ -15,6 +15,7 @@ use queue::{Standing, Wait, Which};
 use super::isolation::Leaves;
 use super::operations::Gates;
 use super::placing::Way;
+use super::policies::ByConfig;
 use super::pools::Stays;
 use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
 
@@ -24,7 +25,14 @@ pub enum Constraint {
     /// In quarantine: its content can't be read, or asks for something that this release does not know.
     Quarantined,
     /// Held until somebody decides.
-    Held,
+    Held {
+        /// When it ends by itself; `None` = it does not.
+        until_ms: Option<u64>,
+        /// Why a release would leave it on hold.
+        refusal: Option<String>,
+    },
+    /// The simulator answers for it next.
+    Simulator,
     /// It may not be sent before.
     NotBefore(u64),
     /// It is tried again then, after a deferral of this class.
@@ -167,7 +175,8 @@ impl Constraint {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Quarantined => "quarantine",
-            Self::Held => "hold",
+            Self::Held { .. } => "hold",
+            Self::Simulator => "simulator",
             Self::NotBefore(_) => "not-before",
             Self::RetryTime(..) => "retry-time",
             Self::Window { .. } => "window",
@@ -207,6 +216,7 @@ impl Constraint {
         match self {
             Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
             Self::Window { until_ms, .. } => Some(*until_ms),
+            Self::Held { until_ms, .. } => *until_ms,
             Self::InDoubt(at) => *at,
             Self::Operation { until_ms, .. }
             | Self::TenantQuarantine { until_ms, .. }
@@ -229,7 +239,11 @@ impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quarantined => f.write_str("in quarantine"),
-            Self::Held => f.write_str("held until somebody releases it"),
+            Self::Held { refusal: None, .. } => f.write_str("held until somebody releases it"),
+            Self::Held {
+                refusal: Some(why), ..
+            } => write!(f, "held, and a release would leave it so: {why}"),
+            Self::Simulator => f.write_str("the simulator answers for it next"),
             Self::NotBefore(_) => f.write_str("not to be sent before its time"),
             Self::RetryTime(_, class) => {
                 write!(f, "waits for its next attempt: {}", reason_of(*class))
@@ -508,7 +522,17 @@ impl Machine {
         }
         match (standing.wait, route) {
             (Wait::Quarantined, _) => Constraint::Quarantined,
-            (Wait::Held, _) => Constraint::Held,
+            (Wait::Held, _) => Constraint::Held {
+                until_ms: standing.hold.and_then(|hold| hold.until_ms),
+                refusal: owned
+                    .intake
+                    .refusal_of(standing.key, &ByConfig(self.config.clone())),
+            },
+            (Wait::Simulator, _) => Constraint::Simulator,
+            (Wait::Until(at_ms), _) if standing.is_simulated && standing.is_retry => {
+                Constraint::RetryTime(at_ms, standing.class)
+            }
+            (Wait::Until(at_ms), _) if standing.is_simulated => Constraint::NotBefore(at_ms),
             (Wait::InDoubt(until_ms), _) => Constraint::InDoubt(until_ms),
             (Wait::AtSender(session, begun_ms), _) => {
                 let session = self.sessions.get(&session);

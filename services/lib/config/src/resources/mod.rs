@@ -38,7 +38,7 @@ pub use shaping::{
     Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping,
     TlsPolicy,
 };
-pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
+pub use tenant::{HoldEnd, InDoubt, Mode, Priority, Stream, Tenant};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;

@@ -6,12 +6,14 @@ mod attempts;
 mod deadlines;
 mod delays;
 mod doubt;
+mod holds;
 mod lines;
 mod notifications;
 mod operations;
 mod recovering;
 mod retries;
 mod rows;
+mod simulator;
 mod standings;
 mod trimming;
 
@@ -48,6 +50,9 @@ pub(crate) struct Rules {
     delay_ms: u64,
     /// 0 = no spread.
     spread_ms: u64,
+    longest_hold: LongestHold,
+    /// Credentials.
+    gone: Vec<&'static str>,
 }
 
 impl Default for Rules {
@@ -70,6 +75,11 @@ impl Default for Rules {
             notices: Vec::new(),
             delay_ms: 0,
             spread_ms: 0,
+            longest_hold: LongestHold {
+                most_ms: 30 * 86_400_000,
+                ends: HoldEnds::Return,
+            },
+            gone: Vec::new(),
         }
     }
 }
@@ -94,6 +104,18 @@ impl Policies for Rules {
 
     fn in_doubt(&self, _: &str, _: &str) -> InDoubt {
         self.in_doubt
+    }
+
+    fn longest_hold(&self, _: &str) -> LongestHold {
+        self.longest_hold
+    }
+
+    fn may_send(&self, _: &str, submitter: Submitter<'_>) -> Result<(), String> {
+        let is_gone = self.gone.iter().any(|gone| *gone == submitter.credential);
+        if is_gone {
+            return Err(format!("{} is gone", submitter.credential));
+        }
+        Ok(())
     }
 }
 

@@ -181,6 +181,12 @@ impl Overview {
         if is_once {
             line.push_str(&format!(": {} recipients", sum(|p| p.recipients)));
             let (in_flight, unresolved) = (sum(|p| p.in_flight), sum(|p| p.unresolved));
+            let refused = sum(|p| p.refused);
+            if refused > 0 {
+                line.push_str(&format!(
+                    ", {refused} stay on hold, since who sent them may not any more"
+                ));
+            }
             if in_flight > 0 {
                 line.push_str(&format!(", {in_flight} more when their attempt is over"));
             }
@@ -210,7 +216,7 @@ impl Overview {
                         json!({
                             "partition": progress.partition, "phase": phase(progress.phase()),
                             "recipients": progress.recipients, "inFlight": progress.in_flight,
-                            "unresolved": progress.unresolved,
+                            "unresolved": progress.unresolved, "refused": progress.refused,
                         })
                     })
                     .collect();
