@@ -321,12 +321,16 @@ impl Intake {
         };
         let (disposition, text, held_since_ms) = match end.held {
             None => (Disposition::Expired, "delivery time expired", 0),
-            Some((since_ms, HoldEnds::Return)) => {
-                (Disposition::Expired, "on hold, and not released in time", since_ms)
-            }
-            Some((since_ms, HoldEnds::Discard)) => {
-                (Disposition::Cancelled, "on hold, and not released in time", since_ms)
-            }
+            Some((since_ms, HoldEnds::Return)) => (
+                Disposition::Expired,
+                "on hold, and not released in time",
+                since_ms,
+            ),
+            Some((since_ms, HoldEnds::Discard)) => (
+                Disposition::Cancelled,
+                "on hold, and not released in time",
+                since_ms,
+            ),
         };
         let reply = Reply {
             stage: Stage::Unspecified.into(),

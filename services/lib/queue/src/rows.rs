@@ -100,7 +100,8 @@ impl Intake {
                 row.simulated += recipients;
             }
             if let Some(hold) = self.live.holds.present(slot) {
-                let earlier = |known: Option<u64>, at: u64| Some(known.map_or(at, |known| known.min(at)));
+                let earlier =
+                    |known: Option<u64>, at: u64| Some(known.map_or(at, |known| known.min(at)));
                 row.held_since_ms = earlier(row.held_since_ms, hold.since_ms);
                 if let Some(until_ms) = hold.until_ms {
                     row.held_until_ms = earlier(row.held_until_ms, until_ms);

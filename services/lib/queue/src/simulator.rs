@@ -162,7 +162,13 @@ impl Intake {
         let simulation = self.simulation_of(slot);
         let reply = simulated.reply(attempts, simulation == Simulation::Sandbox);
         let address = simulated.address.to_string();
-        let ordinals: Vec<u32> = self.live.ordinals(slot).iter().copied().map(u32::from).collect();
+        let ordinals: Vec<u32> = self
+            .live
+            .ordinals(slot)
+            .iter()
+            .copied()
+            .map(u32::from)
+            .collect();
         if self.expire(now_ms, key, policies) {
             return;
         }
