@@ -31,8 +31,6 @@ pub enum Constraint {
         /// Why a release would leave it on hold.
         refusal: Option<String>,
     },
-    /// The simulator answers for it next.
-    Simulator,
     /// It may not be sent before.
     NotBefore(u64),
     /// It is tried again then, after a deferral of this class.
@@ -176,7 +174,6 @@ impl Constraint {
         match self {
             Self::Quarantined => "quarantine",
             Self::Held { .. } => "hold",
-            Self::Simulator => "simulator",
             Self::NotBefore(_) => "not-before",
             Self::RetryTime(..) => "retry-time",
             Self::Window { .. } => "window",
@@ -243,7 +240,6 @@ impl fmt::Display for Constraint {
             Self::Held {
                 refusal: Some(why), ..
             } => write!(f, "held, and a release would leave it so: {why}"),
-            Self::Simulator => f.write_str("the simulator answers for it next"),
             Self::NotBefore(_) => f.write_str("not to be sent before its time"),
             Self::RetryTime(_, class) => {
                 write!(f, "waits for its next attempt: {}", reason_of(*class))
@@ -520,6 +516,9 @@ impl Machine {
         {
             return kept;
         }
+        if let Some(kept) = of_simulated(now_ms, owned, standing) {
+            return kept;
+        }
         match (standing.wait, route) {
             (Wait::Quarantined, _) => Constraint::Quarantined,
             (Wait::Held, _) => Constraint::Held {
@@ -528,11 +527,6 @@ impl Machine {
                     .intake
                     .refusal_of(standing.key, &ByConfig(self.config.clone())),
             },
-            (Wait::Simulator, _) => Constraint::Simulator,
-            (Wait::Until(at_ms), _) if standing.is_simulated && standing.is_retry => {
-                Constraint::RetryTime(at_ms, standing.class)
-            }
-            (Wait::Until(at_ms), _) if standing.is_simulated => Constraint::NotBefore(at_ms),
             (Wait::InDoubt(until_ms), _) => Constraint::InDoubt(until_ms),
             (Wait::AtSender(session, begun_ms), _) => {
                 let session = self.sessions.get(&session);
@@ -542,13 +536,14 @@ impl Machine {
                     begun_ms,
                 }
             }
-            (Wait::Until(_) | Wait::HeldBack(_) | Wait::Behind | Wait::Ready, None) => {
-                Constraint::NoRoute
-            }
+            (
+                Wait::Until(_) | Wait::HeldBack(_) | Wait::Behind | Wait::Ready | Wait::Simulator,
+                None,
+            ) => Constraint::NoRoute,
             (Wait::HeldBack(at_ms), _) => self.held_back_by(now_ms, standing, at_ms),
             (Wait::Until(at_ms), _) if !standing.is_retry => Constraint::NotBefore(at_ms),
             (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms, standing.class),
-            (Wait::Behind | Wait::Ready, Some(route)) => {
+            (Wait::Behind | Wait::Ready | Wait::Simulator, Some(route)) => {
                 let item = Item {
                     partition,
                     epoch: owned.intake.epoch(),
@@ -693,6 +688,25 @@ impl Machine {
         }
         lanes
     }
+}
+
+/// What keeps that for which the simulator answers: its time, or what stops the partition. It needs no route.
+fn of_simulated(now_ms: u64, owned: &Owned, standing: &Standing<'_>) -> Option<Constraint> {
+    if !standing.is_simulated {
+        return None;
+    }
+    let at_ms = match standing.wait {
+        Wait::Until(at_ms) => at_ms,
+        Wait::Simulator => match owned.stops(now_ms) {
+            Some(stop) => return Some(stop),
+            None => now_ms,
+        },
+        _ => return None,
+    };
+    Some(match standing.is_retry {
+        true => Constraint::RetryTime(at_ms, standing.class),
+        false => Constraint::NotBefore(at_ms),
+    })
 }
 
 impl Owned {
