@@ -3,6 +3,7 @@
 mod dependencies;
 mod dialogs;
 mod draining;
+mod holds;
 mod kill;
 mod limits;
 mod metrics;
@@ -11,6 +12,7 @@ mod outside;
 mod pipeline;
 mod pools;
 mod proxy;
+mod sandbox;
 mod servers;
 mod stalled;
 mod starting;

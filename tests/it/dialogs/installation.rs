@@ -64,6 +64,7 @@ spec:
         feedbackId: staffetta
         listUnsubscribe: [ \"https://u.acme.example/{campaign}?r={recipient}\", \"mailto:leave@acme.example\" ]
         cfblAddress: fbl@acme.example
+    - { name: trial, mode: sandbox, expiresAfter: 1d }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
@@ -119,6 +120,11 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-held }
 spec: { tenant: acme, username: held@acme.example, passwordHash: \"HASH\", mode: hold }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-sandbox }
+spec: { tenant: acme, username: sandbox@acme.example, passwordHash: \"HASH\", mode: sandbox }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential
