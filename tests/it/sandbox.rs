@@ -208,7 +208,7 @@ async fn the_simulator_answers_for_its_addresses_and_the_sender_is_told_for_real
     ] {
         ensure!(text.contains(part), "{part}: {text}");
     }
-    ensure!(!text.contains(&success));
+    ensure!(!text.contains(&format!("rfc822; {success}")), "{text}");
     let about = events(&relay, &id).await?;
     let simulated: Vec<bool> = of_type(&about, "Delivery")
         .iter()
