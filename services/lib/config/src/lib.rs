@@ -31,8 +31,9 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, Check, CheckAction, CheckRule, Headers, HoldEnd, LongLines, Mode, OverQuota, Preflight,
-    Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate, UriValues,
+    Allowance, Check, CheckAction, CheckRule, Headers, HoldEnd, LongLines, Mode, OverQuota,
+    Preflight, Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate,
+    UriValues,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};
