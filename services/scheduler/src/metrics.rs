@@ -127,7 +127,7 @@ impl Metrics {
         );
         let simulated = telemetry::counter_with(
             "staffetta_scheduler_simulated_recipients_total",
-            "Recipients for which the simulator answered, by disposition as above; none of them is among those.",
+            "Recipients for which the simulator answered, by disposition; staffetta_scheduler_recipients_total has none of them.",
             &["disposition"],
         );
         let child = |counter: &IntCounterVec, disposition: Disposition| {
