@@ -720,6 +720,76 @@ mod tests {
     }
 
     #[test]
+    fn tells_what_was_simulated_and_what_is_of_the_sandbox() {
+        let of_simulation = |simulation: Simulation| {
+            let events = of(vec![
+                Kind::Begin(Begin {
+                    message_id: id(),
+                    simulation: simulation.into(),
+                    ..Begin::default()
+                }),
+                Kind::Outcome(Outcome {
+                    message_id: id(),
+                    recipients: vec![RecipientOutcome {
+                        disposition: Disposition::Delivered.into(),
+                        ..RecipientOutcome::default()
+                    }],
+                    simulation: simulation.into(),
+                    ..Outcome::default()
+                }),
+            ]);
+            let is = |event: &Value| (event["simulated"] == true, event["sandbox"] == true);
+            events.iter().map(is).collect::<Vec<_>>()
+        };
+        assert_eq!(of_simulation(Simulation::None), [(false, false); 2]);
+        assert_eq!(of_simulation(Simulation::Recipient), [(true, false); 2]);
+        assert_eq!(of_simulation(Simulation::Sandbox), [(true, true); 2]);
+        let events = of(vec![
+            Kind::Accepted(Accepted {
+                sequence: 9,
+                messages: vec![AcceptedMessage {
+                    message_id: id(),
+                    sandbox: true,
+                    hold: true,
+                    ..AcceptedMessage::default()
+                }],
+            }),
+            Kind::DsnSpooled(DsnSpooled {
+                message_id: id(),
+                sandbox: true,
+                ..DsnSpooled::default()
+            }),
+        ]);
+        assert_eq!(events[0]["hold"], true);
+        assert!(events.iter().all(|event| event["sandbox"] == true));
+    }
+
+    #[test]
+    fn the_end_of_a_hold_comes_before_what_becomes_of_each_recipient() {
+        for (disposition, kind, ends) in [
+            (Disposition::Expired, "Expiration", "return"),
+            (Disposition::Cancelled, "Cancellation", "discard"),
+        ] {
+            let recipient = |ordinal| RecipientOutcome {
+                ordinal,
+                disposition: disposition.into(),
+                ..RecipientOutcome::default()
+            };
+            let events = of(vec![Kind::Outcome(Outcome {
+                message_id: id(),
+                recipients: vec![recipient(0), recipient(3)],
+                held_since_ms: 1_795_351_200_000,
+                ..Outcome::default()
+            })]);
+            let types: Vec<&str> = events.iter().filter_map(|of| of["type"].as_str()).collect();
+            assert_eq!(types, ["HoldExpired", kind, kind]);
+            assert_eq!(events[0]["held_since"], "2026-11-22T12:40:00.000Z");
+            assert_eq!(events[0]["ordinals"], json!([0, 3]));
+            assert_eq!(events[0]["ends"], ends);
+        }
+    }
+
+    #[test]
     fn survives_what_no_owner_writes() {
         let recipient = RecipientOutcome {
             disposition: 99,

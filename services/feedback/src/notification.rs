@@ -296,6 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn a_dsn_about_mail_of_the_sandbox_stays_there() {
+        for sandbox in [false, true] {
+            let mut original = original("me@sender.example");
+            let entry = Arc::make_mut(&mut original.entry);
+            entry.envelope.as_mut().unwrap().sandbox = sandbox;
+            for notice in [0, 1] {
+                let mut owed = owed(&[0]);
+                owed.notice = notice;
+                let built = notification(&owed, &original, "h.example", "s").unwrap();
+                assert_eq!(built.entry.flags, u64::from(sandbox));
+                assert_eq!(built.entry.envelope.unwrap().sandbox, sandbox);
+            }
+        }
+    }
+
+    #[test]
     fn each_notice_of_delay_is_a_message_of_its_own() {
         let build = |notice| {
             let mut owed = owed(&[1]);

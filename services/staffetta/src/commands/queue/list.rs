@@ -268,7 +268,7 @@ fn aside(row: &QueueRow, now_ms: u64) -> String {
     let mut text = String::new();
     if row.held_since_ms > 0 {
         text.push_str(&format!(
-            "{name}: on hold since {} ago",
+            "{name}: on hold for {}",
             age(row.held_since_ms, now_ms)
         ));
         if row.held_until_ms > 0 {
@@ -421,6 +421,27 @@ not counted: partitions without an owner: 3
         assert_eq!(line, expected);
         let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
         assert_eq!(json["automation"][0]["untilMs"], 61_000);
+    }
+
+    #[test]
+    fn says_since_when_mail_is_on_hold_until_when_and_what_is_simulated() {
+        let mut queue = Queue::default();
+        for (since_ms, until_ms) in [(0, 0), (500_000, 800_000), (400_000, 900_000)] {
+            let mut answer = answer(1, 0);
+            let row = &mut answer.rows[0];
+            (row.held_since_ms, row.held_until_ms, row.simulated) = (since_ms, until_ms, 1);
+            queue.add(answer);
+        }
+        let text = queue.text(460_000);
+        let lines: Vec<&str> = text.lines().skip(2).take(2).collect();
+        let expected = [
+            "a.example of acme (bulk): on hold for 1m 0s; the first hold ends in 5m 40s",
+            "a.example of acme (bulk): the simulator answers for 3 recipients",
+        ];
+        assert_eq!(lines, expected);
+        let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
+        assert_eq!(json["rows"][0]["heldSinceMs"], 400_000);
+        assert_eq!(json["rows"][0]["heldUntilMs"], 800_000);
     }
 
     #[test]

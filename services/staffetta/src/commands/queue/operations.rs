@@ -317,6 +317,18 @@ mod tests {
     }
 
     #[test]
+    fn says_what_a_release_left_on_hold() {
+        let mut overview = overview(Kind::Release, &[(Phase::Done, 0), (Phase::Done, 0)]);
+        for progress in overview.operations[0].partitions.values_mut() {
+            progress.refused = 3;
+        }
+        let text = overview.text(0);
+        let line = text.lines().last().unwrap();
+        let expected = "    in 2 of 2 partitions: 4 recipients, 6 stay on hold, since who sent them may not any more";
+        assert_eq!(line, expected);
+    }
+
+    #[test]
     fn says_who_asked_for_what_and_how_far_it_is() {
         let overview = overview(Kind::Bounce, &[(Phase::Done, 0), (Phase::Begun, 3)]);
         let expected = "\
