@@ -121,6 +121,9 @@ impl Intake {
         policies: &dyn Policies,
         judge: &dyn Fn(RecipientReport) -> Judged,
     ) -> bool {
+        if !self.active || self.lost().is_some() {
+            return false;
+        }
         for _ in 0..limit {
             let Some(key) = self.simulated.pop_front() else {
                 return false;
