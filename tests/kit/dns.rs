@@ -16,6 +16,7 @@ pub struct Zones {
     lines: Vec<String>,
     only: Option<String>,
     time_to_live: u32,
+    logged: bool,
 }
 
 impl Zones {
@@ -69,6 +70,12 @@ impl Zones {
         self
     }
 
+    /// Notes what it is asked: [`Dns::questions`].
+    pub fn logged(mut self) -> Self {
+        self.logged = true;
+        self
+    }
+
     /// A TXT record.
     pub fn text(mut self, name: &str, text: &str) -> Self {
         let mut line = format!("txt-record={name}");
@@ -85,7 +92,7 @@ impl Zones {
 /// A running dnsmasq.
 pub struct Dns {
     port: u16,
-    _process: Process,
+    process: Process,
 }
 
 impl Dns {
@@ -99,8 +106,9 @@ impl Dns {
             let mut configuration = format!(
                 "no-resolv\nno-hosts\nbind-interfaces\nlisten-address=127.0.0.1\nport={port}\n\
                  user=\ngroup=\npid-file=\nlog-facility=-\n\
-                 cache-size=0\nedns-packet-max=4096\nlocal-ttl={}\n\
+                 {}cache-size=0\nedns-packet-max=4096\nlocal-ttl={}\n\
                  # What is not named does not exist, and is asked nowhere.\nlocal=/{ours}/\n",
+                if zones.logged { "log-queries\n" } else { "" },
                 zones.time_to_live
             );
             configuration.push_str(&zones.lines.join("\n"));
@@ -114,15 +122,23 @@ impl Dns {
             let mut process = Process::start("dnsmasq", folder, &server("dnsmasq")?, arguments)?;
             match started(&mut process, "started").await {
                 Ok(()) => {
-                    return Ok(Self {
-                        port,
-                        _process: process,
-                    });
+                    return Ok(Self { port, process });
                 }
                 Err(error) => last = Err(error),
             }
         }
         last.context("dnsmasq does not start")
+    }
+
+    /// What it was asked so far, as in `MX one.example`, if its zones are logged.
+    pub fn questions(&self) -> Vec<String> {
+        let log = self.process.log();
+        let questions = log.lines().filter_map(|line| {
+            let (_, question) = line.split_once("query[")?;
+            let (kind, rest) = question.split_once("] ")?;
+            Some(format!("{kind} {}", rest.split_once(' ')?.0))
+        });
+        questions.collect()
     }
 
     /// Where resolvers ask.

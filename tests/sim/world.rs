@@ -13,6 +13,7 @@ mod members;
 mod network;
 mod nodes;
 mod operators;
+mod simulator;
 mod submission;
 
 use std::cmp::Reverse;
@@ -61,7 +62,7 @@ const DOCUMENTS: &str = r#"
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
 metadata: { name: acme }
-spec: { defaultStream: mail, streams: [ { name: mail, inDoubt: retry, spread: 20s, delayNotices: [20s, 60s] } ] }
+spec: { defaultStream: mail, streams: [ { name: mail, inDoubt: retry, spread: 20s, delayNotices: [20s, 60s] } ], maxHold: 2m }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Provider
@@ -298,6 +299,12 @@ struct Account {
     ended: Option<bool>,
     /// It is a notice of delay, which may have come too late to be taken.
     may_be_dropped: bool,
+    /// The simulator answers for it.
+    simulated: bool,
+    /// The journal says that the simulator accepted it, or refused it.
+    answered: Option<bool>,
+    /// It was accepted on hold, and may be so for too long.
+    held: bool,
     /// DSNs about it that are in the spool; repetitions of one count once.
     dsns: BTreeSet<MessageId>,
 }
@@ -309,12 +316,13 @@ impl Account {
             || self.refused_by_destination
             || self.expired
             || self.ended.is_some()
+            || self.answered.is_some()
             || self.may_be_dropped
     }
 
     /// Its message must still be in the spool.
     fn needs_spool(&self) -> bool {
-        let wants_dsn = self.wants_dsn && self.ended != Some(false);
+        let wants_dsn = self.wants_dsn && self.ended != Some(false) && self.answered != Some(true);
         !self.is_settled()
             || (wants_dsn && self.accepted_by_destination == 0 && self.dsns.is_empty())
     }
@@ -371,6 +379,9 @@ pub struct World {
     operations: Vec<Operation>,
     operated: u32,
     ended: u32,
+    answered: u32,
+    holds_ended: u32,
+    released: u32,
     /// Journal records that the simulated feedback has read, by partition.
     fed_back: Vec<u64>,
     submitted: u32,
@@ -429,6 +440,9 @@ impl World {
             operations: Vec::new(),
             operated: 0,
             ended: 0,
+            answered: 0,
+            holds_ended: 0,
+            released: 0,
             dropped_at: vec![0; PARTITIONS as usize],
             fed_back: vec![0; PARTITIONS as usize],
             submitted: 0,
@@ -510,7 +524,7 @@ impl World {
     }
 
     /// How often what happened.
-    pub fn counts(&self) -> [(&'static str, u32); 14] {
+    pub fn counts(&self) -> [(&'static str, u32); 17] {
         [
             ("killed", self.crashes),
             ("copied forward", self.copies),
@@ -522,6 +536,9 @@ impl World {
             ("not found where they were", self.not_found),
             ("operations", self.operated),
             ("ended by operations", self.ended),
+            ("answered by the simulator", self.answered),
+            ("on hold for too long", self.holds_ended),
+            ("released", self.released),
             ("connections", self.opened),
             ("throttled", self.throttled),
             ("asked to leave", self.scaled),

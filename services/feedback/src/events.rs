@@ -30,12 +30,16 @@
 //! | `Quarantined` | a block or message can't be read | `spool_sequence`, `reason` |
 //! | `DsnSpooled` | the sender is told of failures, or of a delay | `ordinals`, `dsn_message_id`, `delay_notice` |
 //! | `Automation` | something is done about replies, or is over | `rule`, `subject`, `measure`, `until`, `cause`, `ended`, and figures of the measure |
-//! | `AdminAction` | an operation on the live queue holds or begins in this partition, or is over there | `operation`, `action` (`suspend`, `move`, `retry`, `bounce`, `cancel`, `release`), `phase` (`begun`, `done`, `lifted`, `expired`), `author`, `reason`, `selector`, `until`, `pool`, `recipients`, `unresolved`, `lifted_by`, `lifted_reason` |
+//! | `AdminAction` | an operation on the live queue holds or begins in this partition, or is over there | `operation`, `action` (`suspend`, `move`, `retry`, `bounce`, `cancel`, `release`), `phase` (`begun`, `done`, `lifted`, `expired`), `author`, `reason`, `selector`, `until`, `pool`, `recipients`, `unresolved`, `refused`, `lifted_by`, `lifted_reason` |
 //! | `TenantMoved` | a tenant is on probation in a pool, a member or in quarantine from now on | `pool`, `tenant`, `from`, `to` (`new`, `probation`, `member`, `quarantine`), `number` (of the move in the pool), `cause`, `author` (none: the rules), `until` |
+//! | `HoldExpired` | it was on hold for too long; an `Expiration` or `Cancellation` for each recipient follows | `ordinals`, `held_since`, `ends` (`return`, `discard`) |
 //! | `Rescheduled`, `Released` | an operation made a delivery due, or released it | `operation`, `next_attempt` |
 //! | `Claim` | a scheduler took the partition | `scheduler` |
 //!
 //! A `Bounce` or `Cancellation` by an operation has its id as `operation`.
+//!
+//! Where the simulator answers, attempts and outcomes have `simulated`: true; those of mail of the sandbox, its reception and
+//! the DSNs about it have `sandbox`: true. The reception of what is accepted on hold has `hold`: true.
 //!
 //! Snapshots are no events. What others than the owner have to say is in a stream of its own, and is told by [`told`].
 
@@ -46,7 +50,7 @@ use mail::{MessageId, PartitionId};
 use proto::journal::entry::Kind;
 use proto::journal::{
     Accepted, Acted, AdminAction, Begin, Class, Disposition, Outcome, Phase, Quarantined,
-    RecipientOutcome, Record, Reply, Stage, Touched,
+    RecipientOutcome, Record, Reply, Simulation, Stage, Touched,
 };
 use proto::operation::{Kind as Action, Selector};
 use proto::standing::{Move, Standing};
@@ -95,7 +99,8 @@ pub fn events(partition: PartitionId, sequence: u64, record: &Record) -> Vec<Val
                         }),
                     )
                     .number("delay_notice", spooled.notice.into())
-                    .id("dsn_message_id", &spooled.dsn_message_id);
+                    .id("dsn_message_id", &spooled.dsn_message_id)
+                    .flag("sandbox", spooled.sandbox);
                 events.push(event);
             }
             Some(Kind::Acted(acted)) => events.acted(acted),
@@ -205,7 +210,8 @@ impl Events {
             .put("selector", selector_value(operation.selector.as_ref()))
             .text("pool", &operation.pool)
             .number("recipients", action.recipients)
-            .number("unresolved", action.unresolved);
+            .number("unresolved", action.unresolved)
+            .number("refused", action.refused);
         if operation.expires_at_ms != 0 {
             event = event.put("until", json!(time(operation.expires_at_ms)));
         }
@@ -261,7 +267,9 @@ impl Events {
                 .put("recipients", json!(message.recipients))
                 .put("size", json!(message.size))
                 .put("spool_sequence", json!(accepted.sequence))
-                .id("reports_on", &message.reports_on);
+                .id("reports_on", &message.reports_on)
+                .flag("hold", message.hold)
+                .flag("sandbox", message.sandbox);
             self.push(event);
         }
     }
@@ -274,11 +282,15 @@ impl Events {
             .number("attempt", u64::from(begin.number))
             .text("source", &begin.source)
             .text("site", &begin.site)
-            .text("sender", &begin.sender_id);
+            .text("sender", &begin.sender_id)
+            .simulation(begin.simulation());
         self.push(event);
     }
 
     fn outcome(&mut self, outcome: &Outcome) {
+        if outcome.held_since_ms > 0 {
+            self.hold_expired(outcome);
+        }
         for recipient in &outcome.recipients {
             let disposition = recipient.disposition();
             let event = self
@@ -294,10 +306,28 @@ impl Events {
                 .text("site", &outcome.site)
                 .text("sender", &outcome.sender_id)
                 .text("operation", &outcome.operation)
+                .simulation(outcome.simulation())
                 .connection(outcome)
                 .verdict(disposition, recipient);
             self.push(event);
         }
+    }
+
+    fn hold_expired(&mut self, outcome: &Outcome) {
+        let ordinals: Vec<u32> = outcome.recipients.iter().map(|of| of.ordinal).collect();
+        let mut dispositions = outcome.recipients.iter().map(RecipientOutcome::disposition);
+        let is_discarded = dispositions.any(|of| of == Disposition::Cancelled);
+        let event = self
+            .begin("HoldExpired", outcome.finished_at_ms)
+            .id("message_id", &outcome.message_id)
+            .text("tenant", &outcome.tenant)
+            .text("stream", &outcome.stream)
+            .text("campaign", &outcome.campaign)
+            .put("ordinals", json!(ordinals))
+            .put("held_since", json!(time(outcome.held_since_ms)))
+            .text("ends", if is_discarded { "discard" } else { "return" })
+            .simulation(outcome.simulation());
+        self.push(event);
     }
 
     fn quarantined(&mut self, quarantined: &Quarantined) {
@@ -334,6 +364,20 @@ impl Event {
         } else {
             self.put(name, json!(text))
         }
+    }
+
+    fn flag(self, name: &str, is: bool) -> Self {
+        if is {
+            self.put(name, json!(true))
+        } else {
+            self
+        }
+    }
+
+    /// Who answers instead of a host.
+    fn simulation(self, simulation: Simulation) -> Self {
+        self.flag("simulated", simulation != Simulation::None)
+            .flag("sandbox", simulation == Simulation::Sandbox)
     }
 
     fn number(self, name: &str, number: u64) -> Self {
@@ -676,6 +720,76 @@ mod tests {
         assert_eq!(events[0]["type"], "Expiration");
         for absent in ["mx", "tls", "reply", "attempt", "class", "duration_ms"] {
             assert!(events[0].get(absent).is_none(), "{absent}");
+        }
+    }
+
+    #[test]
+    fn tells_what_was_simulated_and_what_is_of_the_sandbox() {
+        let of_simulation = |simulation: Simulation| {
+            let events = of(vec![
+                Kind::Begin(Begin {
+                    message_id: id(),
+                    simulation: simulation.into(),
+                    ..Begin::default()
+                }),
+                Kind::Outcome(Outcome {
+                    message_id: id(),
+                    recipients: vec![RecipientOutcome {
+                        disposition: Disposition::Delivered.into(),
+                        ..RecipientOutcome::default()
+                    }],
+                    simulation: simulation.into(),
+                    ..Outcome::default()
+                }),
+            ]);
+            let is = |event: &Value| (event["simulated"] == true, event["sandbox"] == true);
+            events.iter().map(is).collect::<Vec<_>>()
+        };
+        assert_eq!(of_simulation(Simulation::None), [(false, false); 2]);
+        assert_eq!(of_simulation(Simulation::Recipient), [(true, false); 2]);
+        assert_eq!(of_simulation(Simulation::Sandbox), [(true, true); 2]);
+        let events = of(vec![
+            Kind::Accepted(Accepted {
+                sequence: 9,
+                messages: vec![AcceptedMessage {
+                    message_id: id(),
+                    sandbox: true,
+                    hold: true,
+                    ..AcceptedMessage::default()
+                }],
+            }),
+            Kind::DsnSpooled(DsnSpooled {
+                message_id: id(),
+                sandbox: true,
+                ..DsnSpooled::default()
+            }),
+        ]);
+        assert_eq!(events[0]["hold"], true);
+        assert!(events.iter().all(|event| event["sandbox"] == true));
+    }
+
+    #[test]
+    fn the_end_of_a_hold_comes_before_what_becomes_of_each_recipient() {
+        for (disposition, kind, ends) in [
+            (Disposition::Expired, "Expiration", "return"),
+            (Disposition::Cancelled, "Cancellation", "discard"),
+        ] {
+            let recipient = |ordinal| RecipientOutcome {
+                ordinal,
+                disposition: disposition.into(),
+                ..RecipientOutcome::default()
+            };
+            let events = of(vec![Kind::Outcome(Outcome {
+                message_id: id(),
+                recipients: vec![recipient(0), recipient(3)],
+                held_since_ms: 1_795_351_200_000,
+                ..Outcome::default()
+            })]);
+            let types: Vec<&str> = events.iter().filter_map(|of| of["type"].as_str()).collect();
+            assert_eq!(types, ["HoldExpired", kind, kind]);
+            assert_eq!(events[0]["held_since"], "2026-11-22T12:40:00.000Z");
+            assert_eq!(events[0]["ordinals"], json!([0, 3]));
+            assert_eq!(events[0]["ends"], ends);
         }
     }
 

@@ -11,6 +11,9 @@ use proto::spool::{IndexEntry, ReportsDelay, ReportsOn};
 use crate::ledger::Owed;
 use crate::original::Original;
 
+/// Bit of `IndexEntry.flags`: the simulator answers for the recipient.
+const SIMULATED: u64 = 1;
+
 /// Ready to be published.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Notification {
@@ -82,6 +85,7 @@ pub(crate) fn notification(
     };
     let entry = IndexEntry {
         message_id: Bytes::copy_from_slice(id.as_bytes()),
+        flags: if envelope.sandbox { SIMULATED } else { 0 },
         body_hash: Bytes::copy_from_slice(&hasher.finish()),
         header_length: u32::try_from(built.header_length).unwrap_or(u32::MAX),
         envelope: Some(Envelope {
@@ -91,6 +95,7 @@ pub(crate) fn notification(
                 address: envelope.return_path.clone(),
                 ..Recipient::default()
             }],
+            sandbox: envelope.sandbox,
             accepted_at_ms: owed.written_at_ms,
             body: body.into(),
             smtputf8: !envelope.return_path.is_ascii(),
@@ -288,6 +293,22 @@ mod tests {
             (one.entry.message_id[6] >> 4, one.entry.message_id[8] >> 6),
             (7, 2)
         );
+    }
+
+    #[test]
+    fn a_dsn_about_mail_of_the_sandbox_stays_there() {
+        for sandbox in [false, true] {
+            let mut original = original("me@sender.example");
+            let entry = Arc::make_mut(&mut original.entry);
+            entry.envelope.as_mut().unwrap().sandbox = sandbox;
+            for notice in [0, 1] {
+                let mut owed = owed(&[0]);
+                owed.notice = notice;
+                let built = notification(&owed, &original, "h.example", "s").unwrap();
+                assert_eq!(built.entry.flags, u64::from(sandbox));
+                assert_eq!(built.entry.envelope.unwrap().sandbox, sandbox);
+            }
+        }
     }
 
     #[test]

@@ -9,11 +9,12 @@
 use bytes::Bytes;
 use config::LongLines;
 use dkim::{BodyHasher, SimpleBodyHasher};
-use message::{Converter, HeaderEnd, LineBreaker, LineWatch, Times, has_long_line};
+use message::{Converter, HeaderEnd, LineBreaker, LineWatch, has_long_line};
 
 use crate::answer::{self, Answer};
 use crate::chain::Checks;
 use crate::checks::Examine;
+use crate::policy::JudgedTimes;
 
 /// Room for fields that are put on top, octets.
 const HEADROOM: usize = 2048;
@@ -80,7 +81,7 @@ pub(crate) struct Judged {
     pub(crate) stream: String,
     /// Label in it; may be empty.
     pub(crate) campaign: String,
-    pub(crate) times: Times,
+    pub(crate) times: JudgedTimes,
     /// As far as the client asks for one and its stream has it, -9 to 9.
     pub(crate) priority: i8,
     /// Of the client, where messages that are sent again are known.

@@ -52,6 +52,7 @@ mod sasl;
 mod scram;
 mod server;
 mod session;
+mod simulator;
 mod socket;
 mod store;
 mod tls;

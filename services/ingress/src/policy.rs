@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use config::{Credential, ForeignSenders, Mode, Snapshot, Stream, Tenant, Watch};
 use mail::{Address, Domain};
-use message::{Inspection, Times, inspect, labels, times};
+use message::{Inspection, inspect, labels, times};
 use proto::watch::Action;
 use smtp::EnhancedCode;
 
@@ -70,6 +70,15 @@ pub(crate) struct Sender {
     pub(crate) measure: Action,
 }
 
+/// Between which times a message may be sent, Unix milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct JudgedTimes {
+    pub(crate) not_before_ms: Option<u64>,
+    pub(crate) expires_ms: Option<u64>,
+    /// The expiry is the stream's, and not the client's.
+    pub(crate) expires_by_stream: bool,
+}
+
 /// The documents behind a [`Sender`], as they were at MAIL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rules {
@@ -95,13 +104,6 @@ impl Rules {
 }
 
 impl Sender {
-    /// Whether its messages wait until somebody releases them.
-    pub(crate) fn is_held(&self) -> bool {
-        self.rules.credential.mode == Mode::Hold
-            || self.rules.tenant.mode == Mode::Hold
-            || self.measure == Action::Hold
-    }
-
     /// How it forwards mail of senders who are not of its tenant; `None` = not at all.
     pub(crate) fn foreign_senders(&self) -> Option<&ForeignSenders> {
         let Rules {
@@ -109,6 +111,24 @@ impl Sender {
         } = &self.rules;
         let foreign = credential.foreign_senders.as_ref();
         foreign.filter(|_| tenant.may_forward)
+    }
+
+    /// Whether its messages in a stream wait until somebody releases them.
+    pub(crate) fn is_on_hold(&self, stream: &str) -> bool {
+        self.measure == Action::Hold || self.modes(stream).contains(&Mode::Hold)
+    }
+
+    /// Whether the simulator answers for all recipients of its messages in a stream.
+    pub(crate) fn is_sandboxed(&self, stream: &str) -> bool {
+        self.modes(stream).contains(&Mode::Sandbox)
+    }
+
+    /// All of them hold, whichever says what.
+    fn modes(&self, stream: &str) -> [Mode; 3] {
+        let Rules { tenant, credential } = &self.rules;
+        let stream = tenant.stream(stream);
+        let of_stream = stream.map_or(Mode::default(), |stream| stream.mode);
+        [tenant.mode, credential.mode, of_stream]
     }
 
     /// Whether a message may choose this stream itself.
@@ -284,16 +304,21 @@ pub(crate) fn judge_times(
     stream: Option<&Stream>,
     released_ms: u64,
     now_ms: u64,
-) -> Result<Times, Answer> {
+) -> Result<JudgedTimes, Answer> {
     let mut times = times(header, now_ms)
         .and_then(|times| times.released_at(released_ms))
         .map_err(|error| refused(&error))?;
-    if times.expires_ms.is_none() {
+    let expires_by_stream = times.expires_ms.is_none();
+    if expires_by_stream {
         let span = stream.and_then(|stream| stream.expires_after);
         let from_ms = times.not_before_ms.unwrap_or(now_ms);
         times.expires_ms = span.map(|span| from_ms + span.as_millis());
     }
-    Ok(times)
+    Ok(JudgedTimes {
+        not_before_ms: times.not_before_ms,
+        expires_ms: times.expires_ms,
+        expires_by_stream: expires_by_stream && times.expires_ms.is_some(),
+    })
 }
 
 /// The priority of a message whose client asks for `asked`: no higher than its stream has it.
@@ -492,8 +517,8 @@ spec: { tenant: other, unsigned: true }
             campaign,
             Ok(("transactional".to_owned(), "autumn".to_owned()))
         );
-        assert!(authorised(None, choosy, "").unwrap().is_held());
-        assert!(!authorised(None, bulk, "").unwrap().is_held());
+        assert!(authorised(None, choosy, "").unwrap().is_on_hold("bulk"));
+        assert!(!authorised(None, bulk, "").unwrap().is_on_hold("bulk"));
     }
 
     #[test]

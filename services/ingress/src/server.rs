@@ -276,6 +276,7 @@ impl Listening {
             max_message_size: listener.max_message_size.as_u64(),
             max_recipients: listener.max_recipients as usize,
             forwarding,
+            simulator: listener.simulator_domain.clone(),
         };
         Ok(Self {
             name: listener.name.clone(),

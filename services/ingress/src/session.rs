@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use config::Snapshot;
 use ipnet::IpNet;
+use mail::Domain;
 use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
 use spool::MeasureMap;
@@ -43,6 +44,8 @@ pub(crate) struct ListenerPolicy {
     pub(crate) max_recipients: usize,
     /// What mail of foreign senders is forwarded with; `None`: nobody forwards any.
     pub(crate) forwarding: Option<Arc<Forwarding>>,
+    /// For recipients of this domain the simulator answers.
+    pub(crate) simulator: Domain,
 }
 
 /// What the connection has to do after a command; the replies so far are in the output.

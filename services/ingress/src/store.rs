@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use mail::MessageId;
 use proto::envelope::{Envelope, Forwarded};
+use proto::envelope::{Envelope, Recipient};
 use proto::spool::IndexEntry;
 use spool::{Submission, SubmitError, Upload};
 
@@ -10,6 +11,9 @@ use crate::answer::{self, Answer};
 use crate::content::{Judged, PIECE, Received};
 use crate::server::Shared;
 use crate::session::Transaction;
+
+/// Bit of `IndexEntry.flags`: the simulator answers for some recipients. Who does not know it lets the message wait.
+const SIMULATED: u64 = 1;
 
 /// Why a message is refused that could not be stored.
 pub(crate) struct Unstored {
@@ -104,7 +108,10 @@ fn index_entry(
     received: &Received,
 ) -> IndexEntry {
     let sender = transaction.sender;
-    let hold = sender.is_held();
+    let hold = sender.is_on_hold(&judged.stream);
+    let sandbox = sender.is_sandboxed(&judged.stream);
+    let is_simulated = |recipient: &Recipient| recipient.simulated.is_some();
+    let some_simulated = sandbox || transaction.recipients.iter().any(is_simulated);
     let envelope = Envelope {
         tenant: sender.tenant,
         stream: judged.stream,
@@ -131,10 +138,12 @@ fn index_entry(
         forwarded: judged.is_foreign.then(|| Forwarded {
             seal: judged.seal.map(|seal| *seal),
         }),
+        sandbox,
+        expires_by_stream: judged.times.expires_by_stream,
     };
     IndexEntry {
         message_id: Bytes::copy_from_slice(id.as_bytes()),
-        flags: 0,
+        flags: if some_simulated { SIMULATED } else { 0 },
         offset: 0,
         length: 0,
         crc: 0,

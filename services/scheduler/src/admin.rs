@@ -517,6 +517,7 @@ fn progress_of(progress: Progress) -> OperationProgress {
         phase: progress.phase.into(),
         recipients: progress.recipients,
         unresolved: progress.unresolved,
+        refused: progress.refused,
         in_flight: progress.in_flight,
     }
 }

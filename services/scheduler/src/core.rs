@@ -387,6 +387,9 @@ impl Core {
                     held: row.held,
                     next_due_ms: row.next_due_ms.unwrap_or(0),
                     oldest_ms: row.oldest_ms,
+                    held_since_ms: row.held_since_ms.unwrap_or(0),
+                    held_until_ms: row.held_until_ms.unwrap_or(0),
+                    simulated: row.simulated,
                 }
             }));
         }
@@ -462,14 +465,18 @@ fn merge(rows: Vec<QueueRow>) -> Vec<QueueRow> {
         sum.in_flight += row.in_flight;
         sum.in_doubt += row.in_doubt;
         sum.held += row.held;
-        sum.oldest_ms = match (sum.oldest_ms, row.oldest_ms) {
-            (0, oldest) | (oldest, 0) => oldest,
-            (one, other) => one.min(other),
-        };
-        sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
-            (0, due) | (due, 0) => due,
-            (one, other) => one.min(other),
-        };
+        sum.simulated += row.simulated;
+        for (sum_ms, row_ms) in [
+            (&mut sum.oldest_ms, row.oldest_ms),
+            (&mut sum.next_due_ms, row.next_due_ms),
+            (&mut sum.held_since_ms, row.held_since_ms),
+            (&mut sum.held_until_ms, row.held_until_ms),
+        ] {
+            *sum_ms = match (*sum_ms, row_ms) {
+                (0, at) | (at, 0) => at,
+                (one, other) => one.min(other),
+            };
+        }
     }
     merged.into_values().collect()
 }

@@ -26,6 +26,7 @@ const DISPOSITIONS: [Disposition; 9] = [
 
 pub(crate) struct Metrics {
     dispositions: Vec<(Disposition, IntCounter)>,
+    simulated: Vec<(Disposition, IntCounter)>,
     assigned: IntCounter,
     returned: IntCounter,
     refused: IntCounter,
@@ -124,12 +125,17 @@ impl Metrics {
             "Recipients by disposition of an attempt: delivered, deferred, bounced, expired, suppressed, cancelled, returned, in_doubt; and late, those not delivered by the time that their client asked for.",
             &["disposition"],
         );
-        let child = |disposition: Disposition| {
+        let simulated = telemetry::counter_with(
+            "staffetta_scheduler_simulated_recipients_total",
+            "Recipients for which the simulator answered, by disposition; staffetta_scheduler_recipients_total has none of them.",
+            &["disposition"],
+        );
+        let child = |counter: &IntCounterVec, disposition: Disposition| {
             let name = disposition
                 .as_str_name()
                 .trim_start_matches("DISPOSITION_")
                 .to_ascii_lowercase();
-            (disposition, recipients.with_label_values(&[name.as_str()]))
+            (disposition, counter.with_label_values(&[name.as_str()]))
         };
         let acted = telemetry::counter_with(
             "staffetta_scheduler_automation_total",
@@ -149,7 +155,14 @@ impl Metrics {
             &["cause"],
         );
         Self {
-            dispositions: DISPOSITIONS.into_iter().map(child).collect(),
+            dispositions: DISPOSITIONS
+                .into_iter()
+                .map(|disposition| child(&recipients, disposition))
+                .collect(),
+            simulated: DISPOSITIONS
+                .into_iter()
+                .map(|disposition| child(&simulated, disposition))
+                .collect(),
             assigned: telemetry::counter(
                 "staffetta_scheduler_assignments_total",
                 "Deliveries given to senders.",
@@ -242,6 +255,10 @@ impl Metrics {
         }
         self.results.add(&machine.take_outcomes());
         let counts = machine.counts();
+        for (disposition, counter) in &self.simulated {
+            let seen = self.seen.simulated_with(*disposition);
+            counter.inc_by(counts.simulated_with(*disposition) - seen);
+        }
         for (disposition, counter) in &self.dispositions {
             counter.inc_by(counts.with(*disposition) - self.seen.with(*disposition));
         }

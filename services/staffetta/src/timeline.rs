@@ -114,6 +114,15 @@ fn describe(message_id: &str, event: &Value) -> String {
     if event["dsn_owed"] == Value::Bool(true) {
         parts.push("a DSN is owed".to_owned());
     }
+    for (flag, words) in [
+        ("hold", "on hold"),
+        ("simulated", "simulated"),
+        ("sandbox", "in the sandbox"),
+    ] {
+        if event[flag] == Value::Bool(true) {
+            parts.push(words.to_owned());
+        }
+    }
     parts.join(", ")
 }
 

@@ -31,6 +31,9 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
     if envelope.hold {
         lines.push("held".to_owned());
     }
+    if envelope.sandbox {
+        lines.push("sandbox".to_owned());
+    }
     if envelope.not_before_ms > 0 {
         lines.push("later".to_owned());
     }
@@ -47,7 +50,12 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
         lines.push("smtputf8".to_owned());
     }
     if envelope.expires_at_ms > 0 {
-        lines.push("expires".to_owned());
+        let whose = if envelope.expires_by_stream {
+            "expires by its stream"
+        } else {
+            "expires"
+        };
+        lines.push(whose.to_owned());
     }
     for recipient in &envelope.recipients {
         let orcpt = if recipient.orcpt.is_empty() {
@@ -55,9 +63,16 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
         } else {
             format!(" orcpt={}", recipient.orcpt)
         };
+        let simulated = recipient.simulated.as_ref().map(|answers| {
+            let (code, enhanced) = (answers.code, &answers.enhanced);
+            let (deferrals, after_ms) = (answers.deferrals, answers.after_ms);
+            format!(" simulated={code}-{enhanced} deferrals={deferrals} after={after_ms}")
+        });
         lines.push(format!(
-            "recipient {} notify={}{orcpt}",
-            recipient.address, recipient.notify
+            "recipient {} notify={}{orcpt}{}",
+            recipient.address,
+            recipient.notify,
+            simulated.unwrap_or_default()
         ));
     }
     lines

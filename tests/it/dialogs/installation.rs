@@ -65,6 +65,7 @@ spec:
         feedbackId: staffetta
         listUnsubscribe: [ \"https://u.acme.example/{campaign}?r={recipient}\", \"mailto:leave@acme.example\" ]
         cfblAddress: fbl@acme.example
+    - { name: trial, mode: sandbox, expiresAfter: 1d }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Tenant
@@ -177,6 +178,11 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Credential
 metadata: { name: acme-stolen }
 spec: { tenant: acme, username: stolen@acme.example, passwordHash: \"HASH\", certificates: [ stolen.acme.example ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: Credential
+metadata: { name: acme-sandbox }
+spec: { tenant: acme, username: sandbox@acme.example, passwordHash: \"HASH\", mode: sandbox }
 ---
 apiVersion: staffetta.dev/v1alpha1
 kind: Credential

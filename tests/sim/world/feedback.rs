@@ -1,7 +1,7 @@
 //! The simulated feedback service, which reads the journals and spools DSNs; and what must hold at the end.
 
 use bytes::Bytes;
-use proto::journal::Outcome;
+use proto::journal::{Outcome, Simulation};
 use proto::spool::{ReportsDelay, ReportsOn};
 
 use super::*;
@@ -44,10 +44,16 @@ impl World {
             .expect("records are readable")
             .entries
         {
-            let Some(Kind::Outcome(outcome)) = entry.kind else {
-                continue;
+            let outcome = match entry.kind {
+                Some(Kind::Outcome(outcome)) => outcome,
+                Some(Kind::Touched(touched)) if touched.released => {
+                    self.released += touched.deliveries.len() as u32;
+                    continue;
+                }
+                _ => continue,
             };
             let id = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+            self.note_answered(id, &outcome);
             if !outcome.operation.is_empty() {
                 self.note_ended(id, &outcome);
             }
@@ -92,6 +98,7 @@ impl World {
         let Some(first) = ordinals.first() else {
             return;
         };
+        let sandbox = outcome.simulation() == Simulation::Sandbox;
         let mut id: [u8; 16] = *original.as_bytes();
         (id[6], id[7]) = (DSN, *first as u8);
         let id = MessageId::from_bytes(id);
@@ -102,13 +109,18 @@ impl World {
         }
         // Perhaps it was spooled already, by an earlier life of the service.
         if let std::collections::btree_map::Entry::Vacant(vacant) = self.ledger.entry((id, 0)) {
-            vacant.insert(Account::default());
+            vacant.insert(Account {
+                simulated: sandbox,
+                ..Account::default()
+            });
             self.dsns += 1;
         }
         let entry = IndexEntry {
             message_id: id.as_bytes().to_vec().into(),
             length: 100,
+            flags: u64::from(sandbox),
             envelope: Some(Envelope {
+                sandbox,
                 tenant: "acme".into(),
                 stream: "mail".into(),
                 recipients: vec![Recipient {
@@ -138,12 +150,15 @@ impl World {
             return;
         };
         let original = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
+        let sandbox = outcome.simulation() == Simulation::Sandbox;
         let mut id: [u8; 16] = *original.as_bytes();
         (id[6], id[7]) = (DELAY + notice as u8, ordinals[0] as u8);
         let entry = IndexEntry {
             message_id: id.to_vec().into(),
             length: 100,
+            flags: u64::from(sandbox),
             envelope: Some(Envelope {
+                sandbox,
                 tenant: "acme".into(),
                 stream: "mail".into(),
                 recipients: vec![Recipient {
@@ -162,6 +177,7 @@ impl World {
         // Whether it is taken is the owner's to say: its recipients may be final by now.
         let account = Account {
             may_be_dropped: true,
+            simulated: sandbox,
             ..Account::default()
         };
         let known = self.ledger.entry((MessageId::from_bytes(id), 0));
@@ -206,7 +222,7 @@ impl World {
                         );
                         let is_expired = recipient.disposition() == Disposition::Expired;
                         assert!(
-                            !is_expired || account.expires_ms != 0,
+                            !is_expired || account.expires_ms != 0 || account.held,
                             "nothing else is old enough to expire"
                         );
                         let failed = is_expired || recipient.disposition() == Disposition::Bounced;

@@ -23,6 +23,7 @@ impl World {
             match output {
                 Output::ToSender(session, item) => {
                     self.check_assigned(node, &item);
+                    self.check_is_real(&item);
                     let stream = self.streams.iter().rposition(|s| {
                         s.node == node && s.life == life && s.session == session && s.open
                     });

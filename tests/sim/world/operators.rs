@@ -37,7 +37,8 @@ impl World {
             0..30 => Action::Suspend,
             30..50 => Action::Move,
             50..70 => Action::Retry,
-            70..85 => Action::Bounce,
+            70..80 => Action::Bounce,
+            80..90 => Action::Release,
             _ => Action::Cancel,
         };
         let mut selector = Selector::default();
@@ -59,7 +60,7 @@ impl World {
             2 => selector.sites = vec!["mx.d1.example".to_owned()],
             _ => selector.domains = vec![format!("d{}.example", self.rng.random_range(0..3))],
         }
-        let is_once = matches!(kind, Action::Retry | Action::Bounce | Action::Cancel);
+        let is_once = !matches!(kind, Action::Suspend | Action::Move);
         if is_once {
             selector.accepted_before_ms = self.now;
         }

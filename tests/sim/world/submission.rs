@@ -21,18 +21,23 @@ impl World {
             } else {
                 0
             };
+            let (sandbox, hold) = (self.chance(5), self.chance(5));
             let recipients: Vec<Recipient> = (0..self.rng.random_range(1..4_u32))
                 .map(|ordinal| {
                     let wants_dsn = self.chance(50);
+                    let simulated = self.simulated(sandbox);
                     let account = Account {
                         wants_dsn,
                         expires_ms,
+                        held: hold,
+                        simulated: sandbox || simulated.is_some(),
                         ..Account::default()
                     };
                     self.ledger.insert((id, ordinal), account);
                     Recipient {
                         address: format!("r{ordinal}@d{}.example", self.rng.random_range(0..3)),
                         notify: if wants_dsn { 12 } else { 1 },
+                        simulated,
                         ..Recipient::default()
                     }
                 })
@@ -43,11 +48,15 @@ impl World {
                 return_path: "s@acme.example".into(),
                 recipients,
                 expires_at_ms: expires_ms,
+                sandbox,
+                hold,
                 ..Envelope::default()
             };
             entries.push(IndexEntry {
                 message_id: id.as_bytes().to_vec().into(),
                 length: 100,
+                // Nobody here minds that it is set where nothing is simulated.
+                flags: 1,
                 envelope: Some(envelope),
                 ..IndexEntry::default()
             });

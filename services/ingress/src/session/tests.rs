@@ -46,6 +46,7 @@ fn client(tls: bool) -> Client {
         max_message_size: 1000,
         max_recipients: 2,
         forwarding: None,
+        simulator: Domain::parse("simulator.example").unwrap(),
     };
     Client {
         session: Session::new(
@@ -450,7 +451,7 @@ fn a_lock_and_a_hold_are_looked_up_at_mail() {
             "{action:?} {until_ms}: {reply}"
         );
         let transaction = client.session.take_transaction();
-        let is_held = transaction.is_some_and(|transaction| transaction.sender.is_held());
+        let is_held = transaction.is_some_and(|transaction| transaction.sender.is_on_hold(""));
         assert_eq!(is_held, held, "{action:?}");
     }
 }

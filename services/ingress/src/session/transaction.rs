@@ -11,6 +11,7 @@ use super::{Moment, Session, Storage};
 use crate::answer::{self, Answer};
 use crate::forwarding;
 use crate::policy::{self, Sender};
+use crate::simulator;
 use crate::watching;
 
 /// An open transaction.
@@ -179,8 +180,10 @@ impl Session {
         {
             return Err(answer::TOO_LARGE_FOR_RECIPIENTS);
         }
+        let simulated = simulator::simulated(&self.listener.simulator, &address)?;
         transaction.recipients.push(envelope::Recipient {
             address,
+            simulated,
             notify: params.notify.bits(),
             orcpt: params
                 .orcpt

@@ -31,10 +31,10 @@ pub use resources::{
 };
 // What may be submitted, and by whom.
 pub use resources::{
-    Allowance, Check, CheckAction, CheckRule, ForeignSenders, Headers, LongLines, LongReturnPath,
-    Mode, OverQuota, Preflight, Quota, QuotaError, Repair, ReturnPath, ScramKeys, ScramKeysError,
-    SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys, TokenSubject,
-    UriTemplate, UriValues, Watch, WordList, WordText,
+    Allowance, Check, CheckAction, CheckRule, ForeignSenders, Headers, HoldEnd, LongLines,
+    LongReturnPath, Mode, OverQuota, Preflight, Quota, QuotaError, Repair, ReturnPath, ScramKeys,
+    ScramKeysError, SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys,
+    TokenSubject, UriTemplate, UriValues, Watch, WordList, WordText,
 };
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

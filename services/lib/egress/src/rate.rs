@@ -256,6 +256,13 @@ impl Rates {
         }
     }
 
+    /// This replica's shares may be others from now on: none is used before it is asked for again.
+    pub(crate) fn doubt_shares(&mut self, now_ms: u64) {
+        for (_, rate) in &mut self.windows {
+            rate.doubt_share(now_ms);
+        }
+    }
+
     /// When something is to be said although nothing is wanted; `None` = never.
     pub fn tells_at(&self, now_ms: u64) -> Option<u64> {
         let each = self.windows.iter();

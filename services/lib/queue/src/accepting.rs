@@ -3,20 +3,24 @@
 use bytes::Bytes;
 use hashbrown::HashMap;
 use mail::MessageId;
-use proto::envelope::Recipient;
+use proto::envelope::Envelope;
 use proto::journal::entry::Kind;
 use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined, RecipientOutcome};
 use proto::spool::{BlockIndex, IndexEntry, ReportsDelay};
 
-use crate::delivery::{Deferred, TellDelays, Told};
+use crate::delivery::{Deferred, Mark, Marks, State, TellDelays, Told};
+use crate::holds::Submitter;
 use crate::intake::{Gate, Intake};
 use crate::live::{NewDelivery, NewMessage};
 use crate::recovery::Change;
+use crate::simulator::Simulated;
 
 /// The format version of blocks that this release reads.
 const BLOCK_FORMAT: u32 = 1;
 /// Bit of `BlockIndex.flags`: a copy made by repacking.
 const COPY: u64 = 1;
+/// Bit of `IndexEntry.flags`: the simulator answers for some recipients.
+const SIMULATED: u64 = 1;
 /// Positions in a block are 16 bits.
 const MOST_ENTRIES: usize = 1 << 16;
 /// Ordinals are 16 bits.
@@ -140,12 +144,14 @@ impl Intake {
         if is_finished || self.live.find(&id).is_some() {
             return false;
         }
+        let sandbox = entry.envelope.as_ref().is_some_and(|own| own.sandbox);
         if let Some(reports_on) = &entry.reports_on {
             let known = self
                 .recovery
                 .as_mut()
                 .is_some_and(|recovery| recovery.spooled_dsns.remove(&id));
-            if !known && !self.settle_dsn(&reports_on.message_id, &reports_on.ordinals, id) {
+            if !known && !self.settle_dsn(&reports_on.message_id, &reports_on.ordinals, id, sandbox)
+            {
                 return false;
             }
         }
@@ -154,7 +160,7 @@ impl Intake {
                 .recovery
                 .as_mut()
                 .is_some_and(|recovery| recovery.spooled_dsns.remove(&id));
-            if !known && !self.settle_delay(on, id) {
+            if !known && !self.settle_delay(on, id, sandbox) {
                 return false;
             }
         }
@@ -204,7 +210,11 @@ impl Intake {
             u64::from(entry.length)
         };
         // A flag that this release does not know: the message waits, and somebody is told.
-        let quarantined = entry.flags != 0;
+        let quarantined = entry.flags & !SIMULATED != 0;
+        let marks = Marks::default()
+            .with(Mark::Quarantined, quarantined)
+            .with(Mark::Sandbox, envelope.sandbox)
+            .with(Mark::ExpiryMoves, envelope.expires_by_stream);
         let message_slot = self.live.insert_message(&NewMessage {
             id,
             sequence,
@@ -218,7 +228,7 @@ impl Intake {
             deliver_by_ms: envelope.deliver_by_ms,
             expires_ms: envelope.expires_at_ms,
             not_before_s: seconds_until(&id, envelope.not_before_ms),
-            quarantined,
+            marks,
             upload_id: entry.chunks.as_ref().map_or("", |chunks| &chunks.upload_id),
         });
         if quarantined {
@@ -227,11 +237,11 @@ impl Intake {
         }
         let due_ms = envelope.not_before_ms.max(now_ms);
         let held = envelope.hold || quarantined;
-        for group in group_recipients(
-            &envelope.recipients,
-            &envelope.return_path,
-            &envelope.stream,
-        ) {
+        if envelope.hold {
+            self.live
+                .note_submitter(message_slot, Submitter::of(&envelope));
+        }
+        for group in group_recipients(&envelope) {
             let slot = self.live.insert_delivery(
                 message_slot,
                 NewDelivery {
@@ -244,6 +254,12 @@ impl Intake {
                     told: group.told,
                 },
             );
+            if let Some(simulated) = group.simulated {
+                self.live.simulated.insert(slot, simulated);
+            }
+            if envelope.hold {
+                self.live.hold(slot, id.unix_ms());
+            }
             if held {
                 continue;
             }
@@ -270,19 +286,29 @@ impl Intake {
         }
     }
 
+    /// A delivery is for the lanes, or the simulator.
     pub(crate) fn make_ready(&mut self, slot: u32) {
-        if let Some(key) = self.live.queue_up(slot) {
+        if self.live.simulated.contains_key(&slot) {
+            self.live.set_state(slot, State::Simulated);
+            self.simulated.extend(self.live.key(slot));
+        } else if let Some(key) = self.live.queue_up(slot) {
             self.effects.push(crate::Effect::Ready(key));
         }
     }
 
     /// A DSN is in the spool: its recipients are no longer owed one. False when none of them was.
-    fn settle_dsn(&mut self, original: &Bytes, ordinals: &[u32], dsn: MessageId) -> bool {
+    fn settle_dsn(
+        &mut self,
+        original: &Bytes,
+        ordinals: &[u32],
+        dsn: MessageId,
+        sandbox: bool,
+    ) -> bool {
         let Ok(id) = MessageId::try_from(&original[..]) else {
             return false;
         };
         let Some(slot) = self.live.find(&id) else {
-            return self.settle_dsn_early(id, ordinals, dsn);
+            return self.settle_dsn_early(id, ordinals, dsn, sandbox);
         };
         let is_owed = self
             .live
@@ -297,6 +323,7 @@ impl Intake {
             message_id: original.clone(),
             ordinals: ordinals.to_vec(),
             dsn_message_id: dsn.as_bytes().to_vec().into(),
+            sandbox,
             ..DsnSpooled::default()
         };
         self.log(
@@ -311,7 +338,7 @@ impl Intake {
 
     /// A notice of delay is in the spool. False when it is not owed (any more): the recipients are final meanwhile, or it
     /// was spooled before.
-    fn settle_delay(&mut self, on: &ReportsDelay, dsn: MessageId) -> bool {
+    fn settle_delay(&mut self, on: &ReportsDelay, dsn: MessageId, sandbox: bool) -> bool {
         let Ok(id) = MessageId::try_from(&on.message_id[..]) else {
             return false;
         };
@@ -327,6 +354,7 @@ impl Intake {
                 dsn_message_id: dsn.as_bytes().to_vec().into(),
                 delayed_ordinals: on.ordinals.clone(),
                 notice: on.notice,
+                sandbox,
             };
             self.log(Kind::DsnSpooled(entry), Gate::Nothing);
         }
@@ -362,7 +390,13 @@ impl Intake {
     }
 
     /// Only while recovering: the original's first block is gone, and its copy is behind the DSN.
-    fn settle_dsn_early(&mut self, original: MessageId, ordinals: &[u32], dsn: MessageId) -> bool {
+    fn settle_dsn_early(
+        &mut self,
+        original: MessageId,
+        ordinals: &[u32],
+        dsn: MessageId,
+        sandbox: bool,
+    ) -> bool {
         let is_owed = |change: &Change| match change {
             Change::Outcome(outcome) => outcome
                 .recipients
@@ -381,6 +415,7 @@ impl Intake {
             message_id: original.as_bytes().to_vec().into(),
             ordinals: ordinals.to_vec(),
             dsn_message_id: dsn.as_bytes().to_vec().into(),
+            sandbox,
             ..DsnSpooled::default()
         };
         self.change(original, Change::DsnSpooled(ordinals.to_vec()));
@@ -405,17 +440,16 @@ struct Group {
     domain: String,
     told: Told,
     ordinals: Vec<u16>,
+    simulated: Option<Box<Simulated>>,
 }
 
-/// Groups recipients into deliveries: by domain, return path, header variant, and whether a failure is reported.
-fn group_recipients(
-    recipients: &[Recipient],
-    envelope_return_path: &str,
-    stream: &str,
-) -> Vec<Group> {
+/// Groups recipients into deliveries: by domain, return path, header variant, and whether a failure is reported. Those for
+/// which the simulator answers are alone.
+fn group_recipients(envelope: &Envelope) -> Vec<Group> {
+    let (envelope_return_path, stream) = (envelope.return_path.as_str(), envelope.stream.as_str());
     let mut groups: Vec<Group> = Vec::new();
-    let mut positions: HashMap<(String, &str, u32, Told), usize> = HashMap::new();
-    for (recipient, ordinal) in recipients.iter().zip(0..=u16::MAX) {
+    let mut positions: HashMap<(String, &str, u32, Told, Option<u16>), usize> = HashMap::new();
+    for (recipient, ordinal) in envelope.recipients.iter().zip(0..=u16::MAX) {
         let domain = match recipient.address.rfind('@') {
             Some(at) => mail::Domain::parse(&recipient.address[at + 1..]).map_or_else(
                 |_| recipient.address[at + 1..].to_ascii_lowercase(),
@@ -442,13 +476,17 @@ fn group_recipients(
             _ => TellDelays::Never,
         };
         let told = Told::new(asks && !envelope_return_path.is_empty(), delays);
+        let simulated = Simulated::of(envelope, recipient).map(Box::new);
+        let alone = simulated.is_some().then_some(ordinal);
+        let variant = recipient.header_variant;
         let position = *positions
-            .entry((domain.clone(), return_path, recipient.header_variant, told))
+            .entry((domain.clone(), return_path, variant, told, alone))
             .or_insert_with(|| {
                 groups.push(Group {
                     domain,
                     told,
                     ordinals: Vec::new(),
+                    simulated,
                 });
                 groups.len() - 1
             });
@@ -478,5 +516,7 @@ fn accepted_message(entry: &IndexEntry) -> AcceptedMessage {
                 Some(on.message_id.clone())
             })
             .unwrap_or_default(),
+        sandbox: envelope.sandbox,
+        hold: envelope.hold,
     }
 }

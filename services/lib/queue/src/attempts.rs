@@ -30,7 +30,7 @@ impl Intake {
             sequence: message.sequence,
             seed: seed(&message.id, u64::from(delivery.attempts)),
             spread_seed: spread_seed(message, delivery),
-            from_ms: message.earliest_ms(),
+            from_ms: self.live.from_ms(slot),
             kept_source: self.live.kept_source(slot),
         })
     }
@@ -135,6 +135,7 @@ impl Intake {
             site: via.site.to_owned(),
             number: u32::from(attempts) + 1,
             final_reply_timeout_ms,
+            ..Begin::default()
         };
         self.log(Kind::Begin(begin), Gate::Permit(session, reference.clone()));
         self.flush(now_ms);
@@ -395,7 +396,7 @@ pub struct RouteOf<'a> {
     pub seed: u64,
     /// Differs between deliveries, and stays the same until the first attempt.
     pub spread_seed: u64,
-    /// From when on it may be sent, Unix milliseconds.
+    /// From when on it may be sent, Unix milliseconds; later by the time that it was on hold after that.
     pub from_ms: u64,
     /// The egress source at which it was greylisted, and by which it goes on.
     pub kept_source: Option<&'a str>,

@@ -38,6 +38,22 @@ impl Deadlines {
         }
     }
 
+    /// The message is on hold: its time stands still until [`Deadlines::go_on`].
+    fn stand_still(&mut self, slot: u32) {
+        if let Some(at_ms) = self.times.get(&slot) {
+            self.order.remove(&(*at_ms, slot));
+        }
+    }
+
+    /// It was on hold for so long, milliseconds.
+    pub(crate) fn go_on(&mut self, slot: u32, held_ms: u64) {
+        if let Some(at_ms) = self.times.get_mut(&slot) {
+            self.order.remove(&(*at_ms, slot));
+            *at_ms = at_ms.saturating_add(held_ms);
+            self.order.insert((*at_ms, slot));
+        }
+    }
+
     pub(crate) fn next(&self) -> Option<u64> {
         self.order.first().map(|(at_ms, _)| *at_ms)
     }
@@ -56,6 +72,10 @@ impl Intake {
             let Some(message_slot) = self.live.deadlines.passed(now_ms) else {
                 return;
             };
+            if self.live.all_held_since(message_slot).is_some() {
+                self.live.deadlines.stand_still(message_slot);
+                continue;
+            }
             let outcome = self.late(now_ms, message_slot, policies);
             self.live.deadlines.remove(message_slot);
             if !outcome.recipients.is_empty() {

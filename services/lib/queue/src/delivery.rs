@@ -1,5 +1,7 @@
 //! What is held in memory of each message and delivery.
 
+use std::num::NonZeroU8;
+
 use mail::{MessageId, Span};
 use proto::journal::Class;
 
@@ -30,6 +32,8 @@ pub(crate) enum State {
     InFlight,
     /// Not to be tried until released (hold, quarantine, in doubt under policy `hold`).
     Held,
+    /// Due, and the simulator's: it is never handed to the lanes.
+    Simulated,
 }
 
 /// Message × recipient domain × return path × header variant.
@@ -173,6 +177,58 @@ impl Message {
     }
 }
 
+/// What is noted once of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    Quarantined = 1,
+    /// Of the sandbox.
+    Sandbox = 2,
+    /// Its expiry is the stream's: the time on hold comes on top of it.
+    ExpiryMoves = 4,
+}
+
+/// Marks of a message. Never 0, so that a free place in the arena takes no octet more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Marks(NonZeroU8);
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self(NonZeroU8::MIN.saturating_add(0x7f))
+    }
+}
+
+impl Marks {
+    pub(crate) fn with(self, mark: Mark, is: bool) -> Self {
+        let bits = match is {
+            true => self.0.get() | mark as u8,
+            false => self.0.get() & !(mark as u8),
+        };
+        Self(NonZeroU8::new(bits).unwrap_or(self.0))
+    }
+
+    pub(crate) fn has(self, mark: Mark) -> bool {
+        self.0.get() & mark as u8 != 0
+    }
+}
+
+impl Message {
+    pub(crate) fn is_quarantined(&self) -> bool {
+        self.marks.has(Mark::Quarantined)
+    }
+
+    pub(crate) fn set_quarantined(&mut self, is: bool) {
+        self.marks = self.marks.with(Mark::Quarantined, is);
+    }
+
+    pub(crate) fn is_sandboxed(&self) -> bool {
+        self.marks.has(Mark::Sandbox)
+    }
+
+    pub(crate) fn expiry_moves(&self) -> bool {
+        self.marks.has(Mark::ExpiryMoves)
+    }
+}
+
 /// A seed from a delivery that stays the same as long as nothing was tried.
 pub(crate) fn spread_seed(message: &Message, delivery: &Delivery) -> u64 {
     mix(seed(
@@ -201,7 +257,7 @@ pub(crate) struct Message {
     pub(crate) campaign: Name,
     pub(crate) size: u32,
     pub(crate) first: u32,
-    pub(crate) quarantined: bool,
+    pub(crate) marks: Marks,
 }
 
 /// How long a sender waits for the final reply when its begin says nothing of it, milliseconds: what RFC 5321
@@ -406,6 +462,18 @@ mod tests {
         assert_eq!(times(Greylisted, true), (2, Greylisted));
         assert_eq!(times(Dns, true), (1, Dns));
         assert_eq!(times(Throttled, false), (1, Throttled));
+    }
+
+    #[test]
+    fn marks_are_set_and_taken_away_one_by_one() {
+        let marks = Marks::default().with(Mark::Sandbox, true);
+        let marks = marks.with(Mark::Quarantined, true);
+        assert!(marks.has(Mark::Sandbox) && marks.has(Mark::Quarantined));
+        assert!(!marks.has(Mark::ExpiryMoves));
+        let marks = marks.with(Mark::Quarantined, false);
+        assert_eq!(marks, Marks::default().with(Mark::Sandbox, true));
+        let none = marks.with(Mark::Sandbox, false);
+        assert_eq!(none, Marks::default());
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum Effect {
 pub enum Counted {
     /// The disposition of a recipient.
     Recipient(proto::journal::Disposition),
+    /// The disposition of a recipient for which the simulator answered.
+    Simulated(proto::journal::Disposition),
     /// A message was quarantined.
     Quarantined,
     /// Milliseconds from acceptance to the delivery of a message's recipients.

@@ -8,15 +8,17 @@ use mail::{PartitionId, Span};
 use proto::dispatch::DeliveryRef;
 use proto::journal::entry::Kind;
 use proto::journal::{
-    Acted, AdminAction, Class, Disposition, Outcome, RecipientOutcome, Reply, Stage,
+    Acted, AdminAction, Class, Disposition, Outcome, RecipientOutcome, Reply, Simulation, Stage,
 };
 use proto::standing::Move;
 
 use crate::delivery::{Flight, Retry, State, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
+use crate::holds::{LongestHold, Submitter};
 use crate::live::{Finished, Live};
 use crate::recovery::Recovery;
 use crate::report::EarlyReport;
+use crate::simulator::simulation_of;
 use crate::snapshot::SnapshotRun;
 use crate::{Key, trim::Trim};
 
@@ -42,6 +44,10 @@ pub trait Policies {
     fn delay_notices(&self, tenant: &str, stream: &str, asked: bool) -> &[Span];
     /// What to do with attempts in doubt.
     fn in_doubt(&self, tenant: &str, stream: &str) -> InDoubt;
+    /// For how long mail of a tenant may be on hold, and what becomes of it then.
+    fn longest_hold(&self, tenant: &str) -> LongestHold;
+    /// Whether who sent a message may send it now; else why not.
+    fn may_send(&self, tenant: &str, submitter: Submitter<'_>) -> Result<(), String>;
 }
 
 /// Sizes and times of an intake.
@@ -96,6 +102,15 @@ pub(crate) enum Gate {
     },
 }
 
+/// What ends a delivery that is not at a sender.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct By<'a> {
+    /// Id of the operation; empty = none.
+    pub(crate) operation: &'a str,
+    /// It was on hold for too long, since then; 0 = something else.
+    pub(crate) held_since_ms: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Intake {
@@ -136,6 +151,8 @@ pub struct Intake {
     pub(crate) standings_moved: Vec<Move>,
     /// See [`Intake::operations`].
     pub(crate) operations: Vec<AdminAction>,
+    /// Deliveries that are due and the simulator's. Some may have changed their state since.
+    pub(crate) simulated: VecDeque<Key>,
 }
 
 impl Intake {
@@ -151,6 +168,7 @@ impl Intake {
             acts: Vec::new(),
             standings_moved: Vec::new(),
             operations: Vec::new(),
+            simulated: VecDeque::new(),
             writer,
             live: Live::default(),
             cursor: 0,
@@ -348,6 +366,7 @@ impl Intake {
         }
         self.settle_doubts(now_ms, policies);
         self.note_late(now_ms, limit, policies);
+        self.end_holds(now_ms, limit, policies);
         self.take_early_reports(now_ms, policies);
         self.continue_snapshot();
         self.trim_head(now_ms);
@@ -369,6 +388,7 @@ impl Intake {
             live.next_due(),
             live.next_doubt(),
             live.deadlines.next(),
+            live.holds.next(),
         ]
         .into_iter()
         .flatten()
@@ -386,7 +406,10 @@ impl Intake {
         let Some(message) = self.live.messages.get(delivery.message) else {
             return false;
         };
-        if !matches!(delivery.state, State::Ready | State::Behind) {
+        if !matches!(
+            delivery.state,
+            State::Ready | State::Behind | State::Simulated
+        ) {
             return false;
         }
         if !delivery.is_retry() && message.expires_ms().is_none() {
@@ -415,7 +438,11 @@ impl Intake {
             return u64::MAX;
         };
         if let Some(expires_ms) = message.expires_ms() {
-            return expires_ms;
+            return if message.expiry_moves() {
+                expires_ms.saturating_add(self.live.held_for_ms(slot))
+            } else {
+                expires_ms
+            };
         }
         let tenant = self.live.strings.get(message.tenant);
         let stream = self.live.strings.get(message.stream);
@@ -423,23 +450,23 @@ impl Intake {
         let retry = policies.retry(tenant, stream, domain, class);
         let seed = spread_seed(message, delivery);
         policies
-            .first_attempt_ms(tenant, stream, message.earliest_ms(), seed)
+            .first_attempt_ms(tenant, stream, self.live.from_ms(slot), seed)
             .saturating_add(retry.max_age_ms)
     }
 
     /// Ends all recipients of a delivery that is not at a sender, by a decision of ours.
     pub fn conclude(&mut self, now_ms: u64, key: Key, disposition: Disposition, reply: Reply) {
-        self.conclude_by(now_ms, key, disposition, reply, "");
+        self.conclude_by(now_ms, key, disposition, reply, By::default());
     }
 
-    /// As [`Intake::conclude`], by an operation.
+    /// As [`Intake::conclude`], by an operation or the end of a hold.
     pub(crate) fn conclude_by(
         &mut self,
         now_ms: u64,
         key: Key,
         disposition: Disposition,
         reply: Reply,
-        operation: &str,
+        by: By<'_>,
     ) {
         let Some(slot) = self.live.resolve(key) else {
             return;
@@ -469,7 +496,9 @@ impl Intake {
             recipients: recipients.collect(),
             started_at_ms: 0,
             finished_at_ms: now_ms,
-            operation: operation.to_owned(),
+            operation: by.operation.to_owned(),
+            held_since_ms: by.held_since_ms,
+            simulation: self.simulation_of(slot).into(),
             ..self.outcome_of(delivery.message)
         };
         self.record_outcome(outcome, None);
@@ -488,6 +517,7 @@ impl Intake {
             campaign: text(message.campaign),
             sequence: message.sequence,
             index: message.index.into(),
+            simulation: simulation_of(message).into(),
             ..Default::default()
         }
     }
@@ -498,9 +528,13 @@ impl Intake {
         outcome: Outcome,
         report: Option<(SessionId, DeliveryRef)>,
     ) {
+        let is_simulated = outcome.simulation() != Simulation::None;
         for recipient in &outcome.recipients {
-            self.effects
-                .push(Effect::Counted(Counted::Recipient(recipient.disposition())));
+            let disposition = recipient.disposition();
+            self.effects.push(Effect::Counted(match is_simulated {
+                true => Counted::Simulated(disposition),
+                false => Counted::Recipient(disposition),
+            }));
         }
         let finished = self.apply_outcome(&outcome);
         self.log(Kind::Outcome(outcome), Gate::Outcome { report, finished });

@@ -10,11 +10,13 @@ use crate::arena::Arena;
 use crate::blocks::Blocks;
 use crate::deadlines::Deadlines;
 use crate::delivery::{
-    Deferred, Delivery, Flight, Message, NONE, State, Told, expires_s, mix, seed,
+    Deferred, Delivery, Flight, Marks, Message, NONE, State, Told, expires_s, mix, seed,
 };
 use crate::due::Due;
+use crate::holds::Holds;
 use crate::lines::Lines;
 use crate::ordinals::OrdinalLists;
+use crate::simulator::Simulated;
 use crate::strings::{Name, Strings};
 
 /// A delivery to be inserted.
@@ -44,7 +46,7 @@ pub(crate) struct NewMessage<'a> {
     pub(crate) deliver_by_ms: u64,
     pub(crate) expires_ms: u64,
     pub(crate) not_before_s: u32,
-    pub(crate) quarantined: bool,
+    pub(crate) marks: Marks,
     /// Upload whose chunks are the content.
     pub(crate) upload_id: &'a str,
 }
@@ -77,6 +79,10 @@ pub(crate) struct Live {
     pub(crate) deadlines: Deadlines,
     /// Sources by which deliveries go on, by slot: of those that were greylisted.
     pub(crate) kept: HashMap<u32, Name>,
+    /// What is on hold, or was.
+    pub(crate) holds: Holds,
+    /// What the simulator answers, by delivery slot.
+    pub(crate) simulated: HashMap<u32, Box<Simulated>>,
     /// Blocks with something that lives, by sequence.
     pub(crate) blocks: Blocks,
     /// Recipients that are not final.
@@ -120,7 +126,7 @@ impl Live {
             campaign: self.strings.acquire(new.campaign),
             size: new.size,
             first: NONE,
-            quarantined: new.quarantined,
+            marks: new.marks,
         };
         let slot = self.messages.insert(message);
         self.deadlines.insert(slot, new.deliver_by_ms);
@@ -194,6 +200,7 @@ impl Live {
         };
         let parted = self.insert_delivery(message, new);
         self.share_source(slot, parted);
+        self.holds.share(slot, parted);
     }
 
     /// Recipients of a delivery that are not final.
@@ -255,7 +262,7 @@ impl Live {
         if self
             .messages
             .get(delivery.message)
-            .is_some_and(|message| message.quarantined)
+            .is_some_and(Message::is_quarantined)
         {
             self.set_state(slot, State::Held);
             return;
@@ -417,6 +424,8 @@ impl Live {
         self.strings.release(removed.domain);
         self.ordinals.forget(removed.ordinals);
         self.forget_source(slot);
+        self.holds.forget(slot);
+        self.simulated.remove(&slot);
         let Some(message) = self.messages.get_mut(removed.message) else {
             return;
         };
@@ -442,6 +451,7 @@ impl Live {
         }
         let removed = self.messages.remove(slot)?;
         self.deadlines.remove(slot);
+        self.forget_submitter(slot);
         if let Ok(entry) = self
             .by_id
             .find_entry(hash(&removed.id), |&found| found == slot)

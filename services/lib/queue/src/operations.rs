@@ -11,7 +11,7 @@ use proto::journal::entry::Kind;
 use proto::journal::{AdminAction, Disposition, Phase, Reply, Touched, TouchedDelivery};
 
 use crate::delivery::State;
-use crate::intake::{Gate, Intake};
+use crate::intake::{By, Gate, Intake, Policies};
 use crate::recovery::Change;
 use crate::{Key, Standing};
 
@@ -21,6 +21,15 @@ const BUSY: usize = 1024;
 const TOUCHED: usize = 512;
 /// Notes that are kept at most: the oldest give way.
 const KEPT: usize = 4096;
+
+/// What a release came to, in recipients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Released {
+    /// They go on.
+    pub recipients: u64,
+    /// They stay on hold: who sent the message may not send it any more.
+    pub refused: u64,
+}
 
 /// What became of a delivery that was to be ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +81,11 @@ impl Intake {
             return Ended::Begun;
         }
         let recipients = self.live.ordinals(slot).len();
-        self.conclude_by(now_ms, key, disposition, reply, operation);
+        let by = By {
+            operation,
+            ..By::default()
+        };
+        self.conclude_by(now_ms, key, disposition, reply, by);
         Ended::Now(recipients)
     }
 
@@ -87,13 +100,33 @@ impl Intake {
         self.touch(now_ms, keys, operation, false, waits)
     }
 
-    /// Deliveries that are held or in quarantine are due now; others stay as they are. Gives the number of recipients.
-    pub fn release(&mut self, now_ms: u64, keys: &[Key], operation: &str) -> u64 {
+    /// Deliveries that are held or in quarantine are due now, as soon as they may be sent; others stay as they are, and so
+    /// does what was accepted on hold of those who may not send it any more.
+    pub fn release(
+        &mut self,
+        now_ms: u64,
+        keys: &[Key],
+        operation: &str,
+        policies: &dyn Policies,
+    ) -> Released {
+        let mut refused = 0;
+        let may_go = |key: &&Key| {
+            let slot = self.live.resolve(**key);
+            let may_go = slot.is_none_or(|slot| self.refusal(slot, policies).is_none());
+            if !may_go {
+                refused += slot.map_or(0, |slot| self.live.ordinals(slot).len() as u64);
+            }
+            may_go
+        };
+        let keys: Vec<Key> = keys.iter().filter(may_go).copied().collect();
         let held = |intake: &Self, slot| {
             let delivery = intake.live.deliveries.get(slot);
             delivery.is_some_and(|delivery| delivery.state == State::Held)
         };
-        self.touch(now_ms, keys, operation, true, held)
+        Released {
+            recipients: self.touch(now_ms, &keys, operation, true, held),
+            refused,
+        }
     }
 
     fn touch(
@@ -147,10 +180,13 @@ impl Intake {
         let message = delivery.message;
         match (delivery.state, released) {
             (State::Held, true) => {
+                let is_retry = delivery.is_retry();
                 if let Some(message) = self.live.messages.get_mut(message) {
-                    message.quarantined = false;
+                    message.set_quarantined(false);
                 }
-                self.live.wait_until(slot, due_ms);
+                let earliest_ms = self.live.end_hold(slot, due_ms);
+                let from_ms = if is_retry { 0 } else { earliest_ms };
+                self.live.wait_until(slot, due_ms.max(from_ms));
             }
             (State::Waiting, false) => self.live.wait_until(slot, due_ms),
             _ => {}

@@ -4,13 +4,16 @@ use hashbrown::{HashMap, HashSet};
 use mail::MessageId;
 use proto::journal::entry::Kind;
 use proto::journal::{
-    Begin, Class, Entry, LiveMessage, Moved, Outcome, Quarantined, Record, SnapshotPart,
+    Begin, Class, Entry, LiveMessage, Moved, Outcome, Quarantined, Record, Simulation, SnapshotPart,
 };
 
 use crate::accepting::priority;
-use crate::delivery::{Deferred, Flight, State, Told, mix};
+use crate::delivery::{Deferred, Flight, Mark, State, Told, mix};
+use crate::holds::Submitter;
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
+use crate::simulator::Simulated;
+use crate::snapshot::marks_of;
 
 /// Retries that came due while nobody owned the partition are spread over this time, milliseconds.
 const SPREAD_MS: u64 = 5_000;
@@ -247,7 +250,7 @@ impl Intake {
             return;
         };
         if let Some(message) = self.live.messages.get_mut(slot) {
-            message.quarantined = true;
+            message.set_quarantined(true);
         }
         for delivery in self.live.deliveries_of(slot) {
             let in_flight = self.live.flights.contains_key(&delivery);
@@ -264,6 +267,9 @@ impl Intake {
         begin: &Begin,
     ) -> Result<(), mail::MessageIdError> {
         let id = MessageId::try_from(&begin.message_id[..])?;
+        if begin.simulation() != Simulation::None {
+            return Ok(());
+        }
         let ordinal = begin
             .ordinals
             .first()
@@ -402,7 +408,7 @@ impl Intake {
 
     fn restore(&mut self, id: MessageId, message: &LiveMessage, strings: &[String]) {
         let text = |position: u32| strings.get(position as usize).map_or("", String::as_str);
-        let quarantined = message.flags & 1 != 0;
+        let marks = marks_of(message.flags);
         let message_slot = self.live.insert_message(&NewMessage {
             id,
             sequence: message.sequence,
@@ -420,9 +426,18 @@ impl Intake {
             deliver_by_ms: message.deliver_by_ms,
             expires_ms: message.expires_at_ms,
             not_before_s: message.not_before_s,
-            quarantined,
+            marks,
             upload_id: &message.upload_id,
         });
+        let named = |position: u32| position.checked_sub(1).map_or("", text);
+        self.live.note_submitter(
+            message_slot,
+            Submitter {
+                credential: named(message.credential),
+                author_domain: named(message.from_domain),
+                return_domain: named(message.return_domain),
+            },
+        );
         let short = |ordinal: &u32| u16::try_from(*ordinal).ok();
         if !message.dsn_owed.is_empty() {
             self.live.owed.insert(
@@ -463,6 +478,20 @@ impl Intake {
                 let source = text(source);
                 self.live.note_source(slot, Class::Greylisted, source);
             }
+            if let Some(answers) = &delivery.simulated {
+                let simulated = Simulated::new(answers.clone(), &delivery.simulated_address);
+                self.live.simulated.insert(slot, Box::new(simulated));
+            } else if marks.has(Mark::Sandbox) {
+                let simulated = Simulated::accepting(&delivery.simulated_address);
+                self.live.simulated.insert(slot, Box::new(simulated));
+            }
+            self.live.held_before(slot, delivery.held_for_ms);
+            if delivery.held_since_ms > 0 {
+                self.live.hold(slot, delivery.held_since_ms);
+            } else if held && !marks.has(Mark::Quarantined) && delivery.attempts == 0 {
+                // Written by a release that did not tell: it was on hold from its acceptance on.
+                self.live.hold(slot, id.unix_ms());
+            }
             if delivery.begun_epoch != 0 {
                 let begun = Begun {
                     epoch: delivery.begun_epoch,
@@ -488,6 +517,7 @@ fn without_texts(mut outcome: Outcome) -> Outcome {
         attempt: outcome.attempt,
         recipients: outcome.recipients,
         source: outcome.source,
+        finished_at_ms: outcome.finished_at_ms,
         ..Default::default()
     }
 }

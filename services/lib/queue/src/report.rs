@@ -233,7 +233,7 @@ impl Intake {
     }
 
     /// The recipients of the present attempt, each with its disposition.
-    fn dispose(
+    pub(crate) fn dispose(
         &self,
         now_ms: u64,
         slot: u32,
@@ -320,7 +320,7 @@ impl Intake {
             return 0;
         }
         let seed = spread_seed(message, delivery);
-        let from_ms = policies.first_attempt_ms(tenant, stream, message.earliest_ms(), seed);
+        let from_ms = policies.first_attempt_ms(tenant, stream, self.live.from_ms(slot), seed);
         let age_ms = now_ms.saturating_sub(from_ms);
         let passed = ages.iter().filter(|age| age.as_millis() <= age_ms).count();
         let passed = u32::try_from(passed).unwrap_or(0);
@@ -466,6 +466,7 @@ impl Intake {
                     }
                     if recipient.next_attempt_ms == u64::MAX {
                         delivery.state = State::Held;
+                        self.live.hold(slot, outcome.finished_at_ms);
                     } else if delivery.state != State::Waiting
                         || delivery.due_ms != recipient.next_attempt_ms
                     {

@@ -29,6 +29,12 @@ pub struct Row {
     pub next_due_ms: Option<u64>,
     /// When the oldest of its messages was accepted, Unix milliseconds; 0 = never.
     pub oldest_ms: u64,
+    /// Since when the first of them is on hold, Unix milliseconds.
+    pub held_since_ms: Option<u64>,
+    /// When the first hold ends by itself, Unix milliseconds.
+    pub held_until_ms: Option<u64>,
+    /// For these the simulator answers.
+    pub simulated: u64,
     /// One of its deliveries: one that is ready, if there is one.
     pub sample: Option<crate::Key>,
 }
@@ -90,8 +96,21 @@ impl Intake {
             if row.sample.is_none() || (is_ready && row.ready == 0) {
                 row.sample = self.live.key(slot);
             }
+            if self.live.simulated.contains_key(&slot) {
+                row.simulated += recipients;
+            }
+            if let Some(hold) = self.live.holds.present(slot) {
+                let earlier =
+                    |known: Option<u64>, at: u64| Some(known.map_or(at, |known| known.min(at)));
+                row.held_since_ms = earlier(row.held_since_ms, hold.since_ms);
+                if let Some(until_ms) = hold.until_ms {
+                    row.held_until_ms = earlier(row.held_until_ms, until_ms);
+                }
+            }
             match delivery.state {
-                State::Ready | State::Behind | State::Parked => row.ready += recipients,
+                State::Ready | State::Behind | State::Parked | State::Simulated => {
+                    row.ready += recipients;
+                }
                 State::Held => row.held += recipients,
                 State::Waiting | State::HeldBack => {
                     row.deferred += recipients;

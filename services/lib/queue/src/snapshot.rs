@@ -12,7 +12,7 @@ use proto::journal::{
     DelayOwed, LiveDelivery, LiveMessage, SnapshotEnd, SnapshotPart, SnapshotStart,
 };
 
-use crate::delivery::State;
+use crate::delivery::{Mark, Marks, State};
 use crate::effect::Effect;
 use crate::intake::{Gate, Intake};
 use crate::strings::Name;
@@ -159,6 +159,14 @@ impl Intake {
         let message = self.live.messages.get(slot)?;
         let deliveries = self.live.deliveries_of(slot);
         let owed = self.live.owed.get(&slot);
+        let is_simulated = deliveries
+            .iter()
+            .any(|slot| self.live.simulated.contains_key(slot));
+        let mut named = |name: Option<Name>| name.map_or(0, |name| table.position(name) + 1);
+        let submitter = self.live.holds.submitter(slot);
+        let credential = named(submitter.and_then(|names| names.credential));
+        let from_domain = named(submitter.and_then(|names| names.author_domain));
+        let return_domain = named(submitter.and_then(|names| names.return_domain));
         Some(LiveMessage {
             message_id: message.id.as_bytes().to_vec().into(),
             sequence: message.sequence,
@@ -170,7 +178,7 @@ impl Intake {
             accepted_at_ms: message.id.unix_ms(),
             expires_at_ms: message.expires_ms().unwrap_or(0),
             not_before_s: message.not_before_s,
-            flags: u32::from(message.quarantined),
+            flags: flags_of(message.marks, is_simulated),
             deliveries: deliveries
                 .into_iter()
                 .filter_map(|slot| self.live_delivery(slot, table))
@@ -190,6 +198,9 @@ impl Intake {
             size: message.size,
             priority: message.priority.into(),
             deliver_by_ms: self.live.deadlines.get(slot),
+            credential,
+            from_domain,
+            return_domain,
             upload_id: self
                 .live
                 .uploads
@@ -207,6 +218,8 @@ impl Intake {
             .get(&slot)
             .and_then(|flight| flight.begun_ms.map(|at| (flight, at)));
         let held = delivery.state == State::Held;
+        let simulated = self.live.simulated.get(&slot);
+        let (held_since_ms, held_for_ms) = self.live.holds.times(slot);
         Some(LiveDelivery {
             domain: table.position(delivery.domain),
             ordinals: self
@@ -230,8 +243,46 @@ impl Intake {
                 Some(name) => table.position(*name) + 1,
                 None => 0,
             },
+            simulated: simulated.map(|simulated| simulated.answers().clone()),
+            simulated_address: simulated
+                .map(|simulated| simulated.address().to_owned())
+                .unwrap_or_default(),
+            held_since_ms,
+            held_for_ms,
         })
     }
+}
+
+/// Bits of `LiveMessage.flags`.
+const QUARANTINED: u32 = 1;
+const SIMULATED: u32 = 1 << 1;
+const SANDBOX: u32 = 1 << 2;
+const SIMULATED_QUARANTINED: u32 = 1 << 3;
+const EXPIRY_MOVES: u32 = 1 << 4;
+
+/// What is the simulator's is shown as if in quarantine to releases that would send it.
+fn flags_of(marks: Marks, is_simulated: bool) -> u32 {
+    let bit = |bit: u32, is: bool| if is { bit } else { 0 };
+    let (quarantined, sandbox) = (marks.has(Mark::Quarantined), marks.has(Mark::Sandbox));
+    let is_simulated = is_simulated || sandbox;
+    bit(QUARANTINED, quarantined || is_simulated)
+        | bit(SIMULATED, is_simulated)
+        | bit(SANDBOX, sandbox)
+        | bit(SIMULATED_QUARANTINED, is_simulated && quarantined)
+        | bit(EXPIRY_MOVES, marks.has(Mark::ExpiryMoves))
+}
+
+pub(crate) fn marks_of(flags: u32) -> Marks {
+    let is = |bit: u32| flags & bit != 0;
+    let quarantined = if is(SIMULATED) {
+        is(SIMULATED_QUARANTINED)
+    } else {
+        is(QUARANTINED)
+    };
+    Marks::default()
+        .with(Mark::Quarantined, quarantined)
+        .with(Mark::Sandbox, is(SANDBOX))
+        .with(Mark::ExpiryMoves, is(EXPIRY_MOVES))
 }
 
 /// Names by their position in a part's table.

@@ -6,6 +6,7 @@ use proto::journal::Class;
 use crate::Key;
 use crate::delivery::State;
 use crate::effect::SessionId;
+use crate::holds::OnHold;
 use crate::intake::Intake;
 
 /// Which deliveries are asked for.
@@ -24,8 +25,10 @@ pub enum Which {
 pub enum Wait {
     /// In quarantine: its content can't be read, or asks for something that this release does not know.
     Quarantined,
-    /// Held until somebody decides.
+    /// Held until somebody decides, or [`Standing::hold`] ends.
     Held,
+    /// It is due, and the simulator answers next.
+    Simulator,
     /// For its time, Unix milliseconds.
     Until(u64),
     /// For its window or its place in the spread of its stream, Unix milliseconds.
@@ -65,6 +68,10 @@ pub struct Standing<'a> {
     pub class: Class,
     /// What it waits for.
     pub wait: Wait,
+    /// It is on hold.
+    pub hold: Option<OnHold>,
+    /// The simulator answers for it: it never leaves.
+    pub is_simulated: bool,
 }
 
 impl Intake {
@@ -119,8 +126,9 @@ impl Intake {
         let message = live.messages.get(delivery.message)?;
         let flight = live.flights.get(&slot);
         let wait = match delivery.state {
-            State::Held if message.quarantined => Wait::Quarantined,
+            State::Held if message.is_quarantined() => Wait::Quarantined,
             State::Held => Wait::Held,
+            State::Simulated => Wait::Simulator,
             State::Waiting => Wait::Until(delivery.due_ms),
             State::HeldBack => Wait::HeldBack(delivery.due_ms),
             State::Behind => Wait::Behind,
@@ -145,6 +153,8 @@ impl Intake {
             is_retry: delivery.is_retry(),
             class: delivery.deferred.class(),
             wait,
+            hold: live.holds.present(slot),
+            is_simulated: live.simulated.contains_key(&slot),
         })
     }
 }

@@ -153,7 +153,7 @@ impl Intake {
             .deliveries_of(slot)
             .iter()
             .any(|d| self.live.flights.contains_key(d));
-        (!in_flight && !message.quarantined).then_some(Place {
+        (!in_flight && !message.is_quarantined()).then_some(Place {
             sequence: message.sequence,
             index: message.index.into(),
         })

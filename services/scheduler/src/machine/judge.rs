@@ -38,6 +38,13 @@ pub(super) fn judge(report: RecipientReport, dot_sent: bool) -> Judged {
     }
 }
 
+/// Judges what the simulator says about one recipient.
+pub(super) fn judge_simulated(report: RecipientReport) -> Judged {
+    let reply = report.reply.as_ref();
+    let dot_sent = reply.is_some_and(|reply| reply.stage() == Stage::FinalDot);
+    judge(report, dot_sent)
+}
+
 fn stage_of(stage: Stage) -> classify::Stage {
     match stage {
         Stage::Dns => classify::Stage::Dns,

@@ -75,6 +75,7 @@ impl Machine {
 
     /// After a change of the owned partitions.
     pub(super) fn share_limits(&mut self) {
+        self.lanes.doubt_shares(self.now_ms);
         for (number, info) in self.lane_infos.iter() {
             let names = self.lanes.names(number);
             if let Some((source, key)) = names.map(|(source, key)| (source.clone(), key.clone())) {

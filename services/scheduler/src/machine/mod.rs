@@ -41,6 +41,7 @@ use queue::{Effect, Intake, Key, SessionId};
 
 use automation::Told;
 use isolation::Isolation;
+use judge::judge_simulated;
 pub(crate) use limits::lane_hash;
 use operations::Operations;
 pub use operations::Progress;
@@ -350,8 +351,13 @@ impl Machine {
         self.tell_standings(now_ms);
         let policies = ByConfig(self.config.clone());
         let mut dropped = Vec::new();
+        let mut simulates_on = false;
         for (partition, owned) in &mut self.partitions {
             owned.intake.tick(now_ms, DUE_PER_RUN, &policies);
+            if owned.stops(now_ms).is_none() {
+                let intake = &mut owned.intake;
+                simulates_on |= intake.simulate(now_ms, DUE_PER_RUN, &policies, &judge_simulated);
+            }
             if let Some(copy) = owned
                 .intake
                 .wants_copy(now_ms, now_ms < owned.short_until_ms)
@@ -384,7 +390,7 @@ impl Machine {
         }
         self.collect_effects(now_ms);
         self.forget_lanes(now_ms);
-        more || goes_on
+        more || goes_on || simulates_on
     }
 
     /// Lanes that were not used for long are forgotten everywhere.
@@ -486,6 +492,9 @@ impl Machine {
         self.automation.configure(&config);
         self.windows_change(now_ms, &config);
         self.config = config;
+        for owned in self.partitions.values_mut() {
+            owned.intake.look_at_holds();
+        }
         self.pools.configure(&self.config);
         self.operations.config_changed();
         self.isolate();

@@ -86,7 +86,9 @@ pub enum Output {
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     /// Recipients by disposition, by the number of the enum's value.
-    pub dispositions: [u64; 9],
+    pub dispositions: [u64; 10],
+    /// Those for which the simulator answered.
+    pub simulated: [u64; 10],
     /// Messages and blocks quarantined.
     pub quarantined: u64,
     /// Assignments made.
@@ -122,14 +124,8 @@ impl Counts {
 
     pub(super) fn add(&mut self, counted: Counted) {
         match counted {
-            Counted::Recipient(disposition) => {
-                if let Some(count) = usize::try_from(i32::from(disposition))
-                    .ok()
-                    .and_then(|n| self.dispositions.get_mut(n))
-                {
-                    *count += 1;
-                }
-            }
+            Counted::Recipient(disposition) => count(&mut self.dispositions, disposition),
+            Counted::Simulated(disposition) => count(&mut self.simulated, disposition),
             Counted::Quarantined => self.quarantined += 1,
             Counted::QueueTime(ms) if self.queue_times.len() < QUEUE_TIMES => {
                 self.queue_times.push(ms)
@@ -140,10 +136,27 @@ impl Counts {
 
     /// Recipients with a disposition.
     pub fn with(&self, disposition: Disposition) -> u64 {
-        usize::try_from(i32::from(disposition))
-            .ok()
+        number(disposition)
             .and_then(|n| self.dispositions.get(n))
             .copied()
             .unwrap_or(0)
+    }
+
+    /// Recipients with a disposition for which the simulator answered.
+    pub fn simulated_with(&self, disposition: Disposition) -> u64 {
+        number(disposition)
+            .and_then(|n| self.simulated.get(n))
+            .copied()
+            .unwrap_or(0)
+    }
+}
+
+fn number(disposition: Disposition) -> Option<usize> {
+    usize::try_from(i32::from(disposition)).ok()
+}
+
+fn count(counts: &mut [u64], disposition: Disposition) {
+    if let Some(count) = number(disposition).and_then(|n| counts.get_mut(n)) {
+        *count += 1;
     }
 }

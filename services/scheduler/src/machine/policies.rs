@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use config::{RetryClass, RetryWaits, Snapshot};
-use mail::Span;
+use config::{HoldEnd, RetryClass, RetryWaits, Snapshot};
+use mail::{Domain, Span};
 use proto::journal::Class;
-use queue::{InDoubt, Policies, Retry, Waits};
+use queue::{HoldEnds, InDoubt, LongestHold, Policies, Retry, Submitter, Waits};
 
 /// Used where no route matches: the delivery waits for one, it does not expire early.
 const WITHOUT_ROUTE: Retry<'static> = Retry {
@@ -18,6 +18,12 @@ const WITHOUT_ROUTE: Retry<'static> = Retry {
     max_age_ms: 5 * 86_400_000,
     own: false,
     asked_ms: (0, 0),
+};
+
+/// Of a tenant that is gone: nobody can release its mail, and nobody wants to hear of it before.
+const WITHOUT_TENANT: LongestHold = LongestHold {
+    most_ms: 30 * 86_400_000,
+    ends: HoldEnds::Return,
 };
 
 pub(super) struct ByConfig(pub(super) Arc<Snapshot>);
@@ -70,6 +76,46 @@ impl Policies for ByConfig {
             Some(config::InDoubt::GiveUp) => InDoubt::GiveUp,
             Some(config::InDoubt::Retry) | None => InDoubt::Retry,
         }
+    }
+
+    fn longest_hold(&self, tenant: &str) -> LongestHold {
+        let Some(tenant) = self.0.tenant(tenant) else {
+            return WITHOUT_TENANT;
+        };
+        LongestHold {
+            most_ms: tenant.max_hold.as_millis(),
+            ends: match tenant.when_hold_ends {
+                HoldEnd::Return => HoldEnds::Return,
+                HoldEnd::Discard => HoldEnds::Discard,
+            },
+        }
+    }
+
+    fn may_send(&self, tenant: &str, submitter: Submitter<'_>) -> Result<(), String> {
+        let Submitter {
+            credential,
+            author_domain,
+            return_domain,
+        } = submitter;
+        if self.0.tenant(tenant).is_none() {
+            return Err(format!("there is no Tenant {tenant} any more"));
+        }
+        if credential.is_empty() {
+            // Our own mail, or accepted by a release that did not note it.
+            return Ok(());
+        }
+        let found = self.0.credential(credential);
+        if found.is_none_or(|found| found.tenant != tenant) {
+            return Err(format!("there is no Credential {credential} any more"));
+        }
+        for domain in [author_domain, return_domain] {
+            let name = Domain::parse(domain).ok();
+            let sending = name.and_then(|name| self.0.sending_domain(name.as_str()));
+            if !domain.is_empty() && sending.is_none_or(|found| found.tenant != tenant) {
+                return Err(format!("{tenant} may not send as {domain} any more"));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@ use queue::{Standing, Wait, Which};
 use super::isolation::Leaves;
 use super::operations::Gates;
 use super::placing::Way;
+use super::policies::ByConfig;
 use super::pools::Stays;
 use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
 
@@ -24,7 +25,12 @@ pub enum Constraint {
     /// In quarantine: its content can't be read, or asks for something that this release does not know.
     Quarantined,
     /// Held until somebody decides.
-    Held,
+    Held {
+        /// When it ends by itself; `None` = it does not.
+        until_ms: Option<u64>,
+        /// Why a release would leave it on hold.
+        refusal: Option<String>,
+    },
     /// It may not be sent before.
     NotBefore(u64),
     /// It is tried again then, after a deferral of this class.
@@ -167,7 +173,7 @@ impl Constraint {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Quarantined => "quarantine",
-            Self::Held => "hold",
+            Self::Held { .. } => "hold",
             Self::NotBefore(_) => "not-before",
             Self::RetryTime(..) => "retry-time",
             Self::Window { .. } => "window",
@@ -207,6 +213,7 @@ impl Constraint {
         match self {
             Self::NotBefore(at) | Self::RetryTime(at, _) | Self::Spread(at) => Some(*at),
             Self::Window { until_ms, .. } => Some(*until_ms),
+            Self::Held { until_ms, .. } => *until_ms,
             Self::InDoubt(at) => *at,
             Self::Operation { until_ms, .. }
             | Self::TenantQuarantine { until_ms, .. }
@@ -229,7 +236,10 @@ impl fmt::Display for Constraint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quarantined => f.write_str("in quarantine"),
-            Self::Held => f.write_str("held until somebody releases it"),
+            Self::Held { refusal: None, .. } => f.write_str("held until somebody releases it"),
+            Self::Held {
+                refusal: Some(why), ..
+            } => write!(f, "held, and a release would leave it so: {why}"),
             Self::NotBefore(_) => f.write_str("not to be sent before its time"),
             Self::RetryTime(_, class) => {
                 write!(f, "waits for its next attempt: {}", reason_of(*class))
@@ -506,9 +516,17 @@ impl Machine {
         {
             return kept;
         }
+        if let Some(kept) = of_simulated(now_ms, owned, standing) {
+            return kept;
+        }
         match (standing.wait, route) {
             (Wait::Quarantined, _) => Constraint::Quarantined,
-            (Wait::Held, _) => Constraint::Held,
+            (Wait::Held, _) => Constraint::Held {
+                until_ms: standing.hold.and_then(|hold| hold.until_ms),
+                refusal: owned
+                    .intake
+                    .refusal_of(standing.key, &ByConfig(self.config.clone())),
+            },
             (Wait::InDoubt(until_ms), _) => Constraint::InDoubt(until_ms),
             (Wait::AtSender(session, begun_ms), _) => {
                 let session = self.sessions.get(&session);
@@ -518,13 +536,14 @@ impl Machine {
                     begun_ms,
                 }
             }
-            (Wait::Until(_) | Wait::HeldBack(_) | Wait::Behind | Wait::Ready, None) => {
-                Constraint::NoRoute
-            }
+            (
+                Wait::Until(_) | Wait::HeldBack(_) | Wait::Behind | Wait::Ready | Wait::Simulator,
+                None,
+            ) => Constraint::NoRoute,
             (Wait::HeldBack(at_ms), _) => self.held_back_by(now_ms, standing, at_ms),
             (Wait::Until(at_ms), _) if !standing.is_retry => Constraint::NotBefore(at_ms),
             (Wait::Until(at_ms), _) => Constraint::RetryTime(at_ms, standing.class),
-            (Wait::Behind | Wait::Ready, Some(route)) => {
+            (Wait::Behind | Wait::Ready | Wait::Simulator, Some(route)) => {
                 let item = Item {
                     partition,
                     epoch: owned.intake.epoch(),
@@ -669,6 +688,25 @@ impl Machine {
         }
         lanes
     }
+}
+
+/// What keeps that for which the simulator answers: its time, or what stops the partition. It needs no route.
+fn of_simulated(now_ms: u64, owned: &Owned, standing: &Standing<'_>) -> Option<Constraint> {
+    if !standing.is_simulated {
+        return None;
+    }
+    let at_ms = match standing.wait {
+        Wait::Until(at_ms) => at_ms,
+        Wait::Simulator => match owned.stops(now_ms) {
+            Some(stop) => return Some(stop),
+            None => now_ms,
+        },
+        _ => return None,
+    };
+    Some(match standing.is_retry {
+        true => Constraint::RetryTime(at_ms, standing.class),
+        false => Constraint::NotBefore(at_ms),
+    })
 }
 
 impl Owned {

@@ -54,6 +54,8 @@ pub(crate) enum Unfit {
     Address,
     #[error("an envelope is missing")]
     NoEnvelope,
+    #[error("recipient {0} is the simulator's")]
+    Simulated(u32),
     #[error("REQUIRETLS can't be kept by this release")]
     RequireTls,
 }
@@ -65,10 +67,13 @@ pub(crate) fn recipients<'a>(
 ) -> Result<Vec<&'a Recipient>, Unfit> {
     let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
     let find = |ordinal: &u32| {
-        envelope
-            .recipients
-            .get(*ordinal as usize)
-            .ok_or(Unfit::NoSuchRecipient(*ordinal))
+        let found = envelope.recipients.get(*ordinal as usize);
+        let found = found.ok_or(Unfit::NoSuchRecipient(*ordinal))?;
+        // No scheduler assigns it. Were one to, it would go no further than this.
+        match envelope.sandbox || found.simulated.is_some() {
+            true => Err(Unfit::Simulated(*ordinal)),
+            false => Ok(found),
+        }
     };
     let found: Vec<&Recipient> = ordinals.iter().map(find).collect::<Result<_, _>>()?;
     let same = |other: &&Recipient| {

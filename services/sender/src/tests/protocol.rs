@@ -271,6 +271,29 @@ async fn a_slot_that_is_taken_back_ends_its_idle_connection() {
 }
 
 #[tokio::test]
+async fn what_the_simulator_answers_for_is_returned_and_nobody_is_connected_to() {
+    let mut messages = Messages::default();
+    for sequence in [1, 2] {
+        let recipients = ["b@dest.example", "c@dest.example"];
+        let entry = messages.add(sequence, &recipients, super::play::CONTENT);
+        let envelope = entry.envelope.as_mut().unwrap();
+        match sequence {
+            1 => envelope.sandbox = true,
+            _ => envelope.recipients[1].simulated = Some(Default::default()),
+        }
+    }
+    let (_started, _scheduler, mut stream) = super::play::with(messages).await;
+    // A port at which nobody would answer.
+    stream.lane(9, |_| {}).await;
+    for (sequence, ordinals, ordinal) in [(1, &[0][..], 0), (2, &[1], 1), (2, &[0, 1], 1)] {
+        stream.assign(sequence, ordinals).await;
+        let (reason, detail) = stream.returned().await;
+        assert_eq!(reason, ReturnReason::Damaged);
+        assert_eq!(detail, format!("recipient {ordinal} is the simulator's"));
+    }
+}
+
+#[tokio::test]
 async fn assignments_that_can_not_be_carried_out_are_returned_with_the_reason() {
     let mut messages = Messages::default();
     messages.add(1, &["b@dest.example"], super::play::CONTENT);

@@ -44,7 +44,7 @@ pub use shaping::{
     Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping,
     TlsPolicy,
 };
-pub use tenant::{InDoubt, Mode, Priority, Stream, Tenant};
+pub use tenant::{HoldEnd, InDoubt, Mode, Priority, Stream, Tenant};
 pub use token_issuer::{TokenAlgorithm, TokenIssuer, TokenKeys};
 pub use watch::{SignalRule, Signals, Watch};
 pub use window::{OpenHours, Timing, Window};

@@ -25,6 +25,10 @@ pub struct Tenant {
     pub mode: Mode,
     /// Whether credentials of it may forward mail of senders who are not of it.
     pub may_forward: bool,
+    /// For how long what is accepted on hold may be so, 1 s to 30 d.
+    pub max_hold: Span,
+    /// What becomes of it then.
+    pub when_hold_ends: HoldEnd,
     /// What its messages are looked over for.
     pub preflight: Preflight,
     /// What they get where it is missing.
@@ -41,9 +45,31 @@ pub enum Mode {
     Send,
     /// It is kept until somebody releases it.
     Hold,
+    /// The simulator answers for all recipients: nothing of it leaves.
+    Sandbox,
 }
 
-pub(super) const MODE: [(&str, Mode); 2] = [("send", Mode::Send), ("hold", Mode::Hold)];
+pub(super) const MODE: [(&str, Mode); 3] = [
+    ("send", Mode::Send),
+    ("hold", Mode::Hold),
+    ("sandbox", Mode::Sandbox),
+];
+
+/// What becomes of mail that is on hold for too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HoldEnd {
+    /// It expires, and its sender is told.
+    #[default]
+    Return,
+    /// It is cancelled.
+    Discard,
+}
+
+const HOLD_END: [(&str, HoldEnd); 2] = [("return", HoldEnd::Return), ("discard", HoldEnd::Discard)];
+
+/// How long mail may be on hold: when nothing is said, and at most.
+const USUAL_HOLD: Span = Span::from_secs(7 * 86_400);
+const LONGEST_HOLD: Span = Span::from_secs(30 * 86_400);
 
 /// A traffic class of a tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +92,8 @@ pub struct Stream {
     pub timing: Option<Box<Timing>>,
     /// Fields that its messages get where they have none of their own.
     pub headers: Option<Box<Headers>>,
+    /// What becomes of its mail; the tenant's and the credential's hold besides.
+    pub mode: Mode,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -130,6 +158,7 @@ impl Tenant {
             let header_fields = fields.map("headers");
             let headers = Headers::read(&header_fields);
             header_fields.close();
+            let mode = fields.one_of("mode", &MODE).unwrap_or_default();
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -154,6 +183,7 @@ impl Tenant {
                     delay_notices,
                     timing,
                     headers,
+                    mode,
                 });
             }
             fields.close();
@@ -164,6 +194,8 @@ impl Tenant {
         let weight = weight(spec);
         let mode = spec.one_of("mode", &MODE);
         let may_forward = spec.boolean("mayForward").unwrap_or(false);
+        let max_hold = read_max_hold(spec);
+        let when_hold_ends = spec.one_of("whenHoldEnds", &HOLD_END);
         let preflight_fields = spec.map("preflight");
         let names: Vec<&str> = streams.iter().map(|stream| stream.name.as_str()).collect();
         let preflight = Preflight::read(&preflight_fields, &names);
@@ -192,6 +224,8 @@ impl Tenant {
             limits: allowance,
             mode: mode.unwrap_or_default(),
             may_forward,
+            max_hold,
+            when_hold_ends: when_hold_ends.unwrap_or_default(),
             preflight,
             repair,
             watch,
@@ -228,6 +262,9 @@ impl Tenant {
             if let Some(headers) = &stream.headers {
                 spec["headers"] = headers.spec();
             }
+            if stream.mode != Mode::default() {
+                spec["mode"] = json!(super::word(&MODE, stream.mode));
+            }
             spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
@@ -240,6 +277,12 @@ impl Tenant {
         }
         if self.may_forward {
             spec["mayForward"] = json!(true);
+        }
+        if self.max_hold != USUAL_HOLD {
+            spec["maxHold"] = json!(self.max_hold.to_string());
+        }
+        if self.when_hold_ends != HoldEnd::default() {
+            spec["whenHoldEnds"] = json!(super::word(&HOLD_END, self.when_hold_ends));
         }
         if let Some(preflight) = self.preflight.spec() {
             spec["preflight"] = preflight;
@@ -283,6 +326,14 @@ fn read_expires_after(fields: &Fields<'_>) -> Option<Span> {
         );
     }
     Some(span)
+}
+
+fn read_max_hold(fields: &Fields<'_>) -> Span {
+    let span = fields.parsed("maxHold").unwrap_or(USUAL_HOLD);
+    if !(Span::from_secs(1)..=LONGEST_HOLD).contains(&span) {
+        fields.problem("maxHold", format!("1s to 30d is expected, found {span}"));
+    }
+    span
 }
 
 fn read_delay_notices(fields: &Fields<'_>) -> Option<Vec<Span>> {

@@ -1,4 +1,4 @@
-use config::{Mode, ShapingQuery, Snapshot};
+use config::{HoldEnd, Mode, ShapingQuery, Snapshot};
 use mail::Span;
 use proptest::prelude::*;
 
@@ -85,7 +85,8 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
         document(
             "Tenant",
             "t",
-            "{ defaultStream: m, streams: [ { name: m }, { name: news } ], mode: hold }",
+            "{ defaultStream: m, streams: [ { name: m }, { name: news, mode: sandbox } ], mode: hold, \
+             maxHold: 2d, whenHoldEnds: discard }",
         ),
         document(
             "Credential",
@@ -106,7 +107,11 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
     let snapshot = Snapshot::from_documents(&documents.concat()).unwrap();
     let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
     assert_eq!(read.hash(), snapshot.hash());
-    assert_eq!(read.tenant("t").unwrap().mode, Mode::Hold);
+    let tenant = read.tenant("t").unwrap();
+    assert_eq!(tenant.mode, Mode::Hold);
+    assert_eq!(tenant.stream("news").unwrap().mode, Mode::Sandbox);
+    assert_eq!(tenant.max_hold, Span::from_secs(2 * 86_400));
+    assert_eq!(tenant.when_hold_ends, HoldEnd::Discard);
     let credential = |name| read.credential(name).unwrap();
     assert_eq!(credential("c").mode, Mode::Hold);
     assert_eq!(
@@ -122,7 +127,7 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
         document(
             "Tenant",
             "t",
-            "{ defaultStream: m, streams: [ { name: m } ], mode: sandbox }",
+            "{ defaultStream: m, streams: [ { name: m } ], mode: keep, maxHold: 31d, whenHoldEnds: forget }",
         ),
         document(
             "Credential",
@@ -138,7 +143,9 @@ fn streams_that_are_chosen_and_mail_that_is_held_read_back() {
     let problems = Snapshot::from_documents(&wrong.concat()).unwrap_err();
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     for expected in [
-        "spec.mode (line 5): one of send, hold is expected, found \"sandbox\"",
+        "spec.mode (line 5): one of send, hold, sandbox is expected, found \"keep\"",
+        "spec.maxHold (line 5): 1s to 30d is expected, found 31d",
+        "spec.whenHoldEnds (line 5): one of return, discard is expected, found \"forget\"",
         "Credential/c spec.mayChoose[1]",
         "SendingDomain/t.example spec.stream",
     ] {

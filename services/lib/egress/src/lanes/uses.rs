@@ -70,6 +70,15 @@ impl<T> Lanes<T> {
         words
     }
 
+    /// What this replica may use by itself is another part of each rate from now on.
+    pub fn doubt_shares(&mut self, now_ms: u64) {
+        let lanes = self.lanes.iter_mut().map(|lane| &mut lane.rates);
+        let shared = self.shared.iter_mut().map(|shared| &mut shared.rates);
+        lanes
+            .chain(shared)
+            .for_each(|rates| rates.doubt_shares(now_ms));
+    }
+
     /// It may have something to say about its rates later.
     pub(super) fn set_tell(&mut self, whose: Whose) {
         let now_ms = self.now_ms;

@@ -237,6 +237,25 @@ fn keeps_to_its_share_over_every_window_when_what_others_were_granted_is_over() 
 }
 
 #[test]
+fn a_share_that_may_be_another_one_is_asked_for_before_it_is_used() {
+    let window = messages(LIMIT);
+    let mut rates = Rates::new([window]);
+    asks(&mut rates, 0, false);
+    rates.news(0, window, share(2));
+    let settled = 62 + 2_000;
+    takes(&mut rates, settled);
+    // A partition went to another owner, and its share with it.
+    rates.doubt_shares(settled);
+    asks(&mut rates, settled, false);
+    // Another one goes while the answer is on its way.
+    rates.doubt_shares(settled);
+    rates.news(settled, window, share(2));
+    asks(&mut rates, settled, false);
+    rates.news(settled, window, share(1));
+    assert!(matches!(rates.take(settled, false, 1), TakeAll::Wait(_)));
+}
+
+#[test]
 fn a_share_that_grows_is_used_when_its_last_owner_can_have_none_of_it_in_use() {
     let window = messages(LIMIT);
     let mut rates = Rates::new([window]);

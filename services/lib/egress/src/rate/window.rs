@@ -68,6 +68,8 @@ pub struct Rate {
     wait_until_ms: u64,
     share: Option<Share>,
     share_from_ms: u64,
+    /// The answer that is on its way may give a share that is another one by now.
+    share_in_doubt: bool,
 }
 
 impl Rate {
@@ -93,6 +95,7 @@ impl Rate {
             wait_until_ms: 0,
             share: None,
             share_from_ms: 0,
+            share_in_doubt: false,
         }
     }
 
@@ -189,6 +192,7 @@ impl Rate {
     /// Takes an answer.
     pub fn news(&mut self, now_ms: u64, news: GrantNews) {
         self.asking = false;
+        let in_doubt = std::mem::take(&mut self.share_in_doubt);
         let others_until_ms = now_ms + self.life_ms();
         match news {
             GrantNews::Granted { amount, until_ms } => {
@@ -218,8 +222,19 @@ impl Rate {
                     self.quiet_until_ms = now_ms + self.hold_ms();
                 }
                 self.set_share(now_ms, share, until_ms.max(now_ms + 1));
+                if in_doubt {
+                    self.doubt_share(now_ms);
+                }
             }
         }
+    }
+
+    /// The share may be another one from now on: it is asked for before it is used again.
+    pub(super) fn doubt_share(&mut self, now_ms: u64) {
+        if let Some(share) = &mut self.share {
+            share.until_ms = share.until_ms.min(now_ms);
+        }
+        self.share_in_doubt = self.asking;
     }
 
     fn set_share(&mut self, now_ms: u64, amount: u64, until_ms: u64) {

@@ -6,12 +6,14 @@ mod attempts;
 mod deadlines;
 mod delays;
 mod doubt;
+mod holds;
 mod lines;
 mod notifications;
 mod operations;
 mod recovering;
 mod retries;
 mod rows;
+mod simulator;
 mod standings;
 mod trimming;
 
@@ -20,7 +22,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use journal::{Append, Tail, Writer, WriterEffect, WriterEvent};
 use mail::{MessageId, PartitionId, Place};
-use proto::dispatch::{DeliveryRef, Report};
+use proto::dispatch::{DeliveryRef, RecipientReport, Report};
 use proto::envelope::{Envelope, Recipient};
 use proto::journal::entry::Kind;
 use proto::journal::{Class, Reply};
@@ -48,6 +50,9 @@ pub(crate) struct Rules {
     delay_ms: u64,
     /// 0 = no spread.
     spread_ms: u64,
+    longest_hold: LongestHold,
+    /// Credentials.
+    gone: Vec<&'static str>,
 }
 
 impl Default for Rules {
@@ -70,6 +75,11 @@ impl Default for Rules {
             notices: Vec::new(),
             delay_ms: 0,
             spread_ms: 0,
+            longest_hold: LongestHold {
+                most_ms: 30 * 86_400_000,
+                ends: HoldEnds::Return,
+            },
+            gone: Vec::new(),
         }
     }
 }
@@ -94,6 +104,18 @@ impl Policies for Rules {
 
     fn in_doubt(&self, _: &str, _: &str) -> InDoubt {
         self.in_doubt
+    }
+
+    fn longest_hold(&self, _: &str) -> LongestHold {
+        self.longest_hold
+    }
+
+    fn may_send(&self, _: &str, submitter: Submitter<'_>) -> Result<(), String> {
+        let is_gone = self.gone.iter().any(|gone| *gone == submitter.credential);
+        if is_gone {
+            return Err(format!("{} is gone", submitter.credential));
+        }
+        Ok(())
     }
 }
 
@@ -222,6 +244,17 @@ impl Desk {
         MessageId::from_bytes(id)
     }
 
+    /// What operators release.
+    fn release(&mut self) -> Released {
+        let (standings, _) = self.intake.slice(0, u32::MAX);
+        let keys: Vec<Key> = standings.iter().map(|standing| standing.key).collect();
+        let released = self
+            .intake
+            .release(self.now_ms, &keys, "operation", &self.rules);
+        self.drain();
+        released
+    }
+
     fn drain(&mut self) {
         for effect in self.intake.effects().collect::<Vec<_>>() {
             match effect {
@@ -236,6 +269,10 @@ impl Desk {
 
     fn tick(&mut self) {
         self.intake.tick(self.now_ms, usize::MAX, &self.rules);
+        let more = self
+            .intake
+            .simulate(self.now_ms, usize::MAX, &self.rules, &by_code);
+        assert!(!more);
         self.drain();
     }
 
@@ -325,6 +362,7 @@ impl Desk {
     fn report_judged(&mut self, delivery: &DeliveryRef, judged: Vec<Judged>) {
         let report = Report {
             delivery: Some(delivery.clone()),
+            finished_at_ms: self.now_ms,
             ..Report::default()
         };
         self.intake
@@ -473,6 +511,23 @@ pub(crate) fn notification(id: MessageId, original: MessageId, ordinals: &[u32])
         ordinals: ordinals.to_vec(),
     });
     entry
+}
+
+/// As the classifier, roughly.
+fn by_code(report: RecipientReport) -> Judged {
+    let reply = report.reply.unwrap();
+    Judged {
+        ordinal: report.ordinal,
+        address: report.address,
+        verdict: match reply.code {
+            200..300 => Verdict::Delivered,
+            400..500 => Verdict::Transient,
+            _ => Verdict::Permanent,
+        },
+        reply,
+        class: Class::Unspecified,
+        retry_after_ms: None,
+    }
 }
 
 pub(crate) fn judged(ordinal: u32, verdict: Verdict) -> Judged {

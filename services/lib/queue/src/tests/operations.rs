@@ -156,8 +156,12 @@ fn what_is_held_or_in_quarantine_is_released_for_good() {
         assert_eq!(desk.states(id)[0].1, State::Held);
     }
     let all = keys(&desk);
-    assert_eq!(desk.intake.release(now_ms, &all, OPERATION), 2);
-    assert_eq!(desk.intake.release(now_ms, &all, OPERATION), 0);
+    let mut release = || {
+        let released = desk.intake.release(now_ms, &all, OPERATION, &desk.rules);
+        (released.recipients, released.refused)
+    };
+    assert_eq!(release(), (2, 0));
+    assert_eq!(release(), (0, 0));
     desk.settle();
     for id in [held, damaged] {
         assert_eq!(desk.states(id)[0].1, State::Ready);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use proto::envelope::Simulated;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -26,15 +27,17 @@ fn live_set(intake: &Intake) -> Vec<String> {
                     let state = match (begun, delivery.state) {
                         (Some(flight), _) => format!("begun {}.{}", flight.epoch, flight.attempt),
                         (None, State::Held) => "held".to_owned(),
-                        (None, _) if message.quarantined => "held".to_owned(),
+                        (None, _) if message.is_quarantined() => "held".to_owned(),
                         (None, _) => "free".to_owned(),
                     };
                     let domain = live.strings.get(delivery.domain);
                     format!(
-                        "{:?} {domain} {} {:?} {state}",
+                        "{:?} {domain} {} {:?} {state} {:?} {:?}",
                         live.ordinals(slot),
                         delivery.attempts,
-                        delivery.told
+                        delivery.told,
+                        live.holds.times(slot),
+                        live.simulated.get(&slot),
                     )
                 })
                 .collect();
@@ -42,13 +45,13 @@ fn live_set(intake: &Intake) -> Vec<String> {
             let mut owed = live.owed.get(&slot).cloned().unwrap_or_default();
             owed.sort_unstable();
             format!(
-                "{} {}.{} from {} {} {} {:?} {} {deliveries:?} owed {owed:?}",
+                "{} {}.{} from {} {} {:?} {:?} {} {deliveries:?} owed {owed:?}",
                 message.id,
                 message.sequence,
                 message.index,
                 live.block_first(message.sequence),
                 message.expires_s,
-                message.quarantined,
+                message.marks,
                 live.uploads.get(&slot),
                 live.strings.get(message.tenant),
             )
@@ -90,6 +93,18 @@ impl Walk {
         let mut entry = entry(id, &addresses);
         if let Some(envelope) = entry.envelope.as_mut() {
             envelope.hold = self.rng.random_range(0..20) == 0;
+            envelope.sandbox = self.rng.random_range(0..20) == 0;
+            envelope.expires_by_stream = self.rng.random_range(0..2) == 0;
+            for recipient in &mut envelope.recipients {
+                if self.rng.random_range(0..20) == 0 {
+                    let code = [250, 451, 550][self.rng.random_range(0..3)];
+                    recipient.simulated = Some(Simulated {
+                        deferrals: self.rng.random_range(0..2),
+                        code,
+                        ..Simulated::default()
+                    });
+                }
+            }
             envelope.expires_at_ms = if self.rng.random_range(0..10) == 0 {
                 self.desk.now_ms + 200_000
             } else {
@@ -182,6 +197,9 @@ impl Walk {
                 }
             }
             90 => self.desk.pass(300_000),
+            91 => {
+                self.desk.release();
+            }
             _ => self.desk.pass(1_000),
         }
         if self.rng.random_range(0..3) == 0 {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use config::Fields;
 use ipnet::IpNet;
-use mail::{ByteSize, Span};
+use mail::{ByteSize, Domain, Span};
 
 use super::services::socket_address;
 
@@ -42,7 +42,12 @@ pub struct Listener {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Clients of these networks are proxies that say with XCLIENT whose connection they hand on.
     pub xclient_trusted: Vec<IpNet>,
+    /// For recipients of this domain the simulator answers.
+    pub simulator_domain: Domain,
 }
+
+/// The simulator's domain when nothing is said: no mail to it can ever leave (RFC 6761 section 6.4).
+const SIMULATOR: &str = "simulator.staffetta.invalid";
 
 /// Connections come from load balancers that say whose they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +174,9 @@ impl Listener {
         Some(Self {
             proxy_protocol,
             xclient_trusted,
+            simulator_domain: fields
+                .domain("simulatorDomain")
+                .unwrap_or_else(|| Domain::parse(SIMULATOR).expect("it is a domain name")),
             scram: fields.boolean("scram").unwrap_or(false),
             max_message_size,
             max_recipients: fields

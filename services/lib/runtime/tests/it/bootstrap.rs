@@ -23,6 +23,7 @@ ingress:
       allowPlaintextAuthFrom: ["127.0.0.0/8", "::1/128"]
       maxMessageSize: 1MiB
       maxRecipients: 200
+      simulatorDomain: Simulator.example
       commandTimeout: 10s
       dataTimeout: 20s
       maxConnections: 5
@@ -60,6 +61,9 @@ fn a_complete_file_has_the_values_that_were_written() {
     assert_eq!(submission.max_message_size, ByteSize::from_mib(25));
     assert_eq!((local.max_recipients, local.max_connections), (200, 5));
     assert_eq!(local.command_timeout, Span::from_secs(10));
+    assert_eq!(local.simulator_domain.as_str(), "simulator.example");
+    let usual = submission.simulator_domain.as_str();
+    assert_eq!(usual, "simulator.staffetta.invalid");
     assert_eq!(local.allow_plaintext_auth_from.len(), 2);
     assert_eq!(bootstrap.scheduler.advertise, "scheduler.example:7203");
     assert_eq!((bootstrap.sender.credit, bootstrap.signer.threads), (64, 2));

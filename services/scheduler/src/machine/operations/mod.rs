@@ -68,6 +68,8 @@ pub struct Progress {
     pub unresolved: u64,
     /// Recipients whose attempt was begun, and goes on.
     pub in_flight: u64,
+    /// Recipients that stay on hold: who sent the message may not send it any more.
+    pub refused: u64,
 }
 
 /// What becomes of a ready delivery.
@@ -571,15 +573,16 @@ impl Machine {
                 let noted = owned.intake.operation(&known.operation.id)?;
                 let is_it = |run: &&Run| run.is(*partition, &known.operation.id);
                 let run = self.operations.runs.iter().find(is_it);
-                let (recipients, unresolved) = run
-                    .map_or((noted.recipients, noted.unresolved), |run| {
-                        (run.recipients, run.unresolved)
-                    });
+                let noted_sums = (noted.recipients, noted.unresolved, noted.refused);
+                let (recipients, unresolved, refused) = run.map_or(noted_sums, |run| {
+                    (run.recipients, run.unresolved, run.refused)
+                });
                 Some(Progress {
                     partition: *partition,
                     phase: noted.phase(),
                     recipients,
                     unresolved,
+                    refused,
                     in_flight: run.map_or(0, |run| run.in_flight(&owned.intake)),
                 })
             });

@@ -7,6 +7,7 @@ use proto::journal::{AdminAction, Phase};
 use proto::operation::{Kind, Operation};
 use queue::{Ended, Intake, Key, Standing, Wait, Which};
 
+use super::super::policies::ByConfig;
 use super::super::{Machine, Owned};
 use super::end_of;
 use super::select::{Facts, Meant, Selection};
@@ -31,6 +32,8 @@ pub(super) struct Run {
     look_ms: u64,
     pub(super) recipients: u64,
     pub(super) unresolved: u64,
+    /// They stay on hold.
+    pub(super) refused: u64,
 }
 
 impl Run {
@@ -50,6 +53,7 @@ impl Run {
             look_ms: 0,
             recipients: 0,
             unresolved: 0,
+            refused: 0,
         }
     }
 
@@ -130,6 +134,7 @@ impl Machine {
                 phase: Phase::Done.into(),
                 recipients: run.recipients,
                 unresolved: run.unresolved,
+                refused: run.refused,
             };
             if let Some(owned) = self.partitions.get_mut(&run.partition) {
                 owned.intake.note_operation(now_ms, done);
@@ -203,7 +208,12 @@ impl Machine {
                 }
                 intake.hurry(now_ms, &keys, id)
             }
-            Kind::Release => intake.release(now_ms, &keys, id),
+            Kind::Release => {
+                let policies = ByConfig(self.config.clone());
+                let released = intake.release(now_ms, &keys, id, &policies);
+                run.refused += released.refused;
+                released.recipients
+            }
             Kind::Suspend | Kind::Move | Kind::Unspecified => 0,
         };
     }

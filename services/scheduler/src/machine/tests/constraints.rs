@@ -459,7 +459,7 @@ rows! {
         lasts_ms: 0,
         akin: &["hold"],
     }
-    "hold": Constraint::Held => {
+    "hold": Constraint::Held { .. } => {
         build: || Scene::new(10).send(|envelope| envelope.hold = true),
         says: |_| true,
         lift: Lift::By(|scene| scene.operate_once(Kind::Release)),

@@ -421,7 +421,11 @@ fn retries_are_due_at_once_and_a_failed_domain_is_asked_for_again() {
 fn held_mail_is_released() {
     let mut desk = desk();
     desk.message_with("one.example", |envelope| envelope.hold = true);
-    assert_eq!(why(&desk), Constraint::Held);
+    let held = Constraint::Held {
+        until_ms: Some(desk.now_ms + 7 * 86_400_000),
+        refusal: None,
+    };
+    assert_eq!(why(&desk), held);
     let release = present(&desk, operation(Kind::Release, to("one.example")));
     operate(&mut desk, &[release]);
     assert_eq!(desk.assignments().len(), 1);

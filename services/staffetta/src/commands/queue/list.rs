@@ -116,14 +116,18 @@ impl Queue {
             sum.in_flight += row.in_flight;
             sum.in_doubt += row.in_doubt;
             sum.held += row.held;
-            sum.oldest_ms = match (sum.oldest_ms, row.oldest_ms) {
-                (0, oldest) | (oldest, 0) => oldest,
-                (left, right) => left.min(right),
-            };
-            sum.next_due_ms = match (sum.next_due_ms, row.next_due_ms) {
-                (0, due) | (due, 0) => due,
-                (left, right) => left.min(right),
-            };
+            sum.simulated += row.simulated;
+            for (sum_ms, row_ms) in [
+                (&mut sum.oldest_ms, row.oldest_ms),
+                (&mut sum.next_due_ms, row.next_due_ms),
+                (&mut sum.held_since_ms, row.held_since_ms),
+                (&mut sum.held_until_ms, row.held_until_ms),
+            ] {
+                *sum_ms = match (*sum_ms, row_ms) {
+                    (0, at) | (at, 0) => at,
+                    (left, right) => left.min(right),
+                };
+            }
         }
     }
 
@@ -161,10 +165,11 @@ impl Queue {
             cells.push(shown(constraint.map_or("", |constraint| &constraint.kind)));
             rows.push(cells);
         }
+        let asides: String = self.rows.values().map(|row| aside(row, now_ms)).collect();
         let mut text = if self.rows.is_empty() {
             String::new()
         } else {
-            output::table(&rows)
+            output::table(&rows) + &asides
         };
         let Totals {
             messages,
@@ -219,7 +224,8 @@ impl Queue {
                     "site": row.site, "domain": row.domain, "tenant": row.tenant, "stream": row.stream,
                     "ready": row.ready, "deferred": row.deferred, "inFlight": row.in_flight,
                     "inDoubt": row.in_doubt, "held": row.held, "nextDueMs": row.next_due_ms,
-                    "oldestMs": row.oldest_ms,
+                    "oldestMs": row.oldest_ms, "heldSinceMs": row.held_since_ms,
+                    "heldUntilMs": row.held_until_ms, "simulated": row.simulated,
                 })
             })
             .collect();
@@ -254,6 +260,32 @@ impl Queue {
         });
         format!("{value}\n")
     }
+}
+
+/// What the columns do not tell of a row: how long its mail is on hold, and what is the simulator's.
+fn aside(row: &QueueRow, now_ms: u64) -> String {
+    let name = format!("{} of {} ({})", row.domain, row.tenant, row.stream);
+    let mut text = String::new();
+    if row.held_since_ms > 0 {
+        text.push_str(&format!(
+            "{name}: on hold for {}",
+            age(row.held_since_ms, now_ms)
+        ));
+        if row.held_until_ms > 0 {
+            text.push_str(&format!(
+                "; the first hold ends {}",
+                due(row.held_until_ms, now_ms)
+            ));
+        }
+        text.push('\n');
+    }
+    if row.simulated > 0 {
+        text.push_str(&format!(
+            "{name}: the simulator answers for {} recipients\n",
+            row.simulated
+        ));
+    }
+    text
 }
 
 fn past(measure: &str) -> &str {
@@ -389,6 +421,27 @@ not counted: partitions without an owner: 3
         assert_eq!(line, expected);
         let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
         assert_eq!(json["automation"][0]["untilMs"], 61_000);
+    }
+
+    #[test]
+    fn says_since_when_mail_is_on_hold_until_when_and_what_is_simulated() {
+        let mut queue = Queue::default();
+        for (since_ms, until_ms) in [(0, 0), (500_000, 800_000), (400_000, 900_000)] {
+            let mut answer = answer(1, 0);
+            let row = &mut answer.rows[0];
+            (row.held_since_ms, row.held_until_ms, row.simulated) = (since_ms, until_ms, 1);
+            queue.add(answer);
+        }
+        let text = queue.text(460_000);
+        let lines: Vec<&str> = text.lines().skip(2).take(2).collect();
+        let expected = [
+            "a.example of acme (bulk): on hold for 1m 0s; the first hold ends in 5m 40s",
+            "a.example of acme (bulk): the simulator answers for 3 recipients",
+        ];
+        assert_eq!(lines, expected);
+        let json: serde_json::Value = serde_json::from_str(&queue.json()).unwrap();
+        assert_eq!(json["rows"][0]["heldSinceMs"], 400_000);
+        assert_eq!(json["rows"][0]["heldUntilMs"], 800_000);
     }
 
     #[test]

@@ -181,6 +181,12 @@ impl Overview {
         if is_once {
             line.push_str(&format!(": {} recipients", sum(|p| p.recipients)));
             let (in_flight, unresolved) = (sum(|p| p.in_flight), sum(|p| p.unresolved));
+            let refused = sum(|p| p.refused);
+            if refused > 0 {
+                line.push_str(&format!(
+                    ", {refused} stay on hold, since who sent them may not any more"
+                ));
+            }
             if in_flight > 0 {
                 line.push_str(&format!(", {in_flight} more when their attempt is over"));
             }
@@ -210,7 +216,7 @@ impl Overview {
                         json!({
                             "partition": progress.partition, "phase": phase(progress.phase()),
                             "recipients": progress.recipients, "inFlight": progress.in_flight,
-                            "unresolved": progress.unresolved,
+                            "unresolved": progress.unresolved, "refused": progress.refused,
                         })
                     })
                     .collect();
@@ -308,6 +314,18 @@ mod tests {
             let overview = overview(kind, &phases);
             assert_eq!(overview.is_carried_out(), expected, "{kind:?} {phases:?}");
         }
+    }
+
+    #[test]
+    fn says_what_a_release_left_on_hold() {
+        let mut overview = overview(Kind::Release, &[(Phase::Done, 0), (Phase::Done, 0)]);
+        for progress in overview.operations[0].partitions.values_mut() {
+            progress.refused = 3;
+        }
+        let text = overview.text(0);
+        let line = text.lines().last().unwrap();
+        let expected = "    in 2 of 2 partitions: 4 recipients, 6 stay on hold, since who sent them may not any more";
+        assert_eq!(line, expected);
     }
 
     #[test]
