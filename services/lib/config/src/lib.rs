@@ -34,5 +34,9 @@ pub use resources::{
     Allowance, Check, CheckAction, CheckRule, Headers, LongLines, Mode, OverQuota, Preflight,
     Quota, QuotaError, Repair, ScramKeys, ScramKeysError, SizeLimit, UriTemplate, UriValues,
 };
+// Who looks at it before it is accepted.
+pub use resources::{
+    Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,
+};
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -10,6 +10,7 @@ mod preflight;
 mod provider;
 mod retry;
 mod route;
+mod scanner;
 mod scram_keys;
 mod sending_domain;
 mod shaping;
@@ -32,6 +33,9 @@ pub use preflight::{Check, CheckAction, CheckRule, LongLines, Preflight, Repair}
 pub use provider::Provider;
 pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};
 pub use route::{Route, RouteMatch};
+pub use scanner::{
+    Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,
+};
 pub use scram_keys::{ScramKeys, ScramKeysError};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{
@@ -50,6 +54,7 @@ pub const API_VERSION: &str = "staffetta.dev/v1alpha1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is the kind of the type of the same name")]
 pub enum Kind {
+    Scanner,
     Tenant,
     Credential,
     SendingDomain,
@@ -60,7 +65,8 @@ pub enum Kind {
     Automation,
 }
 
-const KINDS: [(&str, Kind); 8] = [
+const KINDS: [(&str, Kind); 9] = [
+    ("Scanner", Kind::Scanner),
     ("Tenant", Kind::Tenant),
     ("Credential", Kind::Credential),
     ("SendingDomain", Kind::SendingDomain),
@@ -80,6 +86,7 @@ impl std::fmt::Display for Kind {
 /// One validated resource; references to others are not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resource {
+    Scanner(Arc<Scanner>),
     Tenant(Arc<Tenant>),
     Credential(Arc<Credential>),
     SendingDomain(Arc<SendingDomain>),
@@ -93,6 +100,7 @@ pub(crate) enum Resource {
 impl Resource {
     pub(crate) fn kind(&self) -> Kind {
         match self {
+            Self::Scanner(_) => Kind::Scanner,
             Self::Tenant(_) => Kind::Tenant,
             Self::Credential(_) => Kind::Credential,
             Self::SendingDomain(_) => Kind::SendingDomain,
@@ -106,6 +114,7 @@ impl Resource {
 
     pub(crate) fn name(&self) -> &str {
         match self {
+            Self::Scanner(scanner) => &scanner.name,
             Self::Tenant(tenant) => &tenant.name,
             Self::Credential(credential) => &credential.name,
             Self::SendingDomain(domain) => domain.domain.as_str(),
@@ -120,6 +129,7 @@ impl Resource {
     /// The resource as a document, every field that has a value written out.
     pub(crate) fn document(&self) -> Value {
         let spec = match self {
+            Self::Scanner(scanner) => scanner.spec(),
             Self::Tenant(tenant) => tenant.spec(),
             Self::Credential(credential) => credential.spec(),
             Self::SendingDomain(domain) => domain.spec(),
@@ -208,6 +218,7 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
     }
     let spec = fields.map("spec");
     let resource = match kind {
+        Kind::Scanner => Scanner::read(name, &spec).map(|read| Resource::Scanner(Arc::new(read))),
         Kind::Tenant => Tenant::read(name, &spec).map(|read| Resource::Tenant(Arc::new(read))),
         Kind::Credential => {
             Credential::read(name, &spec).map(|read| Resource::Credential(Arc::new(read)))

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
-use super::{Allowance, Headers, Preflight, Repair};
+use super::{Allowance, Headers, Preflight, Repair, scanner};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -27,6 +27,8 @@ pub struct Tenant {
     pub preflight: Preflight,
     /// What they get where it is missing.
     pub repair: Repair,
+    /// Names of the scanners that look at its messages.
+    pub scanners: Vec<String>,
 }
 
 /// What becomes of accepted mail.
@@ -62,6 +64,8 @@ pub struct Stream {
     pub timing: Option<Box<Timing>>,
     /// Fields that its messages get where they have none of their own.
     pub headers: Option<Box<Headers>>,
+    /// Names of the scanners that look at its messages; `None`: the tenant's.
+    pub scanners: Option<Vec<String>>,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -111,6 +115,14 @@ impl Tenant {
         self.streams.iter().find(|stream| stream.name == name)
     }
 
+    /// Names of the scanners that look at messages of a stream.
+    pub fn scanners_of(&self, stream: &str) -> &[String] {
+        let own = self
+            .stream(stream)
+            .and_then(|stream| stream.scanners.as_deref());
+        own.unwrap_or(&self.scanners)
+    }
+
     pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
         let mut streams: Vec<Stream> = Vec::new();
         for fields in spec.maps("streams") {
@@ -126,6 +138,7 @@ impl Tenant {
             let header_fields = fields.map("headers");
             let headers = Headers::read(&header_fields);
             header_fields.close();
+            let scanners = scanner::read_names(&fields);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -150,6 +163,7 @@ impl Tenant {
                     delay_notices,
                     timing,
                     headers,
+                    scanners,
                 });
             }
             fields.close();
@@ -166,6 +180,7 @@ impl Tenant {
         let repair_fields = spec.map("repair");
         let repair = Repair::read(&repair_fields);
         repair_fields.close();
+        let scanners = scanner::read_names(spec);
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -187,6 +202,7 @@ impl Tenant {
             mode: mode.unwrap_or_default(),
             preflight,
             repair,
+            scanners: scanners.unwrap_or_default(),
         })
     }
 
@@ -220,6 +236,9 @@ impl Tenant {
             if let Some(headers) = &stream.headers {
                 spec["headers"] = headers.spec();
             }
+            if let Some(scanners) = &stream.scanners {
+                spec["scanners"] = json!(scanners);
+            }
             spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
@@ -235,6 +254,9 @@ impl Tenant {
         }
         if let Some(repair) = self.repair.spec() {
             spec["repair"] = repair;
+        }
+        if !self.scanners.is_empty() {
+            spec["scanners"] = json!(self.scanners);
         }
         spec
     }
