@@ -12,6 +12,7 @@ use dkim::BodyHasher;
 use message::{Converter, HeaderEnd, LineBreaker, LineWatch, Times, has_long_line};
 
 use crate::answer::{self, Answer};
+use crate::scanning::Marks;
 
 /// Room for fields that are put on top, octets.
 const HEADROOM: usize = 2048;
@@ -75,6 +76,8 @@ pub(crate) struct Judged {
     pub(crate) priority: i8,
     /// Of the client, where messages that are sent again are known.
     pub(crate) message_id: Option<Box<[u8]>>,
+    /// What its scanners want.
+    pub(crate) marks: Marks,
 }
 
 /// A message that came in whole.
@@ -314,6 +317,12 @@ impl Content {
     /// What the message was refused with.
     pub(crate) fn refusal(&self) -> Option<&Answer> {
         self.refusal.as_ref()
+    }
+
+    /// What its header section says, when it is complete, and how many octets that is with its empty line.
+    pub(crate) fn judged(&self) -> Option<(&Judged, u32)> {
+        let header = self.header.as_ref()?;
+        Some((&header.judged, header.length))
     }
 
     /// A piece of a large message that is ready to leave.

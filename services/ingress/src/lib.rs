@@ -12,6 +12,7 @@
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
+//! | `scanning` | scanners that are asked before a message is accepted |
 //! | `memory` | the bound on all contents together |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
@@ -40,6 +41,7 @@ mod quota;
 mod receive;
 mod resubmission;
 mod sasl;
+mod scanning;
 mod scram;
 mod server;
 mod session;
@@ -54,4 +56,5 @@ pub use server::{Error, Listeners, run};
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new();
+    scanning::register_metrics();
 }

@@ -21,6 +21,7 @@ use crate::policy::{self, Sender};
 use crate::preflight;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
+use crate::scanning::{Marks, SCAN_MEMORY, Scanning};
 use crate::session::{Effect, Transaction};
 use crate::store::Unstored;
 
@@ -35,6 +36,8 @@ pub(crate) struct Incoming {
     snapshot: Arc<Snapshot>,
     content: Content,
     upload: Option<Upload>,
+    /// Of a message that leaves in pieces.
+    scanning: Option<Scanning>,
     reservation: Reservation,
     charge: Option<Charge>,
     /// Then it has to be complete.
@@ -184,6 +187,7 @@ impl Connection {
             snapshot: Arc::clone(&self.shared.snapshot.borrow()),
             content: Content::new(transaction.declared_size),
             upload: None,
+            scanning: None,
             reservation,
             charge,
             deadline: Instant::now() + self.listening.data_timeout,
@@ -207,14 +211,25 @@ impl Connection {
             snapshot,
             content,
             upload,
+            scanning,
             reservation,
             charge,
             ..
         } = incoming;
-        let received = match self.finish(id, content, &transaction, &snapshot) {
+        let mut received = match self.finish(id, content, &transaction, &snapshot) {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        let scanning = scanning.unwrap_or_else(|| {
+            let header = (received.judged.stream.as_str(), received.header_length);
+            self.begin_scan(id, (&transaction, &snapshot), header, false)
+        });
+        let scan_begun = Instant::now();
+        received.judged.marks = match scanning.finish(&received.rest).await {
+            Ok(marks) => marks,
+            Err(refusal) => return Ok(self.say(refusal)),
+        };
+        let scanned = scan_begun.elapsed();
         let recognised =
             resubmission::recognise(&self.shared.claims, id, &transaction, &received).await;
         let remembered = match recognised {
@@ -234,6 +249,7 @@ impl Connection {
             tenant: transaction.sender.tenant.clone(),
             recipients: transaction.recipients.len(),
             length: received.length,
+            scanned,
         };
         if let Some(wait) = charge
             .as_ref()
@@ -245,7 +261,7 @@ impl Connection {
             transaction.not_before_ms = transaction.not_before_ms.max(allowed_ms);
         }
         let stored = self.shared.store(id, *transaction, received, upload).await;
-        let waited = complete.elapsed();
+        let waited = complete.elapsed().saturating_sub(scanned);
         drop(reservation);
         if let Err(Unstored { answer, in_doubt }) = stored {
             // What is in doubt stays claimed for a while, rather than to be stored a second time at once.
@@ -315,6 +331,7 @@ impl Connection {
             snapshot,
             content,
             upload,
+            scanning,
             reservation,
             deadline,
             ..
@@ -350,18 +367,36 @@ impl Connection {
                 return Ok(());
             }
             if let Some(piece) = content.take_piece() {
+                let scanning = scanning.get_or_insert_with(|| {
+                    let header = content
+                        .judged()
+                        .map_or(("", 0), |(judged, length)| (judged.stream.as_str(), length));
+                    self.begin_scan(*id, (transaction, snapshot), header, true)
+                });
+                let need = match scanning.is_idle() {
+                    true => UPLOAD_MEMORY,
+                    false => UPLOAD_MEMORY + SCAN_MEMORY,
+                };
                 let room = self
                     .shared
                     .pool
-                    .grow(reservation, UPLOAD_MEMORY, MEMORY_PATIENCE)
+                    .grow(reservation, need, MEMORY_PATIENCE)
                     .await;
-                let stored = match room {
-                    Ok(()) => self.shared.upload(upload, piece).await,
+                let shown = Instant::now();
+                let clean = match room {
+                    Ok(()) => scanning.piece(&piece).await,
                     Err(_) => Err(answer::NO_MEMORY),
+                };
+                // It is not the client who took this time.
+                *deadline += shown.elapsed();
+                let stored = match clean {
+                    Ok(()) => self.shared.upload(upload, piece).await,
+                    Err(refusal) => Err(refusal),
                 };
                 if let Err(refusal) = stored {
                     content.refuse(refusal);
                     *upload = None;
+                    scanning.stop();
                 }
             }
         }
@@ -374,13 +409,14 @@ impl Connection {
             tenant,
             recipients,
             length,
+            scanned,
         } = accepted;
         let metrics = &self.shared.metrics;
         metrics.accept_seconds.observe(in_all.as_secs_f64());
         metrics.storage_seconds.observe(waited.as_secs_f64());
         metrics
             .added_seconds
-            .observe(in_all.saturating_sub(waited).as_secs_f64());
+            .observe(in_all.saturating_sub(waited + scanned).as_secs_f64());
         if self
             .tenant_metrics
             .as_ref()
@@ -409,6 +445,8 @@ struct Accepted {
     recipients: usize,
     /// Octets.
     length: u64,
+    /// How long its scanners were waited for.
+    scanned: Duration,
 }
 
 /// Judges and repairs the header section of one message.
@@ -529,6 +567,7 @@ impl<'a> HeaderJudge<'a> {
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
                 message_id,
+                marks: Marks::default(),
             },
         })
     }

@@ -20,6 +20,7 @@ use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::proxy::{self, Client};
 use crate::quota::{self, QuotaError};
+use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) passwords: PasswordChecker,
     pub(crate) quotas: limits::Quotas,
     pub(crate) claims: limits::Claims,
+    pub(crate) scanners: Scanners,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
     pub(crate) metrics: Arc<Metrics>,
@@ -323,6 +325,7 @@ async fn start(
         pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
         passwords: PasswordChecker::new(threads),
         claims: quotas.claims(),
+        scanners: Scanners::new(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
         metrics,

@@ -99,12 +99,21 @@ impl Shared {
 
 fn index_entry(
     id: MessageId,
-    transaction: Transaction,
-    judged: Judged,
+    mut transaction: Transaction,
+    mut judged: Judged,
     received: &Received,
 ) -> IndexEntry {
     let sender = transaction.sender;
-    let hold = sender.is_held();
+    let hold = sender.is_held() || judged.marks.hold;
+    let header_variants = match std::mem::take(&mut judged.marks.fields) {
+        fields if fields.is_empty() => Vec::new(),
+        fields => {
+            for recipient in &mut transaction.recipients {
+                recipient.header_variant = 1;
+            }
+            vec![Bytes::from(fields)]
+        }
+    };
     let envelope = Envelope {
         tenant: sender.tenant,
         stream: judged.stream,
@@ -139,7 +148,7 @@ fn index_entry(
         header_length: received.header_length,
         envelope: Some(envelope),
         chunks: None,
-        header_variants: Vec::new(),
+        header_variants,
         reports_on: None,
         reports_delay: None,
     }

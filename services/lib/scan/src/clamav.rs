@@ -103,7 +103,8 @@ mod tests {
     fn replies_are_read_wherever_they_are_cut() {
         let infected = Opinion::Infected("Eicar.Test".to_owned());
         let unable = Opinion::Unable("2: stream: Can't allocate memory".to_owned());
-        let table: [(&[u8], Result<Option<Opinion>, Error>); 9] = [
+        type Read = Result<Option<Opinion>, Error>;
+        let table: [(&[u8], Read); 9] = [
             (b"2: stream: OK\0", Ok(Some(Opinion::Clean))),
             (b"2: stream: Eicar.Test FOUND\0", Ok(Some(infected))),
             (

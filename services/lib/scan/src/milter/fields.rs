@@ -34,9 +34,8 @@ pub(super) fn from_milter(name: &[u8], value: &[u8], keeps_space: bool) -> Resul
         field.push(b' ');
     }
     let mut line_length = field.len();
-    let mut lines = value.split(|octet| *octet == b'\n').peekable();
     let mut is_first = true;
-    while let Some(line) = lines.next() {
+    for line in value.split(|octet| *octet == b'\n') {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         // An empty line would end the header section, and so might one of white space in the eyes of others.
         if !is_first && line.trim_ascii().is_empty() {

@@ -13,7 +13,7 @@ fn envelope() -> Envelope {
         user: "app".to_owned(),
         return_path: "a@acme.example".to_owned(),
         recipients: vec!["b@one.example".to_owned(), "c@two.example".to_owned()],
-        header_length: HEADER.len() + 2,
+        header_length: [HEADER, "\r\n"].concat().len(),
     }
 }
 
@@ -203,8 +203,8 @@ fn fields_and_holds_come_with_the_verdict() {
     );
     dialogue.asked = Stage::EndOfMessage;
     for (code, data) in [
-        (b'h', &b"X-First\01\0"[..]),
-        (b'i', b"\0\0\0\x01X-Top\02\n3\0"),
+        (b'h', &b"X-First\x001\0"[..]),
+        (b'i', b"\0\0\0\x01X-Top\x002\n3\0"),
         (b'h', b"X-Last\0\0"),
         (b'q', b"\0"),
     ] {
