@@ -85,26 +85,28 @@ impl State {
 
     /// Calls those for whom there is a place.
     fn call(&mut self, shared: &Arc<Mutex<State>>) {
-        let mut passed_over = 0;
-        while self.free > 0 && passed_over < self.lines.len() {
+        let mut to_ask = self.lines.len();
+        while self.free > 0 && to_ask > 0 {
             let Some(mut line) = self.lines.pop_front() else {
                 return;
             };
+            to_ask -= 1;
             // Those that have left wait no more.
             line.waiting.retain(|waiter| !waiter.called.is_closed());
             let next = line
                 .waiting
                 .iter()
                 .position(|waiter| !waiter.is_slow || self.free_for_slow > 0);
-            match next.and_then(|next| line.waiting.remove(next)) {
-                Some(waiter) => {
-                    passed_over = 0;
-                    self.give(waiter, shared);
-                }
-                None => passed_over += 1,
+            let called = next.and_then(|next| line.waiting.remove(next));
+            let is_called = called.is_some();
+            if let Some(waiter) = called {
+                self.give(waiter, shared);
             }
             if !line.waiting.is_empty() {
                 self.lines.push_back(line);
+            }
+            if is_called {
+                to_ask = self.lines.len();
             }
         }
     }
