@@ -22,8 +22,9 @@ use tokio::task::JoinHandle;
 use super::client::{Client, Identity};
 use super::envelope;
 use super::installation::{
-    Authority, apply, bootstrap, documents, documents_without, write_certificates,
+    Authority, apply, bootstrap, documents, documents_without, with_hash, write_certificates,
 };
+use super::scanned::Scanners;
 use super::script::{Action, matches, unescape};
 
 const PARTITION: PartitionId = PartitionId(0);
@@ -42,6 +43,9 @@ pub struct Stage {
     addresses: HashMap<String, SocketAddr>,
     certificates: HashMap<&'static str, CertificateDer<'static>>,
     authority: Authority,
+    _scanners: Scanners,
+    /// Documents about them.
+    scanned: String,
     shutdown: Shutdown,
     ingress: JoinHandle<Result<(), ingress::Error>>,
     client: Option<Client>,
@@ -76,7 +80,9 @@ impl Stage {
             })
             .await?;
         let opened = stores.open().await?;
-        apply(&stores, &documents(), false).await?;
+        let scanners = Scanners::start().await?;
+        let scanned = with_hash(&scanners.documents()?);
+        apply(&stores, &(documents() + &scanned), false).await?;
 
         let certificates = write_certificates(place.path())?;
         let authority = Authority::make(place.path())?;
@@ -99,6 +105,8 @@ impl Stage {
             addresses,
             certificates,
             authority,
+            _scanners: scanners,
+            scanned,
             shutdown,
             ingress,
             client: None,
@@ -307,7 +315,9 @@ impl Stage {
 
     async fn expect_envelope(&mut self, expected: &str) -> Result<()> {
         let (entry, _) = self.last_stored().await?;
-        let lines = envelope::lines(entry.envelope.as_ref().context("there is no envelope")?);
+        let envelope = entry.envelope.as_ref().context("there is no envelope")?;
+        let mut lines = envelope::lines(envelope);
+        lines.extend(envelope::fields_before(entry));
         ensure!(
             lines.iter().any(|line| matches(expected, line)),
             "the envelope is:\n{}",
@@ -393,7 +403,8 @@ impl Stage {
     }
 
     async fn remove_credential(&self, name: &str) -> Result<()> {
-        apply(&self.stores, &documents_without(name), true).await?;
+        let documents = documents_without(name) + &self.scanned;
+        apply(&self.stores, &documents, true).await?;
         // Known when a login with it fails.
         let address = self.address("plain")?;
         kit::until("the removal", PATIENCE, || async move {
