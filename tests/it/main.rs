@@ -11,6 +11,7 @@ mod outside;
 mod pipeline;
 mod pools;
 mod proxy;
+mod scanners;
 mod servers;
 mod stalled;
 mod starting;

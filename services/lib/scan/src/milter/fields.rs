@@ -46,6 +46,7 @@ pub(super) fn from_milter(name: &[u8], value: &[u8], keeps_space: bool) -> Resul
             line_length = 0;
             if !matches!(line.first(), Some(b' ' | b'\t')) {
                 field.push(b'\t');
+                line_length = 1;
             }
         }
         is_first = false;
