@@ -171,8 +171,8 @@ CASES = [
          "554 5.7.1 Message refused: ip=127.0.0.1 helo=client.acme.example from=app@acme.example to=1 id=yes", None),
     )
 ] + [
-    ("verify", "verify", "hello", "hello", "", "250 ", "Authentication-Results: verifier.example;\r\n\tdkim=none"),
-    ("verify-large", "verify", "hello", LARGE, "", "250 ", "Authentication-Results: verifier.example;\r\n\tdkim=none"),
+    ("verify", "verify", "hello", "hello", "", "250 ", "Authentication-Results: verifier.example; dkim=none"),
+    ("verify-large", "verify", "hello", LARGE, "", "250 ", "Authentication-Results: verifier.example; dkim=none"),
     ("policy", "policy", "hello", "hello", "", "250 ", "X-Policy-Told: "),
     ("policy-large", "policy", "hello", LARGE, "", "250 ", "X-Policy-Told: "),
     ("policy-enough", "policy", "hello", LARGE, "X-Policy: enough\r\n", "250 ", "Received: "),

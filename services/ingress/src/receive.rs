@@ -363,6 +363,10 @@ impl Connection {
             if let Some(error) = decoder.error() {
                 content.refuse(error.into());
             }
+            if content.refusal().is_some() {
+                // Nobody has to look at it any more.
+                *scanning = None;
+            }
             if progress.done {
                 return Ok(());
             }
@@ -396,7 +400,6 @@ impl Connection {
                 if let Err(refusal) = stored {
                     content.refuse(refusal);
                     *upload = None;
-                    scanning.stop();
                 }
             }
         }

@@ -177,11 +177,6 @@ impl Scanning {
         self.jobs.is_empty()
     }
 
-    /// The message is refused: nobody has to look at it.
-    pub(crate) fn stop(&mut self) {
-        self.jobs.clear();
-    }
-
     /// Gives all scanners the next piece of the message; the first one has the header section whole. Waits until there is
     /// room for it, and gives the answer as soon as one of them refuses the message.
     pub(crate) async fn piece(&mut self, piece: &Bytes) -> Result<(), Answer> {

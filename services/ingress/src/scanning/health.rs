@@ -28,7 +28,8 @@ pub(crate) struct Health {
     succeeded: Option<Instant>,
     down_until: Option<Instant>,
     pause: Duration,
-    is_probing: bool,
+    /// A message tries; another may when it takes too long, as with a client that sends slowly.
+    probing_until: Option<Instant>,
 }
 
 impl Health {
@@ -39,7 +40,7 @@ impl Health {
             succeeded: None,
             down_until: None,
             pause: FIRST_PAUSE,
-            is_probing: false,
+            probing_until: None,
         }
     }
 
@@ -51,9 +52,10 @@ impl Health {
     pub(crate) fn ask(&mut self, now: Instant) -> Leave {
         match self.down_until {
             None => Leave::Yes,
-            Some(until) if now < until || self.is_probing => Leave::No,
+            Some(until) if now < until => Leave::No,
+            Some(_) if self.probing_until.is_some_and(|until| now < until) => Leave::No,
             Some(_) => {
-                self.is_probing = true;
+                self.probing_until = Some(now + LONGEST_PAUSE);
                 Leave::Probe
             }
         }
@@ -86,7 +88,7 @@ impl Health {
 
     /// A probe ended and nothing is known by it.
     pub(crate) fn abandoned(&mut self) {
-        self.is_probing = false;
+        self.probing_until = None;
     }
 
     fn go_down(&mut self, now: Instant, is_probe: bool) -> bool {
@@ -97,7 +99,7 @@ impl Health {
         }
         self.down_until = Some(now + self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        self.is_probing = false;
+        self.probing_until = None;
         !was_down
     }
 }
@@ -171,5 +173,13 @@ mod tests {
         assert_eq!(health.ask(later), Leave::Probe);
         assert!(!health.failed(later, later, true));
         assert_eq!(health.ask(later), Leave::No);
+        let later = later + seconds(60);
+        assert_eq!(health.ask(later), Leave::Probe);
+        assert_eq!(health.ask(later + seconds(29)), Leave::No);
+        assert_eq!(
+            health.ask(later + seconds(30)),
+            Leave::Probe,
+            "the first takes too long"
+        );
     }
 }

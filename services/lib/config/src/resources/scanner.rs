@@ -171,7 +171,7 @@ const CONNECTIONS: u32 = 10;
 const MAX_SIZE: ByteSize = ByteSize::from_bytes(25 << 20);
 /// A message may be as large.
 const LARGEST: ByteSize = ByteSize::from_bytes(512 << 20);
-/// Of a head, it has to be more than a header section.
+/// Less would not take the header sections of usual messages.
 const SMALLEST: ByteSize = ByteSize::from_bytes(64 << 10);
 
 impl Scanner {
