@@ -1,4 +1,11 @@
--- What Rspamd thinks of messages in `make scanners`, beside the test for spam that it has itself (GTUBE).
+-- What Rspamd thinks of messages in `make scanners`.
+rspamd_config.OWN_PILLS = {
+  score = 20.0,
+  callback = function(task)
+    return (task:get_header('Subject') or ''):find('pills') ~= nil
+  end,
+}
+
 rspamd_config.OWN_OFFER = {
   score = 7.0,
   callback = function(task)

@@ -1,4 +1,4 @@
-"""A milter over Sendmail's libmilter, which does what the field X-Policy says: policy_milter.py SOCKET [greedy]
+"""A milter over Sendmail's libmilter, which does what the field X-Policy says: policy_milter.py SOCKET
 
 It also tells what it was told: the macros, and a hash of the body."""
 
@@ -60,11 +60,9 @@ class Policy(Milter.Base):
 
 
 def main():
-    socket, greedy = sys.argv[1], sys.argv[2:] == ["greedy"]
     Milter.factory = Policy
-    flags = Milter.ADDHDRS | Milter.QUARANTINE
-    Milter.set_flags(flags | Milter.CHGBODY | Milter.CHGHDRS if greedy else flags)
-    Milter.runmilter("policy", socket, 600)
+    Milter.set_flags(Milter.ADDHDRS | Milter.QUARANTINE)
+    Milter.runmilter("policy", sys.argv[1], 600)
 
 
 main()

@@ -5,17 +5,17 @@ import sys
 import purepythonmilter as ppm
 
 
-async def on_mail_from(command):
+async def on_mail_from(command: ppm.MailFrom) -> ppm.VerdictOrContinue:
     if command.address.startswith("refused@"):
         return ppm.RejectWithCode(primary_code=(5, 7, 1), text="not you")
     return ppm.Continue()
 
 
-async def on_body_chunk(_):
+async def on_body_chunk(_: ppm.BodyChunk) -> ppm.SkipToNextStage:
     return ppm.SkipToNextStage()
 
 
-async def on_end_of_message(command):
+async def on_end_of_message(command: ppm.EndOfMessage) -> ppm.VerdictOrContinue:
     return ppm.Continue(manipulations=[ppm.AppendHeader(headername="X-Pure", headertext=command.macros.get("i", "none"))])
 
 
