@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus clean
+.PHONY: help build servers test lint demo clients soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -93,6 +93,11 @@ limits: servers ## limits of many sizes over three schedulers and four senders, 
 prometheus: servers ## a real Prometheus scrapes every service under load, and answers every query of the dashboards
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/prometheus/run.py
+
+scanners: servers ## ClamAV, Rspamd, OpenDKIM and other milters look at mail before it is accepted, also while they are killed (Debian, root)
+	@tests/scanners/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/scanners/run.py
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean

@@ -48,6 +48,9 @@ BUGS = {
     "header": ("services/lib/message/src/lines.rs",
                "            [.., b'\\r'] => line.len() - 1,\n", "",
                "a line is broken before a CR that is in a packet of its own, though it fits"),
+    "scanner": ("services/lib/scan/src/milter/fields.rs",
+                "field.push(b'\\t');", "field.push(b'x');",
+                "a line of a milter's field may be a field of its own"),
 }
 
 

@@ -17,6 +17,7 @@ const PURE: &[&str] = &[
     "multibuffer",
     "dkim",
     "dsn",
+    "scan",
     "config",
     "preflight",
     "bearer",

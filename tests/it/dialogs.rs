@@ -3,6 +3,7 @@
 mod client;
 mod envelope;
 mod installation;
+mod scanned;
 mod script;
 mod stage;
 mod tokens;

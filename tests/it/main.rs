@@ -15,6 +15,7 @@ mod pipeline;
 mod pools;
 mod proxy;
 mod sandbox;
+mod scanners;
 mod servers;
 mod stalled;
 mod starting;

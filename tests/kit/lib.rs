@@ -20,6 +20,7 @@ mod place;
 mod process;
 mod queue;
 mod relay;
+mod scanner;
 mod servers;
 #[cfg(feature = "sink")]
 mod sink;
@@ -41,6 +42,7 @@ pub use place::{Place, free_port, free_port_on};
 pub use process::{Process, Signal};
 pub use queue::Queue;
 pub use relay::{Layout, Relay, SERVICES, Setup};
+pub use scanner::ScriptedScanner;
 pub use servers::{NatsServer, RedisCluster, RedisServer, servers_folder};
 #[cfg(feature = "sink")]
 pub use sink::{Action, Matching, Received, Rule, Sink, Stage};

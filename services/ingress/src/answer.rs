@@ -195,6 +195,22 @@ pub(crate) const XCLIENT_LOOPBACK: Answer = Answer::new(
     "A loopback address can't be that of your client",
 );
 
+pub(crate) const NOT_SCANNED: Answer = Answer::new(
+    451,
+    EnhancedCode(4, 7, 1),
+    "The message can't be scanned now; try again later",
+);
+pub(crate) const TOO_LARGE_TO_SCAN: Answer = Answer::new(
+    552,
+    EnhancedCode(5, 3, 4),
+    "The message is too large to be scanned",
+);
+pub(crate) const LOOKS_LIKE_SPAM: Answer = Answer::new(
+    554,
+    EnhancedCode(5, 7, 1),
+    "Message refused: it looks like spam",
+);
+
 pub(crate) const AUTH_ACTIVE: Answer =
     Answer::new(503, EnhancedCode(5, 5, 1), "Authenticated already");
 pub(crate) const AUTH_IN_TRANSACTION: Answer = Answer::new(

@@ -15,6 +15,7 @@ use crate::answer::{self, Answer};
 use crate::chain::Checks;
 use crate::checks::Examine;
 use crate::policy::JudgedTimes;
+use crate::scanning::Marks;
 
 /// Room for fields that are put on top, octets.
 const HEADROOM: usize = 2048;
@@ -88,6 +89,8 @@ pub(crate) struct Judged {
     pub(crate) message_id: Option<Box<[u8]>>,
     /// What the warnings of checks weigh together.
     pub(crate) warned: u32,
+    /// What its scanners want.
+    pub(crate) marks: Marks,
 }
 
 /// A message that came in whole.
@@ -379,6 +382,12 @@ impl Content {
             self.seen = self.seen - self.start + fields.len();
             self.start = 0;
         }
+    }
+
+    /// What its header section says, when it is complete, and how many octets that is with its empty line.
+    pub(crate) fn judged(&self) -> Option<(&Judged, u32)> {
+        let header = self.header.as_ref()?;
+        Some((&header.judged, header.length))
     }
 
     /// A piece of a large message that is ready to leave.

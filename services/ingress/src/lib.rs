@@ -15,6 +15,7 @@
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `token`, `issuers` | logins with tokens; the keys of who issues them |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
+//! | `scanning` | scanners that are asked before a message is accepted |
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
 //! | `watching` | credentials that may be stolen |
@@ -49,6 +50,7 @@ mod quota;
 mod receive;
 mod resubmission;
 mod sasl;
+mod scanning;
 mod scram;
 mod server;
 mod session;
@@ -66,4 +68,5 @@ pub use server::{Error, Listeners, run};
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new();
+    scanning::register_metrics();
 }

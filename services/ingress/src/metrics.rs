@@ -249,7 +249,7 @@ impl Metrics {
             ),
             added_seconds: histogram(
                 "staffetta_ingress_added_seconds",
-                "The rest of accept_seconds: what ingress itself adds.",
+                "The rest of accept_seconds without the wait for scanners: what ingress itself adds.",
                 latency_buckets(),
             ),
             body_pool_free: gauge(

@@ -28,6 +28,7 @@ use crate::policy::{self, Sender};
 use crate::proxy::Client;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
+use crate::scanning::{Marks, SCAN_MEMORY, Scanning};
 use crate::server::Shared;
 use crate::session::{Effect, Transaction};
 use crate::store::Unstored;
@@ -44,6 +45,8 @@ pub(crate) struct Incoming {
     snapshot: Arc<Snapshot>,
     content: Content,
     upload: Option<Upload>,
+    /// Of a message that leaves in pieces.
+    scanning: Option<Scanning>,
     reservation: Reservation,
     charge: Option<Charge>,
     /// Then it has to be complete.
@@ -206,6 +209,7 @@ impl Connection {
             snapshot: Arc::clone(&self.shared.snapshot.borrow()),
             content: Content::new(transaction.declared_size),
             upload: None,
+            scanning: None,
             reservation,
             charge,
             deadline: Instant::now() + self.listening.data_timeout,
@@ -229,6 +233,7 @@ impl Connection {
             snapshot,
             content,
             upload,
+            scanning,
             reservation,
             charge,
             ..
@@ -237,6 +242,16 @@ impl Connection {
             Ok(received) => received,
             Err(refusal) => return Ok(self.say(refusal)),
         };
+        let scanning = scanning.unwrap_or_else(|| {
+            let header = (received.judged.stream.as_str(), received.header_length);
+            self.begin_scan(id, (&transaction, &snapshot), header, false)
+        });
+        let scan_begun = Instant::now();
+        received.judged.marks = match scanning.finish(&received.rest).await {
+            Ok(marks) => marks,
+            Err(refusal) => return Ok(self.say(refusal)),
+        };
+        let scanned = scan_begun.elapsed();
         let recognised =
             resubmission::recognise(&self.shared.claims, id, &transaction, &received).await;
         let remembered = match recognised {
@@ -259,6 +274,7 @@ impl Connection {
             tenant: transaction.sender.tenant.clone(),
             recipients: transaction.recipients.len(),
             length: received.length,
+            scanned,
         };
         if let Some(wait) = charge
             .as_ref()
@@ -272,7 +288,7 @@ impl Connection {
         self.seal(&mut received, &transaction).await;
         let seen = Seen::message(&transaction, &received, self.session.origin());
         let stored = self.shared.store(id, *transaction, received, upload).await;
-        let waited = complete.elapsed();
+        let waited = complete.elapsed().saturating_sub(scanned);
         drop(reservation);
         if let Err(Unstored { answer, in_doubt }) = stored {
             // What is in doubt stays claimed for a while, rather than to be stored a second time at once.
@@ -369,6 +385,7 @@ impl Connection {
             snapshot,
             content,
             upload,
+            scanning,
             reservation,
             deadline,
             ..
@@ -400,18 +417,39 @@ impl Connection {
             if let Some(error) = decoder.error() {
                 content.refuse(error.into());
             }
+            if content.refusal().is_some() {
+                // Nobody has to look at it any more.
+                *scanning = None;
+            }
             if progress.done {
                 return Ok(());
             }
             if let Some(piece) = content.take_piece() {
+                let scanning = scanning.get_or_insert_with(|| {
+                    let header = content
+                        .judged()
+                        .map_or(("", 0), |(judged, length)| (judged.stream.as_str(), length));
+                    self.begin_scan(*id, (transaction, snapshot), header, true)
+                });
+                let need = match scanning.is_idle() {
+                    true => UPLOAD_MEMORY,
+                    false => UPLOAD_MEMORY + SCAN_MEMORY,
+                };
                 let room = self
                     .shared
                     .pool
-                    .grow(reservation, UPLOAD_MEMORY, MEMORY_PATIENCE)
+                    .grow(reservation, need, MEMORY_PATIENCE)
                     .await;
-                let stored = match room {
-                    Ok(()) => self.shared.upload(upload, piece).await,
+                let shown = Instant::now();
+                let clean = match room {
+                    Ok(()) => scanning.piece(&piece).await,
                     Err(_) => Err(answer::NO_MEMORY),
+                };
+                // It is not the client who took this time.
+                *deadline += shown.elapsed();
+                let stored = match clean {
+                    Ok(()) => self.shared.upload(upload, piece).await,
+                    Err(refusal) => Err(refusal),
                 };
                 if let Err(refusal) = stored {
                     content.refuse(refusal);
@@ -428,13 +466,14 @@ impl Connection {
             tenant,
             recipients,
             length,
+            scanned,
         } = accepted;
         let metrics = &self.shared.metrics;
         metrics.accept_seconds.observe(in_all.as_secs_f64());
         metrics.storage_seconds.observe(waited.as_secs_f64());
         metrics
             .added_seconds
-            .observe(in_all.saturating_sub(waited).as_secs_f64());
+            .observe(in_all.saturating_sub(waited + scanned).as_secs_f64());
         if self
             .tenant_metrics
             .as_ref()
@@ -463,6 +502,8 @@ struct Accepted {
     recipients: usize,
     /// Octets.
     length: u64,
+    /// How long its scanners were waited for.
+    scanned: Duration,
 }
 
 /// Judges and repairs the header section of one message.
@@ -634,6 +675,7 @@ impl<'a> HeaderJudge<'a> {
                 priority: policy::judge_priority(self.priority, tenant_stream),
                 message_id,
                 warned: looked.said.weight,
+                marks: Marks::default(),
             },
         })
     }

@@ -23,6 +23,7 @@ use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::proxy::{self, Client};
 use crate::quota::{self, QuotaError};
+use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
 use crate::tls::TlsFiles;
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) issuers: Arc<Issuers>,
     pub(crate) quotas: limits::Quotas,
     pub(crate) claims: limits::Claims,
+    pub(crate) scanners: Scanners,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
@@ -371,6 +373,7 @@ async fn start(
         passwords: PasswordChecker::new(threads),
         issuers,
         claims: quotas.claims(),
+        scanners: Scanners::new(),
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
         events,

@@ -103,15 +103,24 @@ impl Shared {
 
 fn index_entry(
     id: MessageId,
-    transaction: Transaction,
-    judged: Judged,
+    mut transaction: Transaction,
+    mut judged: Judged,
     received: &Received,
 ) -> IndexEntry {
     let sender = transaction.sender;
-    let hold = sender.is_on_hold(&judged.stream);
+    let hold = sender.is_on_hold(&judged.stream) || judged.marks.hold;
     let sandbox = sender.is_sandboxed(&judged.stream);
     let is_simulated = |recipient: &Recipient| recipient.simulated.is_some();
     let some_simulated = sandbox || transaction.recipients.iter().any(is_simulated);
+    let header_variants = match std::mem::take(&mut judged.marks.fields) {
+        fields if fields.is_empty() => Vec::new(),
+        fields => {
+            for recipient in &mut transaction.recipients {
+                recipient.header_variant = 1;
+            }
+            vec![Bytes::from(fields)]
+        }
+    };
     let envelope = Envelope {
         tenant: sender.tenant,
         stream: judged.stream,
@@ -151,7 +160,7 @@ fn index_entry(
         header_length: received.header_length,
         envelope: Some(envelope),
         chunks: None,
-        header_variants: Vec::new(),
+        header_variants,
         reports_on: None,
         reports_delay: None,
     }

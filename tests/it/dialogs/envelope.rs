@@ -1,6 +1,7 @@
 //! Envelopes as text.
 
 use proto::envelope::{Body, DsnReturn, Envelope};
+use proto::spool::IndexEntry;
 
 /// The envelope as dialogues expect it.
 pub fn lines(envelope: &Envelope) -> Vec<String> {
@@ -76,4 +77,15 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// Header fields that go before the message of its first recipient.
+pub fn fields_before(entry: &IndexEntry) -> Vec<String> {
+    let recipients = entry.envelope.iter().flat_map(|of| &of.recipients);
+    let number = recipients.map(|recipient| recipient.header_variant).next();
+    let variant = number
+        .and_then(|number| (number as usize).checked_sub(1))
+        .and_then(|index| entry.header_variants.get(index));
+    let text = String::from_utf8_lossy(variant.map_or(&[][..], |variant| variant));
+    text.lines().map(|line| format!("before {line}")).collect()
 }

@@ -273,7 +273,7 @@ pub fn documents(folder: &Path) -> String {
 }
 
 /// With the folder, and the hash of `correct horse`, made with parameters that cost nothing.
-fn completed(documents: &str, folder: &Path) -> String {
+pub fn completed(documents: &str, folder: &Path) -> String {
     let parameters = argon2::Params::new(64, 1, 1, None).expect("the parameters are in range");
     let argon2 = Argon2::new(
         argon2::Algorithm::Argon2id,

@@ -23,9 +23,10 @@ use tokio::task::JoinHandle;
 use super::client::{Client, Identity};
 use super::envelope;
 use super::installation::{
-    Authority, apply, bootstrap, documents, documents_without, write_certificates,
+    Authority, apply, bootstrap, completed, documents, documents_without, write_certificates,
     write_srs_secrets,
 };
+use super::scanned::Scanners;
 use super::script::{Action, matches, unescape};
 use super::tokens::Tokens;
 use crate::token_issuer::{key_set, response};
@@ -47,6 +48,9 @@ pub struct Stage {
     certificates: HashMap<&'static str, CertificateDer<'static>>,
     authority: Authority,
     tokens: Tokens,
+    _scanners: Scanners,
+    /// Documents about them.
+    scanned: String,
     shutdown: Shutdown,
     ingress: JoinHandle<Result<(), ingress::Error>>,
     client: Option<Client>,
@@ -84,7 +88,10 @@ impl Stage {
         let tokens = Tokens::new();
         let keys = key_set(&[tokens.issuer()]);
         std::fs::write(place.path().join("keys.json"), keys)?;
-        apply(&stores, &documents(place.path()), false).await?;
+        let scanners = Scanners::start().await?;
+        let scanned = completed(&scanners.documents()?, place.path());
+        let all = documents(place.path()) + &scanned;
+        apply(&stores, &all, false).await?;
 
         let certificates = write_certificates(place.path())?;
         write_srs_secrets(place.path())?;
@@ -109,6 +116,8 @@ impl Stage {
             certificates,
             authority,
             tokens,
+            _scanners: scanners,
+            scanned,
             shutdown,
             ingress,
             client: None,
@@ -333,7 +342,9 @@ impl Stage {
 
     async fn expect_envelope(&mut self, expected: &str) -> Result<()> {
         let (entry, _) = self.last_stored().await?;
-        let lines = envelope::lines(entry.envelope.as_ref().context("there is no envelope")?);
+        let envelope = entry.envelope.as_ref().context("there is no envelope")?;
+        let mut lines = envelope::lines(envelope);
+        lines.extend(envelope::fields_before(entry));
         ensure!(
             lines.iter().any(|line| matches(expected, line)),
             "the envelope is:\n{}",
@@ -419,7 +430,7 @@ impl Stage {
     }
 
     async fn remove_credential(&self, name: &str) -> Result<()> {
-        let remaining = documents_without(name, self.place.path());
+        let remaining = documents_without(name, self.place.path()) + &self.scanned;
         apply(&self.stores, &remaining, true).await?;
         self.until_login_fails("leaver@acme.example").await
     }

@@ -11,13 +11,15 @@ use crate::shaping_rules::ShapingRules;
 use crate::shipped;
 use crate::suffixes::parents;
 use crate::{
-    AutomationSet, Credential, DomainMatch, EgressPool, Route, SendingDomain, Tenant, TokenIssuer,
+    AutomationSet, Credential, DomainMatch, EgressPool, Route, Scanner, SendingDomain, Tenant,
+    TokenIssuer,
 };
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
+    pub(crate) scanners: ByName<Scanner>,
     pub(crate) tenants: ByName<Tenant>,
     pub(crate) pools: ByName<EgressPool>,
     pub(crate) sending_domains: ByName<SendingDomain>,
@@ -72,6 +74,9 @@ impl Index {
     fn add(&mut self, resource: &Resource, shipped: bool) {
         let name = || resource.name().into();
         match resource {
+            Resource::Scanner(scanner) => {
+                self.scanners.insert(name(), scanner.clone());
+            }
             Resource::Tenant(tenant) => {
                 self.tenants.insert(name(), tenant.clone());
             }

@@ -36,5 +36,9 @@ pub use resources::{
     ScramKeysError, SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys,
     TokenSubject, UriTemplate, UriValues, Watch, WordList, WordText,
 };
+// Who looks at it before it is accepted.
+pub use resources::{
+    Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,
+};
 pub use shaping_rules::{ExplainedField, RuleName, ShapingExplanation};
 pub use snapshot::{Action, Change, Snapshot};

@@ -52,8 +52,11 @@ impl<'a> References<'a> {
 
     fn check_resource(&self, resource: &Resource) {
         match resource {
-            Resource::TokenIssuer(_) | Resource::Provider(_) => {}
-            Resource::Tenant(tenant) => self.check_complaint_addresses(resource, tenant),
+            Resource::Scanner(_) | Resource::TokenIssuer(_) | Resource::Provider(_) => {}
+            Resource::Tenant(tenant) => {
+                self.check_complaint_addresses(resource, tenant);
+                self.check_scanners(resource, tenant);
+            }
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
@@ -68,6 +71,20 @@ impl<'a> References<'a> {
             }
             Resource::Automation(set) => {
                 self.check_matches(resource, set.rules.iter().map(|rule| &rule.matches));
+            }
+        }
+    }
+
+    fn check_scanners(&self, resource: &Resource, tenant: &Tenant) {
+        let of_streams = tenant.streams.iter().enumerate().map(|(index, stream)| {
+            let path = format!("spec.streams[{index}].scanners");
+            (path, stream.scanners.as_deref().unwrap_or_default())
+        });
+        let of_tenant = ("spec.scanners".to_owned(), tenant.scanners.as_slice());
+        for (path, names) in std::iter::once(of_tenant).chain(of_streams) {
+            for (index, name) in names.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                self.check_name(resource, &path, Kind::Scanner, name);
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::index::Index;
 use crate::references::{Entries, References};
 use crate::resources::{Origin, Resource, read_document};
 use crate::{
-    AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route,
+    AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route, Scanner,
     SendingDomain, Shaping, ShapingExplanation, ShapingQuery, SharedShaping, Stream, Tenant,
     TokenIssuer, canonical,
 };
@@ -213,6 +213,11 @@ impl Snapshot {
     /// All tenants, in no order.
     pub fn tenants(&self) -> impl Iterator<Item = &Arc<Tenant>> {
         self.index.tenants.values()
+    }
+
+    /// The scanner of this name.
+    pub fn scanner(&self, name: &str) -> Option<&Arc<Scanner>> {
+        self.index.scanners.get(name)
     }
 
     /// The credential of this name.

@@ -11,6 +11,7 @@ mod preflight;
 mod provider;
 mod retry;
 mod route;
+mod scanner;
 mod scram_keys;
 mod sending_domain;
 mod shaping;
@@ -38,6 +39,9 @@ pub use preflight::{
 pub use provider::Provider;
 pub use retry::{AskedWait, RetryClass, RetryPolicy, RetrySchedule, RetryWaits};
 pub use route::{Route, RouteMatch};
+pub use scanner::{
+    Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,
+};
 pub use scram_keys::{ScramKeys, ScramKeysError};
 pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain};
 pub use shaping::{
@@ -58,6 +62,7 @@ pub const API_VERSION: &str = "staffetta.dev/v1alpha1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[expect(missing_docs, reason = "each is the kind of the type of the same name")]
 pub enum Kind {
+    Scanner,
     Tenant,
     TokenIssuer,
     Credential,
@@ -70,6 +75,7 @@ pub enum Kind {
 }
 
 const KINDS: [(&str, Kind); 9] = [
+    ("Scanner", Kind::Scanner),
     ("Tenant", Kind::Tenant),
     ("TokenIssuer", Kind::TokenIssuer),
     ("Credential", Kind::Credential),
@@ -90,6 +96,7 @@ impl std::fmt::Display for Kind {
 /// One validated resource; references to others are not checked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resource {
+    Scanner(Arc<Scanner>),
     Tenant(Arc<Tenant>),
     TokenIssuer(Arc<TokenIssuer>),
     Credential(Arc<Credential>),
@@ -104,6 +111,7 @@ pub(crate) enum Resource {
 impl Resource {
     pub(crate) fn kind(&self) -> Kind {
         match self {
+            Self::Scanner(_) => Kind::Scanner,
             Self::Tenant(_) => Kind::Tenant,
             Self::TokenIssuer(_) => Kind::TokenIssuer,
             Self::Credential(_) => Kind::Credential,
@@ -118,6 +126,7 @@ impl Resource {
 
     pub(crate) fn name(&self) -> &str {
         match self {
+            Self::Scanner(scanner) => &scanner.name,
             Self::Tenant(tenant) => &tenant.name,
             Self::TokenIssuer(issuer) => &issuer.name,
             Self::Credential(credential) => &credential.name,
@@ -133,6 +142,7 @@ impl Resource {
     /// The resource as a document, every field that has a value written out.
     pub(crate) fn document(&self) -> Value {
         let spec = match self {
+            Self::Scanner(scanner) => scanner.spec(),
             Self::Tenant(tenant) => tenant.spec(),
             Self::TokenIssuer(issuer) => issuer.spec(),
             Self::Credential(credential) => credential.spec(),
@@ -222,6 +232,7 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
     }
     let spec = fields.map("spec");
     let resource = match kind {
+        Kind::Scanner => Scanner::read(name, &spec).map(|read| Resource::Scanner(Arc::new(read))),
         Kind::Tenant => Tenant::read(name, &spec).map(|read| Resource::Tenant(Arc::new(read))),
         Kind::TokenIssuer => {
             TokenIssuer::read(name, &spec).map(|read| Resource::TokenIssuer(Arc::new(read)))

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
-use super::{Allowance, Headers, Preflight, Repair, Watch};
+use super::{Allowance, Headers, Preflight, Repair, Watch, scanner};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -35,6 +35,8 @@ pub struct Tenant {
     pub repair: Repair,
     /// What is noticed of its credentials.
     pub watch: Option<Watch>,
+    /// Names of the scanners that look at its messages.
+    pub scanners: Vec<String>,
 }
 
 /// What becomes of accepted mail.
@@ -94,6 +96,8 @@ pub struct Stream {
     pub headers: Option<Box<Headers>>,
     /// What becomes of its mail; the tenant's and the credential's hold besides.
     pub mode: Mode,
+    /// Names of the scanners that look at its messages; `None`: the tenant's.
+    pub scanners: Option<Vec<String>>,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -143,6 +147,14 @@ impl Tenant {
         self.streams.iter().find(|stream| stream.name == name)
     }
 
+    /// Names of the scanners that look at messages of a stream.
+    pub fn scanners_of(&self, stream: &str) -> &[String] {
+        let own = self
+            .stream(stream)
+            .and_then(|stream| stream.scanners.as_deref());
+        own.unwrap_or(&self.scanners)
+    }
+
     pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
         let mut streams: Vec<Stream> = Vec::new();
         for fields in spec.maps("streams") {
@@ -159,6 +171,7 @@ impl Tenant {
             let headers = Headers::read(&header_fields);
             header_fields.close();
             let mode = fields.one_of("mode", &MODE).unwrap_or_default();
+            let scanners = scanner::read_names(&fields);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -184,6 +197,7 @@ impl Tenant {
                     timing,
                     headers,
                     mode,
+                    scanners,
                 });
             }
             fields.close();
@@ -203,6 +217,7 @@ impl Tenant {
         let repair_fields = spec.map("repair");
         let repair = Repair::read(&repair_fields);
         repair_fields.close();
+        let scanners = scanner::read_names(spec);
         let limits = spec.map("limits");
         let allowance = Allowance::read(&limits);
         limits.close();
@@ -229,6 +244,7 @@ impl Tenant {
             preflight,
             repair,
             watch,
+            scanners: scanners.unwrap_or_default(),
         })
     }
 
@@ -265,6 +281,9 @@ impl Tenant {
             if stream.mode != Mode::default() {
                 spec["mode"] = json!(super::word(&MODE, stream.mode));
             }
+            if let Some(scanners) = &stream.scanners {
+                spec["scanners"] = json!(scanners);
+            }
             spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
@@ -292,6 +311,9 @@ impl Tenant {
         }
         if let Some(watch) = &self.watch {
             spec["watch"] = watch.spec();
+        }
+        if !self.scanners.is_empty() {
+            spec["scanners"] = json!(self.scanners);
         }
         spec
     }

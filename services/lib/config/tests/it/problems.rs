@@ -24,6 +24,27 @@ fn problems_of(kind: &str, name: &str, spec: &str) -> Vec<String> {
 fn each_bad_document_gets_its_message() {
     let table: &[(&str, &str, &str, &[&str])] = &[
         (
+            "Scanner",
+            "b",
+            "{ clamav: { address: \"127.0.0.1:3310\" }, milter: {}, deadline: 5m, connections: 0 }",
+            &[
+                "doc 7 Scanner/b spec.deadline: 1s to 2m is expected, found 5m",
+                "doc 7 Scanner/b spec.connections: a whole number from 1 to 1000 is expected, found the number 0",
+                "doc 7 Scanner/b spec: exactly one of clamav, rspamd, milter is expected, found clamav and milter",
+            ],
+        ),
+        (
+            "Scanner",
+            "b",
+            "{ rspamd: { address: \"localhost\", spam: delete }, maxSize: 1KiB, whenDown: open }",
+            &[
+                "doc 7 Scanner/b spec.maxSize: 64KiB to 512MiB is expected, found 1KiB",
+                "doc 7 Scanner/b spec.whenDown: one of defer, accept is expected, found \"open\"",
+                "doc 7 Scanner/b spec.rspamd.spam: one of mark, accept, hold, reject is expected, found \"delete\"",
+                "doc 7 Scanner/b spec.rspamd.address: host:port or unix:/path is expected, found \"localhost\"",
+            ],
+        ),
+        (
             "Tenant",
             "b",
             "{ streams: [], defaultStream: main }",
@@ -69,7 +90,7 @@ fn each_bad_document_gets_its_message() {
             &[
                 "doc 7 Tenant/B! metadata.name: a name of at most 63 lower-case letters, digits, '-' and '.' is expected, found \"B!\"",
                 "doc 7 Tenant/B! spec.streams[1].name: \"main\" is used twice",
-                "doc 7 Tenant/B! spec.colour: unknown field; known: streams, weight, mode, mayForward, maxHold, whenHoldEnds, preflight, repair, limits, defaultStream",
+                "doc 7 Tenant/B! spec.colour: unknown field; known: streams, weight, mode, mayForward, maxHold, whenHoldEnds, preflight, repair, scanners, limits, defaultStream",
             ],
         ),
         (
@@ -261,7 +282,7 @@ fn each_bad_document_gets_its_message() {
             "b",
             "{}",
             &[
-                "doc 7 kind: one of Tenant, TokenIssuer, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
+                "doc 7 kind: one of Scanner, Tenant, TokenIssuer, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
             ],
         ),
     ];

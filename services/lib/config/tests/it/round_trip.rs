@@ -1,4 +1,4 @@
-use config::{HoldEnd, Mode, ShapingQuery, Snapshot};
+use config::{Engine, HoldEnd, Mode, ShapingQuery, Snapshot, Spam, WhenDown};
 use mail::Span;
 use proptest::prelude::*;
 
@@ -261,6 +261,60 @@ fn headers_of_streams_read_back_and_name_addresses_of_the_tenant() {
         let found = problems.iter().any(|problem| problem.contains(expected));
         assert!(found, "{expected}: {problems:#?}");
     }
+}
+
+#[test]
+fn scanners_read_back_and_must_be_there() {
+    let tenant = |more: &str| {
+        document(
+            "Tenant",
+            "t",
+            &format!(
+                "{{ defaultStream: m, streams: [ {{ name: m }}, {{ name: q, scanners: [] }} ], {more} }}"
+            ),
+        )
+    };
+    let viruses = document(
+        "Scanner",
+        "viruses",
+        "{ clamav: { address: \"unix:/run/clamd.ctl\" }, whenDown: accept, whenTooLarge: scanHead, maxSize: 1MiB }",
+    );
+    let spam = document(
+        "Scanner",
+        "spam",
+        "{ rspamd: { address: \"rspamd.mail.svc:11333\", spam: hold }, deadline: 5s, connections: 3 }",
+    );
+    let policy = document(
+        "Scanner",
+        "policy",
+        "{ milter: { address: \"[::1]:8891\" } }",
+    );
+    let documents = tenant("scanners: [ viruses, spam, policy ]") + &viruses + &spam + &policy;
+    let snapshot = Snapshot::from_documents(&documents).unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    for name in ["viruses", "spam", "policy"] {
+        assert_eq!(read.scanner(name), snapshot.scanner(name));
+    }
+    let spam = read.scanner("spam").unwrap();
+    assert_eq!(spam.engine, Engine::Rspamd { spam: Spam::Hold });
+    assert_eq!((spam.connections, spam.when_down), (3, WhenDown::Defer));
+    let tenant_read = read.tenant("t").unwrap();
+    assert_eq!(tenant_read.scanners_of("m"), ["viruses", "spam", "policy"]);
+    assert!(tenant_read.scanners_of("q").is_empty());
+
+    let problems =
+        Snapshot::from_documents(&(tenant("scanners: [ gone, viruses, viruses ]") + &viruses));
+    let problems: Vec<String> = problems
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let expected = [
+        "doc 1 Tenant/t spec.scanners (line 5): \"viruses\" is there twice",
+        "doc 1 Tenant/t spec.scanners[0] (line 5): no Scanner named \"gone\"; known: viruses",
+    ];
+    assert_eq!(problems, expected);
 }
 
 #[test]

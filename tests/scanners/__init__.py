@@ -1,0 +1,1 @@
+"""Real scanners before a real relay: `make scanners`."""
