@@ -60,13 +60,14 @@ const STD_LIKE: [&str; 23] = [
 ];
 
 /// (foreign crate, its only user): replacing one means editing one crate.
-const OWNERS: [(&str, &str); 8] = [
+const OWNERS: [(&str, &str); 9] = [
     ("async-nats", "spool"),
     ("redis", "limits"),
     ("hickory-resolver", "dns"),
     ("mail-parser", "message"),
     ("prometheus", "telemetry"),
     ("axum", "runtime"),
+    ("hyper", "runtime"),
     ("regex", "config"),
     ("pulp", "multibuffer"),
 ];

@@ -25,6 +25,8 @@ mod servers;
 mod sink;
 mod smtp_sink;
 mod wait;
+#[cfg(feature = "sink")]
+mod web;
 
 pub use client::{Outcome, Session, reply_code};
 pub use dns::{Dns, Zones};
@@ -44,3 +46,5 @@ pub use servers::{NatsServer, RedisCluster, RedisServer, servers_folder};
 pub use sink::{Action, Matching, Received, Rule, Sink, Stage};
 pub use smtp_sink::SmtpSink;
 pub use wait::until;
+#[cfg(feature = "sink")]
+pub use web::WebServer;

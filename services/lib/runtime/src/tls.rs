@@ -25,7 +25,7 @@ pub enum TlsError {
     /// The file can't be read, or is no PEM file of the kind.
     #[error("{what} {path}: {source}")]
     File {
-        /// "certificate", "key" or "clientAuthorities".
+        /// "certificate", "key", "clientAuthorities" or "authorities".
         what: &'static str,
         /// The file.
         path: PathBuf,
@@ -39,8 +39,10 @@ pub enum TlsError {
         path: PathBuf,
     },
     /// A certificate can't be that of an authority.
-    #[error("clientAuthorities {path}: {source}")]
+    #[error("{what} {path}: {source}")]
     Authority {
+        /// "clientAuthorities" or "authorities".
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// Why.
@@ -64,6 +66,11 @@ pub enum TlsError {
         /// The certificate that clients get who ask for no known name.
         first: PathBuf,
     },
+    /// The system trusts nobody.
+    #[error(
+        "the system names no authority that it trusts: install ca-certificates, set SSL_CERT_FILE, or name a file"
+    )]
+    NoAuthorities,
     /// There is nothing to show.
     #[error("no certificate is named")]
     None,
@@ -113,14 +120,21 @@ pub fn tls_server_config_for(
 }
 
 fn of_authorities(clients: &Path) -> Result<ClientCertVerifierBuilder, TlsError> {
+    let roots = roots_of("clientAuthorities", clients)?;
+    Ok(WebPkiClientVerifier::builder(Arc::new(roots)))
+}
+
+/// The authorities in a PEM file, at least one; `what` names its field.
+pub(crate) fn roots_of(what: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates("clientAuthorities", clients)? {
+    for authority in certificates(what, path)? {
         roots.add(authority).map_err(|source| TlsError::Authority {
-            path: clients.to_owned(),
+            what,
+            path: path.to_owned(),
             source,
         })?;
     }
-    Ok(WebPkiClientVerifier::builder(Arc::new(roots)))
+    Ok(roots)
 }
 
 /// A verifier can't be built only of a store without authorities, and there is one.
