@@ -9,10 +9,11 @@ use cargo_metadata::{
 };
 
 /// Decide, and neither wait nor talk: no tokio, no sockets. A crate may depend on those before it.
-const PURE: [&str; 11] = [
+const PURE: [&str; 12] = [
     "mail",
     "smtp",
     "message",
+    "sts",
     "multibuffer",
     "dkim",
     "dsn",

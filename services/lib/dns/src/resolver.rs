@@ -168,6 +168,21 @@ impl Resolver {
         found
     }
 
+    /// The TXT records of a name, each in one piece; not kept here. None when there are none, or no such name.
+    pub async fn texts(&self, name: &str) -> Result<Vec<Box<[u8]>>, Error> {
+        let lookup = match self.ask(name, RecordType::TXT).await {
+            Ok(lookup) => lookup,
+            Err(Failure::NoRecords | Failure::NoSuchName) => return Ok(Vec::new()),
+            Err(failure) => return Err(failure.into()),
+        };
+        let records = lookup.answers().iter();
+        let texts = records.filter_map(|record| match &record.data {
+            RData::TXT(text) => Some(text.txt_data.concat().into()),
+            _ => None,
+        });
+        Ok(texts.collect())
+    }
+
     async fn find_mail_hosts(&self, domain: &Domain) -> (Result<Arc<MailHosts>, Error>, Instant) {
         let lookup = match self.ask(domain.as_str(), RecordType::MX).await {
             Ok(lookup) => lookup,

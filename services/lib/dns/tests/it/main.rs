@@ -27,6 +27,7 @@ fn zones() -> Zones {
         .mx("null.example", 0, ".")
         .record("invalid.example", TYPE_MX, b"\0\x0a\x03a b\0")
         .text("text-only.example", "nothing else here")
+        .text("text-only.example", &"long ".repeat(100))
         .alias("alias.mx.example", "a.mx.example")
 }
 
@@ -155,4 +156,20 @@ async fn answers_survive_the_server_for_their_time_to_live() {
         resolver.mail_hosts(&domain("nowhere.example")).await,
         missing
     );
+}
+
+#[tokio::test]
+async fn texts_come_in_one_piece_each() {
+    let (_server, resolver) = started().await;
+    let mut texts = resolver.texts("text-only.example").await.unwrap();
+    texts.sort_unstable();
+    let long = "long ".repeat(100);
+    assert_eq!(
+        texts,
+        [long.as_bytes().into(), b"nothing else here"[..].into()]
+    );
+    for none in ["two.example", "_mta-sts.two.example", "nowhere.example"] {
+        assert_eq!(resolver.texts(none).await, Ok(Vec::new()), "{none}");
+    }
+    assert!(resolver.texts("_mta-sts.elsewhere.test").await.is_err());
 }
