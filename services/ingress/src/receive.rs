@@ -512,6 +512,7 @@ impl<'a> HeaderJudge<'a> {
             signed: &signed,
         };
         let lines = Lines::of(tenant.repair.long_lines, header, signed.is_signed())?;
+        let tls_optional = message::tls_is_optional(header);
         let mut header = repair(header, &additions);
         let mut converter = None;
         if self.binary {
@@ -528,6 +529,7 @@ impl<'a> HeaderJudge<'a> {
                 campaign,
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
+                tls_optional,
                 message_id,
             },
         })

@@ -359,6 +359,10 @@ impl Session {
         if self.listener.starttls && !self.tls {
             lines.push("STARTTLS");
         }
+        // RFC 8689 section 2.
+        if self.tls {
+            lines.push("REQUIRETLS");
+        }
         if self.may_authenticate() && self.identity.is_none() {
             lines.push(if self.listener.scram {
                 "AUTH PLAIN LOGIN SCRAM-SHA-256"

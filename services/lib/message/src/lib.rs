@@ -16,6 +16,7 @@ mod received;
 mod repair;
 mod signed;
 mod times;
+mod tls_required;
 
 pub use binary::{BinaryError, Converter};
 pub use date::{date_text, timestamp_text};
@@ -28,3 +29,4 @@ pub use received::{Protocol, ReceivedInfo, received_field};
 pub use repair::{Addition, Additions, WARNING, message_id_text, repair};
 pub use signed::SignedNames;
 pub use times::{MOST_AHEAD_MS, Times, TimesError, times};
+pub use tls_required::tls_is_optional;
