@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes the decoders of SMTP and MIME: tests/fuzz/run.sh [seconds per target, 60 by default]
+# Fuzzes the decoders of SMTP, MIME and MTA-STS: tests/fuzz/run.sh [seconds per target, 60 by default]
 #
 # What is found stays in target/fuzz/artifacts; what was learnt, in target/fuzz/corpus, so that the
 # next run goes on from there. The compiler is the stable one: coverage needs RUSTC_BOOTSTRAP, and
@@ -22,7 +22,7 @@ cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 
 export RUSTC_BOOTSTRAP=1
 cd "$root"
-for target in command reply data chunk binary proxy; do
+for target in command reply data chunk binary proxy policy; do
     mkdir -p "$work/corpus/$target" "$work/artifacts/$target"
     echo "== $target: $seconds s"
     cargo fuzz run --fuzz-dir "$fuzz" --target-dir "$work" --sanitizer none "$target" \

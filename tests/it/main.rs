@@ -16,3 +16,4 @@ mod stalled;
 mod starting;
 mod submission;
 mod tenants;
+mod trust;
