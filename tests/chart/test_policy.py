@@ -375,7 +375,7 @@ class Network(unittest.TestCase):
                 self.assertEqual([], outside)
                 continue
             (rule,) = outside
-            self.assertEqual([25], [port["port"] for port in rule["ports"]])
+            self.assertEqual([25, 443], [port["port"] for port in rule["ports"]])
             v4, v6 = (peer["ipBlock"] for peer in rule["to"])
             private = {
                 "10.0.0.0/8",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Fuzzes the decoders of SMTP, MIME and access tokens, and of what scanners say: tests/fuzz/run.sh [seconds per target, 60 by default [targets, all by default]]
+# Fuzzes the decoders of what others send: tests/fuzz/run.sh [seconds per target, 60 by default [targets, all by default]]
 #
 # What is found stays in target/fuzz/artifacts; what was learnt, in target/fuzz/corpus, so that the
 # next run goes on from there. The compiler is the stable one: coverage needs RUSTC_BOOTSTRAP, and

@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "smtp",
     "srs",
     "message",
+    "sts",
     "multibuffer",
     "dkim",
     "dsn",

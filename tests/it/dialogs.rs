@@ -1,6 +1,6 @@
 //! The dialogues of `tests/dialogs`: what clients say, and what the real ingress must answer.
 
-mod client;
+pub mod client;
 mod envelope;
 mod installation;
 mod scanned;

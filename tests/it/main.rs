@@ -23,3 +23,4 @@ mod submission;
 mod tenants;
 mod token_issuer;
 mod tokens;
+mod trust;

@@ -6,6 +6,8 @@
 //! `target/tmp/it/` that holds their data and logs. The folder goes when the test has called
 //! [`Place::finish`]; after a failure it stays for the person who looks for the reason.
 
+#[cfg(feature = "sink")]
+mod authority;
 mod bootstrap;
 mod client;
 mod dns;
@@ -29,6 +31,8 @@ mod wait;
 #[cfg(feature = "sink")]
 mod web;
 
+#[cfg(feature = "sink")]
+pub use authority::Authority;
 pub use client::{Outcome, Session, reply_code};
 pub use dns::{Dns, Zones};
 pub use documents::Documents;

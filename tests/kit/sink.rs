@@ -110,6 +110,16 @@ impl Sink {
         Self::listen(address, rules, true, Some(session::acceptor(host)?)).await
     }
 
+    /// One that offers STARTTLS with a certificate for the names that the authority has signed.
+    pub async fn start_certified(
+        address: SocketAddr,
+        authority: &crate::Authority,
+        names: &[&str],
+        rules: Vec<Rule>,
+    ) -> Result<Self> {
+        Self::listen(address, rules, true, Some(authority.acceptor(names)?)).await
+    }
+
     async fn listen(
         address: SocketAddr,
         rules: Vec<Rule>,

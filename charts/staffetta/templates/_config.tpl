@@ -194,6 +194,9 @@ sender:
   {{- with .Values.sender.sources }}
   sources: {{ toJson . }}
   {{- end }}
+  {{- if not .Values.sender.mtaSts }}
+  mtaSts: { enabled: false }
+  {{- end }}
   # What is left of the grace period is for the last reports to be stored.
   drainTimeout: {{ max 1 (sub (int .Values.sender.terminationGracePeriodSeconds) 20) }}s
 feedback:

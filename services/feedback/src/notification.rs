@@ -49,8 +49,12 @@ pub(crate) fn notification(
     }
     let ordinals = owed.ordinals();
     let id = MessageId::from_bytes(derived(b"message", owed, &ordinals));
-    // RFC 3461 section 4.3: RET is about failures.
-    let wants_whole = envelope.ret() == DsnReturn::Full && !original.is_partial && owed.notice == 0;
+    // RFC 3461 section 4.3: RET is about failures. Of a message that was not to be read on its way no more goes back than
+    // is needed, although the notification is protected in the same way.
+    let wants_whole = envelope.ret() == DsnReturn::Full
+        && !original.is_partial
+        && owed.notice == 0
+        && !envelope.require_tls;
     let built = dsn::notification(&Report {
         reporting_mta: hostname,
         own_id: &id.to_string(),
@@ -100,6 +104,8 @@ pub(crate) fn notification(
             body: body.into(),
             smtputf8: !envelope.return_path.is_ascii(),
             from_domain: hostname.to_owned(),
+            // RFC 8689 section 5: it is protected as the message was.
+            require_tls: envelope.require_tls,
             ..Envelope::default()
         }),
         reports_on: (owed.notice == 0).then(|| ReportsOn {
@@ -266,6 +272,22 @@ mod tests {
             b"\r\n\r\n"
         );
         assert_eq!(built.entry.body_hash.len(), 32);
+    }
+
+    #[test]
+    fn what_goes_back_about_a_message_that_requires_tls_is_its_header_and_requires_tls() {
+        for require_tls in [false, true] {
+            let mut original = original("me@sender.example");
+            let envelope = Arc::make_mut(&mut original.entry).envelope.as_mut();
+            let envelope = envelope.unwrap();
+            envelope.require_tls = require_tls;
+            envelope.set_ret(DsnReturn::Full);
+            let built = notification(&owed(&[1]), &original, "h.example", "s").unwrap();
+            assert_eq!(built.entry.envelope.unwrap().require_tls, require_tls);
+            let text = String::from_utf8(built.content.to_vec()).unwrap();
+            assert!(text.contains("Subject: hello\r\n"), "{text}");
+            assert_eq!(text.contains("\r\nbody\r\n"), !require_tls, "{text}");
+        }
     }
 
     #[test]

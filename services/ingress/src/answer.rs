@@ -287,6 +287,11 @@ pub(crate) const PRIORITY_OF_STRANGER: Answer = Answer::new(
     EnhancedCode(5, 5, 4),
     "MT-PRIORITY is for authenticated clients",
 );
+pub(crate) const REQUIRETLS_IN_THE_CLEAR: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 30),
+    "REQUIRETLS can be asked for under TLS only; say STARTTLS first",
+);
 pub(crate) const BY_OR_RETURN: Answer = Answer::new(
     555,
     EnhancedCode(5, 5, 4),
@@ -297,8 +302,6 @@ pub(crate) const BY_TRACE: Answer = Answer::new(
     EnhancedCode(5, 5, 4),
     "BY with trace (T) is not offered",
 );
-pub(crate) const UNSUPPORTED_PARAMETER: Answer =
-    Answer::new(555, EnhancedCode(5, 5, 4), "Unsupported parameter");
 pub(crate) const RECIPIENT_NEEDS_SMTPUTF8: Answer = Answer::new(
     553,
     EnhancedCode(5, 6, 7),

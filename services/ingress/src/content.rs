@@ -85,6 +85,8 @@ pub(crate) struct Judged {
     pub(crate) times: JudgedTimes,
     /// As far as the client asks for one and its stream has it, -9 to 9.
     pub(crate) priority: i8,
+    /// What domains of recipients say about TLS is to be passed over.
+    pub(crate) tls_optional: bool,
     /// Of the client, where messages that are sent again are known.
     pub(crate) message_id: Option<Box<[u8]>>,
     /// What the warnings of checks weigh together.

@@ -649,6 +649,7 @@ impl<'a> HeaderJudge<'a> {
             ))
         });
         let lines = Lines::of(tenant.repair.long_lines, header, signed.is_signed())?;
+        let tls_optional = message::tls_is_optional(header);
         let mut header = repair(header, &additions);
         let mut converter = None;
         if self.binary {
@@ -673,6 +674,7 @@ impl<'a> HeaderJudge<'a> {
                 campaign,
                 times,
                 priority: policy::judge_priority(self.priority, tenant_stream),
+                tls_optional,
                 message_id,
                 warned: looked.said.weight,
                 marks: Marks::default(),

@@ -384,6 +384,10 @@ impl Session {
             lines.push("STARTTLS");
         }
         let auth;
+        // RFC 8689 section 2.
+        if self.tls {
+            lines.push("REQUIRETLS");
+        }
         if self.may_authenticate() && self.identity.is_none() {
             auth = self.offer(moment.snapshot).line();
             lines.push(&auth);

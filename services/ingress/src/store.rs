@@ -138,7 +138,9 @@ fn index_entry(
         hold,
         priority: judged.priority.into(),
         deliver_by_ms: transaction.deliver_by_ms,
-        require_tls: false,
+        require_tls: transaction.require_tls,
+        // RFC 8689 section 4.1: the field means nothing then.
+        tls_optional: judged.tls_optional && !transaction.require_tls,
         body: transaction.body.into(),
         smtputf8: transaction.smtputf8,
         ret: transaction.ret.into(),

@@ -145,16 +145,23 @@ impl Delivery {
     /// `None` when the delivery is no longer ours.
     async fn deliver(&self, mail: &Mail, lease: &mut Lease) -> Result<Option<Finished>, NotNow> {
         let tools = &self.tools;
-        let way = match tools.opener.way(&self.lane, &self.assignment.domain).await {
-            Ok(way) => way,
+        let way = tools
+            .opener
+            .way(&self.lane, &self.assignment.domain, mail.wish());
+        let (way, demand) = match way.await {
+            Ok(found) => found,
             Err(failure) => return self.unopened(mail, failure, true).map(Some),
         };
-        if lease
+        lease
             .connection
-            .as_mut()
-            .is_some_and(|connection| !connection.is_quiet())
+            .take_if(|connection| !connection.is_quiet());
+        // Domains share the hosts of a site, and not what they ask of them.
+        if let Some(unfit) = lease
+            .connection
+            .take_if(|connection| !connection.serves(&self.lane, &demand))
         {
-            lease.connection = None;
+            // Before the next one is opened: the slot is for one.
+            unfit.quit().await;
         }
         let mut permit = None;
         loop {
@@ -164,9 +171,12 @@ impl Delivery {
                     connection
                 }
                 // Rare, and large: not a part of every delivery's memory.
-                none => match Box::pin(tools.opener.open(&self.lane, &way)).await {
+                none => match Box::pin(tools.opener.open(&self.lane, &way, &demand)).await {
                     Ok(connection) => none.insert(connection),
-                    Err(failure) => return self.unopened(mail, failure, false).map(Some),
+                    Err(failure) => {
+                        tools.opener.doubt(&demand, &self.assignment.domain);
+                        return self.unopened(mail, failure, false).map(Some);
+                    }
                 },
             };
             let said = Said::new(&self.hold, self.lane.left_within);

@@ -9,6 +9,7 @@
 //! | `delivery` | one delivery from assignment to report |
 //! | `content`, `signing` | the message and its signature |
 //! | `slots` | the connections that are open between deliveries |
+//! | `policies` | what domains say about TLS to their hosts (MTA-STS) |
 //! | `session` | SMTP: finding a host, opening a connection, the transaction |
 
 mod attempt;
@@ -19,6 +20,7 @@ mod lane;
 mod ledger;
 mod metrics;
 mod outbox;
+mod policies;
 mod run;
 mod session;
 mod signing;

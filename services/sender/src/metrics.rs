@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub connections: IntGauge,
     pub connects: IntCounterVec,
     pub tls: IntCounterVec,
+    tls_policy: IntCounterVec,
+    policy_lookups: IntCounterVec,
     pub reused: IntCounter,
     held: IntGauge,
     owed: IntGauge,
@@ -124,6 +126,16 @@ impl Metrics {
                 "SMTP connections made, by version of TLS, or none.",
                 &["version"],
             ),
+            tls_policy: telemetry::counter_with(
+                "staffetta_sender_tls_policy_total",
+                "Hosts tried for mail that asks for more than opportunistic TLS, by who asks (policy: mta_sts_enforce, mta_sts_testing, requiretls) and result: ok, or what the host lacks: host (the policy does not name it), no_tls, certificate, no_requiretls. With mta_sts_testing the mail went out all the same.",
+                &["policy", "result"],
+            ),
+            policy_lookups: telemetry::counter_with(
+                "staffetta_sender_mta_sts_lookups_total",
+                "Looks for the MTA-STS policy of a domain, by result: none, unchanged, fetched, dns_failed, fetch_failed, invalid.",
+                &["result"],
+            ),
             reused: telemetry::counter(
                 "staffetta_sender_reused_connections_total",
                 "Transactions on a connection that was open already.",
@@ -181,6 +193,14 @@ impl Metrics {
             ReturnReason::Source => "source",
         };
         self.returned.with_label_values(&[name]).inc();
+    }
+
+    pub fn tls_policy(&self, policy: &'static str, result: &'static str) {
+        self.tls_policy.with_label_values(&[policy, result]).inc();
+    }
+
+    pub fn policy_lookups(&self, result: &'static str) {
+        self.policy_lookups.with_label_values(&[result]).inc();
     }
 
     pub fn open(&self, held: usize, owed: usize) {

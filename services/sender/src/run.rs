@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::{BatchingSigner, Dispatch, GrpcDispatch, Sign};
-use runtime::{Bootstrap, Shutdown};
+use runtime::{Bootstrap, HttpsClient, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -15,7 +15,8 @@ use crate::content::{ReadMessage, SpooledMessages};
 use crate::delivery::Tools;
 use crate::desk::Desk;
 use crate::metrics::Metrics;
-use crate::session::Opener;
+use crate::policies::{Clock, Fetching, Policies};
+use crate::session::{Names, Opener};
 use crate::stream::{Sender, hold_stream};
 
 /// The ways to the other services.
@@ -43,6 +44,9 @@ pub enum Error {
     /// The TLS library refuses its configuration.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The authorities that are to be trusted can't be read.
+    #[error("sender.{0}")]
+    Authorities(#[from] runtime::TlsError),
 }
 
 /// Kind under which schedulers announce themselves.
@@ -65,11 +69,14 @@ pub async fn run(
     let cache = reader.clone();
     let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
     let watching = count_cache(cache, shutdown.clone());
+    let (authorities, fetching) = trust(&bootstrap.sender)?;
     let settings = Settings {
         hostname: bootstrap.hostname.to_string(),
         credit: bootstrap.sender.credit,
         sources: bootstrap.sender.sources.clone(),
         drain_timeout: bootstrap.sender.drain_timeout.duration(),
+        authorities,
+        fetching,
     };
     let served = serve(
         settings,
@@ -85,6 +92,32 @@ pub async fn run(
     }
 }
 
+/// Who is trusted to have signed certificates, and how policies are fetched. A system that names nobody is no reason to
+/// send nothing; a file that names nobody is a mistake.
+fn trust(
+    configured: &runtime::bootstrap::Sender,
+) -> Result<(Option<rustls::RootCertStore>, Option<Fetching>), runtime::TlsError> {
+    let file = configured.authorities.as_deref();
+    let authorities = match runtime::trusted_authorities(file) {
+        Err(error) if file.is_none() => {
+            tracing::warn!(%error, "no certificate can be checked: MTA-STS is off, and mail with REQUIRETLS is returned");
+            return Ok((None, None));
+        }
+        authorities => authorities?,
+    };
+    let mta_sts = &configured.mta_sts;
+    let fetching = Fetching {
+        https: HttpsClient::trusting(file)?,
+        port: mta_sts.port,
+        allow_private: mta_sts.allow_private,
+        clock: Clock::default(),
+    };
+    Ok((
+        Some(authorities),
+        Some(fetching).filter(|_| mta_sts.enabled),
+    ))
+}
+
 /// What a sender is told.
 pub(crate) struct Settings {
     /// Our own name: mail is not sent to hosts of that name.
@@ -95,6 +128,10 @@ pub(crate) struct Settings {
     pub sources: Vec<String>,
     /// Time for what is begun when a stop is asked for.
     pub drain_timeout: Duration,
+    /// Who may have signed the certificates of mail hosts; `None`: nobody is trusted.
+    pub authorities: Option<rustls::RootCertStore>,
+    /// How the policies of domains are fetched; `None`: they are not.
+    pub fetching: Option<Fetching>,
 }
 
 /// [`run`] with other sources of messages and names.
@@ -108,7 +145,17 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new());
     let desk = Desk::new(metrics.clone());
-    let opener = Opener::new(resolver, settings.hostname, metrics.clone())?;
+    let policies = match settings.fetching {
+        Some(fetching) => Policies::new(resolver.clone(), fetching, metrics.clone()),
+        None => Policies::off(),
+    };
+    let fresh = tokio::spawn(policies.clone().keep_fresh());
+    let names = Names {
+        resolver,
+        policies,
+        own_name: settings.hostname,
+    };
+    let opener = Opener::new(names, settings.authorities, metrics.clone())?;
     let sender = Arc::new(Sender {
         sender_id: uuid::Uuid::now_v7().to_string(),
         credit: settings.credit,
@@ -146,6 +193,7 @@ pub(crate) async fn serve(
     shutdown.requested().await;
     drain(&desk, &sender.draining, settings.drain_timeout).await;
     end.cancel();
+    fresh.abort();
     Ok(())
 }
 

@@ -47,6 +47,12 @@ pub fn lines(envelope: &Envelope) -> Vec<String> {
     if envelope.forwarded.is_some() {
         lines.push("forwarded".to_owned());
     }
+    if envelope.require_tls {
+        lines.push("requiretls".to_owned());
+    }
+    if envelope.tls_optional {
+        lines.push("tls optional".to_owned());
+    }
     if envelope.smtputf8 {
         lines.push("smtputf8".to_owned());
     }

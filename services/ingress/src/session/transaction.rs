@@ -33,6 +33,8 @@ pub(crate) struct Transaction {
     pub(crate) deliver_by_ms: u64,
     /// What the client asks for with MT-PRIORITY.
     pub(crate) priority: Option<i8>,
+    /// It goes out under TLS all the way, or not at all (RFC 8689).
+    pub(crate) require_tls: bool,
     /// The content comes with BDAT, and has begun.
     pub(super) chunked: bool,
 }
@@ -73,8 +75,8 @@ impl Session {
             None | Some(Body::SevenBit) => envelope::Body::SevenBit,
             Some(Body::EightBitMime | Body::BinaryMime) => envelope::Body::EightBit,
         };
-        if params.require_tls {
-            return Err(answer::UNSUPPORTED_PARAMETER);
+        if params.require_tls && !self.tls {
+            return Err(answer::REQUIRETLS_IN_THE_CLEAR);
         }
         if params.priority.is_some() && sender.authenticated_as.is_empty() {
             return Err(answer::PRIORITY_OF_STRANGER);
@@ -110,6 +112,7 @@ impl Session {
             not_before_ms,
             deliver_by_ms,
             priority: params.priority,
+            require_tls: params.require_tls,
             chunked: false,
         }));
         Ok(answer::SENDER_OK)

@@ -197,7 +197,9 @@ pub(crate) const ENHANCED: &[(u16, Option<u16>, Replies, Class)] = &[
     (5, Some(3), Replies::Both, Class::Throttled), // too many recipients
     (5, None, Replies::Both, Class::Infrastructure),
     (6, None, Replies::Both, Class::Content),
-    (7, Some(28), Replies::Both, Class::Throttled), // RFC 7372 and Gmail: mail flood
+    (7, Some(10), Replies::Both, Class::Infrastructure), // encryption needed (RFC 5248, RFC 8689)
+    (7, Some(30), Replies::Both, Class::Infrastructure), // REQUIRETLS needed (RFC 8689)
+    (7, Some(28), Replies::Both, Class::Throttled),      // RFC 7372 and Gmail: mail flood
     (7, None, Replies::Both, Class::Policy),
 ];
 

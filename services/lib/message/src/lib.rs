@@ -18,6 +18,7 @@ mod received;
 mod repair;
 mod signed;
 mod times;
+mod tls_required;
 mod tokens;
 
 pub use binary::{BinaryError, Converter};
@@ -33,3 +34,4 @@ pub use received::{Protocol, ReceivedInfo, received_field};
 pub use repair::{Addition, Additions, WARNING, message_id_text, repair};
 pub use signed::SignedNames;
 pub use times::{MOST_AHEAD_MS, Times, TimesError, times};
+pub use tls_required::tls_is_optional;

@@ -125,12 +125,8 @@ impl HttpsClient {
     /// `/etc/ssl/certs`). Reads the files each time.
     pub fn trusting(authorities: Option<&Path>) -> Result<Self, TlsError> {
         init_tls();
-        let roots = match authorities {
-            Some(path) => roots_of("authorities", path)?,
-            None => roots_of_the_system()?,
-        };
         let mut config = ClientConfig::builder()
-            .with_root_certificates(roots)
+            .with_root_certificates(trusted_authorities(authorities)?)
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
@@ -164,6 +160,15 @@ impl HttpsClient {
 impl std::fmt::Debug for HttpsClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HttpsClient(..)")
+    }
+}
+
+/// The authorities of the PEM file; without one, those that the system trusts (`SSL_CERT_FILE`, `/etc/ssl/certs`). At
+/// least one.
+pub fn trusted_authorities(authorities: Option<&Path>) -> Result<RootCertStore, TlsError> {
+    match authorities {
+        Some(path) => roots_of("authorities", path),
+        None => roots_of_the_system(),
     }
 }
 

@@ -11,7 +11,8 @@ use smtp::{
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::connection::Capabilities;
-use super::own_words;
+use super::demand::Wish;
+use super::{no_require_tls, own_words};
 
 /// A delivery as the transaction needs it.
 pub(crate) struct Mail {
@@ -24,6 +25,7 @@ pub(crate) struct Mail {
     envid: Option<Xtext>,
     /// 0 is not passed on: it is what everybody has.
     priority: i8,
+    wish: Wish,
     /// By when its client wants it delivered, Unix milliseconds; 0 = nothing is said.
     deliver_by_ms: u64,
     /// Signature fields and header variant.
@@ -56,8 +58,6 @@ pub(crate) enum Unfit {
     NoEnvelope,
     #[error("recipient {0} is the simulator's")]
     Simulated(u32),
-    #[error("REQUIRETLS can't be kept by this release")]
-    RequireTls,
 }
 
 /// The recipients that an assignment names, which share return path and header variant.
@@ -110,9 +110,6 @@ impl Mail {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<Self, Unfit> {
         let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
-        if envelope.require_tls {
-            return Err(Unfit::RequireTls);
-        }
         let chosen = recipients(entry, ordinals)?;
         let variant = variant(entry, &chosen)?;
         let own_path = chosen
@@ -162,6 +159,11 @@ impl Mail {
             },
             envid: Xtext::parse(&envelope.envid).filter(|envid| !envid.as_str().is_empty()),
             priority: i8::try_from(envelope.priority).unwrap_or(0),
+            wish: match (envelope.require_tls, envelope.tls_optional) {
+                (true, _) => Wish::Required,
+                (false, true) => Wish::Optional,
+                (false, false) => Wish::Usual,
+            },
             deliver_by_ms: envelope.deliver_by_ms,
             head,
             header_length: (entry.header_length as usize).min(content.len()),
@@ -175,8 +177,16 @@ impl Mail {
         self.head.len() + self.content.len()
     }
 
+    /// What its sender wants of TLS.
+    pub fn wish(&self) -> Wish {
+        self.wish
+    }
+
     /// Why this host can't take the message, whatever is said to it.
     pub(super) fn obstacle(&self, capabilities: Capabilities) -> Option<Reply> {
+        if self.wish == Wish::Required && !capabilities.require_tls {
+            return Some(no_require_tls());
+        }
         (self.smtputf8 && !capabilities.smtputf8 && self.needs_smtputf8()).then(|| {
             own_words(
                 Stage::Mail,
@@ -210,6 +220,7 @@ impl Mail {
             envid: self.envid.clone().filter(|_| capabilities.dsn),
             priority: Some(self.priority).filter(|said| *said != 0 && capabilities.mt_priority),
             deliver_by: self.deliver_by().filter(|_| capabilities.deliver_by),
+            require_tls: self.wish == Wish::Required,
             ..MailParams::default()
         };
         smtp::write::mail(out, self.return_path.as_ref(), &params);

@@ -13,7 +13,9 @@ use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::demand::{Demand, Peer};
 use super::io::Io;
+use crate::lane::Lane;
 
 /// Octets read at once.
 const INPUT: usize = 4096;
@@ -52,6 +54,7 @@ pub(super) struct Capabilities {
     pub starttls: bool,
     pub mt_priority: bool,
     pub deliver_by: bool,
+    pub require_tls: bool,
 }
 
 impl From<&EhloCapabilities> for Capabilities {
@@ -65,6 +68,7 @@ impl From<&EhloCapabilities> for Capabilities {
             starttls: said.starttls(),
             mt_priority: said.mt_priority(),
             deliver_by: said.deliver_by(),
+            require_tls: said.require_tls(),
         }
     }
 }
@@ -82,6 +86,8 @@ pub(crate) struct Connection {
     /// The MX or smart host.
     pub host: Arc<str>,
     pub address: SocketAddr,
+    /// It is under TLS, with a certificate that is valid for `host`.
+    pub(super) verified: bool,
     /// Transactions begun on it.
     pub(super) transactions: u32,
     /// A transaction was left open; RSET goes before the next one.
@@ -117,6 +123,7 @@ impl Connection {
             capabilities: Capabilities::default(),
             host,
             address,
+            verified: false,
             transactions: 0,
             needs_reset: false,
             open,
@@ -126,6 +133,20 @@ impl Connection {
     /// Whether it is under TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::Tls(_))
+    }
+
+    /// Whether mail of which this is asked may go over it.
+    pub fn serves(&self, lane: &Lane, demand: &Demand) -> bool {
+        demand.is_met(lane.tls, self.peer())
+    }
+
+    pub(super) fn peer(&self) -> Peer<'_> {
+        Peer {
+            host: &self.host,
+            tls: self.is_tls(),
+            verified: self.verified,
+            require_tls: self.capabilities.require_tls,
+        }
     }
 
     /// Transactions begun on it.

@@ -2,15 +2,17 @@
 
 mod commands;
 mod connection;
+mod demand;
 mod io;
 mod open;
 mod targets;
 mod tls;
 mod transaction;
+mod tried;
 
 pub(crate) use commands::{Mail, MailRecipient, Unfit, recipients, variant};
 pub(crate) use connection::Connection;
-pub(crate) use open::{OpenFailure, Opener};
+pub(crate) use open::{Names, OpenFailure, Opener};
 pub(crate) use transaction::{Ended, Outcome, Said, transact};
 
 use proto::journal::{Reply, Stage};
@@ -29,6 +31,13 @@ fn reported(stage: Stage, reply: &smtp::Reply) -> Reply {
             .unwrap_or_default(),
         text: reply.text(REPORTED_TEXT),
     }
+}
+
+/// Hosts that could be trusted do not take messages with REQUIRETLS (RFC 8689 section 4.2.1). Said as if of MAIL, since it
+/// is about the message and not about the host.
+fn no_require_tls() -> Reply {
+    let text = "REQUIRETLS support required: no host of the domain that may be trusted has it";
+    own_words(Stage::Mail, 550, "5.7.30", text)
 }
 
 /// What went wrong without a reply, or what this side says itself.

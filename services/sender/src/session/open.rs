@@ -8,19 +8,23 @@ use std::time::Duration;
 use dns::{Family, MailHosts, Resolver, is_private_target};
 use mail::Domain;
 use proto::journal::{Reply, Stage};
+use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use smtp::EhloCapabilities;
+use sts::Known;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
 
 use super::connection::{Broken, Capabilities, Connection, Open};
+use super::demand::{Demand, Encryption, Lack, Level, Seen, Wish};
 use super::io::Io;
 use super::targets::{in_order, literal};
-use super::tls::{Remembered, client_config};
+use super::tls::{Connectors, Remembered};
+use super::tried::Tried;
 use super::{own_words, reported};
-use crate::lane::{Lane, TlsPolicy};
+use crate::lane::Lane;
 use crate::metrics::Metrics;
+use crate::policies::Policies;
 
 /// Connections tried for one delivery.
 const MOST_TRIES: usize = 5;
@@ -28,6 +32,8 @@ const MOST_TRIES: usize = 5;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A host with which TLS fails is spoken to without it for so long (opportunistic lanes only).
 const BROKEN_TLS_TIME: Duration = Duration::from_secs(3600);
+/// Whether a certificate was valid is remembered for so long, to ask for no more than there is.
+const CERTIFICATE_TIME: Duration = Duration::from_secs(3600);
 /// An address that does not answer is tried after the others for so long.
 const UNREACHABLE_TIME: Duration = Duration::from_secs(60);
 
@@ -53,13 +59,22 @@ pub(crate) enum Way {
     Mx(Arc<MailHosts>),
 }
 
+/// What is known of domains, and our own name among them.
+pub(crate) struct Names {
+    pub resolver: Resolver,
+    pub policies: Policies,
+    /// Mail is not sent to hosts of that name.
+    pub own_name: String,
+}
+
 /// Makes connections.
 pub(crate) struct Opener {
-    resolver: Resolver,
-    tls: TlsConnector,
+    names: Names,
+    tls: Connectors,
     broken_tls: Remembered,
+    valid: Remembered,
+    invalid: Remembered,
     unreachable: Remembered,
-    own_name: String,
     metrics: Arc<Metrics>,
 }
 
@@ -68,6 +83,18 @@ struct Failure {
     reply: Reply,
     in_handshake: bool,
     unbound: bool,
+    lack: Option<Lack>,
+}
+
+/// How a connection is made.
+#[derive(Clone, Copy)]
+struct Dial<'a> {
+    lane: &'a Lane,
+    host: &'a str,
+    address: IpAddr,
+    encryption: Encryption,
+    /// Without TLS there is to be no connection.
+    must: bool,
 }
 
 impl Failure {
@@ -76,6 +103,7 @@ impl Failure {
             reply: reported(stage, reply),
             in_handshake: false,
             unbound: false,
+            lack: None,
         }
     }
 
@@ -88,6 +116,7 @@ impl Failure {
             reply: own_words(stage, 0, "", text),
             in_handshake: false,
             unbound: false,
+            lack: None,
         }
     }
 
@@ -97,37 +126,79 @@ impl Failure {
             ..Self::says(Stage::Starttls, text)
         }
     }
+
+    /// The enhanced codes are those that Postfix has for the same.
+    fn lacks(lack: Lack, text: &str) -> Self {
+        let enhanced = match lack {
+            Lack::Tls => "4.7.4",
+            Lack::Host | Lack::Certificate => "4.7.5",
+            Lack::RequireTls => "4.7.30",
+        };
+        Self {
+            reply: own_words(Stage::Starttls, 0, enhanced, text),
+            in_handshake: false,
+            unbound: false,
+            lack: Some(lack),
+        }
+    }
+
+    /// TLS failed: by what the host shows and speaks, which it will do again, or by what became of the connection.
+    fn of_tls(error: &std::io::Error) -> Self {
+        let inner = error.get_ref();
+        let cause = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let lack = cause.map(|cause| match cause {
+            rustls::Error::InvalidCertificate(_) => Lack::Certificate,
+            _ => Lack::Tls,
+        });
+        let text = format!("TLS handshake: {error}");
+        Self {
+            in_handshake: true,
+            ..lack.map_or_else(|| Self::handshake(&text), |lack| Self::lacks(lack, &text))
+        }
+    }
 }
 
 impl Opener {
+    /// `authorities` are trusted to have signed the certificates of hosts.
     pub fn new(
-        resolver: Resolver,
-        own_name: String,
+        names: Names,
+        authorities: Option<RootCertStore>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, rustls::Error> {
         Ok(Self {
-            resolver,
-            tls: TlsConnector::from(Arc::new(client_config()?)),
+            names,
+            tls: Connectors::new(authorities)?,
             broken_tls: Remembered::new(BROKEN_TLS_TIME),
+            valid: Remembered::new(CERTIFICATE_TIME),
+            invalid: Remembered::new(CERTIFICATE_TIME),
             unreachable: Remembered::new(UNREACHABLE_TIME),
-            own_name,
             metrics,
         })
     }
 
-    /// Where the mail of the domain goes, when that is still the lane's site. Cheap when asked before.
-    pub async fn way(&self, lane: &Lane, domain: &str) -> Result<Way, OpenFailure> {
+    /// Where the mail of the domain goes, when that is still the lane's site, and what is asked of the connection. Cheap
+    /// when asked before.
+    pub async fn way(
+        &self,
+        lane: &Lane,
+        domain: &str,
+        wish: Wish,
+    ) -> Result<(Way, Demand), OpenFailure> {
+        // A host that is named by the configuration, or by the address itself, needs nobody's word.
         if !lane.smart_host.is_empty() {
-            return Ok(Way::Fixed(lane.smart_host.clone()));
+            let way = Way::Fixed(lane.smart_host.clone());
+            return Ok((way, Demand::new(wish, None)));
         }
         if domain.starts_with('[') {
-            return Ok(Way::Fixed(domain.to_owned()));
+            let way = Way::Fixed(domain.to_owned());
+            return Ok((way, Demand::new(wish, None)));
         }
         let dns_failed =
             |code, enhanced: &str, text: &str| failed(own_words(Stage::Dns, code, enhanced, text));
         let domain =
             Domain::parse(domain).map_err(|error| dns_failed(550, "5.1.2", &error.to_string()))?;
-        let hosts = self.resolver.mail_hosts(&domain).await.map_err(|error| {
+        let hosts = self.names.resolver.mail_hosts(&domain).await;
+        let hosts = hosts.map_err(|error| {
             let code = match error {
                 dns::Error::NullMx => 556,
                 dns::Error::NoSuchDomain => 550,
@@ -136,28 +207,63 @@ impl Opener {
             dns_failed(code, error.enhanced(), &error.to_string())
         })?;
         let site = hosts.site();
-        if site == lane.site {
-            Ok(Way::Mx(hosts))
-        } else {
-            Err(OpenFailure::SiteChanged(site))
+        if site != lane.site {
+            return Err(OpenFailure::SiteChanged(site));
         }
+        let demand = self.demand(&domain, wish).await.map_err(failed)?;
+        Ok((Way::Mx(hosts), demand))
+    }
+
+    /// What the domain and the message ask for. REQUIRETLS needs hosts that are known to be the domain's (RFC 8689 section
+    /// 4.2.1), and only a policy that is enforced says which they are.
+    async fn demand(&self, domain: &Domain, wish: Wish) -> Result<Demand, Reply> {
+        if wish == Wish::Optional {
+            return Ok(Demand::new(wish, None));
+        }
+        let known = self.names.policies.of(domain).await;
+        let demand = match &known {
+            Known::Policy(policy) => Demand::new(wish, Some(policy.clone())),
+            _ => Demand::new(wish, None),
+        };
+        if wish != Wish::Required || demand.enforced().is_some() {
+            return Ok(demand);
+        }
+        Err(match known {
+            Known::Unavailable => own_words(
+                Stage::Dns,
+                0,
+                "4.7.5",
+                "whether the domain has an MTA-STS policy can't be found out, and REQUIRETLS needs one",
+            ),
+            _ => own_words(
+                Stage::Mail,
+                550,
+                "5.7.10",
+                "Encryption needed: REQUIRETLS needs hosts that can be trusted, and the domain names none with MTA-STS in mode enforce",
+            ),
+        })
     }
 
     /// What to say in EHLO: the source's name, else our own.
     fn name<'a>(&'a self, lane: &'a Lane) -> &'a str {
         if lane.ehlo.is_empty() {
-            &self.own_name
+            &self.names.own_name
         } else {
             &lane.ehlo
         }
     }
 
     /// Opens a connection to the first host that takes one.
-    pub async fn open(&self, lane: &Lane, way: &Way) -> Result<Connection, OpenFailure> {
+    pub async fn open(
+        &self,
+        lane: &Lane,
+        way: &Way,
+        demand: &Demand,
+    ) -> Result<Connection, OpenFailure> {
         let hosts = match way {
             Way::Fixed(host) => vec![host.as_str()],
             Way::Mx(hosts) => {
-                let own_names = [self.own_name.as_str(), lane.ehlo.as_str()];
+                let own_names = [self.names.own_name.as_str(), lane.ehlo.as_str()];
                 in_order(&hosts.hosts, &own_names, || RandomState::new().hash_one(0)).ok_or_else(
                     || {
                         failed(own_words(
@@ -170,18 +276,25 @@ impl Opener {
                 )?
             }
         };
-        let mut last = None;
+        let mut tried = Tried::default();
         let mut put_off = Vec::new();
         let mut tries = 0;
-        for host in hosts {
+        'hosts: for host in hosts {
+            if demand.forbids(host) {
+                self.judged(demand, Some(Lack::Host));
+                let text = "the domain does not name this host in what it enforces with MTA-STS";
+                tried.lacks(
+                    host,
+                    None,
+                    Failure::lacks(Lack::Host, text).reply,
+                    Lack::Host,
+                );
+                continue;
+            }
             let addresses = match self.addresses(lane, host).await {
                 Ok(addresses) => addresses,
                 Err(reply) => {
-                    last.get_or_insert(OpenFailure::Failed {
-                        reply,
-                        host: host.to_owned(),
-                        address: None,
-                    });
+                    tried.has_no_address(host, reply);
                     continue;
                 }
             };
@@ -193,23 +306,51 @@ impl Opener {
                     put_off.push((host, address));
                 } else if tries < MOST_TRIES {
                     tries += 1;
-                    match self.try_address(lane, host, address).await {
+                    match self.try_address(lane, host, address, demand).await {
                         Ok(connection) => return Ok(connection),
-                        // It can't be bound for any other host either.
-                        Err(failure @ OpenFailure::Unbound(_)) => return Err(failure),
-                        Err(failure) => last = Some(failure),
+                        Err(failure) if failure.unbound => return Err(unbound(failure)),
+                        Err(Failure {
+                            reply,
+                            lack: Some(lack),
+                            ..
+                        }) => {
+                            tried.lacks(host, Some(address), reply, lack);
+                            if lack == Lack::RequireTls {
+                                // It is one host, whichever of its addresses is asked.
+                                continue 'hosts;
+                            }
+                        }
+                        Err(failure) => tried.failed(host, address, failure.reply),
                     }
                 }
             }
         }
         for (host, address) in put_off.into_iter().take(MOST_TRIES - tries) {
-            match self.try_address(lane, host, address).await {
+            match self.try_address(lane, host, address, demand).await {
                 Ok(connection) => return Ok(connection),
-                Err(failure) => last = Some(failure),
+                Err(failure) if failure.unbound => return Err(unbound(failure)),
+                Err(failure) => match failure.lack {
+                    Some(lack) => tried.lacks(host, Some(address), failure.reply, lack),
+                    None => tried.failed(host, address, failure.reply),
+                },
             }
         }
-        Err(last
-            .unwrap_or_else(|| failed(own_words(Stage::Dns, 0, "4.4.4", "no host to connect to"))))
+        Err(tried.end(demand))
+    }
+
+    /// No host got the mail: when that may be for a policy, it is looked at again soon.
+    pub fn doubt(&self, demand: &Demand, domain: &str) {
+        if demand.enforced().is_some() {
+            self.names.policies.doubt(domain);
+        }
+    }
+
+    /// Counts what mail that asks for more found at a host.
+    fn judged(&self, demand: &Demand, lack: Option<Lack>) {
+        if let Some(policy) = demand.name() {
+            self.metrics
+                .tls_policy(policy, lack.map_or("ok", Lack::name));
+        }
     }
 
     async fn addresses(&self, lane: &Lane, host: &str) -> Result<Vec<IpAddr>, Reply> {
@@ -217,6 +358,7 @@ impl Opener {
             Some(address) => vec![address],
             // A host that an MX record names and that has no address is a mistake that may be mended.
             None => self
+                .names
                 .resolver
                 .addresses(host, Family::of_source(lane.source_address))
                 .await
@@ -245,52 +387,102 @@ impl Opener {
         Ok(usable)
     }
 
+    /// Connects, with what the lane and the mail ask for.
     async fn try_address(
         &self,
         lane: &Lane,
         host: &str,
         address: IpAddr,
-    ) -> Result<Connection, OpenFailure> {
+        demand: &Demand,
+    ) -> Result<Connection, Failure> {
         let now = std::time::Instant::now();
-        let opportunistic = lane.tls == TlsPolicy::Opportunistic;
-        let with_tls = match lane.tls {
-            TlsPolicy::None => false,
-            TlsPolicy::Opportunistic => !self.broken_tls.contains(address, now),
-            TlsPolicy::Required => true,
+        let seen = Seen {
+            broken: self.broken_tls.contains(address, now),
+            valid: self.valid.contains(address, now),
+            invalid: self.invalid.contains(address, now),
         };
-        let mut made = self.dial(lane, host, address, with_tls).await;
-        if opportunistic && made.as_ref().is_err_and(|failure| failure.in_handshake) {
-            self.broken_tls.add(address, now);
-            made = self.dial(lane, host, address, false).await;
+        let must = demand.level(lane.tls) >= Level::Encrypted;
+        let mut made = Err(Failure::handshake("TLS was not tried"));
+        for encryption in demand.steps(lane.tls, seen) {
+            let dial = Dial {
+                lane,
+                host,
+                address,
+                encryption: *encryption,
+                must,
+            };
+            made = self.dial(dial).await;
+            self.remember(dial, &made, now);
+            if !made.as_ref().is_err_and(|failure| failure.in_handshake) {
+                break;
+            }
         }
         let result = match &made {
             Ok(_) => "ok",
             Err(failure) => crate::metrics::stage_name(failure.reply.stage()),
         };
         self.metrics.connects.with_label_values(&[result]).inc();
-        made.map_err(|failure| {
-            if failure.unbound {
-                return OpenFailure::Unbound(failure.reply.text);
-            }
-            if failure.reply.stage() == Stage::Connect {
-                self.unreachable.add(address, now);
-            }
-            OpenFailure::Failed {
-                reply: failure.reply,
-                host: host.to_owned(),
-                address: Some(address),
-            }
-        })
+        if made
+            .as_ref()
+            .is_err_and(|failure| failure.reply.stage() == Stage::Connect && !failure.unbound)
+        {
+            self.unreachable.add(address, now);
+        }
+        self.with_all_that_is_asked(made, demand).await
     }
 
-    async fn dial(
+    /// What TLS came to at an address.
+    fn remember(
         &self,
-        lane: &Lane,
-        host: &str,
-        address: IpAddr,
-        with_tls: bool,
+        dial: Dial<'_>,
+        made: &Result<Connection, Failure>,
+        now: std::time::Instant,
+    ) {
+        let failed = made.as_ref().is_err_and(|failure| failure.in_handshake);
+        let is_verified = made.as_ref().is_ok_and(|connection| connection.verified);
+        let lacks_certificate = made
+            .as_ref()
+            .is_err_and(|failure| failure.lack == Some(Lack::Certificate));
+        match dial.encryption {
+            Encryption::AnyCertificate if failed && !dial.must => {
+                self.broken_tls.add(dial.address, now);
+            }
+            Encryption::ValidCertificate if is_verified => self.valid.add(dial.address, now),
+            Encryption::ValidCertificate if lacks_certificate => {
+                self.invalid.add(dial.address, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection, when the mail may go over it (RFC 8689 section 4.2.1).
+    async fn with_all_that_is_asked(
+        &self,
+        made: Result<Connection, Failure>,
+        demand: &Demand,
     ) -> Result<Connection, Failure> {
-        let address = SocketAddr::new(address, lane.port);
+        let lack = match &made {
+            Ok(connection) => demand.lack(connection.peer()),
+            Err(failure) => match failure.lack {
+                Some(lack) => Some(lack),
+                // It says nothing of what the host has.
+                None => return made,
+            },
+        };
+        self.judged(demand, lack);
+        match (made, lack) {
+            (Ok(connection), Some(Lack::RequireTls)) => {
+                connection.quit().await;
+                let text = "the host does not offer REQUIRETLS";
+                Err(Failure::lacks(Lack::RequireTls, text))
+            }
+            (made, _) => made,
+        }
+    }
+
+    async fn dial(&self, dial: Dial<'_>) -> Result<Connection, Failure> {
+        let Dial { lane, host, .. } = dial;
+        let address = SocketAddr::new(dial.address, lane.port);
         let stream = connect(lane, address).await?;
         let mut connection = Connection::new(
             Io::Plain(stream),
@@ -306,55 +498,70 @@ impl Opener {
             return Err(Failure::of(Stage::Banner, &banner));
         }
         greet(&mut connection, lane, self.name(lane)).await?;
-        if !with_tls {
+        if dial.encryption == Encryption::None {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
         if !connection.capabilities.starttls {
-            if lane.tls == TlsPolicy::Required {
-                return Err(Failure::says(
-                    Stage::Starttls,
-                    "the host does not offer STARTTLS",
-                ));
+            if dial.must {
+                connection.quit().await;
+                let text = "the host does not offer STARTTLS";
+                return Err(Failure::lacks(Lack::Tls, text));
             }
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
-        self.start_tls(connection, lane).await
+        self.start_tls(connection, dial).await
     }
 
     async fn start_tls(
         &self,
         mut connection: Connection,
-        lane: &Lane,
+        dial: Dial<'_>,
     ) -> Result<Connection, Failure> {
+        let lane = dial.lane;
         let answer = connection
             .exchange(smtp::write::starttls, within(lane))
             .await
             .map_err(|broken| Failure::handshake(&broken.to_string()))?;
         if answer.code != 220 {
-            if lane.tls == TlsPolicy::Required || answer.code == 421 {
-                return Err(Failure::of(Stage::Starttls, &answer));
+            if dial.must || answer.code == 421 {
+                return Err(Failure {
+                    lack: answer.is_permanent().then_some(Lack::Tls),
+                    ..Failure::of(Stage::Starttls, &answer)
+                });
             }
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
+        let connector = match dial.encryption {
+            Encryption::ValidCertificate => self.tls.verifying.as_ref(),
+            Encryption::AnyCertificate | Encryption::None => Some(&self.tls.any),
+        };
+        let connector = connector.ok_or_else(|| Failure {
+            in_handshake: true,
+            ..Failure::lacks(
+                Lack::Certificate,
+                "no authority is trusted that could have signed its certificate",
+            )
+        })?;
         let (host, address) = (connection.host.clone(), connection.address);
         let (stream, open) = connection
             .into_tcp()
             .ok_or_else(|| Failure::handshake("the host spoke before TLS began"))?;
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .unwrap_or_else(|_| address.ip().into());
-        let stream = timeout(HANDSHAKE_TIMEOUT, self.tls.connect(name, stream))
+        let stream = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream))
             .await
             .map_err(|_| Failure::handshake("no TLS handshake in time"))?
-            .map_err(|error| Failure::handshake(&format!("TLS handshake: {error}")))?;
+            .map_err(|error| Failure::of_tls(&error))?;
         let version = match stream.get_ref().1.protocol_version() {
             Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
             Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
             _ => "other",
         };
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
+        connection.verified = dial.encryption == Encryption::ValidCertificate;
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
         // handshake is as broken as one that fails in it.
         greet(&mut connection, lane, self.name(lane))
@@ -426,7 +633,12 @@ fn within(lane: &Lane) -> Instant {
     Instant::now() + lane.timeouts.command
 }
 
-fn failed(reply: Reply) -> OpenFailure {
+/// The source can't be bound for any other host either.
+fn unbound(failure: Failure) -> OpenFailure {
+    OpenFailure::Unbound(failure.reply.text)
+}
+
+pub(super) fn failed(reply: Reply) -> OpenFailure {
     OpenFailure::Failed {
         reply,
         host: String::new(),

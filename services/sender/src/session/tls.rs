@@ -1,4 +1,5 @@
-//! Opportunistic TLS: encryption against those who listen, no proof of who the other side is.
+//! Opportunistic TLS: encryption against those who listen, no proof of who the other side is. And verified TLS, for
+//! those who ask for the proof.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,21 +9,44 @@ use std::time::{Duration, Instant};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_rustls::TlsConnector;
 
-/// Configuration of the client's side: TLS 1.2 and 1.3, any certificate (RFC 7435: to refuse the
-/// certificate would only mean to send the mail in plain text).
-pub(super) fn client_config() -> Result<ClientConfig, Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let any = AnyCertificate {
-        provider: provider.clone(),
-    };
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(any))
-        .with_no_client_auth();
-    Ok(config)
+/// What begins TLS, version 1.2 or 1.3. Neither resumes a session of the other.
+pub(super) struct Connectors {
+    /// Takes any certificate (RFC 7435: to refuse the certificate would only mean to send the mail in plain text).
+    pub any: TlsConnector,
+    /// Takes one that is valid for the host's name, and that an authority which is trusted has signed. `None`: no
+    /// authority is trusted.
+    pub verifying: Option<TlsConnector>,
+}
+
+impl Connectors {
+    pub fn new(authorities: Option<RootCertStore>) -> Result<Self, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = || {
+            ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+        };
+        let any = AnyCertificate {
+            provider: provider.clone(),
+        };
+        let any = builder()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(any))
+            .with_no_client_auth();
+        let verifying = match authorities {
+            Some(authorities) => {
+                let builder = builder()?.with_root_certificates(authorities);
+                Some(Arc::new(builder.with_no_client_auth()).into())
+            }
+            None => None,
+        };
+        Ok(Self {
+            any: Arc::new(any).into(),
+            verifying,
+        })
+    }
 }
 
 #[derive(Debug)]

@@ -2,11 +2,13 @@
 //!
 //! One script for each connection it gets. Lines of a script: `> text` is said, `< text` must be how the
 //! client's next line begins, `<until text` reads up to such a line, `<data` reads content up to the final dot, `<end` waits until the client closes,
-//! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it. Extra words for common passages: `hello` (banner and EHLO with
+//! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it,
+//! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that. Extra words for common passages: `hello` (banner and EHLO with
 //! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use kit::Authority;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufStream};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -137,6 +139,21 @@ async fn follow(
                 .await
                 .unwrap();
             stream = BufStream::new(Box::new(tls));
+        } else if let Some(name) = step.strip_prefix("tls as ") {
+            let acceptor = authority().acceptor(&[name]).unwrap();
+            let accepted = acceptor.accept(stream.into_inner()).await;
+            stream = BufStream::new(Box::new(accepted.unwrap()));
+        } else if let Some(name) = step.strip_prefix("refused tls as ") {
+            let acceptor = match name.strip_prefix("expired ") {
+                Some(name) => authority().expired_acceptor(&[name]).unwrap(),
+                None => authority().acceptor(&[name]).unwrap(),
+            };
+            // With TLS 1.3 the server hears of it when it reads.
+            if let Ok(mut stream) = acceptor.accept(stream.into_inner()).await {
+                let read = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
+                assert!(read.is_err(), "the client takes the certificate");
+            }
+            return;
         } else if step == "broken tls" {
             stream.write_all(b"this is no handshake").await.unwrap();
             stream.flush().await.unwrap();
@@ -157,4 +174,10 @@ fn tls_config() -> Arc<rustls::ServerConfig> {
         .with_single_cert(vec![made.cert.der().clone()], key.into())
         .unwrap();
     Arc::new(config)
+}
+
+/// Has signed the certificates of `tls as`.
+pub fn authority() -> &'static Authority {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    AUTHORITY.get_or_init(|| Authority::new().unwrap())
 }

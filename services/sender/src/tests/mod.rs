@@ -7,3 +7,4 @@ mod play;
 mod protocol;
 mod sink;
 mod transactions;
+mod trust;

@@ -21,6 +21,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::content::{Loaded, ReadMessage, Reading, Unreadable};
+use crate::policies::Fetching;
 use crate::run::{Settings, serve};
 use crate::{Links, Schedulers};
 
@@ -332,12 +333,25 @@ pub fn start(
     schedulers: Vec<Arc<dyn Dispatch>>,
     resolver: dns::Resolver,
 ) -> Started {
+    start_trusting(messages, schedulers, resolver, None, None)
+}
+
+/// One that trusts these authorities, and fetches policies.
+pub fn start_trusting(
+    messages: Messages,
+    schedulers: Vec<Arc<dyn Dispatch>>,
+    resolver: dns::Resolver,
+    authorities: Option<rustls::RootCertStore>,
+    fetching: Option<Fetching>,
+) -> Started {
     let shutdown = Shutdown::new();
     let settings = Settings {
         hostname: "relay.example".into(),
         credit: 64,
         sources: Vec::new(),
         drain_timeout: PATIENCE,
+        authorities,
+        fetching,
     };
     let links = Links {
         signer: Arc::new(Marker),

@@ -15,7 +15,7 @@ use mail::{ByteSize, Domain};
 
 pub use forwarding::Forwarding;
 pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyProtocol};
-pub use services::{AdminListener, All, Feedback, Ingress, Scheduler, Sender, Signer};
+pub use services::{AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer};
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -222,7 +222,7 @@ impl Bootstrap {
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
-            sender: Sender::read(fields.map("sender")),
+            sender: Sender::read(fields.map("sender"), folder),
             feedback: Feedback::read(fields.map("feedback")),
             all: All::read(fields.map("all")),
         }

@@ -75,6 +75,22 @@ pub struct Sender {
     pub sources: Vec<String>,
     /// How long a stop waits for open transactions (a final reply may take 10 minutes).
     pub drain_timeout: Span,
+    /// PEM file of the authorities that sign the certificates of mail hosts and of policies' servers; the system's when
+    /// there is none.
+    pub authorities: Option<PathBuf>,
+    /// The policies of domains.
+    pub mta_sts: MtaSts,
+}
+
+/// How the MTA-STS policies of domains are fetched (RFC 8461).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MtaSts {
+    /// They are, and hold.
+    pub enabled: bool,
+    /// TCP port of their servers.
+    pub port: u16,
+    /// Servers at private addresses are asked, too.
+    pub allow_private: bool,
 }
 
 /// Service `feedback`.
@@ -181,7 +197,7 @@ impl Scheduler {
 }
 
 impl Sender {
-    pub(super) fn read(fields: Fields<'_>) -> Self {
+    pub(super) fn read(fields: Fields<'_>, folder: &Path) -> Self {
         let signers = fields.read_list("signers", |text| {
             if text.len() > "http://".len() && text.starts_with("http://") {
                 Ok(text.to_owned())
@@ -201,9 +217,26 @@ impl Sender {
             drain_timeout: fields
                 .parsed("drainTimeout")
                 .unwrap_or(Span::from_secs(660)),
+            authorities: super::file(&fields, "authorities", folder),
+            mta_sts: MtaSts::read(fields.map("mtaSts")),
         };
         fields.close();
         sender
+    }
+}
+
+impl MtaSts {
+    fn read(fields: Fields<'_>) -> Self {
+        let port = fields.small_integer("port", 1..=65_535);
+        let mta_sts = Self {
+            enabled: fields.boolean("enabled").unwrap_or(true),
+            port: port
+                .and_then(|port| u16::try_from(port).ok())
+                .unwrap_or(443),
+            allow_private: fields.boolean("allowPrivate").unwrap_or(false),
+        };
+        fields.close();
+        mta_sts
     }
 }
 
