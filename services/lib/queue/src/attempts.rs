@@ -30,7 +30,7 @@ impl Intake {
             sequence: message.sequence,
             seed: seed(&message.id, u64::from(delivery.attempts)),
             spread_seed: spread_seed(message, delivery),
-            from_ms: self.live.from_ms(slot),
+            from_ms: self.live.age_begins_ms(slot),
             kept_source: self.live.kept_source(slot),
         })
     }

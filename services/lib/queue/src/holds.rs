@@ -181,7 +181,7 @@ impl Live {
     }
 
     /// From when on the age of a delivery counts, Unix milliseconds: since it may be sent, and later by its holds.
-    pub(crate) fn from_ms(&self, slot: u32) -> u64 {
+    pub(crate) fn age_begins_ms(&self, slot: u32) -> u64 {
         let delivery = self.deliveries.get(slot);
         let message = delivery.and_then(|delivery| self.messages.get(delivery.message));
         let earliest_ms = message.map_or(0, Message::earliest_ms);

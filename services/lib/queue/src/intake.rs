@@ -450,7 +450,7 @@ impl Intake {
         let retry = policies.retry(tenant, stream, domain, class);
         let seed = spread_seed(message, delivery);
         policies
-            .first_attempt_ms(tenant, stream, self.live.from_ms(slot), seed)
+            .first_attempt_ms(tenant, stream, self.live.age_begins_ms(slot), seed)
             .saturating_add(retry.max_age_ms)
     }
 

@@ -320,7 +320,8 @@ impl Intake {
             return 0;
         }
         let seed = spread_seed(message, delivery);
-        let from_ms = policies.first_attempt_ms(tenant, stream, self.live.from_ms(slot), seed);
+        let from_ms =
+            policies.first_attempt_ms(tenant, stream, self.live.age_begins_ms(slot), seed);
         let age_ms = now_ms.saturating_sub(from_ms);
         let passed = ages.iter().filter(|age| age.as_millis() <= age_ms).count();
         let passed = u32::try_from(passed).unwrap_or(0);

@@ -156,7 +156,7 @@ impl Intake {
         // It can be slow with its first answer.
         let answers_ms = self
             .live
-            .from_ms(slot)
+            .age_begins_ms(slot)
             .saturating_add(simulated.answers.after_ms.into());
         if attempts == 0 && now_ms < answers_ms {
             self.live.wait_until(slot, answers_ms);

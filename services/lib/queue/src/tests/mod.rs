@@ -111,7 +111,7 @@ impl Policies for Rules {
     }
 
     fn may_send(&self, _: &str, submitter: Submitter<'_>) -> Result<(), String> {
-        let is_gone = self.gone.iter().any(|gone| *gone == submitter.credential);
+        let is_gone = self.gone.contains(&submitter.credential);
         if is_gone {
             return Err(format!("{} is gone", submitter.credential));
         }
