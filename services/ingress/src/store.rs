@@ -2,8 +2,7 @@
 
 use bytes::Bytes;
 use mail::MessageId;
-use proto::envelope::{Envelope, Forwarded};
-use proto::envelope::{Envelope, Recipient};
+use proto::envelope::{Envelope, Forwarded, Recipient};
 use proto::spool::IndexEntry;
 use spool::{Submission, SubmitError, Upload};
 

@@ -23,6 +23,11 @@ const NAMED: [(&Answer, &str); 19] = [
     (&answer::STORAGE_AWAY, "storage_away"),
     (&answer::UNDERWAY, "underway"),
     (&answer::RELEASE_TOO_LATE, "release_too_late"),
+    (&answer::LINE_TOO_LONG, "line_too_long"),
+    (&answer::NOT_SCANNED, "not_scanned"),
+    (&answer::TOO_LARGE_TO_SCAN, "too_large"),
+    (&answer::LOOKS_LIKE_SPAM, "spam"),
+    (&answer::REQUIRETLS_IN_THE_CLEAR, "needs_tls"),
     (&answer::BY_OR_RETURN, "not_offered"),
     (&answer::BY_TRACE, "not_offered"),
 ];
@@ -63,7 +68,7 @@ mod tests {
             (with(550, EnhancedCode(5, 7, 1)), "not_allowed"),
             (with(554, EnhancedCode(5, 7, 1)), "content"),
             (with(554, EnhancedCode(5, 6, 0)), "malformed_content"),
-            (answer::UNSUPPORTED_PARAMETER, "not_offered"),
+            (answer::BY_TRACE, "not_offered"),
             (Answer::plain(550, "x"), "other"),
         ] {
             assert_eq!(reason(&answer), expected, "{answer:?}");

@@ -74,7 +74,7 @@ pub enum Kind {
     Automation,
 }
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 10] = [
     ("Scanner", Kind::Scanner),
     ("Tenant", Kind::Tenant),
     ("TokenIssuer", Kind::TokenIssuer),
