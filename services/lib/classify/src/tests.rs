@@ -126,6 +126,21 @@ fn a_refusal_without_a_reason_never_looks_like_an_unknown_recipient() {
 
 #[test]
 #[rustfmt::skip] // rows of a table
+fn what_a_host_lacks_for_a_message_that_requires_tls_says_nothing_against_its_sender() {
+    check(
+        &[
+            (Stage::Mail, 550, Some((5, 7, 30)), "REQUIRETLS support required: no host of the domain that may be trusted has it", Permanent, Infrastructure),
+            (Stage::Mail, 550, Some((5, 7, 10)), "Encryption needed: the domain does not name this host in what it enforces with MTA-STS", Permanent, Infrastructure),
+            (Stage::Mail, 550, Some((5, 7, 10)), "Encryption needed: TLS handshake: invalid peer certificate: Expired", Permanent, Infrastructure),
+            (Stage::StartTls, 0, Some((4, 7, 5)), "TLS handshake: invalid peer certificate: Expired", HostTrouble, Infrastructure),
+            (Stage::Dns, 0, Some((4, 7, 5)), "whether the domain has an MTA-STS policy can't be found out", HostTrouble, Dns),
+        ],
+        false,
+    );
+}
+
+#[test]
+#[rustfmt::skip] // rows of a table
 fn listed_5xx_are_temporary() {
     check(
         &[

@@ -20,7 +20,7 @@ use super::demand::{Demand, Encryption, Lack, Level, Seen, Wish};
 use super::io::Io;
 use super::targets::{in_order, literal};
 use super::tls::{Connectors, Remembered};
-use super::tried::Tried;
+use super::tried::{Tried, encryption_needed};
 use super::{own_words, reported};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
@@ -235,11 +235,9 @@ impl Opener {
                 "4.7.5",
                 "whether the domain has an MTA-STS policy can't be found out, and REQUIRETLS needs one",
             ),
-            _ => own_words(
-                Stage::Mail,
-                550,
-                "5.7.10",
-                "Encryption needed: REQUIRETLS needs hosts that can be trusted, and the domain names none with MTA-STS in mode enforce",
+            _ => encryption_needed(
+                Stage::Dns,
+                "REQUIRETLS needs hosts that can be trusted, and the domain names none with MTA-STS in mode enforce",
             ),
         })
     }
@@ -283,12 +281,7 @@ impl Opener {
             if demand.forbids(host) {
                 self.judged(demand, Some(Lack::Host));
                 let text = "the domain does not name this host in what it enforces with MTA-STS";
-                tried.lacks(
-                    host,
-                    None,
-                    Failure::lacks(Lack::Host, text).reply,
-                    Lack::Host,
-                );
+                tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", text));
                 continue;
             }
             let addresses = match self.addresses(lane, host).await {
@@ -314,7 +307,7 @@ impl Opener {
                             lack: Some(lack),
                             ..
                         }) => {
-                            tried.lacks(host, Some(address), reply, lack);
+                            tried.lacks(host, address, reply, lack);
                             if lack == Lack::RequireTls {
                                 // It is one host, whichever of its addresses is asked.
                                 continue 'hosts;
@@ -330,7 +323,7 @@ impl Opener {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.unbound => return Err(unbound(failure)),
                 Err(failure) => match failure.lack {
-                    Some(lack) => tried.lacks(host, Some(address), failure.reply, lack),
+                    Some(lack) => tried.lacks(host, address, failure.reply, lack),
                     None => tried.failed(host, address, failure.reply),
                 },
             }

@@ -12,21 +12,22 @@ use super::{no_require_tls, own_words};
 #[derive(Default)]
 pub(super) struct Tried {
     last: Option<OpenFailure>,
-    /// The host that lacked the least.
+    /// What the host lacked that lacked the least.
     best: Option<Lack>,
     /// A host was in trouble: it may be another's turn to be asked, and have everything.
     in_trouble: bool,
 }
 
 impl Tried {
-    /// Any other failure says more.
     pub fn has_no_address(&mut self, host: &str, reply: Reply) {
         self.in_trouble = true;
-        self.last.get_or_insert(OpenFailure::Failed {
-            reply,
-            host: host.to_owned(),
-            address: None,
-        });
+        self.note_unasked(host, reply);
+    }
+
+    /// It is not one of the domain's.
+    pub fn is_forbidden(&mut self, host: &str, reply: Reply) {
+        self.best.get_or_insert(Lack::Host);
+        self.note_unasked(host, reply);
     }
 
     pub fn failed(&mut self, host: &str, address: IpAddr, reply: Reply) {
@@ -34,11 +35,18 @@ impl Tried {
         self.note(host, Some(address), reply);
     }
 
-    pub fn lacks(&mut self, host: &str, address: Option<IpAddr>, reply: Reply, lack: Lack) {
+    pub fn lacks(&mut self, host: &str, address: IpAddr, reply: Reply, lack: Lack) {
         if self.best != Some(Lack::RequireTls) {
             self.best = Some(lack);
         }
-        self.note(host, address, reply);
+        self.note(host, Some(address), reply);
+    }
+
+    /// What a host said that was asked says more.
+    fn note_unasked(&mut self, host: &str, reply: Reply) {
+        if self.last.is_none() {
+            self.note(host, None, reply);
+        }
     }
 
     fn note(&mut self, host: &str, address: Option<IpAddr>, reply: Reply) {
@@ -66,10 +74,9 @@ impl Tried {
             ) if demand.requires_tls() && !self.in_trouble => OpenFailure::Failed {
                 reply: match best {
                     Lack::RequireTls => no_require_tls(),
-                    Lack::Host | Lack::Tls | Lack::Certificate => {
-                        let text = format!("Encryption needed: {}", reply.text);
-                        own_words(Stage::Mail, 550, "5.7.10", &text)
-                    }
+                    // Nobody was asked: nothing is to be taken for reached.
+                    Lack::Host => encryption_needed(Stage::Dns, &reply.text),
+                    Lack::Tls | Lack::Certificate => encryption_needed(Stage::Mail, &reply.text),
                 },
                 host,
                 address,
@@ -79,23 +86,35 @@ impl Tried {
     }
 }
 
+/// RFC 8689 section 4.2.1.
+pub(super) fn encryption_needed(stage: Stage, why: &str) -> Reply {
+    own_words(stage, 550, "5.7.10", &format!("Encryption needed: {why}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::session::demand::Wish;
 
-    fn end(tell: impl FnOnce(&mut Tried), wish: Wish) -> (u32, String, String) {
+    /// Stage, code and enhanced code, and the host.
+    fn end(tell: impl FnOnce(&mut Tried), wish: Wish) -> (Stage, u32, String, String) {
         let mut tried = Tried::default();
         tell(&mut tried);
         match tried.end(&Demand::new(wish, None)) {
-            OpenFailure::Failed { reply, host, .. } => (reply.code, reply.enhanced, host),
+            OpenFailure::Failed { reply, host, .. } => {
+                (reply.stage(), reply.code, reply.enhanced, host)
+            }
             other => panic!("{other:?}"),
         }
     }
 
     fn lacks(tried: &mut Tried, host: &str, lack: Lack) {
         let reply = own_words(Stage::Starttls, 0, "4.7.5", "it lacks something");
-        tried.lacks(host, None, reply, lack);
+        tried.lacks(host, [192, 0, 2, 1].into(), reply, lack);
+    }
+
+    fn forbidden(tried: &mut Tried, host: &str) {
+        tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", "not this one"));
     }
 
     fn fails(tried: &mut Tried, host: &str) {
@@ -105,42 +124,70 @@ mod tests {
 
     #[test]
     fn only_what_requires_tls_goes_back_and_only_when_no_host_is_left_to_ask() {
-        let all_lack = |tried: &mut Tried| {
+        type Tell = fn(&mut Tried);
+        let said =
+            |stage, code, enhanced: &str, host: &str| (stage, code, enhanced.into(), host.into());
+        let unable: Tell = |tried| {
             lacks(tried, "a", Lack::RequireTls);
             lacks(tried, "b", Lack::Certificate);
         };
-        assert_eq!(
-            end(all_lack, Wish::Required),
-            (550, "5.7.30".into(), "b".into())
-        );
-        assert_eq!(end(all_lack, Wish::Usual), (0, "4.7.5".into(), "b".into()));
-        let no_tls = |tried: &mut Tried| {
+        let no_tls: Tell = |tried| {
             lacks(tried, "a", Lack::Tls);
-            lacks(tried, "b", Lack::Host);
+            forbidden(tried, "b");
         };
-        assert_eq!(
-            end(no_tls, Wish::Required),
-            (550, "5.7.10".into(), "b".into())
-        );
-        let one_is_down = |tried: &mut Tried| {
+        let nobody_asked: Tell = |tried| {
+            forbidden(tried, "a");
+            forbidden(tried, "b");
+        };
+        let one_is_down: Tell = |tried| {
             fails(tried, "a");
             lacks(tried, "b", Lack::RequireTls);
         };
-        assert_eq!(
-            end(one_is_down, Wish::Required),
-            (0, "4.7.5".into(), "b".into())
-        );
-        let one_has_no_address = |tried: &mut Tried| {
+        let the_only_one_is_down: Tell = |tried| {
+            forbidden(tried, "a");
+            fails(tried, "b");
+            forbidden(tried, "c");
+        };
+        let one_has_no_address: Tell = |tried| {
             lacks(tried, "a", Lack::Tls);
             tried.has_no_address("b", own_words(Stage::Dns, 0, "4.4.3", ""));
         };
-        assert_eq!(
-            end(one_has_no_address, Wish::Required),
-            (0, "4.7.5".into(), "a".into())
-        );
-        assert_eq!(
-            end(|_| {}, Wish::Required),
-            (0, "4.4.4".into(), String::new())
-        );
+        use Stage::{Connect, Dns, Mail, Starttls};
+        for (tell, required, usual) in [
+            (
+                unable,
+                said(Mail, 550, "5.7.30", "b"),
+                said(Starttls, 0, "4.7.5", "b"),
+            ),
+            (
+                no_tls,
+                said(Mail, 550, "5.7.10", "a"),
+                said(Starttls, 0, "4.7.5", "a"),
+            ),
+            (
+                nobody_asked,
+                said(Dns, 550, "5.7.10", "a"),
+                said(Dns, 0, "4.7.5", "a"),
+            ),
+            (
+                one_is_down,
+                said(Starttls, 0, "4.7.5", "b"),
+                said(Starttls, 0, "4.7.5", "b"),
+            ),
+            (
+                the_only_one_is_down,
+                said(Connect, 0, "", "b"),
+                said(Connect, 0, "", "b"),
+            ),
+            (
+                one_has_no_address,
+                said(Starttls, 0, "4.7.5", "a"),
+                said(Starttls, 0, "4.7.5", "a"),
+            ),
+            (|_| {}, said(Dns, 0, "4.4.4", ""), said(Dns, 0, "4.4.4", "")),
+        ] {
+            assert_eq!(end(tell, Wish::Required), required);
+            assert_eq!(end(tell, Wish::Usual), usual);
+        }
     }
 }

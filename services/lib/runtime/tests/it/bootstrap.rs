@@ -2,7 +2,7 @@ use std::path::Path;
 
 use mail::{ByteSize, Span};
 use runtime::Bootstrap;
-use runtime::bootstrap::{Durability, ListenerTls};
+use runtime::bootstrap::{Durability, ListenerTls, MtaSts};
 
 const COMPLETE: &str = r#"
 hostname: Relay.example.com
@@ -153,6 +153,39 @@ fn mail_of_others_is_forwarded_where_the_file_says_so() {
     assert_eq!(
         problems("ingress: { forwarding: {} }"),
         ["ingress.forwarding.srsSecrets (line 1): is missing"]
+    );
+}
+
+#[test]
+fn policies_of_domains_are_asked_for_unless_it_says_otherwise() {
+    let read = |text: &str| Bootstrap::from_yaml_in(text, Path::new("/conf"));
+    let sender = read("").unwrap().sender;
+    assert_eq!(sender.authorities, None);
+    let usual = MtaSts {
+        enabled: true,
+        port: 443,
+        allow_private: false,
+    };
+    assert_eq!(sender.mta_sts, usual);
+    let text = "sender: { authorities: ca.pem, mtaSts: { enabled: false, port: 8443, allowPrivate: true } }";
+    let sender = read(text).unwrap().sender;
+    assert_eq!(
+        sender.authorities.as_deref(),
+        Some(Path::new("/conf/ca.pem"))
+    );
+    let other = MtaSts {
+        enabled: false,
+        port: 8443,
+        allow_private: true,
+    };
+    assert_eq!(sender.mta_sts, other);
+    assert_eq!(
+        problems("sender: { mtaSts: { enabled: maybe, port: 65536, ca: x } }"),
+        [
+            r#"sender.mtaSts.port (line 1): a whole number from 1 to 65535 is expected, found the number 65536"#,
+            r#"sender.mtaSts.enabled (line 1): true or false is expected, found the text "maybe""#,
+            r#"sender.mtaSts.ca (line 1): unknown field; known: allowPrivate, enabled, port"#,
+        ]
     );
 }
 
