@@ -1,4 +1,4 @@
-//! The structure and texts of a message: what is said of a part of it is true of the whole.
+//! The structure and texts of a message: when a part of it is broken, the whole is.
 
 #![no_main]
 
@@ -13,9 +13,9 @@ fuzz_target!(|input: &[u8]| {
     let broken = read(header, body, true);
     let mut cut = 0;
     for piece in pieces {
-        if let Some(certain) = read(header, &body[..cut.min(body.len())], false) {
-            assert_eq!(broken, Some(certain));
-        }
+        // What comes first of several things that are wrong may depend on the cut.
+        let certain = read(header, &body[..cut.min(body.len())], false);
+        assert!(certain.is_none() || broken.is_some());
         cut += piece.len();
     }
 });

@@ -350,14 +350,13 @@ proptest! {
     }
 
     #[test]
-    fn what_is_said_of_a_part_is_true_of_the_whole(body in pieces(), cut in any::<prop::sample::Index>()) {
+    fn what_is_broken_in_a_part_is_broken_in_the_whole(body in pieces(), cut in any::<prop::sample::Index>()) {
         let header = b"Content-Type: multipart/mixed; boundary=b\r\n";
         let cut = cut.index(body.len() + 1);
         let of = |body: &[u8], is_complete| {
             read_content(&Content { header, body, is_complete }, ALL, &mut |_| {})
         };
-        if let Some(broken) = of(&body[..cut], false) {
-            prop_assert_eq!(of(&body, true), Some(broken));
-        }
+        // What comes first of several things that are wrong may depend on the cut.
+        prop_assert!(of(&body[..cut], false).is_none() || of(&body, true).is_some());
     }
 }
