@@ -7,13 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use config::{LongReturnPath, ReturnPath, Snapshot};
-use mail::Address;
+use mail::{Address, Domain};
 use runtime::Shutdown;
 use smtp::EnhancedCode;
 use srs::{ReverseError, Rewriter, Secrets};
 
 use crate::answer::Answer;
-use crate::policy::{self, Sender};
+use crate::policy::{self, Author, Sender};
 
 /// How often the file of secrets is looked at.
 const SECRETS_CHECK: Duration = Duration::from_secs(60);
@@ -120,6 +120,7 @@ pub(crate) fn return_path(
     sender: &Sender,
     snapshot: &Snapshot,
     path: Option<&Address>,
+    hostname: &str,
     now: u64,
 ) -> Result<String, Answer> {
     let Some(path) = path else {
@@ -134,9 +135,14 @@ pub(crate) fn return_path(
         return Err(not_yours());
     };
     match foreign.return_path {
-        // The SPF record of a neighbour's domain names the addresses that mail of all tenants leaves from: with its return
-        // path this message would pass for the neighbour's own.
-        ReturnPath::Keep if snapshot.sending_domain(domain.as_str()).is_some() => Err(not_yours()),
+        // The SPF record of a neighbour's domain, or of ours, names the addresses that mail of all tenants leaves from: with
+        // its return path this message would pass for the neighbour's own.
+        ReturnPath::Keep
+            if snapshot.sending_domain(domain.as_str()).is_some()
+                || is_near_us(snapshot, hostname, &domain) =>
+        {
+            Err(not_yours())
+        }
         ReturnPath::Keep => Ok(path.as_str().to_owned()),
         ReturnPath::Srs => {
             let rewriter = &forwarding.current.load().rewriter;
@@ -150,6 +156,44 @@ pub(crate) fn return_path(
             }
         }
     }
+}
+
+/// Whether a foreign author may be named in a message whose return path is `path`, empty for the null one. Without a return
+/// path SPF looks at the name that we say in EHLO, and then DMARC passes for authors of that name's domain: nobody else may
+/// send as them.
+pub(crate) fn may_author(
+    snapshot: &Snapshot,
+    hostname: &str,
+    author: &Author,
+    path: &str,
+) -> Result<(), Answer> {
+    let mut domains = std::iter::once(&author.domain).chain(&author.others);
+    let near = domains.find(|domain| path.is_empty() && is_near_us(snapshot, hostname, domain));
+    near.map_or(Ok(()), |domain| Err(policy::not_yours(domain.as_str())))
+}
+
+/// Whether the domain has an organisation in common with a name that we have in banner or EHLO.
+fn is_near_us(snapshot: &Snapshot, hostname: &str, domain: &Domain) -> bool {
+    let of_sources = snapshot.pools().flat_map(|pool| &pool.sources);
+    let names = of_sources.filter_map(|source| Some(source.ehlo.as_ref()?.as_str()));
+    std::iter::once(hostname)
+        .chain(names)
+        .any(|name| organisation(name) == organisation(domain.as_str()))
+}
+
+/// The registered part of a name: its last two labels, or three where the second one stands for a kind of registrant, as in
+/// `co.uk`. Takes rather too much for one organisation than too little.
+fn organisation(name: &str) -> &str {
+    const KINDS: [&str; 12] = [
+        "ac", "co", "com", "edu", "gob", "gov", "go", "ne", "net", "or", "org", "sch",
+    ];
+    let mut dots = name.rmatch_indices('.').map(|(at, _)| at);
+    let (Some(last), Some(second)) = (dots.next(), dots.next()) else {
+        return name;
+    };
+    let is_kind = name.len() - last == 3 && KINDS.contains(&&name[second + 1..last]);
+    let before = if is_kind { dots.next() } else { Some(second) };
+    before.map_or(name, |at| &name[at + 1..])
 }
 
 /// Whom a recipient stands for: a rewritten return path of ours leads back to whoever sent the message that bounces. `now`
@@ -198,6 +242,7 @@ mod tests {
 
     const DAY: u64 = 86_400;
     const NOW: u64 = 20_787 * DAY;
+    const HOST: &str = "relay.platform.example";
 
     /// A credential with these `foreignSenders`.
     fn snapshot(foreign: &str, may_forward: bool) -> Snapshot {
@@ -267,6 +312,7 @@ mod tests {
             (KEEP, &long, Ok(&long)),
             // Of a neighbour, who has the same source addresses in the SPF record.
             (KEEP, "a@other.example", Err(550)),
+            (KEEP, "a@platform.example", Err(550)),
         ] {
             let snapshot = snapshot(foreign, !foreign.is_empty());
             let parsed = (!path.is_empty()).then(|| Address::parse(path).unwrap());
@@ -276,6 +322,7 @@ mod tests {
                     &sender(&snapshot),
                     &snapshot,
                     parsed.as_ref(),
+                    HOST,
                     NOW,
                 )
                 .map_err(|refusal| refusal.code)
@@ -321,6 +368,36 @@ mod tests {
     }
 
     #[test]
+    fn nobody_speaks_as_us_without_a_return_path() {
+        let pool = "---\napiVersion: staffetta.dev/v1alpha1\nkind: EgressPool\nmetadata: { name: p }\n\
+                    spec: { sources: [ { name: a, ehlo: out.mail.co.uk } ] }\n";
+        let snapshot = Snapshot::from_documents(pool).unwrap();
+        for (author, path, expected) in [
+            ("sender.example", "", true),
+            ("platform.example", "", false),
+            ("billing.platform.example", "", false),
+            ("a.relay.platform.example", "", false),
+            ("platform.example", "SRS0=a@acme.example", true),
+            ("xplatform.example", "", true),
+            ("mail.co.uk", "", false),
+            ("in.mail.co.uk", "", false),
+            ("other.co.uk", "", true),
+        ] {
+            let first = Domain::parse("first.example").unwrap();
+            let author = Domain::parse(author).unwrap();
+            for (domain, others) in [(author.clone(), vec![]), (first, vec![author])] {
+                let author = Author {
+                    domain,
+                    others,
+                    is_foreign: true,
+                };
+                let may = may_author(&snapshot, HOST, &author, path).is_ok();
+                assert_eq!(may, expected, "{author:?} {path}");
+            }
+        }
+    }
+
+    #[test]
     fn follows_the_file_of_secrets_and_keeps_what_works() {
         let folder = tempfile::tempdir().unwrap();
         let forwarding = forwarding(folder.path(), SECRET);
@@ -335,8 +412,17 @@ mod tests {
         let snapshot = snapshot(SRS, true);
         let sender = sender(&snapshot);
         let foreign = Address::parse("a@sender.example").unwrap();
-        let rewritten =
-            || return_path(Some(&forwarding), &sender, &snapshot, Some(&foreign), NOW).unwrap();
+        let rewritten = || {
+            return_path(
+                Some(&forwarding),
+                &sender,
+                &snapshot,
+                Some(&foreign),
+                HOST,
+                NOW,
+            )
+            .unwrap()
+        };
         let before = rewritten();
         rewrite("short\n", 10);
         let error = forwarding.reload().unwrap_err().to_string();

@@ -234,6 +234,8 @@ pub(crate) fn authorise(
 pub(crate) struct Author {
     /// Of the first author.
     pub(crate) domain: Domain,
+    /// Of the others, where they differ.
+    pub(crate) others: Vec<Domain>,
     /// This one's or another one's is not of the tenant.
     pub(crate) is_foreign: bool,
 }
@@ -258,6 +260,7 @@ pub(crate) fn judge_header(
         stranger => Ok(Author {
             is_foreign: stranger.is_some(),
             domain: author.domain,
+            others: author.others,
         }),
     }
 }

@@ -22,6 +22,7 @@ use crate::checks::{self, Hearers};
 use crate::connection::{Concern, Connection, Ended};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
 use crate::events::Whose;
+use crate::forwarding;
 use crate::headers::{self, Facts};
 use crate::memory::Reservation;
 use crate::policy::{self, Sender};
@@ -581,6 +582,10 @@ impl<'a> HeaderJudge<'a> {
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
         let tenant = &self.sender.rules.tenant;
         let author = policy::judge_header(header, self.snapshot, &tenant.name, self.forwards)?;
+        if author.is_foreign {
+            let (snapshot, hostname) = (self.snapshot, &self.hostname);
+            forwarding::may_author(snapshot, hostname, &author, self.return_path)?;
+        }
         // What a stranger has written is no wish of the tenant's.
         let own = if author.is_foreign { &[] } else { header };
         let (stream, campaign) =

@@ -65,6 +65,7 @@ impl Session {
             &sender,
             moment.snapshot,
             return_path.as_ref(),
+            &self.listener.hostname,
             moment.now_ms / 1000,
         )?;
         sender.measure = watching::measure_of(moment.measures, &sender.credential, moment.now_ms);

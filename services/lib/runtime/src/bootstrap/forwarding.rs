@@ -32,7 +32,9 @@ impl Forwarding {
         let max_age: Span = fields
             .parsed("srsMaxAge")
             .unwrap_or(Span::from_secs(21 * 86_400));
-        if !(DAY..=LONGEST).contains(&max_age) || !max_age.as_millis().is_multiple_of(DAY.as_millis()) {
+        if !(DAY..=LONGEST).contains(&max_age)
+            || !max_age.as_millis().is_multiple_of(DAY.as_millis())
+        {
             fields.problem(
                 "srsMaxAge",
                 format!("whole days from 1d to 365d are expected, found {max_age}"),
