@@ -281,7 +281,7 @@ fn a_foreign_crate_has_one_owner() {
     for (name, package) in ours(&metadata) {
         for dependency in dependencies(package) {
             for (foreign, owner) in OWNERS {
-                if dependency.name == foreign && name != owner {
+                if dependency.name == *foreign && name != *owner {
                     wrong.push(format!("{name} uses {foreign}, which belongs to {owner}"));
                 }
             }
@@ -322,7 +322,8 @@ fn no_banned_crate_is_in_the_tree() {
     assert!(names.contains("rustls"), "{tree}");
     let found: Vec<&str> = BANNED
         .into_iter()
-        .filter(|banned| names.contains(banned))
+        .filter(|banned| names.contains(*banned))
+        .copied()
         .collect();
     assert!(found.is_empty(), "{found:?}");
 }

@@ -5,7 +5,7 @@ use smtp::EnhancedCode;
 use crate::answer::{self, Answer};
 
 /// Those that their codes don't tell apart.
-const NAMED: [(&Answer, &str); 19] = [
+const NAMED: &[(&Answer, &str)] = &[
     (&answer::NOT_AUTHORISED, "not_authorised"),
     (&answer::LOCKED, "locked"),
     (&answer::AUTH_LOCKED, "locked"),
