@@ -28,6 +28,8 @@ use crate::policies::Policies;
 
 /// Connections tried for one delivery.
 const MOST_TRIES: usize = 5;
+/// The same for mail that requires TLS: before it goes back every host is asked (RFC 8689 section 4.2.1), and there are 20 at most.
+const MOST_TRIES_TO_KEEP_A_PROMISE: usize = 20;
 /// Time for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A host with which TLS fails is spoken to without it for so long (opportunistic lanes only).
@@ -277,6 +279,11 @@ impl Opener {
         let mut tried = Tried::default();
         let mut put_off = Vec::new();
         let mut tries = 0;
+        let most = if demand.requires_tls() {
+            MOST_TRIES_TO_KEEP_A_PROMISE
+        } else {
+            MOST_TRIES
+        };
         'hosts: for host in hosts {
             if demand.forbids(host) {
                 self.judged(demand, Some(Lack::Host));
@@ -297,7 +304,7 @@ impl Opener {
                     .contains(address, std::time::Instant::now())
                 {
                     put_off.push((host, address));
-                } else if tries < MOST_TRIES {
+                } else if tries < most {
                     tries += 1;
                     match self.try_address(lane, host, address, demand).await {
                         Ok(connection) => return Ok(connection),
@@ -318,7 +325,10 @@ impl Opener {
                 }
             }
         }
-        for (host, address) in put_off.into_iter().take(MOST_TRIES - tries) {
+        if put_off.len() > most - tries {
+            tried.is_cut_short();
+        }
+        for (host, address) in put_off.into_iter().take(most - tries) {
             match self.try_address(lane, host, address, demand).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.unbound => return Err(unbound(failure)),

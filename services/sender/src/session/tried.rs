@@ -19,6 +19,11 @@ pub(super) struct Tried {
 }
 
 impl Tried {
+    /// A host is not asked that did not answer lately.
+    pub fn is_cut_short(&mut self) {
+        self.in_trouble = true;
+    }
+
     pub fn has_no_address(&mut self, host: &str, reply: Reply) {
         self.in_trouble = true;
         self.note_unasked(host, reply);

@@ -38,6 +38,20 @@ fn zones() -> Zones {
         .address("second.dest.example", [127, 0, 0, 3].into())
         .text("_mta-sts.dest.example", "v=STSv1; id=1;")
         .address("mta-sts.dest.example", [127, 0, 0, 1].into())
+        .mx("many.example", 1, "h1.dest.example")
+        .mx("many.example", 2, "h2.dest.example")
+        .mx("many.example", 3, "h3.dest.example")
+        .mx("many.example", 4, "h4.dest.example")
+        .mx("many.example", 5, "h5.dest.example")
+        .mx("many.example", 6, "h6.dest.example")
+        .address("h1.dest.example", [127, 0, 0, 2].into())
+        .address("h2.dest.example", [127, 0, 0, 2].into())
+        .address("h3.dest.example", [127, 0, 0, 2].into())
+        .address("h4.dest.example", [127, 0, 0, 2].into())
+        .address("h5.dest.example", [127, 0, 0, 2].into())
+        .address("h6.dest.example", [127, 0, 0, 2].into())
+        .text("_mta-sts.many.example", "v=STSv1; id=1;")
+        .address("mta-sts.many.example", [127, 0, 0, 1].into())
         .text("_mta-sts.single.example", "v=STSv1; id=1;")
         .address("mta-sts.single.example", [127, 0, 0, 1].into())
 }
@@ -67,7 +81,8 @@ impl Net {
         let dns = Dns::start(folder.path(), &zones()).await.unwrap();
         let resolver = dns::Resolver::new(&[dns.address()]).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
-        let names = ["mta-sts.dest.example", "mta-sts.single.example"];
+        let names = ["dest", "single", "many"].map(|name| format!("mta-sts.{name}.example"));
+        let names = names.each_ref().map(String::as_str);
         let web = WebServer::start(address, &names).await.unwrap();
         let file = web.write_authority(folder.path()).unwrap();
         let both = std::fs::read_to_string(&file).unwrap() + &authority().pem();
@@ -491,6 +506,25 @@ async fn a_message_that_requires_tls_goes_back_when_no_host_has_what_it_needs() 
             second.done().await;
         }
     }
+}
+
+#[tokio::test]
+async fn every_host_is_asked_before_a_message_that_requires_tls_goes_back() {
+    let session = |number: u32| {
+        begin_tls(&format!("tls as h{number}.dest.example"))
+            + "< EHLO\n > 250 mx\n < QUIT\n > 221 bye\n"
+    };
+    let sessions: Vec<String> = (1..=6).map(session).collect();
+    let all = host(FIRST, 0, &sessions).await;
+    let mut net = Net::with_policy(ENFORCE).await;
+    let site: Vec<String> = (1..=6)
+        .map(|number| format!("h{number}.dest.example"))
+        .collect();
+    net.lane_with(all.port, |lane| lane.site = site.join(","))
+        .await;
+    let expected = ("mail", 550, "5.7.30".to_owned());
+    assert_eq!(net.result(REQUIRED, "many.example").await, expected);
+    all.done().await;
 }
 
 #[tokio::test]
