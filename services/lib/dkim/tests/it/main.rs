@@ -1,5 +1,4 @@
 //! Signatures and chains that others have made.
-#![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 use std::collections::HashMap;
 
