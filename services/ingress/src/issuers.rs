@@ -201,18 +201,13 @@ impl Issuer {
         }
         let etag = self.cache().etag();
         let fetched = fetch(&self.source, etag.as_deref()).await;
-        let (counter, answer) = match fetched {
-            Ok((Some(keys), answer)) => {
-                self.report(&keys);
-                (&self.counters.new, Ok((Some(keys), answer)))
-            }
-            Ok((None, answer)) => (&self.counters.same, Ok((None, answer))),
-            Err(error) => (&self.counters.failed, Err(error)),
-        };
-        counter.inc();
         let had_failed = self.cache().has_failed();
-        match answer {
+        match fetched {
             Ok((keys, answer)) => {
+                match &keys {
+                    Some(keys) => self.report(keys),
+                    None => self.counters.same.inc(),
+                }
                 if had_failed {
                     tracing::info!(
                         issuer = self.name,
@@ -222,6 +217,7 @@ impl Issuer {
                 self.cache().told(Instant::now(), keys, answer);
             }
             Err(error) => {
+                self.counters.failed.inc();
                 self.cache().failed(Instant::now());
                 if had_failed {
                     tracing::debug!(issuer = self.name, %error, "still no keys of the token issuer");
@@ -233,6 +229,7 @@ impl Issuer {
     }
 
     fn report(&self, keys: &KeySet) {
+        self.counters.new.inc();
         tracing::debug!(
             issuer = self.name,
             keys = keys.len(),

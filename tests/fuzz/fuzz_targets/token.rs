@@ -15,7 +15,8 @@ const TOKEN: &str = "eyJhbGciOiJFZERTQSIsImtpZCI6ImsifQ.eyJpc3MiOiJjb3JwIiwiYXVk
 const NOW_MS: u64 = 1_795_351_205_000;
 
 static KNOWN: LazyLock<(Snapshot, KeySet)> = LazyLock::new(|| {
-    let document = "apiVersion: staffetta.dev/v1alpha1\nkind: TokenIssuer\nmetadata: { name: corp }\n                    spec: { issuer: corp, audiences: [ relay ], scope: smtp.send, jwksFile: file:/k }\n";
+    let document = "apiVersion: staffetta.dev/v1alpha1\nkind: TokenIssuer\nmetadata: { name: corp }\n\
+                    spec: { issuer: corp, audiences: [ relay ], scope: smtp.send, jwksFile: file:/k }\n";
     let (keys, _) = KeySet::read(KEYS.as_bytes()).expect("these are keys");
     let snapshot = Snapshot::from_documents(document).expect("this is a document");
     (snapshot, keys)
