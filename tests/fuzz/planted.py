@@ -57,6 +57,9 @@ BUGS = {
     "mime": ("services/lib/message/src/mime.rs",
              "if self.is_complete {\n                    self.leave(0);", "if true {\n                    self.leave(0);",
              "a multipart whose end has not come yet is called not closed"),
+    "policy": ("services/lib/sts/src/policy.rs",
+               "seconds.min(LONGEST)", "seconds",
+               "a policy holds longer than the bound"),
 }
 
 
