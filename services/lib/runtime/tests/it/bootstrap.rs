@@ -184,7 +184,7 @@ fn policies_of_domains_are_asked_for_unless_it_says_otherwise() {
         [
             r#"sender.mtaSts.port (line 1): a whole number from 1 to 65535 is expected, found the number 65536"#,
             r#"sender.mtaSts.enabled (line 1): true or false is expected, found the text "maybe""#,
-            r#"sender.mtaSts.ca (line 1): unknown field; known: allowPrivate, enabled, port"#,
+            r#"sender.mtaSts.ca (line 1): unknown field; known: port, enabled, allowPrivate"#,
         ]
     );
 }
