@@ -97,21 +97,29 @@ impl Policies for ByConfig {
             author_domain,
             return_domain,
         } = submitter;
-        if self.0.tenant(tenant).is_none() {
+        let Some(of_tenant) = self.0.tenant(tenant) else {
             return Err(format!("there is no Tenant {tenant} any more"));
-        }
+        };
         if credential.is_empty() {
             // Our own mail, or accepted by a release that did not note it.
             return Ok(());
         }
         let found = self.0.credential(credential);
-        if found.is_none_or(|found| found.tenant != tenant) {
+        let Some(found) = found.filter(|found| found.tenant == tenant) else {
             return Err(format!("there is no Credential {credential} any more"));
+        };
+        let forwards = of_tenant.may_forward && found.foreign_senders.is_some();
+        // Ingress names no author that is not the tenant's.
+        if author_domain.is_empty() && !forwards {
+            return Err(format!(
+                "{credential} may not forward mail of others any more"
+            ));
         }
-        for domain in [author_domain, return_domain] {
+        for (domain, may_be_foreign) in [(author_domain, false), (return_domain, forwards)] {
             let name = Domain::parse(domain).ok();
             let sending = name.and_then(|name| self.0.sending_domain(name.as_str()));
-            if !domain.is_empty() && sending.is_none_or(|found| found.tenant != tenant) {
+            let is_own = sending.is_some_and(|found| found.tenant == tenant);
+            if !domain.is_empty() && !is_own && !may_be_foreign {
                 return Err(format!("{tenant} may not send as {domain} any more"));
             }
         }

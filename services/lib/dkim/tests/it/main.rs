@@ -1,14 +1,10 @@
 //! Signatures and chains that others have made.
 
-use std::collections::HashMap;
-
 use dkim::{
-    BodyHasher, BodyHashes, Broken, Chain, Claim, ClaimError, Key, MOST_SETS, PublicKey,
-    SimpleBodyHasher, claims,
+    BodyHasher, BodyHashes, Broken, Chain, ClaimError, Key, MOST_SETS, PublicKey, SimpleBodyHasher,
+    claims,
 };
 use proptest::prelude::*;
-use serde::Deserialize;
-use serde_saphyr::options::DuplicateKeyPolicy;
 
 /// After every signature here was made.
 const NOW: u64 = 1_795_351_205;
@@ -97,65 +93,6 @@ fn says_what_it_does_not_check() {
         let claim = claims(header.as_bytes(), 1).remove(0);
         assert_eq!(claim.err(), error, "{changed}");
     }
-}
-
-#[derive(Deserialize)]
-struct Suite {
-    tests: HashMap<String, Case>,
-    #[serde(rename = "txt-records", default)]
-    records: HashMap<String, String>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    message: String,
-    /// Empty: nothing is said of a chain that had ended before.
-    #[serde(default)]
-    cv: Option<String>,
-}
-
-/// Where the suite follows a draft, or dkimpy, and not RFC 8617: an ARC-Message-Signature without `c=` is in simple form, and
-/// must cover From, as a DKIM-Signature (section 4.1.2).
-const OTHER_THAN_THE_RFC: [&str; 2] = ["ams_fields_c_na", "ams_fields_h_empty"];
-
-/// The validation tests of ValiMail's arc_test_suite.
-#[test]
-fn judges_chains_as_the_test_suite_does() {
-    let text = include_str!("../../testdata/arc_test_suite/validation.yml");
-    // Two of its tests have the same name.
-    let options = serde_saphyr::options! { duplicate_keys: DuplicateKeyPolicy::LastWins };
-    let suites: Vec<Suite> = serde_saphyr::from_multiple_with_options(text, options).unwrap();
-    let mut number = 0;
-    for suite in suites {
-        for (name, case) in suite.tests {
-            let message = case.message.replace('\n', "\r\n");
-            let (header, body) = split(&message);
-            let bodies = bodies(body.as_bytes());
-            let holds = |claim: &Claim| {
-                let record = suite.records.get(&claim.key_name());
-                let key = record.and_then(|record| PublicKey::parse(record).ok());
-                key.is_some_and(|key| claim.check(&key, &bodies, NOW).is_ok())
-            };
-            let found = match Chain::of(header.as_bytes()) {
-                Chain::None => "None",
-                Chain::Whole { message, seals, .. }
-                    if holds(&message) && seals.iter().all(holds) =>
-                {
-                    "Pass"
-                }
-                _ => "Fail",
-            };
-            let expected = case.cv.as_deref().filter(|cv| !cv.is_empty());
-            let expected = expected.unwrap_or("Fail");
-            if OTHER_THAN_THE_RFC.contains(&name.as_str()) {
-                assert_eq!((found, expected), ("Fail", "Pass"), "{name}");
-            } else {
-                assert_eq!(found, expected, "{name}");
-            }
-            number += 1;
-        }
-    }
-    assert_eq!(number, 171);
 }
 
 proptest! {

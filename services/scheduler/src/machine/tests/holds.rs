@@ -41,10 +41,16 @@ spec: { tenant: acme, unsigned: true }
 ";
 
 fn on_hold(desk: &mut Desk) {
+    on_hold_from(desk, "acme.example", "");
+}
+
+/// Of an author (empty: somebody else) and with a return path.
+fn on_hold_from(desk: &mut Desk, author_domain: &str, return_path: &str) {
     desk.message_with("one.example", |envelope| {
         envelope.hold = true;
         envelope.credential = "app".into();
-        envelope.from_domain = "acme.example".into();
+        envelope.from_domain = author_domain.into();
+        envelope.return_path = return_path.into();
     });
 }
 
@@ -98,6 +104,42 @@ fn a_release_asks_again_who_may_send_what() {
             release(&mut desk, "second");
             assert_eq!(desk.assignments().len(), 1);
         }
+    }
+}
+
+#[test]
+fn mail_of_others_is_released_as_long_as_it_may_be_forwarded() {
+    let networks = "networks: [ 192.0.2.0/24 ]";
+    let foreign = format!("{networks}, foreignSenders: {{ domain: acme.example }}");
+    let forwarder = CREDENTIAL.replace(networks, &foreign);
+    for (tenant, credential, author, return_path, released) in [
+        (", mayForward: true", &*forwarder, "", "a@else.example", 1),
+        (
+            ", mayForward: true",
+            &forwarder,
+            "acme.example",
+            "a@else.example",
+            1,
+        ),
+        (", mayForward: true", CREDENTIAL, "", "", 0),
+        (
+            ", mayForward: true",
+            CREDENTIAL,
+            "acme.example",
+            "a@else.example",
+            0,
+        ),
+    ] {
+        let mut desk = Desk::new(10);
+        configure(&mut desk, tenant, &format!("{credential}{DOMAIN}"));
+        desk.resolve("one.example", SiteNews::Site("mx.one.example".into()));
+        on_hold_from(&mut desk, author, return_path);
+        release(&mut desk, "first");
+        assert_eq!(
+            desk.assignments().len(),
+            released,
+            "{tenant} {author} {return_path}"
+        );
     }
 }
 
