@@ -321,7 +321,7 @@ fn no_banned_crate_is_in_the_tree() {
         .collect();
     assert!(names.contains("rustls"), "{tree}");
     let found: Vec<&str> = BANNED
-        .into_iter()
+        .iter()
         .filter(|banned| names.contains(*banned))
         .copied()
         .collect();
