@@ -31,7 +31,7 @@ lint: ## formatting and clippy, warnings are errors
 
 test: servers lint ## all tests in their short form (15 minutes at most)
 	$(CARGO) build --workspace
-	RUST_TEST_THREADS=$(TEST_THREADS) $(CARGO) test --workspace
+	RUST_TEST_THREADS=$(TEST_THREADS) CARGO=$(CARGO) .servers/python/bin/python tests/run.py
 	STAFFETTA_BIN=$(CURDIR)/target/debug/staffetta .servers/python/bin/python tests/limits/run.py --short --seconds 25
 	$(MAKE) --no-print-directory chart
 
