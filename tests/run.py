@@ -37,7 +37,7 @@ def binaries():
 def run(name, command, folder):
     """Whether it succeeds; prints what it says."""
     began = time.monotonic()
-    environment = {**os.environ, "CARGO": CARGO, "CARGO_MANIFEST_DIR": str(folder)}
+    environment = {**os.environ, "CARGO": CARGO, "CARGO_MANIFEST_DIR": str(folder), "CARGO_PKG_NAME": folder.name}
     done = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors="replace")
     print(f"\n     Running {name} ({time.monotonic() - began:.0f} s)\n{done.stdout}", end="", flush=True)
