@@ -194,8 +194,11 @@ sender:
   {{- with .Values.sender.sources }}
   sources: {{ toJson . }}
   {{- end }}
-  {{- if not .Values.sender.mtaSts }}
-  mtaSts: { enabled: false }
+  {{- with .Values.sender.mtaSts }}
+  mtaSts: {{ toJson . }}
+  {{- end }}
+  {{- with .Values.sender.authorities }}
+  authorities: {{ . }}
   {{- end }}
   # What is left of the grace period is for the last reports to be stored.
   drainTimeout: {{ max 1 (sub (int .Values.sender.terminationGracePeriodSeconds) 20) }}s
