@@ -16,12 +16,12 @@ class Relay:
 
     def __init__(self, rig, nats, redis, dns, services="separate", certificate=None, hostname="relay.example.com",
                  listener=""):
-        self.rig = rig
+        self.rig, self.listener = rig, listener
         self.submission, self.submissions = free_port(), free_port()
         self.ports = {name: free_port() for name in ("signer", "scheduler")}
         self.metrics = {name: free_port() for name in (*SERVICES, "all")}
         self.configuration = rig.directory / "staffetta.yaml"
-        self.configuration.write_text(self._bootstrap(nats, redis, dns, certificate, hostname, listener))
+        self.configuration.write_text(self._bootstrap(nats, redis, dns, certificate, hostname))
         self.run("init")
         self.processes = {}
         # Further processes of a service, by name: configuration and service.
@@ -29,11 +29,11 @@ class Relay:
         for name in ("all",) if services == "all" else SERVICES:
             self.start(name)
 
-    def _bootstrap(self, nats, redis, dns, certificate, hostname, listener):
+    def _bootstrap(self, nats, redis, dns, certificate, hostname):
         tls = f"certificate: {certificate[0]}, key: {certificate[1]}" if certificate else ""
         starttls = f"tls: starttls, {tls}" if certificate else "tls: none"
         listeners = [f"{{ name: submission, kind: submission, address: '127.0.0.1:{self.submission}', {starttls},"
-                     f" allowPlaintextAuthFrom: ['127.0.0.0/8'], {listener} }}"]
+                     f" allowPlaintextAuthFrom: ['127.0.0.0/8'], {self.listener} }}"]
         if certificate:
             listeners.append(f"{{ name: submissions, kind: submission, address: '127.0.0.1:{self.submissions}',"
                              f" tls: implicit, {tls} }}")
