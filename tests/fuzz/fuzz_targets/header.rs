@@ -47,6 +47,7 @@ fn repaired(header: &[u8]) -> Vec<u8> {
         }],
         fold: true,
         signed: &SignedNames::of(header),
+        is_foreign: false,
     };
     repair(header, &additions)
 }
