@@ -313,9 +313,10 @@ impl Connection {
             Answer::with(250, EnhancedCode(2, 0, 0), format!("Ok queued as {id}"))
         });
         self.unconfirmed = remembered;
+        // Accepted is accepted, whether its client waits for the answer or not.
+        self.shared.watcher.note(seen);
         self.send().await?;
         self.count(accepted, complete.elapsed(), waited);
-        self.shared.watcher.note(seen);
         Ok(effect)
     }
 
@@ -409,7 +410,6 @@ impl Connection {
                     .is_err()
                 {
                     content.refuse(answer::NO_MEMORY);
-                    *reservation = Reservation::default();
                 }
             }
             let progress = decoder.decode(self.input.octets(), content.sink());
@@ -417,13 +417,6 @@ impl Connection {
             content.absorb(&mut judge);
             if let Some(error) = decoder.error() {
                 content.refuse(error.into());
-            }
-            if content.refusal().is_some() {
-                // Nobody has to look at it any more.
-                *scanning = None;
-            }
-            if progress.done {
-                return Ok(());
             }
             if let Some(piece) = content.take_piece() {
                 let scanning = scanning.get_or_insert_with(|| {
@@ -454,8 +447,15 @@ impl Connection {
                 };
                 if let Err(refusal) = stored {
                     content.refuse(refusal);
-                    *upload = None;
                 }
+            }
+            if content.refusal().is_some() {
+                // Nobody has to look at it any more, and nothing of it is kept.
+                (*scanning, *upload) = (None, None);
+                *reservation = Reservation::default();
+            }
+            if progress.done {
+                return Ok(());
             }
         }
     }
@@ -584,7 +584,7 @@ impl<'a> HeaderJudge<'a> {
         let author = policy::judge_header(header, self.snapshot, &tenant.name, self.forwards)?;
         if author.is_foreign {
             let (snapshot, hostname) = (self.snapshot, &self.hostname);
-            forwarding::may_author(snapshot, hostname, &author, self.return_path)?;
+            forwarding::may_author(snapshot, hostname, &tenant.name, &author, self.return_path)?;
         }
         // What a stranger has written is no wish of the tenant's.
         let own = if author.is_foreign { &[] } else { header };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use config::ScannerAddress;
 use scan::milter::{Agreed, Dialogue, Error, Heard, Next, Packet, PacketDecoder, QUIT, offer};
-use scan::{Envelope, Verdict};
+use scan::{Envelope, Opinion, Verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -88,6 +88,7 @@ async fn converse(
     if answer.code != b'O' {
         return Err(Error::Negotiation.into());
     }
+    let mut looked = false;
     let mut dialogue = Dialogue::new(Agreed::read(&answer.data)?, envelope);
     loop {
         match dialogue.next(&mut out) {
@@ -97,6 +98,9 @@ async fn converse(
                 match pieces.recv().await {
                     Some(piece) => dialogue.content(piece),
                     None => dialogue.end(),
+                }
+                if !std::mem::replace(&mut looked, true) && dialogue.has_large_field() {
+                    return Ok(Opinion::TooLarge.into());
                 }
             }
             Next::Tell if out.len() < BATCH => {}

@@ -68,7 +68,10 @@ pub(crate) fn parameter(parameters: &[u8], wanted: &[u8]) -> Option<Vec<u8>> {
     loop {
         rest = &rest[memchr(b';', rest)? + 1..];
         let (name, behind) = token(rest);
-        let Some(behind) = after_comments(behind).strip_prefix(b"=") else {
+        let behind = after_comments(behind);
+        let Some(behind) = behind.strip_prefix(b"=") else {
+            // What was looked at is not looked at again: a comment may be as long as the field.
+            rest = behind;
             continue;
         };
         let (value, behind) = value(after_comments(behind))?;
@@ -84,6 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn comments_that_never_end_are_looked_at_once() {
+        // Would take minutes if each of them was read to the end.
+        let parameters = ";(".repeat(2_000_000);
+        assert_eq!(parameter(parameters.as_bytes(), b"charset"), None);
+    }
+
+    #[test]
     fn finds_a_parameter_among_others_and_odd_ones() {
         for (parameters, expected) in [
             ("; charset=utf-8", Some("utf-8")),
@@ -97,6 +107,7 @@ mod tests {
                 "; name=\"a;charset=no\"; charset=\"u\\tf-8\"",
                 Some("utf-8"),
             ),
+            ("; odd (; charset=no); charset=utf-8", Some("utf-8")),
             ("; format=flowed", None),
             ("; name=\"not closed; charset=utf-8", None),
             ("", None),

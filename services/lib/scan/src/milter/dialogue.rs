@@ -240,6 +240,14 @@ impl<'a> Dialogue<'a> {
         }
     }
 
+    /// A field of the header section fits into no packet: libmilter takes as much of one as of a chunk of the body. Known
+    /// with the first of the content.
+    pub fn has_large_field(&self) -> bool {
+        let (skipped, _) = self.flags(Stage::Header(0));
+        // What is not in name and value is shorter than the two octets that end them.
+        !skipped && fields(&self.header).any(|field| field.raw.len() > CHUNK)
+    }
+
     /// The field at `at`.
     fn header(&mut self, at: usize, out: &mut Vec<u8>) -> bool {
         let section = self.header.get(at..).unwrap_or_default();

@@ -221,6 +221,23 @@ fn fields_and_holds_come_with_the_verdict() {
     assert_eq!(last, Some(Error::Field));
 }
 
+#[test]
+fn a_field_that_fits_into_no_packet_is_known_unless_fields_are_not_wanted() {
+    for (length, protocol, expected) in [
+        (100, 0, false),
+        (65_000, 0, false),
+        (65_600, 0, true),
+        (65_600, protocol::NO_HEADERS, false),
+    ] {
+        let section = format!("To: {}\r\n", "x".repeat(length));
+        let mut all = envelope();
+        all.header_length = section.len() + 2;
+        let mut dialogue = Dialogue::new(agreed(0, protocol, b""), &all);
+        dialogue.content(Bytes::from(format!("{section}\r\nbody\r\n")));
+        assert_eq!(dialogue.has_large_field(), expected, "{length}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_answer_makes_it_panic(code: u8, data in proptest::collection::vec(any::<u8>(), 0..60), at_end: bool) {
