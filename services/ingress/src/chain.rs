@@ -3,7 +3,7 @@
 //! The claims are read when the header section is complete, and checked when the body is: both forms of a body are hashed
 //! while it comes in, the second one only when a signature asks for it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use dkim::{
@@ -16,6 +16,8 @@ use tokio::task::JoinSet;
 
 /// Signatures of a message that are checked, from the top; who adds more keeps others waiting.
 const MOST_SIGNATURES: usize = 5;
+/// Keys that are asked for, for one message: no honest chain has so many sealers. What they would check is not known.
+const MOST_KEYS: usize = 12;
 /// For the keys of all signatures together: the client waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Authentication-Results fields that are taken over.
@@ -186,7 +188,12 @@ impl Verdict {
 
 impl Keys {
     async fn of(claims: impl Iterator<Item = &Claim>, resolver: &dns::Resolver) -> Self {
-        let names: HashSet<String> = claims.map(Claim::key_name).collect();
+        let mut names: Vec<String> = Vec::new();
+        for name in claims.map(Claim::key_name) {
+            if names.len() < MOST_KEYS && !names.contains(&name) {
+                names.push(name);
+            }
+        }
         let mut questions = JoinSet::new();
         for name in names {
             let resolver = resolver.clone();

@@ -158,17 +158,30 @@ pub(crate) fn return_path(
     }
 }
 
-/// Whether a foreign author may be named in a message whose return path is `path`, empty for the null one. Without a return
-/// path SPF looks at the name that we say in EHLO, and then DMARC passes for authors of that name's domain: nobody else may
-/// send as them.
+/// Whether a foreign author may be named in a message of a tenant whose return path is `path`, empty for the null one. SPF
+/// passes for the return path, and without one for the name that we say in EHLO; then DMARC passes for authors of that
+/// name's organisation. Neither as us nor as a neighbour may anybody send so.
 pub(crate) fn may_author(
     snapshot: &Snapshot,
     hostname: &str,
+    tenant: &str,
     author: &Author,
     path: &str,
 ) -> Result<(), Answer> {
+    let of_path = path
+        .rsplit_once('@')
+        .map(|(_, domain)| domain.to_ascii_lowercase());
+    let passes_for = |domain: &Domain| match &of_path {
+        None => is_near_us(snapshot, hostname, domain),
+        Some(of_path) => {
+            organisation(domain.as_str()) == organisation(of_path)
+                && !policy::owns(snapshot, tenant, domain)
+                && (snapshot.sending_domain(domain.as_str()).is_some()
+                    || is_near_us(snapshot, hostname, domain))
+        }
+    };
     let mut domains = std::iter::once(&author.domain).chain(&author.others);
-    let near = domains.find(|domain| path.is_empty() && is_near_us(snapshot, hostname, domain));
+    let near = domains.find(|domain| passes_for(domain));
     near.map_or(Ok(()), |domain| Err(policy::not_yours(domain.as_str())))
 }
 
@@ -370,7 +383,15 @@ mod tests {
     #[test]
     fn nobody_speaks_as_us_without_a_return_path() {
         let pool = "---\napiVersion: staffetta.dev/v1alpha1\nkind: EgressPool\nmetadata: { name: p }\n\
-                    spec: { sources: [ { name: a, ehlo: out.mail.co.uk } ] }\n";
+                    spec: { sources: [ { name: a, ehlo: out.mail.co.uk } ] }\n\
+                    ---\napiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: { name: boss }\n\
+                    spec: { defaultStream: m, streams: [ { name: m } ] }\n\
+                    ---\napiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: { name: dept }\n\
+                    spec: { defaultStream: m, streams: [ { name: m } ] }\n\
+                    ---\napiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: { name: boss.campus.edu }\n\
+                    spec: { tenant: boss, unsigned: true }\n\
+                    ---\napiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: { name: dept.campus.edu }\n\
+                    spec: { tenant: dept, unsigned: true }\n";
         let snapshot = Snapshot::from_documents(pool).unwrap();
         for (author, path, expected) in [
             ("sender.example", "", true),
@@ -378,6 +399,11 @@ mod tests {
             ("billing.platform.example", "", false),
             ("a.relay.platform.example", "", false),
             ("platform.example", "SRS0=a@acme.example", true),
+            // SPF passes for the return path, and DMARC for its organisation.
+            ("platform.example", "SRS0=a@mail.platform.example", false),
+            ("boss.campus.edu", "SRS0=a@dept.campus.edu", false),
+            ("dept.campus.edu", "SRS0=a@dept.campus.edu", true),
+            ("elsewhere.campus.edu", "SRS0=a@dept.campus.edu", true),
             ("xplatform.example", "", true),
             ("mail.co.uk", "", false),
             ("in.mail.co.uk", "", false),
@@ -391,7 +417,7 @@ mod tests {
                     others,
                     is_foreign: true,
                 };
-                let may = may_author(&snapshot, HOST, &author, path).is_ok();
+                let may = may_author(&snapshot, HOST, "dept", &author, path).is_ok();
                 assert_eq!(may, expected, "{author:?} {path}");
             }
         }

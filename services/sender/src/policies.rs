@@ -196,7 +196,10 @@ impl Shared {
         if !self.book().needs_fetch(domain, id, self.now()) {
             return Ok(Finding::Unchanged);
         }
-        let place = self.places.acquire().await;
+        // Who waits for longer is not waited for any more: servers that drip must not make others pile up.
+        let place = tokio::time::timeout(PATIENCE, self.places.acquire())
+            .await
+            .map_err(|_| Failed::Fetch("too many policies are being fetched".into()))?;
         let policy = self.fetch(domain).await?;
         drop(place);
         Ok(Finding::Policy {

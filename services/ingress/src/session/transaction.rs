@@ -134,7 +134,9 @@ impl Session {
             .as_ref()
             .is_some_and(smtp::OriginalRecipient::needs_smtputf8);
         let path = match (path, self.listener.forwarding.as_deref()) {
-            (ForwardPath::Mailbox(address), Some(forwarding)) => {
+            (ForwardPath::Mailbox(address), Some(forwarding))
+                if transaction.sender.foreign_senders().is_some() =>
+            {
                 let sender = &transaction.sender;
                 let address = address.clone();
                 let meant = forwarding::recipient(forwarding, sender, address, now_ms / 1000)?;

@@ -90,7 +90,11 @@ const TEXTS_CAPACITY: usize = 5_000;
 /// Texts of one name that are kept.
 const MOST_TEXTS: usize = 8;
 /// A longer text is none that mail has to do with, octets.
-const LONGEST_TEXT: usize = 8192;
+const LONGEST_TEXT: usize = 2048;
+/// The same of all texts of a name together: strangers choose whose texts are asked for.
+const MOST_OCTETS: usize = 4096;
+/// Answers that hickory keeps beside, whatever their size: 64 KiB at most each.
+const ANSWERS_KEPT: u64 = 1_024;
 /// Addresses of one host that are kept.
 const MOST_ADDRESSES: usize = 16;
 
@@ -134,6 +138,7 @@ impl Resolver {
         options.use_hosts_file = ResolveHosts::Never;
         options.max_active_requests = MOST_QUESTIONS * 2;
         options.positive_max_ttl = Some(LONGEST_KEPT);
+        options.cache_size = ANSWERS_KEPT;
         options.negative_max_ttl = Some(Duration::from_secs(300));
         let dns = builder
             .build()
@@ -360,8 +365,16 @@ fn texts_of(lookup: &Lookup) -> Vec<Box<str>> {
         }
         _ => None,
     };
+    let mut octets = 0;
     let texts = lookup.answers().iter().filter_map(joined);
-    texts.take(MOST_TEXTS).map(String::into_boxed_str).collect()
+    texts
+        .take(MOST_TEXTS)
+        .take_while(|text| {
+            octets += text.len();
+            octets <= MOST_OCTETS
+        })
+        .map(String::into_boxed_str)
+        .collect()
 }
 
 fn name_server(address: &SocketAddr) -> NameServerConfig {

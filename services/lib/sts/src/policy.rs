@@ -50,6 +50,8 @@ enum Pattern {
     Below(Domain),
 }
 
+/// Names of hosts in a policy: a domain has twenty at most here, and each is compared with all of them.
+const MOST_HOSTS: usize = 128;
 /// Longest that a policy may hold: a year and a day.
 const LONGEST: u64 = 31_557_600;
 
@@ -84,6 +86,7 @@ impl Policy {
                     });
                 }
                 "max_age" if max_age.is_none() => max_age = Some(seconds(value).ok_or(wrong)?),
+                "mx" if hosts.len() >= MOST_HOSTS => return Err(wrong),
                 "mx" => hosts.push(Pattern::parse(value).ok_or(wrong)?),
                 _ => {}
             }

@@ -28,7 +28,8 @@ use crate::policies::Policies;
 
 /// Connections tried for one delivery.
 const MOST_TRIES: usize = 5;
-/// The same for mail that requires TLS: before it goes back every host is asked (RFC 8689 section 4.2.1), and there are 20 at most.
+/// The same for mail that requires TLS: before it goes back every host is asked (RFC 8689 section 4.2.1), and there are 20 at
+/// most. Where their addresses are more, it is deferred rather than sent back.
 const MOST_TRIES_TO_KEEP_A_PROMISE: usize = 20;
 /// Time for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -322,6 +323,8 @@ impl Opener {
                         }
                         Err(failure) => tried.failed(host, address, failure.reply),
                     }
+                } else {
+                    tried.is_cut_short();
                 }
             }
         }

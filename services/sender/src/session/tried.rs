@@ -19,7 +19,7 @@ pub(super) struct Tried {
 }
 
 impl Tried {
-    /// A host is not asked that did not answer lately.
+    /// A host is not asked, since it did not answer lately or others had so many addresses.
     pub fn is_cut_short(&mut self) {
         self.in_trouble = true;
     }
