@@ -196,7 +196,9 @@ impl Live {
         let message_slot = delivery.message;
         let message = self.messages.get(message_slot);
         let earliest_ms = message.map_or(0, Message::earliest_ms);
-        if let Some(since_ms) = self.all_held_since(message_slot) {
+        if self.deadlines.get(message_slot) > 0
+            && let Some(since_ms) = self.all_held_since(message_slot)
+        {
             let held_ms = at_ms.saturating_sub(since_ms);
             self.deadlines.go_on(message_slot, held_ms);
         }
@@ -279,9 +281,13 @@ impl Intake {
         }
     }
 
-    /// Ends what was on hold for too long; looks at most at `limit`.
+    /// Ends what was on hold for too long; looks at most at `limit`, and at none while much waits to be stored: many may
+    /// end at once.
     pub(crate) fn end_holds(&mut self, now_ms: u64, limit: usize, policies: &dyn Policies) {
         for _ in 0..limit {
+            if self.is_busy() {
+                return;
+            }
             let Some(slot) = self.live.holds.due(now_ms) else {
                 return;
             };
@@ -295,15 +301,15 @@ impl Intake {
         }
     }
 
-    /// When a hold ends by itself: that of what is in doubt does not.
+    /// When a hold ends by itself: that of what is in doubt or in quarantine does not.
     fn end_of_hold(&self, slot: u32, policies: &dyn Policies) -> Option<End> {
         let live = &self.live;
         let hold = live.holds.present(slot)?;
         let delivery = live.deliveries.get(slot)?;
-        if delivery.attempts > 0 {
+        let message = live.messages.get(delivery.message)?;
+        if delivery.attempts > 0 || message.is_quarantined() {
             return None;
         }
-        let message = live.messages.get(delivery.message)?;
         let longest = policies.longest_hold(live.strings.get(message.tenant));
         let end = End {
             at_ms: hold.since_ms.saturating_add(longest.most_ms),

@@ -388,7 +388,7 @@ impl Intake {
             live.next_due(),
             live.next_doubt(),
             live.deadlines.next(),
-            live.holds.next(),
+            live.holds.next().filter(|_| !self.is_busy()),
         ]
         .into_iter()
         .flatten()

@@ -13,7 +13,7 @@ use crate::holds::Submitter;
 use crate::intake::Intake;
 use crate::live::{Finished, NewDelivery, NewMessage};
 use crate::simulator::Simulated;
-use crate::snapshot::marks_of;
+use crate::snapshot::{TELLS_HOLDS, marks_of};
 
 /// Retries that came due while nobody owned the partition are spread over this time, milliseconds.
 const SPREAD_MS: u64 = 5_000;
@@ -488,7 +488,11 @@ impl Intake {
             self.live.held_before(slot, delivery.held_for_ms);
             if delivery.held_since_ms > 0 {
                 self.live.hold(slot, delivery.held_since_ms);
-            } else if held && !marks.has(Mark::Quarantined) && delivery.attempts == 0 {
+            } else if message.flags & TELLS_HOLDS == 0
+                && held
+                && !marks.has(Mark::Quarantined)
+                && delivery.attempts == 0
+            {
                 // Written by a release that did not tell: it was on hold from its acceptance on.
                 self.live.hold(slot, id.unix_ms());
             }

@@ -259,6 +259,8 @@ const SIMULATED: u32 = 1 << 1;
 const SANDBOX: u32 = 1 << 2;
 const SIMULATED_QUARANTINED: u32 = 1 << 3;
 const EXPIRY_MOVES: u32 = 1 << 4;
+/// Since when deliveries are on hold is told: earlier releases did not.
+pub(crate) const TELLS_HOLDS: u32 = 1 << 5;
 
 /// What is the simulator's is shown as if in quarantine to releases that would send it.
 fn flags_of(marks: Marks, is_simulated: bool) -> u32 {
@@ -270,6 +272,7 @@ fn flags_of(marks: Marks, is_simulated: bool) -> u32 {
         | bit(SANDBOX, sandbox)
         | bit(SIMULATED_QUARANTINED, is_simulated && quarantined)
         | bit(EXPIRY_MOVES, marks.has(Mark::ExpiryMoves))
+        | TELLS_HOLDS
 }
 
 pub(crate) fn marks_of(flags: u32) -> Marks {

@@ -49,7 +49,7 @@ pub(crate) use operations::select::{Meant, Selection};
 pub use outcomes::{Outcomes, RESULTS};
 pub use outputs::{Counts, Output};
 use placing::{LaneInfo, LaneInfos};
-use policies::ByConfig;
+use policies::{ByConfig, longest_holds_of};
 use pools::Pools;
 use sessions::Session;
 use sources::Sources;
@@ -354,7 +354,8 @@ impl Machine {
         let mut simulates_on = false;
         for (partition, owned) in &mut self.partitions {
             owned.intake.tick(now_ms, DUE_PER_RUN, &policies);
-            if owned.stops(now_ms).is_none() {
+            // Behind what is to leave, as operations are.
+            if owned.stops(now_ms).is_none() && !owned.intake.is_busy() {
                 let intake = &mut owned.intake;
                 simulates_on |= intake.simulate(now_ms, DUE_PER_RUN, &policies, &judge_simulated);
             }
@@ -491,9 +492,12 @@ impl Machine {
     fn configure(&mut self, now_ms: u64, config: Arc<Snapshot>) {
         self.automation.configure(&config);
         self.windows_change(now_ms, &config);
+        let holds_change = longest_holds_of(&self.config).ne(longest_holds_of(&config));
         self.config = config;
-        for owned in self.partitions.values_mut() {
-            owned.intake.look_at_holds();
+        if holds_change {
+            for owned in self.partitions.values_mut() {
+                owned.intake.look_at_holds();
+            }
         }
         self.pools.configure(&self.config);
         self.operations.config_changed();

@@ -33,6 +33,17 @@ kind: Credential
 metadata: { name: app }
 spec: { tenant: acme, networks: [ 192.0.2.0/24 ] }
 ";
+const NEIGHBOUR: &str = "---
+apiVersion: staffetta.dev/v1alpha1
+kind: Tenant
+metadata: { name: other }
+spec: { defaultStream: mail, streams: [ { name: mail } ] }
+---
+apiVersion: staffetta.dev/v1alpha1
+kind: SendingDomain
+metadata: { name: other.example }
+spec: { tenant: other, unsigned: true }
+";
 const DOMAIN: &str = "---
 apiVersion: staffetta.dev/v1alpha1
 kind: SendingDomain
@@ -129,9 +140,15 @@ fn mail_of_others_is_released_as_long_as_it_may_be_forwarded() {
             "a@else.example",
             0,
         ),
+        // With a neighbour's return path it would pass for the neighbour's own.
+        (", mayForward: true", &forwarder, "", "a@other.example", 0),
     ] {
         let mut desk = Desk::new(10);
-        configure(&mut desk, tenant, &format!("{credential}{DOMAIN}"));
+        configure(
+            &mut desk,
+            tenant,
+            &format!("{credential}{DOMAIN}{NEIGHBOUR}"),
+        );
         desk.resolve("one.example", SiteNews::Site("mx.one.example".into()));
         on_hold_from(&mut desk, author, return_path);
         release(&mut desk, "first");
