@@ -55,7 +55,9 @@ impl Connection {
         };
         let (verdict, credential) = match evidence {
             Evidence::Token(form, message) => {
-                return Ok(self.log_in_by_token(attempt, form, message).await);
+                return Ok(self
+                    .log_in_by_token(attempt, &username, form, message)
+                    .await);
             }
             Evidence::Certificate => {
                 let snapshot = self.shared.snapshot.borrow();

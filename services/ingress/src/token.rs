@@ -23,10 +23,11 @@ enum Outcome {
 }
 
 impl Connection {
-    /// Checks a token, and answers. `attempt` was charged for it.
+    /// Checks a token, and answers. `attempt` was charged for it, to whom it or its client says to be: `username`.
     pub(crate) async fn log_in_by_token(
         &mut self,
         attempt: Receipt,
+        username: &str,
         form: Form,
         message: Message,
     ) -> Effect {
@@ -69,7 +70,7 @@ impl Connection {
                 self.shared.metrics.token_refused(refusal);
                 let name = issuer.map(|issuer| issuer.name.as_str());
                 tracing::info!(client = %self.client_network(), issuer = name, reason = %refusal, "token refused");
-                self.tell_failed(None, message.user.as_deref().unwrap_or_default());
+                self.tell_failed(None, username);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 let scope = issuer.and_then(|issuer| issuer.scope.as_deref());
                 let why = challenge(form, refusal.status(), scope);

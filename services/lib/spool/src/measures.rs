@@ -57,19 +57,26 @@ impl Measures {
         for _ in 0..TRIES {
             let state = self.bucket.get(&key).await?;
             let present = state.value.as_deref().and_then(decoded);
+            if state.value.is_some() && present.is_none() {
+                return Err(unavailable(&measure, "it is of a later release"));
+            }
+            // Ours, of which the answer was lost.
+            if present.as_ref() == Some(&measure) {
+                return Ok((measure, true));
+            }
             if let Some(present) = present.filter(|present| keep(present)) {
                 return Ok((present, false));
             }
             let value = Bytes::from(measure.encode_to_vec());
             let written = self.bucket.put(&key, value, Some(state.revision), ttl);
-            if matches!(written.await?, Written::Done(_)) {
-                return Ok((measure, true));
+            match written.await {
+                Ok(Written::Done(_)) => return Ok((measure, true)),
+                // It may be stored: what is there says so.
+                Ok(Written::Conflict) | Err(Error::Unavailable { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::Unavailable {
-            what: format!("what is done about the credential {}", measure.credential),
-            detail: "others keep changing it; try again".to_owned(),
-        })
+        Err(unavailable(&measure, "others keep changing it; try again"))
     }
 
     /// All of them.
@@ -110,8 +117,18 @@ impl Measures {
     }
 }
 
+fn unavailable(measure: &Measure, detail: &str) -> Error {
+    Error::Unavailable {
+        what: format!("what is done about the credential {}", measure.credential),
+        detail: detail.to_owned(),
+    }
+}
+
 /// Names of credentials may hold dots, which part keys, and no underscores.
 fn key_of(credential: &str) -> Result<String, Error> {
+    if credential.contains('_') {
+        return Err(Error::InvalidKey(credential.to_owned()));
+    }
     let name = credential.replace('.', "_");
     bucket::check_key(&name)?;
     Ok(format!("measure.{name}"))

@@ -88,7 +88,8 @@ for _, attempt in ipairs(done.f) do
     if known[1] == attempt[1] then mine = known end
   end
   if mine then
-    mine[2], mine[3] = now, mine[3] + attempt[2]
+    -- Of an hour from the first of them: who fails now and then all day is no guesser.
+    mine[3] = mine[3] + attempt[2]
   else
     table.insert(failed, { attempt[1], now, attempt[2] })
     if #failed > MOST_FAILED then table.remove(failed, 1) end

@@ -173,6 +173,13 @@ async fn a_login_from_a_new_network_after_failures_elsewhere_is_a_guess() {
     assert_eq!(note(&habits, &login("bot-2"), 0).await.guessed, 0);
     // Failures of more than an hour ago are over.
     assert_eq!(note(&habits, &login("bot-3"), 0).await.guessed, 0);
+    // Also those of a client that fails once in a while.
+    for _ in 0..8 {
+        note(&habits, &failed("old-phone", 1), 0).await;
+        hands.forward(50 * 60_000);
+    }
+    let guessed = note(&habits, &login("journey"), 0).await.guessed;
+    assert!(guessed <= 2, "{guessed}");
 }
 
 #[tokio::test]
