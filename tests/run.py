@@ -14,10 +14,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARGO = os.environ.get("CARGO", "cargo")
+# Seconds for one binary.
+LIMIT = 900
 
 
 def binaries():
@@ -35,13 +38,18 @@ def binaries():
 
 
 def run(name, command, folder):
-    """Whether it succeeds; prints what it says."""
+    """Whether it succeeds within LIMIT; prints what it says."""
     began = time.monotonic()
     environment = {**os.environ, "CARGO": CARGO, "CARGO_MANIFEST_DIR": str(folder), "CARGO_PKG_NAME": folder.name}
-    done = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, errors="replace")
-    print(f"\n     Running {name} ({time.monotonic() - began:.0f} s)\n{done.stdout}", end="", flush=True)
-    return done.returncode == 0
+    try:
+        done = subprocess.run(command, cwd=folder, env=environment, check=False, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, timeout=LIMIT)
+        said, end = done.stdout, f"exit status {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired as late:
+        said, end = late.stdout or b"", f"not within {LIMIT} s"
+    text = said.decode(errors="replace") + (f"{name}: {end}\n" if end else "")
+    print(f"\n     Running {name} ({time.monotonic() - began:.0f} s)\n{text}", end="", flush=True)
+    return not end
 
 
 def main():
@@ -52,14 +60,19 @@ def main():
         where.append(job)
     if not (of_relay and alone and others):
         sys.exit("tests: FAILED some are missing")
-    failed = []
+    failed, stop = [], threading.Event()
 
     def one_after_the_other(jobs):
-        failed.extend(job[0] for job in jobs if not run(*job))
+        failed.extend(job[0] for job in jobs if not stop.is_set() and not run(*job))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        for lane in [pool.submit(one_after_the_other, jobs) for jobs in (of_relay, others)]:
-            lane.result()
+        lanes = [pool.submit(one_after_the_other, jobs) for jobs in (of_relay, others)]
+        try:
+            for lane in lanes:
+                lane.result()
+        except KeyboardInterrupt:
+            stop.set()
+            raise
     one_after_the_other(alone)
     if failed:
         sys.exit(f"tests: FAILED {', '.join(failed)}")

@@ -19,6 +19,8 @@ generated!(
     envelope, operation, standing, watch, event, spool, journal, dispatch, signer, admin
 );
 
+mod signal;
+
 #[cfg(feature = "grpc")]
 mod calls;
 #[cfg(feature = "grpc")]

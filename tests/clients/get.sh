@@ -10,6 +10,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive
 mkdir -p "$clients"
 
 fail() { echo "clients: $*" >&2; exit 1; }
+. "$here/../servers/apt.sh"
 
 missing=()
 # program:Debian package
@@ -27,23 +28,10 @@ if [ ${#missing[@]} -gt 0 ] || ! [ -x "$clients/exim/usr/sbin/exim4" ]; then
         fail "missing on this machine: ${missing[*]-} exim4-daemon-light. As root, on Debian, run this again"
     fi
     echo "clients: apt-get ${missing[*]-} exim4-daemon-light"
-    # The programs are wanted, not the daemons: nothing is started on this machine.
-    policy=/usr/sbin/policy-rc.d
-    made_policy=
-    if ! [ -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        made_policy=yes
-    fi
-    status=0
-    {
-        apt-get update -qq &&
-            { [ ${#missing[@]} -eq 0 ] || apt-get install -y -qq --no-install-recommends "${missing[@]}"; } &&
-            rm -rf "$clients/exim" && mkdir -p "$clients/exim" &&
-            (cd "$clients/exim" && apt-get download -qq exim4-daemon-light && dpkg -x exim4-daemon-light_*.deb . && rm -f ./*.deb)
-    } >"$clients/apt.log" 2>&1 || status=$?
-    [ -z "$made_policy" ] || rm -f "$policy"
-    [ "$status" = 0 ] || { tail -20 "$clients/apt.log" >&2; fail "apt-get failed; its output is in $clients/apt.log"; }
+    install_packages "$clients/apt.log" ${missing[@]+"${missing[@]}"}
+    rm -rf "$clients/exim" && mkdir -p "$clients/exim"
+    (cd "$clients/exim" && apt-get download -qq exim4-daemon-light && dpkg -x exim4-daemon-light_*.deb . && rm -f ./*.deb) \
+        >>"$clients/apt.log" 2>&1 || { tail -20 "$clients/apt.log" >&2; fail "Exim can't be had; see $clients/apt.log"; }
 fi
 # Exim looks for the user that its package makes.
 getent passwd Debian-exim >/dev/null || useradd --system --no-create-home --shell /usr/sbin/nologin Debian-exim

@@ -67,7 +67,11 @@ def copy():
     """Makes the tree a copy of this one, without touching what is the same."""
     listed = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True,
                             capture_output=True, text=True).stdout
-    for name in filter(None, listed.split("\0")):
+    names = set(filter(None, listed.split("\0")))
+    for path in [path for path in TREE.rglob("*") if path.is_file()]:
+        if str(path.relative_to(TREE)) not in names:
+            path.unlink()
+    for name in names:
         source, target = ROOT / name, TREE / name
         if source.is_file() and not (target.exists() and target.read_bytes() == source.read_bytes()):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +96,8 @@ def finds(target):
     environment = {**os.environ, "RUSTC_BOOTSTRAP": "1"}
     path.write_text(text.replace(before, after))
     try:
-        subprocess.run(command, cwd=TREE, env=environment, check=True)
+        if subprocess.run(command, cwd=TREE, env=environment, check=False).returncode:
+            return False, "it can't be built"
         began = time.monotonic()
         command[2] = "run"
         subprocess.run([*command, corpus, fuzz / "seeds" / target, "--", f"-max_total_time={SECONDS}", "-max_len=8192",
@@ -101,7 +106,7 @@ def finds(target):
         took = time.monotonic() - began
     finally:
         path.write_text(text)
-    return any(found.iterdir()), f"{meaning}: {took:.0f} s"
+    return any(found.glob("crash-*")), f"{meaning}: {took:.0f} s"
 
 
 def main():
@@ -109,6 +114,8 @@ def main():
     seeds = {path.name for path in (ROOT / "tests" / "fuzz" / "seeds").iterdir()}
     problems = [f"{target}: there is no bug for it" for target in sorted(seeds - set(BUGS))] if not sys.argv[1:] else []
     copy()
+    if subprocess.run(["cargo", "fuzz", "--version"], check=False, capture_output=True).returncode:
+        subprocess.run(["cargo", "install", "--locked", "cargo-fuzz"], check=True)
     for target in asked:
         found, how = finds(target)
         print(f"planted: {target}: {'found' if found else 'NOT FOUND'}: {how}", flush=True)

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
+
+use crate::Authority;
 
 /// Octets of the longest request.
 const LONGEST_REQUEST: usize = 16 * 1024;
@@ -42,7 +43,8 @@ impl WebServer {
             .await
             .with_context(|| format!("web server on {address}"))?;
         let address = listener.local_addr()?;
-        let (acceptor, authority) = acceptor(names)?;
+        let signing = Authority::new()?;
+        let (acceptor, authority) = (signing.acceptor(names)?, signing.pem());
         let book = Arc::<Mutex<Book>>::default();
         let listening = tokio::spawn(accept(listener, acceptor, Arc::clone(&book)));
         Ok(Self {
@@ -109,25 +111,6 @@ impl Drop for WebServer {
 fn lock(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
     book.lock()
         .expect("no session panics while it holds the book")
-}
-
-/// With the PEM of the authority that has signed the certificate.
-fn acceptor(names: &[&str]) -> Result<(TlsAcceptor, String)> {
-    let authority_key = rcgen::KeyPair::generate()?;
-    let mut authority = rcgen::CertificateParams::new(Vec::new())?;
-    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let authority_pem = authority.self_signed(&authority_key)?.pem();
-    let issuer = rcgen::Issuer::new(authority, authority_key);
-    let key = rcgen::KeyPair::generate()?;
-    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    let certificate = rcgen::CertificateParams::new(names)?.signed_by(&key, &issuer)?;
-    let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)?;
-    Ok((TlsAcceptor::from(Arc::new(config)), authority_pem))
 }
 
 async fn accept(listener: TcpListener, acceptor: TlsAcceptor, book: Arc<Mutex<Book>>) {

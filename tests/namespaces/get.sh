@@ -3,7 +3,13 @@
 # are root. With everything in place the script asks no network.
 set -euo pipefail
 
-export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive
+here=$(cd "$(dirname "$0")" && pwd)
+servers=$(cd "$here/../.." && pwd)/.servers
+export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+mkdir -p "$servers"
+
+fail() { echo "namespaces: $*" >&2; exit 1; }
+. "$here/../servers/apt.sh"
 
 missing=()
 command -v haproxy >/dev/null || missing+=(haproxy)
@@ -11,19 +17,7 @@ command -v ip >/dev/null || missing+=(iproute2)
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "namespaces: missing on this machine: ${missing[*]}. As root, on Debian: apt-get install ${missing[*]}" >&2
-    exit 1
-fi
-# The program is wanted, not the daemon: nothing is started on this machine.
-policy=/usr/sbin/policy-rc.d
-made_policy=
-if ! [ -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
-    chmod 755 "$policy"
-    made_policy=yes
+    fail "missing on this machine: ${missing[*]}. As root, on Debian: apt-get install ${missing[*]}"
 fi
 echo "namespaces: apt-get install ${missing[*]}"
-status=0
-{ apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >/dev/null || status=$?
-[ -z "$made_policy" ] || rm -f "$policy"
-exit "$status"
+install_packages "$servers/apt-namespaces.log" "${missing[@]}"

@@ -11,6 +11,7 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin DEBIAN_FRONTEND=noninteractive
 mkdir -p "$scanners"
 
 fail() { echo "scanners: $*" >&2; exit 1; }
+. "$here/../servers/apt.sh"
 
 missing=()
 # program:Debian package
@@ -24,18 +25,7 @@ if [ ${#missing[@]} -gt 0 ]; then
         fail "missing on this machine: ${missing[*]}. As root, on Debian, run this again"
     fi
     echo "scanners: apt-get ${missing[*]}"
-    # The programs are wanted, not the daemons: nothing is started on this machine.
-    policy=/usr/sbin/policy-rc.d
-    made_policy=
-    if ! [ -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        made_policy=yes
-    fi
-    status=0
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } >"$scanners/apt.log" 2>&1 || status=$?
-    [ -z "$made_policy" ] || rm -f "$policy"
-    [ "$status" = 0 ] || { tail -20 "$scanners/apt.log" >&2; fail "apt-get failed; its output is in $scanners/apt.log"; }
+    install_packages "$scanners/apt.log" "${missing[@]}"
 fi
 
 wanted=$(sha256sum <"$here/requirements.txt")

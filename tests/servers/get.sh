@@ -20,10 +20,12 @@ export PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 say() { echo "servers: $*"; }
 fail() { echo "servers: $*" >&2; exit 1; }
 
+. "$here/apt.sh"
+
 # program:Debian package
 programs=(redis-server:redis-server dnsmasq:dnsmasq-base smtp-sink:postfix smtp-source:postfix
     postfix:postfix opendkim:opendkim swaks:swaks python3:python3 openssl:openssl strace:strace
-    promtool:prometheus)
+    promtool:prometheus postsrsd:postsrsd)
 
 packages_missing() {
     local entry
@@ -41,24 +43,15 @@ packages_missing() {
 }
 
 get_packages() {
-    local missing policy=/usr/sbin/policy-rc.d made_policy=
+    local missing
     missing=$(packages_missing | sort -u | tr '\n' ' ')
     [ -n "${missing// }" ] || return 0
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing on this machine: ${missing% }. As root, on Debian: apt-get install ${missing% }"
     fi
     say "apt-get install ${missing% }"
-    # The programs are wanted, not the daemons: nothing is started on this machine.
-    if ! [ -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' >"$policy"
-        chmod 755 "$policy"
-        made_policy=yes
-    fi
-    export DEBIAN_FRONTEND=noninteractive
-    local status=0
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >"$servers/apt.log" 2>&1 || status=$?
-    [ -z "$made_policy" ] || rm -f "$policy"
-    [ "$status" = 0 ] || { tail -20 "$servers/apt.log" >&2; fail "apt-get failed; its output is in $servers/apt.log"; }
+    # shellcheck disable=SC2086
+    install_packages "$servers/apt.log" $missing
 }
 
 # Succeeds when the nats-server given is at least $least_nats.

@@ -56,7 +56,7 @@ use proto::operation::{Kind as Action, Selector};
 use proto::standing::{Move, Standing};
 use serde_json::{Map, Value, json};
 
-pub use told::{measure_value, signal_name, told};
+pub use told::{measure_value, told};
 
 /// Version of the events' form.
 pub const VERSION: u32 = 1;

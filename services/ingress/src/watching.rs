@@ -35,7 +35,7 @@ use crate::metrics::WatchMetrics;
 use crate::policy::{Rules, Sender};
 use crate::proxy::Client;
 use crate::session::Transaction;
-use verdict::{Verdict, cause, judge, name};
+use verdict::{Verdict, cause, judge};
 
 /// Words that wait; more are lost.
 const QUEUE: usize = 4_096;
@@ -327,7 +327,7 @@ impl Task {
             if told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
                 continue;
             }
-            let name = name(evidence.signal());
+            let name = evidence.signal().word();
             let claim = format!("noticed/{}/{name}", whose.credential);
             let own = MessageId::now().to_string();
             let claimed = self.tools.claims.claim(&claim, &own).await;

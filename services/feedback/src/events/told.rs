@@ -140,7 +140,7 @@ fn evidence_values(evidence: &[Evidence]) -> Value {
         .iter()
         .map(|of| {
             let mut value = Event(Map::new())
-                .text("signal", signal_name(of.signal()))
+                .text("signal", of.signal().word())
                 .number("observed", of.observed)
                 .number("usual", of.usual)
                 .number("threshold", of.threshold)
@@ -181,19 +181,6 @@ fn action_name(action: Action) -> &'static str {
         Action::Hold => "hold",
         Action::Lock => "lock",
         Action::Pardon => "pardon",
-    }
-}
-
-/// As in the configuration: `newNetworks`, …
-pub fn signal_name(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Unspecified => "",
-        Signal::NewNetworks => "newNetworks",
-        Signal::Volume => "volume",
-        Signal::Refusals => "refusals",
-        Signal::Senders => "senders",
-        Signal::Guessed => "guessed",
-        Signal::Preflight => "preflight",
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn cause(evidence: &[Evidence]) -> String {
     let parts: Vec<String> = evidence
         .iter()
         .map(|of| {
-            let name = name(of.signal());
+            let name = of.signal().word();
             match of.usual {
                 0 => format!("{name} {}", of.observed),
                 usual => format!("{name} {} (usually {usual})", of.observed),
@@ -127,19 +127,6 @@ pub(super) fn cause(evidence: &[Evidence]) -> String {
         })
         .collect();
     parts.join(", ")
-}
-
-/// As in the configuration.
-pub(super) fn name(signal: Signal) -> &'static str {
-    match signal {
-        Signal::Unspecified => "",
-        Signal::NewNetworks => "newNetworks",
-        Signal::Volume => "volume",
-        Signal::Refusals => "refusals",
-        Signal::Senders => "senders",
-        Signal::Guessed => "guessed",
-        Signal::Preflight => "preflight",
-    }
 }
 
 #[cfg(test)]
@@ -177,7 +164,7 @@ mod tests {
         let names: Vec<&str> = verdict
             .evidence
             .iter()
-            .map(|of| name(of.signal()))
+            .map(|of| of.signal().word())
             .collect();
         names.join(" ")
     }

@@ -78,7 +78,7 @@ fn describe(evidence: &Evidence) -> String {
     };
     format!(
         "{} {} since {} (noticed from {}{usual}){networks}",
-        feedback::events::signal_name(evidence.signal()),
+        evidence.signal().word(),
         evidence.observed,
         time(evidence.since_ms),
         evidence.threshold,
