@@ -4,7 +4,7 @@ use proto::event::event::Kind;
 use proto::event::{
     CredentialMeasure, CredentialNoticed, Event as Told, Preflight, Record, Rejection, Stage,
 };
-use proto::watch::{Action, Evidence, Measure, Signal};
+use proto::watch::{Action, Evidence, Measure};
 use serde_json::{Map, Value, json};
 
 use super::{Event, VERSION, time};
@@ -273,7 +273,7 @@ mod tests {
             action: Action::Hold.into(),
             since_ms: 1_795_351_205_000,
             evidence: vec![Evidence {
-                signal: Signal::NewNetworks.into(),
+                signal: proto::watch::Signal::NewNetworks.into(),
                 observed: 40,
                 usual: 2,
                 threshold: 10,
