@@ -54,14 +54,15 @@ impl Measures {
         let ttl = (measure.until_ms > 0).then(|| {
             Duration::from_millis(measure.until_ms.saturating_sub(now_ms).max(1) + AFTER_MS)
         });
+        let mut unanswered = false;
         for _ in 0..TRIES {
             let state = self.bucket.get(&key).await?;
             let present = state.value.as_deref().and_then(decoded);
             if state.value.is_some() && present.is_none() {
                 return Err(unavailable(&measure, "it is of a later release"));
             }
-            // Ours, of which the answer was lost.
-            if present.as_ref() == Some(&measure) {
+            // Ours, of which the answer was lost. Others may take the very same one at the same time.
+            if unanswered && present.as_ref() == Some(&measure) {
                 return Ok((measure, true));
             }
             if let Some(present) = present.filter(|present| keep(present)) {
@@ -71,8 +72,9 @@ impl Measures {
             let written = self.bucket.put(&key, value, Some(state.revision), ttl);
             match written.await {
                 Ok(Written::Done(_)) => return Ok((measure, true)),
+                Ok(Written::Conflict) => {}
                 // It may be stored: what is there says so.
-                Ok(Written::Conflict) | Err(Error::Unavailable { .. }) => {}
+                Err(Error::Unavailable { .. }) => unanswered = true,
                 Err(error) => return Err(error),
             }
         }
