@@ -1,11 +1,12 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 10] = [
+const NOUNS: [&str; 11] = [
     "envelope",
     "operation",
     "standing",
     "watch",
     "event",
+    "transcript",
     "spool",
     "journal",
     "dispatch",

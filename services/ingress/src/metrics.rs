@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use preflight::Findings;
 use proto::envelope::{ChainStatus, Seal};
 use proto::watch::Action;
-use spool::{DurabilityReport, EventStats, MeasureMap, WriterStats};
+use spool::{DurabilityReport, MeasureMap, PackStats, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
@@ -101,12 +101,12 @@ pub(crate) struct EventMetrics {
     dropped_storage: IntCounter,
     /// Too many kinds of events at once.
     pub(crate) dropped_crowd: IntCounter,
-    shown: Mutex<EventStats>,
+    shown: Mutex<PackStats>,
 }
 
 impl EventMetrics {
     /// Counts what happened since the last time.
-    pub(crate) fn show(&self, now: &EventStats) {
+    pub(crate) fn show(&self, now: &PackStats) {
         let mut before = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         self.stored.inc_by(now.stored - before.stored);
         self.dropped_queue

@@ -17,15 +17,14 @@ use proto::admin::{
     MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
     OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
     PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
-    SetStandingRequest, SetStandingResponse, TenantsRequest, TenantsResponse, WhyRequest,
-    WhyResponse,
+    SetStandingRequest, SetStandingResponse, StoredTranscript, TenantsRequest, TenantsResponse,
+    TranscriptsRequest, WhyRequest, WhyResponse,
 };
 use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
 use spool::{
-    ConfigConflict, EventReader, JournalError, JournalReader, OperationError, StandingsError,
-    Stores,
+    ConfigConflict, JournalError, JournalReader, OperationError, PackReader, StandingsError, Stores,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -35,7 +34,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::{measures, tenants};
+use crate::{measures, tenants, transcripts};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -64,6 +63,7 @@ pub(crate) struct Admin {
 impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
+    type TranscriptsStream = Pin<Box<dyn Stream<Item = Result<StoredTranscript, Status>> + Send>>;
 
     async fn apply(
         &self,
@@ -354,6 +354,18 @@ impl AdminService for Admin {
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
+    async fn transcripts(
+        &self,
+        request: Request<TranscriptsRequest>,
+    ) -> Result<Response<Self::TranscriptsStream>, Status> {
+        let TranscriptsRequest { message_id } = request.into_inner();
+        let about = message_id
+            .parse()
+            .map_err(|_| Status::invalid_argument(format!("{message_id:?} is no message id")))?;
+        let stream = transcripts::about(&self.stores.transcripts(), about).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
     async fn measures(
         &self,
         _: Request<MeasuresRequest>,
@@ -558,7 +570,7 @@ fn no_events(error: spool::Error) -> Status {
 
 /// Sends records of EVENTS until the client goes or the end is reached.
 async fn send_events(
-    mut reader: EventReader,
+    mut reader: PackReader,
     since_ms: u64,
     records: mpsc::Sender<Result<EventRecord, Status>>,
 ) {

@@ -32,6 +32,7 @@ mod run;
 mod store_sizes;
 mod takeover;
 mod tenants;
+mod transcripts;
 
 pub use run::{Error, Scheduler, run, serve};
 

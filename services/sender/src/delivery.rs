@@ -9,6 +9,7 @@ use proto::Sign;
 use proto::dispatch::{Assignment, DeliveryRef, RecipientReport, Report, ReturnReason};
 use proto::journal::{Reply, Stage};
 use proto::signer::SignRequest;
+use proto::transcript::Transcript;
 
 use crate::content::{Loaded, ReadMessage, Unreadable};
 use crate::desk::Hold;
@@ -20,12 +21,15 @@ use crate::session::{
 };
 use crate::signing::{Unsigned, sign};
 use crate::slots::{Lease, Slots};
+use crate::transcript::{self, Keeping, Record};
 
 /// What deliveries work with.
 pub(crate) struct Tools {
     pub messages: Arc<dyn ReadMessage>,
     pub signer: Arc<dyn Sign>,
     pub opener: Opener,
+    /// `None`: no transcripts are kept.
+    pub transcripts: Option<Keeping>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -60,7 +64,9 @@ struct Finished {
     outcome: Outcome,
     mx_host: String,
     mx_address: String,
-    tls: bool,
+    /// Empty = without.
+    tls: &'static str,
+    record: Option<Record>,
 }
 
 impl Delivery {
@@ -76,7 +82,7 @@ impl Delivery {
         let mut lease = slots.lease(slot, idle_timeout).await;
         let ended = match prepared {
             Ok(mut mail) => self
-                .deliver(&mut mail, &mut lease)
+                .attempt(&mut mail, &mut lease)
                 .await
                 .map(|finished| (mail, finished)),
             Err(not_now) => Err(not_now),
@@ -135,6 +141,23 @@ impl Delivery {
         Ok(Mail::new(loaded, &self.delivery.ordinals, signatures)?)
     }
 
+    /// [`Self::deliver`], with what is said in it.
+    async fn attempt(
+        &self,
+        mail: &mut Mail,
+        lease: &mut Lease,
+    ) -> Result<Option<Finished>, NotNow> {
+        let attempt = self.deliver(mail, lease);
+        if self.tools.transcripts.is_none() {
+            return attempt.await;
+        }
+        let (ended, record) = transcript::recorded(attempt).await;
+        Ok(ended?.map(|finished| Finished {
+            record: Some(record),
+            ..finished
+        }))
+    }
+
     /// `None` when the delivery is no longer ours.
     async fn deliver(
         &self,
@@ -165,6 +188,7 @@ impl Delivery {
             let connection = match &mut lease.connection {
                 Some(connection) => {
                     tools.metrics.reused.inc();
+                    connection.note_reuse();
                     connection
                 }
                 // Rare, and large: not a part of every delivery's memory.
@@ -203,7 +227,8 @@ impl Delivery {
                         outcome,
                         mx_host: connection.host.to_string(),
                         mx_address: connection.address.ip().to_string(),
-                        tls: connection.is_tls(),
+                        tls: connection.tls_version(),
+                        record: None,
                     }));
                 }
             }
@@ -231,10 +256,37 @@ impl Delivery {
                     mx_address: address
                         .map(|address| address.to_string())
                         .unwrap_or_default(),
-                    tls: false,
+                    tls: "",
+                    record: None,
                 })
             }
         }
+    }
+
+    /// Keeps the transcript when the attempt failed, or is a sample.
+    fn keep(&self, mut record: Record, outcome: &Outcome, about: Transcript) {
+        let Some(keeping) = &self.tools.transcripts else {
+            return;
+        };
+        let is_accepted = |reply: &Reply| reply.stage() == Stage::FinalDot && reply.code / 100 == 2;
+        let failed = outcome.replies.iter().find(|reply| !is_accepted(reply));
+        let attempt = self.delivery.attempt;
+        match failed {
+            None if !keeping.samples(self.message_id.as_bytes(), attempt) => return,
+            // No host said it.
+            Some(reply) if reply.code == 0 => record.note(format_args!("{}", reply.text)),
+            _ => {}
+        }
+        let transcript = record.into_transcript(Transcript {
+            message_id: self.delivery.message_id.clone(),
+            partition: self.delivery.partition,
+            ordinals: self.delivery.ordinals.clone(),
+            attempt,
+            site: self.lane.site.clone(),
+            sampled: failed.is_none(),
+            ..about
+        });
+        (keeping.keep)(transcript);
     }
 
     fn report(self, mail: &Mail, finished: Finished, started: Instant, started_at_ms: u64) {
@@ -257,6 +309,16 @@ impl Delivery {
             dot_sent = outcome.dot_sent,
             "attempt ended"
         );
+        if let Some(record) = finished.record {
+            let about = Transcript {
+                host: finished.mx_host.clone(),
+                address: finished.mx_address.clone(),
+                tls: finished.tls.to_owned(),
+                started_at_ms,
+                ..Transcript::default()
+            };
+            self.keep(record, &outcome, about);
+        }
         let recipient = |(recipient, reply): (&MailRecipient, Reply)| RecipientReport {
             ordinal: recipient.ordinal,
             address: recipient.address.as_str().to_owned(),
@@ -272,7 +334,7 @@ impl Delivery {
                 .collect(),
             mx_host: finished.mx_host,
             mx_address: finished.mx_address,
-            tls: finished.tls,
+            tls: !finished.tls.is_empty(),
             started_at_ms,
             finished_at_ms: runtime::now_ms(),
             dot_sent: outcome.dot_sent,

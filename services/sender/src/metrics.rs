@@ -35,6 +35,30 @@ pub(crate) struct CacheMetrics {
     pub bytes: IntGauge,
 }
 
+/// Handles of the metrics of transcripts.
+pub(crate) struct TranscriptMetrics {
+    pub stored: IntCounter,
+    pub crowded_out: IntCounter,
+    pub given_up: IntCounter,
+}
+
+/// Those of transcripts.
+pub(crate) fn transcripts() -> TranscriptMetrics {
+    let dropped = telemetry::counter_with(
+        "staffetta_sender_transcripts_dropped_total",
+        "Transcripts that are lost, by reason: queue (no room to wait in), storage (not stored within five minutes).",
+        &["reason"],
+    );
+    TranscriptMetrics {
+        stored: telemetry::counter(
+            "staffetta_sender_transcripts_total",
+            "Transcripts that were stored in the stream TRANSCRIPTS.",
+        ),
+        crowded_out: dropped.with_label_values(&["queue"]),
+        given_up: dropped.with_label_values(&["storage"]),
+    }
+}
+
 /// Those of the block cache.
 pub(crate) fn cache() -> CacheMetrics {
     CacheMetrics {

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::policies::{Clock, Fetching, Policies};
 use crate::session::{Names, Opener};
 use crate::stream::{Sender, hold_stream};
+use crate::transcript::Keeping;
 
 /// The ways to the other services.
 pub struct Links {
@@ -68,7 +69,18 @@ pub async fn run(
     let reader = stores.message_reader(BLOCK_CACHE);
     let cache = reader.clone();
     let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
-    let watching = count_cache(cache, shutdown.clone());
+    let configured = bootstrap.sender.transcripts;
+    let transcripts = configured
+        .enabled
+        .then(|| stores.transcript_writer("sender"));
+    let keeping = transcripts.clone().map(|writer| Keeping {
+        keep: Arc::new(move |transcript| {
+            // What finds no room is counted by the writer.
+            let _kept: bool = writer.tell(transcript);
+        }),
+        one_in: configured.one_in,
+    });
+    let watching = count(cache, transcripts.clone(), shutdown.clone());
     let (authorities, fetching) = trust(&bootstrap.sender)?;
     let settings = Settings {
         hostname: bootstrap.hostname.to_string(),
@@ -77,6 +89,7 @@ pub async fn run(
         drain_timeout: bootstrap.sender.drain_timeout.duration(),
         authorities,
         fetching,
+        transcripts: keeping,
     };
     let served = serve(
         settings,
@@ -86,10 +99,14 @@ pub async fn run(
         Some(stores.members()),
         shutdown,
     );
-    tokio::select! {
+    let served = tokio::select! {
         served = served => served,
         never = watching => match never {},
+    };
+    if let Some(transcripts) = transcripts {
+        transcripts.flush().await;
     }
+    served
 }
 
 /// Who is trusted to have signed certificates, and how policies are fetched. A system that names nobody is no reason to
@@ -132,6 +149,8 @@ pub(crate) struct Settings {
     pub authorities: Option<rustls::RootCertStore>,
     /// How the policies of domains are fetched; `None`: they are not.
     pub fetching: Option<Fetching>,
+    /// What is kept of dialogues; `None`: nothing.
+    pub transcripts: Option<Keeping>,
 }
 
 /// [`run`] with other sources of messages and names.
@@ -165,6 +184,7 @@ pub(crate) async fn serve(
             messages,
             signer: Arc::new(BatchingSigner::new(links.signer)),
             opener,
+            transcripts: settings.transcripts,
             metrics,
         }),
         draining: CancellationToken::new(),
@@ -270,10 +290,16 @@ async fn follow_members(sender: Arc<Sender>, members: spool::Members, end: Cance
     }
 }
 
-/// Shows the counters of the block cache.
-async fn count_cache(reader: spool::MessageReader, shutdown: Shutdown) -> std::convert::Infallible {
+/// Shows the counters of the block cache, and of transcripts.
+async fn count(
+    reader: spool::MessageReader,
+    transcripts: Option<spool::TranscriptWriter>,
+    shutdown: Shutdown,
+) -> std::convert::Infallible {
     let metrics = crate::metrics::cache();
+    let told = crate::metrics::transcripts();
     let mut seen = spool::ReaderStats::default();
+    let mut seen_told = spool::PackStats::default();
     loop {
         let stats = reader.stats();
         metrics.hits.inc_by(stats.hits - seen.hits);
@@ -282,6 +308,14 @@ async fn count_cache(reader: spool::MessageReader, shutdown: Shutdown) -> std::c
             .bytes
             .set(i64::try_from(stats.cached_bytes).unwrap_or(i64::MAX));
         seen = stats;
+        if let Some(transcripts) = &transcripts {
+            let now = transcripts.stats();
+            told.stored.inc_by(now.stored - seen_told.stored);
+            told.crowded_out
+                .inc_by(now.crowded_out - seen_told.crowded_out);
+            told.given_up.inc_by(now.given_up - seen_told.given_up);
+            seen_told = now;
+        }
         tokio::time::sleep(Duration::from_secs(1)).await;
         if shutdown.is_requested() {
             std::future::pending::<()>().await;

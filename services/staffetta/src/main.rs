@@ -3,6 +3,7 @@
 mod admin;
 mod cli;
 mod commands;
+mod dialogue;
 mod documents;
 mod local;
 mod output;

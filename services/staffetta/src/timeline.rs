@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::dialogue;
+
 /// Collects the events of one message, from all partitions.
 #[derive(Debug)]
 pub(crate) struct Timeline {
@@ -53,6 +55,9 @@ pub(crate) fn render(message_id: &str, received: &str, events: &[Value]) -> Stri
             text(event, "type"),
             printable(&describe(message_id, event))
         ));
+        if text(event, "type") == dialogue::TRANSCRIPT {
+            lines.push_str(&dialogue::render(event));
+        }
     }
     lines + &summary(message_id, events)
 }
@@ -176,7 +181,7 @@ fn text<'a>(event: &'a Value, field: &str) -> &'a str {
 }
 
 /// The other side's text: nothing in it may steer the terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()

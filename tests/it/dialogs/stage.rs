@@ -82,6 +82,7 @@ impl Stage {
                 partitions: 1,
                 replicas: 1,
                 volume_bytes: 128 << 20,
+                transcripts: spool::TranscriptBounds::USUAL,
             })
             .await?;
         let opened = stores.open().await?;

@@ -23,6 +23,7 @@ pub async fn run(stores: &Stores) -> Result<()> {
             partitions: PARTITIONS,
             replicas: 1,
             volume_bytes: VOLUME,
+            transcripts: spool::TranscriptBounds::USUAL,
         })
         .await?;
     stores.open().await?;

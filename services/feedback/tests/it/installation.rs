@@ -45,6 +45,7 @@ impl Installation {
                 partitions: 1,
                 replicas: 1,
                 volume_bytes: 512 << 20,
+                transcripts: spool::TranscriptBounds::USUAL,
             })
             .await
             .unwrap();

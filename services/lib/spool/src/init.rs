@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bucket::{Bucket, Written};
 use crate::link::Link;
-use crate::{Error, FORMAT_VERSION, Stores, layout};
+use crate::{Error, FORMAT_VERSION, Stores, TranscriptBounds, layout};
 
 const RECORD: &str = "installation";
 
@@ -23,6 +23,8 @@ pub struct InitOptions {
     /// Size of the volume that the NATS server stores on, bytes; at most 80 % of it is used. At least
     /// 16 MiB per partition.
     pub volume_bytes: u64,
+    /// How much is kept of what was said to and by mail hosts. May be changed later.
+    pub transcripts: TranscriptBounds,
 }
 
 /// What `init` found and did.
@@ -32,6 +34,8 @@ pub struct InitReport {
     pub partitions: u32,
     /// Streams and buckets created now; empty when everything was there.
     pub created: Vec<String>,
+    /// Streams that were there and have other bounds now.
+    pub changed: Vec<String>,
 }
 
 /// What the bucket `format` says of the installation.
@@ -52,9 +56,9 @@ pub(crate) struct Installation {
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed, and an installation that is older than `EVENTS` gets it. Refuses another number of
-    /// partitions, streams that are not of this installation, and an installation of which a stream is missing that
-    /// holds mail.
+    /// interrupted is completed, an installation that is older than `EVENTS` or `TRANSCRIPTS` gets them, and the bounds
+    /// of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
+    /// this installation, and an installation of which a stream is missing that holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
         check(options)?;
         let link = self.control();
@@ -74,11 +78,18 @@ impl Stores {
                 asked: options.partitions,
             });
         }
-        for config in installation.stream_configs() {
+        let mut changed = Vec::new();
+        for config in installation.configs_with(&options.transcripts) {
             let name = config.name.clone();
             match link.stream_info(&name).await? {
-                Some(info) => check_owner(&info.config, &installation)?,
-                None if installation.complete && name != layout::EVENTS => {
+                Some(info) => {
+                    check_owner(&info.config, &installation)?;
+                    if name == layout::TRANSCRIPTS && bounds(&info.config) != bounds(&config) {
+                        update(link, &config).await?;
+                        changed.push(name);
+                    }
+                }
+                None if installation.complete && !layout::HISTORIES.contains(&&*name) => {
                     return Err(Error::MissingStream { stream: name });
                 }
                 None => {
@@ -88,9 +99,9 @@ impl Stores {
             }
         }
         let is_new = !installation.complete;
-        let lacks_events = installation.lacks_events();
-        if lacks_events {
-            created.extend(add_events(link, &mut installation).await?);
+        let lacking = installation.lacking();
+        for name in &lacking {
+            created.extend(add(link, &mut installation, name, &options.transcripts).await?);
         }
         if is_new {
             for config in installation.stream_configs() {
@@ -98,45 +109,69 @@ impl Stores {
             }
             installation.complete = true;
         }
-        if is_new || lacks_events {
+        if is_new || !lacking.is_empty() {
             write(link, &installation, revision).await?;
         }
         self.note_partitions(installation.partitions);
         Ok(InitReport {
             partitions: installation.partitions,
             created,
+            changed,
         })
     }
 }
 
-/// Makes the stream for an installation that has none, and notes that it has. Gives its name when it was not there:
+/// Makes a stream for an installation that has none, and notes that it has. Gives its name when it was not there:
 /// an `init` may have been interrupted before it noted it.
-async fn add_events(link: &Link, installation: &mut Installation) -> Result<Option<String>, Error> {
-    installation.streams.push(layout::EVENTS.to_owned());
-    let configs = installation.stream_configs();
-    let Some(config) = configs.iter().find(|config| config.name == layout::EVENTS) else {
+async fn add(
+    link: &Link,
+    installation: &mut Installation,
+    name: &str,
+    transcripts: &TranscriptBounds,
+) -> Result<Option<String>, Error> {
+    installation.streams.push(name.to_owned());
+    let configs = installation.configs_with(transcripts);
+    let Some(config) = configs.iter().find(|config| config.name == name) else {
         return Ok(None);
     };
-    if let Some(info) = link.stream_info(layout::EVENTS).await? {
+    if let Some(info) = link.stream_info(name).await? {
         check_owner(&info.config, installation)?;
         return Ok(None);
     }
     create(link, config).await?;
     touch(link, config).await?;
-    Ok(Some(layout::EVENTS.to_owned()))
+    Ok(Some(name.to_owned()))
+}
+
+/// What may be changed of a stream that forgets by itself.
+fn bounds(config: &Config) -> (i64, std::time::Duration) {
+    (config.max_bytes, config.max_age)
 }
 
 impl Installation {
-    /// It was made by a release that did not know of them.
-    fn lacks_events(&self) -> bool {
-        !self.streams.iter().any(|name| name == layout::EVENTS)
+    /// What a release made it without that did not know of it.
+    fn lacking(&self) -> Vec<&'static str> {
+        let is_listed = |wanted: &&str| self.streams.iter().any(|name| name == wanted);
+        let mut lacking = layout::HISTORIES.to_vec();
+        lacking.retain(|name| !is_listed(name));
+        lacking
+    }
+
+    /// All its streams as they should be, but for the bounds of `TRANSCRIPTS`.
+    pub fn stream_configs(&self) -> Vec<Config> {
+        self.configs_with(&TranscriptBounds::USUAL)
     }
 
     /// All its streams as they should be.
-    pub fn stream_configs(&self) -> Vec<Config> {
+    fn configs_with(&self, transcripts: &TranscriptBounds) -> Vec<Config> {
         let listed: HashSet<&str> = self.streams.iter().map(String::as_str).collect();
-        let mut configs =
-            layout::streams(self.partitions, self.replicas, self.volume_bytes, &self.id);
+        let mut configs = layout::streams(
+            self.partitions,
+            self.replicas,
+            self.volume_bytes,
+            &self.id,
+            transcripts,
+        );
         configs.retain(|config| listed.contains(config.name.as_str()));
         configs
     }
@@ -189,6 +224,7 @@ fn check(options: &InitOptions) -> Result<(), Error> {
         partitions,
         replicas,
         volume_bytes,
+        transcripts,
     } = *options;
     let invalid = |text: String| Err(Error::InvalidOption(text));
     if !(1..=layout::MAX_PARTITIONS).contains(&partitions) {
@@ -206,6 +242,15 @@ fn check(options: &InitOptions) -> Result<(), Error> {
             "a volume of {volume_bytes} bytes is too small for {partitions} partitions: at least {least}"
         ));
     }
+    let most = layout::most_transcripts(volume_bytes);
+    if transcripts
+        .max_bytes
+        .is_some_and(|bytes| !(1 << 20..=most).contains(&bytes))
+    {
+        return invalid(format!(
+            "transcripts: 1 MiB to 4 % of the volume ({most} bytes) are possible"
+        ));
+    }
     Ok(())
 }
 
@@ -221,6 +266,7 @@ async fn begin(
         options.replicas,
         options.volume_bytes,
         &id,
+        &options.transcripts,
     );
     let mut created = Vec::new();
     for config in configs
@@ -298,10 +344,18 @@ async fn touch(link: &Link, config: &Config) -> Result<(), Error> {
 }
 
 async fn create(link: &Link, config: &Config) -> Result<(), Error> {
+    ask(link, "CREATE", config).await
+}
+
+async fn update(link: &Link, config: &Config) -> Result<(), Error> {
+    ask(link, "UPDATE", config).await
+}
+
+async fn ask(link: &Link, what: &str, config: &Config) -> Result<(), Error> {
     let body =
         serde_json::to_value(config).expect("the configuration of a stream can be written as JSON");
-    let created: Result<serde_json::Value, Error> = link
-        .api(&format!("STREAM.CREATE.{}", config.name), &body)
+    let answer: Result<serde_json::Value, Error> = link
+        .api(&format!("STREAM.{what}.{}", config.name), &body)
         .await;
-    created.map(drop)
+    answer.map(drop)
 }

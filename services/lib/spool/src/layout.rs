@@ -6,12 +6,14 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 19 % |
+//! | `CHUNKS_<p>` | 19 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
+//! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
 //! | the five key-value buckets | 1 % each |
 //!
-//! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside.
+//! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
+//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,6 +26,9 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Key of a stream's metadata that names the installation it belongs to.
 pub(crate) const INSTALLATION: &str = "staffetta.installation";
+
+/// Streams of which nothing depends: they discard what is old, and a lost one is made again.
+pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -80,6 +85,35 @@ pub(crate) fn events_subject(service: &str) -> String {
     format!("events.{service}")
 }
 
+/// What was said to and by mail hosts.
+pub(crate) const TRANSCRIPTS: &str = "TRANSCRIPTS";
+
+pub(crate) fn transcripts_subject(service: &str) -> String {
+    format!("transcripts.{service}")
+}
+
+/// How much is kept of what was said to and by mail hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TranscriptBounds {
+    /// Older ones are discarded. At least an hour.
+    pub max_age: Duration,
+    /// The oldest are discarded when there are more octets: 1 MiB to 4 % of the volume. `None`: 1 % of what is used of it.
+    pub max_bytes: Option<u64>,
+}
+
+impl TranscriptBounds {
+    /// When nothing is said.
+    pub const USUAL: Self = Self {
+        max_age: Duration::from_secs(7 * 86_400),
+        max_bytes: None,
+    };
+}
+
+/// The largest bound of `TRANSCRIPTS` in bytes.
+pub(crate) fn most_transcripts(volume_bytes: u64) -> u64 {
+    volume_bytes / 100 * 4
+}
+
 pub(crate) fn bucket_stream(bucket: &str) -> String {
     format!("KV_{bucket}")
 }
@@ -90,9 +124,16 @@ pub(crate) fn streams(
     replicas: u32,
     volume_bytes: u64,
     installation: &str,
+    transcripts: &TranscriptBounds,
 ) -> Vec<Config> {
     let share = volume_bytes / 10 * 8;
-    let per_partition = |percent: u64| share / 100 * percent / u64::from(partitions.max(1));
+    let of_each = |all: u64| all / u64::from(partitions.max(1));
+    let per_partition = |percent: u64| of_each(share / 100 * percent);
+    let transcript_bytes = transcripts
+        .max_bytes
+        .unwrap_or(share / 100)
+        .min(most_transcripts(volume_bytes));
+    let chunk_bytes = of_each((share / 100 * 19).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -112,7 +153,7 @@ pub(crate) fn streams(
                 chunks_stream(partition),
                 chunk_subjects,
                 replicas,
-                per_partition(19),
+                chunk_bytes,
                 installation,
             ),
             log_config(
@@ -124,23 +165,25 @@ pub(crate) fn streams(
             ),
         ]);
     }
-    all.push(events_config(replicas, share / 100, installation));
-    all
-}
-
-/// The only stream that forgets by itself: it is no mail.
-fn events_config(replicas: u32, max_bytes: u64, installation: &str) -> Config {
-    Config {
+    let history = |name: &str, subjects: &str, bytes, max_age| Config {
         discard: DiscardPolicy::Old,
-        max_age: EVENTS_AGE,
+        max_age,
         ..log_config(
-            EVENTS.to_owned(),
-            vec!["events.>".to_owned()],
+            name.to_owned(),
+            vec![subjects.to_owned()],
             replicas,
-            max_bytes,
+            bytes,
             installation,
         )
-    }
+    };
+    all.push(history(EVENTS, "events.>", share / 100, EVENTS_AGE));
+    all.push(history(
+        TRANSCRIPTS,
+        "transcripts.>",
+        transcript_bytes,
+        transcripts.max_age,
+    ));
+    all
 }
 
 fn log_config(
@@ -196,12 +239,18 @@ mod tests {
     #[test]
     fn bounds_sum_to_at_most_eighty_percent_of_the_volume() {
         for (partitions, volume) in [(1, 16_u64 << 20), (4, 20 << 30), (7, 1_000_000_007)] {
-            let sum: i64 = streams(partitions, 1, volume, "i")
-                .iter()
-                .map(|stream| stream.max_bytes)
-                .sum();
-            assert!(sum as u64 <= volume / 10 * 8, "{partitions} {volume} {sum}");
-            assert!(sum as u64 >= volume / 10 * 7, "{partitions} {volume} {sum}");
+            for max_bytes in [None, Some(1 << 20), Some(u64::MAX)] {
+                let transcripts = TranscriptBounds {
+                    max_bytes,
+                    ..TranscriptBounds::USUAL
+                };
+                let sum: i64 = streams(partitions, 1, volume, "i", &transcripts)
+                    .iter()
+                    .map(|stream| stream.max_bytes)
+                    .sum();
+                assert!(sum as u64 <= volume / 10 * 8, "{partitions} {volume} {sum}");
+                assert!(sum as u64 >= volume / 10 * 7, "{partitions} {volume} {sum}");
+            }
         }
     }
 }

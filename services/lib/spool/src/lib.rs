@@ -11,7 +11,9 @@
 //! | [`MessageReader`], [`ChunkReader`] | reading one message, with a cache of blocks |
 //! | [`BlockFollower`] | reading the indexes of all blocks, in order |
 //! | [`JournalStore`] | the fenced log of a partition |
+//! | `packs` | writing what nothing depends on, behind its back |
 //! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
+//! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
 //! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
@@ -40,12 +42,14 @@ mod members;
 mod monitor;
 mod open;
 mod operations;
+mod packs;
 mod positions;
 mod reader;
 mod records;
 mod snapshots;
 mod standings;
 mod stores;
+mod transcripts;
 mod trim;
 mod upload;
 mod writer;
@@ -56,23 +60,22 @@ pub use chunks::{ChunkReader, Content};
 pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};
 pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification};
 pub use error::Error;
-pub use events::{
-    EVENT_FORMAT, EventReader, EventStats, EventStore, EventWriter, EventsUnreadable, StoredEvents,
-    decode_events,
-};
+pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
 pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
-pub use layout::FORMAT_VERSION;
+pub use layout::{FORMAT_VERSION, TranscriptBounds};
 pub use leases::{Holder, Lease, LeaseHolder, Leases, Renewal};
 pub use measures::{MeasureMap, Measures};
 pub use members::{Announcement, MemberMap, Members, PartitionStatus};
 pub use open::Opened;
 pub use operations::{OperationError, Operations};
+pub use packs::{PackReader, PackStats, PackUnreadable, PackWriter, StoredPack, Told};
 pub use positions::{ReaderPosition, ReaderPositions};
 pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
 pub use standings::{PoolStandingsStore, StandingsError};
 pub use stores::{Access, Options, Stores};
+pub use transcripts::{TRANSCRIPT_FORMAT, TranscriptStore, TranscriptWriter, decode_transcripts};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};
 pub use writer::{BlockWriter, Stored, Submission, SubmitError, WriterOptions, WriterStats};

@@ -48,13 +48,13 @@ impl Stores {
         let expected = installation.stream_configs();
         let found = expected.iter().map(|config| link.stream_info(&config.name));
         let found = futures::future::try_join_all(found).await?;
-        let mut has_events = false;
+        let mut histories = Vec::new();
         for (config, info) in expected.iter().zip(found) {
-            if config.name == layout::EVENTS {
+            if layout::HISTORIES.contains(&&*config.name) {
                 // Mail does not depend on it.
                 if let Some(info) = info {
                     init::check_owner(&info.config, &installation)?;
-                    has_events = true;
+                    histories.push(&config.name);
                 }
                 continue;
             }
@@ -63,11 +63,15 @@ impl Stores {
             })?;
             check_stream(config, &info, &installation)?;
         }
-        if !has_events {
-            tracing::warn!(
-                "there is no stream EVENTS: what is refused is not told; `staffetta init` creates it and touches \
-                 nothing else"
-            );
+        for (stream, lost) in [
+            (layout::EVENTS, "what is refused is not told"),
+            (layout::TRANSCRIPTS, "what mail hosts say is not kept"),
+        ] {
+            if !histories.iter().any(|name| *name == stream) {
+                tracing::warn!(
+                    "there is no stream {stream}: {lost}; `staffetta init` creates it and touches nothing else"
+                );
+            }
         }
         self.note_partitions(installation.partitions);
         Ok(Opened {

@@ -13,7 +13,7 @@ use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
     JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
-    WriterOptions,
+    TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -166,6 +166,16 @@ impl Stores {
     /// The stream `EVENTS`.
     pub fn events(&self) -> EventStore {
         EventStore::new(self.inner.control.clone(), self.inner.bulk.clone())
+    }
+
+    /// Writes transcripts of a service, such as `sender`, into the stream `TRANSCRIPTS`.
+    pub fn transcript_writer(&self, service: &'static str) -> TranscriptWriter {
+        TranscriptWriter::start(self.inner.bulk.clone(), service)
+    }
+
+    /// The stream `TRANSCRIPTS`.
+    pub fn transcripts(&self) -> TranscriptStore {
+        TranscriptStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
     /// What is done about credentials that may be stolen.

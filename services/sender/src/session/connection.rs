@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::demand::{Demand, Peer};
 use super::io::Io;
 use crate::lane::Lane;
+use crate::transcript;
 
 /// Octets read at once.
 const INPUT: usize = 4096;
@@ -163,21 +164,64 @@ impl Connection {
         }
     }
 
+    /// The version of TLS, such as `1.3`; empty = none.
+    pub fn tls_version(&self) -> &'static str {
+        match &self.io {
+            Io::Plain(_) => "",
+            Io::Tls(stream) => match stream.get_ref().1.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
+                Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
+                _ => "other",
+            },
+        }
+    }
+
+    /// Notes for the transcript of an attempt that it was open before.
+    pub fn note_reuse(&self) {
+        let tls = match self.tls_version() {
+            "" => "without TLS".to_owned(),
+            version => format!("with TLS {version}"),
+        };
+        transcript::note(format_args!(
+            "on a connection to {} [{}] {tls} that was open already, as transaction {}",
+            self.host,
+            self.address.ip(),
+            self.transactions + 1
+        ));
+    }
+
     /// Sends what is in `output`.
     pub(super) async fn send(&mut self, until: Instant) -> Result<(), Broken> {
+        transcript::said(&self.output);
         let sent = async {
             self.io.write_all(&self.output).await?;
             self.io.flush().await
         };
         let sent = timeout_at(until, sent).await;
         self.output.clear();
-        Ok(sent.map_err(|_| Broken::TimedOut)??)
+        let sent = sent.map_err(|_| Broken::TimedOut);
+        sent.and_then(|sent| sent.map_err(Broken::from))
+            .inspect_err(note)
     }
 
     /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without
     /// progress; after `until` nothing is written any more, even by a process that was stopped and
     /// goes on.
     pub(super) async fn send_content(
+        &mut self,
+        content: &mut impl Buf,
+        silence: Duration,
+        until: Option<Instant>,
+    ) -> Result<(), Broken> {
+        let wanted = content.remaining();
+        let sent = self.write_content(content, silence, until).await;
+        let written = wanted - content.remaining();
+        transcript::note(format_args!("{written} of {wanted} octets of content sent"));
+        sent.inspect_err(note)
+    }
+
+    /// [`Self::send_content`], of which the transcript says nothing.
+    pub(super) async fn write_content(
         &mut self,
         content: &mut impl Buf,
         silence: Duration,
@@ -196,10 +240,15 @@ impl Connection {
     /// hears of its timers before it hears of its sockets (epoll_wait is interrupted), and a message whose `250` lies
     /// there unread would be in doubt.
     pub(super) async fn reply(&mut self, until: Instant) -> Result<Reply, Broken> {
+        self.read_reply(until).await.inspect_err(note)
+    }
+
+    async fn read_reply(&mut self, until: Instant) -> Result<Reply, Broken> {
         let mut last_look = None;
         loop {
             if self.start < self.end {
                 let decoded = self.decoder.decode(&self.input[self.start..self.end]);
+                transcript::heard(&self.input[self.start..self.start + decoded.consumed]);
                 self.start += decoded.consumed;
                 if let Some(item) = decoded.item {
                     return Ok(item?);
@@ -256,6 +305,11 @@ impl Connection {
         self.send(until).await?;
         self.reply(until).await
     }
+}
+
+/// For the transcript.
+fn note(broken: &Broken) {
+    transcript::note(format_args!("{broken}"));
 }
 
 /// Waits for `writing`, and never goes on with it after `until`: the time is looked at before each step,

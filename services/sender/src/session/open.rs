@@ -25,6 +25,7 @@ use super::{own_words, reported};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
+use crate::transcript;
 
 /// Connections tried for one delivery.
 const MOST_TRIES: usize = 5;
@@ -418,6 +419,11 @@ impl Opener {
                 must,
             };
             made = self.dial(dial).await;
+            if let Err(failure) = &made
+                && failure.reply.code == 0
+            {
+                transcript::note(format_args!("{}", failure.reply.text));
+            }
             self.remember(dial, &made, now);
             if !made.as_ref().is_err_and(|failure| failure.in_handshake) {
                 break;
@@ -489,6 +495,7 @@ impl Opener {
     async fn dial(&self, dial: Dial<'_>) -> Result<Connection, Failure> {
         let Dial { lane, host, .. } = dial;
         let address = SocketAddr::new(dial.address, lane.port);
+        transcript::note(format_args!("connecting to {host} {address}"));
         let stream = connect(lane, address).await?;
         let mut connection = Connection::new(
             Io::Plain(stream),
@@ -561,13 +568,14 @@ impl Opener {
             .await
             .map_err(|_| Failure::handshake("no TLS handshake in time"))?
             .map_err(|error| Failure::of_tls(&error))?;
-        let version = match stream.get_ref().1.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "1.3",
-            Some(rustls::ProtocolVersion::TLSv1_2) => "1.2",
-            _ => "other",
-        };
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
+        let version = connection.tls_version();
         connection.verified = dial.encryption == Encryption::ValidCertificate;
+        let certificate = match connection.verified {
+            true => "a valid certificate",
+            false => "a certificate that was not checked",
+        };
+        transcript::note(format_args!("TLS {version}, {certificate}"));
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
         // handshake is as broken as one that fails in it.
         greet(&mut connection, lane, self.name(lane))

@@ -26,6 +26,7 @@ use crate::content::{Pieces, Unreadable};
 use crate::desk::{Hold, PermitAnswer};
 use crate::lane::Timeouts;
 use crate::metrics::Metrics;
+use crate::transcript;
 
 /// How long a transaction waits for its permit before it is given up.
 const PERMIT_PATIENCE: Duration = Duration::from_secs(30);
@@ -402,6 +403,25 @@ async fn send_pieces(
     pieces: &mut Pieces,
     silence: Duration,
 ) -> Result<Rest, Unsent> {
+    let mut sent = 0;
+    let ended = write_pieces(connection, head, pieces, silence, &mut sent).await;
+    match &ended {
+        Ok(_) => transcript::note(format_args!("{sent} octets of content sent, in pieces")),
+        Err(Unsent::Broken(broken)) => {
+            transcript::note(format_args!("{broken}, after {sent} octets of content"));
+        }
+        Err(Unsent::Unreadable(_)) => {}
+    }
+    ended
+}
+
+async fn write_pieces(
+    connection: &mut Connection,
+    head: &Bytes,
+    pieces: &mut Pieces,
+    silence: Duration,
+    sent: &mut usize,
+) -> Result<Rest, Unsent> {
     let mut encoder = DataEncoder::new();
     let mut wire = Vec::new();
     encoder.encode(head, &mut wire);
@@ -409,9 +429,10 @@ async fn send_pieces(
         encoder.encode(&piece, &mut wire);
         drop(piece);
         connection
-            .send_content(&mut wire.as_slice(), silence, None)
+            .write_content(&mut wire.as_slice(), silence, None)
             .await
             .map_err(Unsent::Broken)?;
+        *sent += wire.len();
         wire.clear();
     }
     encoder.finish(&mut wire);

@@ -8,4 +8,5 @@ mod play;
 mod protocol;
 mod sink;
 mod transactions;
+mod transcripts;
 mod trust;

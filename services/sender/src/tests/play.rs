@@ -24,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::content::{Content, Loaded, Pieces, ReadMessage, Reading, Unreadable};
 use crate::policies::Fetching;
 use crate::run::{Settings, serve};
+use crate::transcript::Keeping;
 use crate::{Links, Schedulers};
 
 pub const PARTITION: u32 = 3;
@@ -367,6 +368,17 @@ pub fn start(
     start_trusting(messages, schedulers, resolver, None, None)
 }
 
+/// One that keeps transcripts.
+pub fn start_keeping(
+    messages: Messages,
+    schedulers: Vec<Arc<dyn Dispatch>>,
+    keeping: Keeping,
+) -> Started {
+    start_with(messages, schedulers, no_names(), |settings| {
+        settings.transcripts = Some(keeping);
+    })
+}
+
 /// One that trusts these authorities, and fetches policies.
 pub fn start_trusting(
     messages: Messages,
@@ -375,15 +387,29 @@ pub fn start_trusting(
     authorities: Option<rustls::RootCertStore>,
     fetching: Option<Fetching>,
 ) -> Started {
+    start_with(messages, schedulers, resolver, |settings| {
+        settings.authorities = authorities;
+        settings.fetching = fetching;
+    })
+}
+
+pub fn start_with(
+    messages: Messages,
+    schedulers: Vec<Arc<dyn Dispatch>>,
+    resolver: dns::Resolver,
+    change: impl FnOnce(&mut Settings),
+) -> Started {
     let shutdown = Shutdown::new();
-    let settings = Settings {
+    let mut settings = Settings {
         hostname: "relay.example".into(),
         credit: 64,
         sources: Vec::new(),
         drain_timeout: PATIENCE,
-        authorities,
-        fetching,
+        authorities: None,
+        fetching: None,
+        transcripts: None,
     };
+    change(&mut settings);
     let links = Links {
         signer: Arc::new(Marker),
         schedulers: Schedulers::Fixed(schedulers),

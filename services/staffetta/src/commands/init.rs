@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use mail::{PartitionId, Span};
+use mail::{ByteSize, PartitionId, Span};
 use runtime::Bootstrap;
 use serde_json::json;
-use spool::{Append, InitOptions, InitReport, Stores};
+use spool::{Append, InitOptions, InitReport, Stores, TranscriptBounds};
 
 use crate::cli::Global;
 use crate::output::{self, OutputFormat};
@@ -46,9 +46,10 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         OutputFormat::Text => describe(&bootstrap, &report),
         OutputFormat::Json => {
             let (partitions, created) = (report.partitions, &report.created);
+            let changed = &report.changed;
             format!(
                 "{}\n",
-                json!({ "partitions": partitions, "created": created })
+                json!({ "partitions": partitions, "created": created, "changed": changed })
             )
         }
     })
@@ -61,6 +62,10 @@ pub(crate) async fn create(bootstrap: &Bootstrap) -> anyhow::Result<InitReport> 
         partitions: bootstrap.partitions,
         replicas: bootstrap.storage.replicas,
         volume_bytes: bootstrap.storage.volume.as_u64(),
+        transcripts: TranscriptBounds {
+            max_age: bootstrap.storage.transcripts_age.duration(),
+            max_bytes: bootstrap.storage.transcripts_size.map(ByteSize::as_u64),
+        },
     };
     let report = stores.init(&options).await?;
     for partition in (0..report.partitions).map(PartitionId) {
@@ -87,13 +92,23 @@ async fn begin_journal(stores: &Stores, partition: PartitionId) -> anyhow::Resul
 
 fn describe(bootstrap: &Bootstrap, report: &InitReport) -> String {
     let partitions = report.partitions;
+    let changed = match &*report.changed {
+        [] => String::new(),
+        changed => format!("changed the bounds of {}\n", changed.join(", ")),
+    };
     if report.created.is_empty() {
-        return format!("nothing to do: the installation has {partitions} partitions already\n");
+        return match changed.is_empty() {
+            true => {
+                format!("nothing to do: the installation has {partitions} partitions already\n")
+            }
+            false => changed,
+        };
     }
-    format!(
-        "created {} of an installation with {partitions} partitions, {} replica(s), bounds for a volume of {}\n",
-        report.created.join(", "),
-        bootstrap.storage.replicas,
-        bootstrap.storage.volume,
-    )
+    changed
+        + &format!(
+            "created {} of an installation with {partitions} partitions, {} replica(s), bounds for a volume of {}\n",
+            report.created.join(", "),
+            bootstrap.storage.replicas,
+            bootstrap.storage.volume,
+        )
 }

@@ -1,4 +1,4 @@
-//! `staffetta trace`: the timeline of one message, read from the journals and the stream `EVENTS`.
+//! `staffetta trace`: the timeline of one message, read from the journals and the streams `EVENTS` and `TRANSCRIPTS`.
 
 use std::process::ExitCode;
 
@@ -7,12 +7,13 @@ use futures::TryStreamExt;
 use futures::stream::FuturesUnordered;
 use mail::{MessageId, PartitionId};
 use proto::admin::admin_client::AdminClient;
-use proto::admin::{EventsRequest, JournalRequest};
+use proto::admin::{EventsRequest, JournalRequest, TranscriptsRequest};
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::admin::{self, Server};
 use crate::cli::Global;
+use crate::dialogue;
 use crate::output::{self, OutputFormat};
 use crate::timeline::{Timeline, render};
 
@@ -43,7 +44,8 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     while let Some(found) = readers.try_next().await? {
         timeline.join(found);
     }
-    timeline.join(read_told(admin, arguments.message_id).await?);
+    timeline.join(read_told(admin.clone(), arguments.message_id).await?);
+    timeline.join(read_transcripts(admin, arguments.message_id).await?);
     let events = timeline.events();
     if events.is_empty() {
         let message_id = arguments.message_id;
@@ -121,6 +123,31 @@ async fn read_told(
         let record = spool::decode_events(&found.record)
             .with_context(|| format!("stream EVENTS, record {}", found.sequence))?;
         for event in feedback::events::told(found.sequence, &record) {
+            timeline.add(event);
+        }
+    }
+    Ok(timeline)
+}
+
+/// What was said to and by mail hosts; nothing where there is no stream `TRANSCRIPTS`.
+async fn read_transcripts(
+    mut admin: AdminClient<Channel>,
+    message_id: MessageId,
+) -> anyhow::Result<Timeline> {
+    let mut timeline = Timeline::new(message_id.to_string());
+    let request = TranscriptsRequest {
+        message_id: message_id.to_string(),
+    };
+    let refused = |status| admin::refused("the stream TRANSCRIPTS", &status);
+    let mut transcripts = match admin.transcripts(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
+            return Ok(timeline);
+        }
+        Err(status) => return Err(refused(status)),
+    };
+    while let Some(found) = transcripts.message().await.map_err(refused)? {
+        if let Some(event) = dialogue::event(found) {
             timeline.add(event);
         }
     }

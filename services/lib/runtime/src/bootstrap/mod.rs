@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use config::{Fields, Node, Problem, Problems};
-use mail::{ByteSize, Domain};
+use mail::{ByteSize, Domain, Span};
 
 pub use forwarding::Forwarding;
 pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyProtocol};
-pub use services::{AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer};
+pub use services::{
+    AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
+};
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -115,6 +117,10 @@ pub struct Storage {
     pub volume: ByteSize,
     /// 1 or 3.
     pub replicas: u32,
+    /// How long what was said to and by mail hosts is kept: 1 hour to 365 days.
+    pub transcripts_age: Span,
+    /// How much of it is kept, 1 MiB to 4 % of the volume; `None`: 1 % of what is used of it.
+    pub transcripts_size: Option<ByteSize>,
 }
 
 /// The file could not be loaded.
@@ -189,17 +195,6 @@ impl Bootstrap {
     }
 
     fn read(fields: &Fields<'_>, folder: &Path) -> Self {
-        let storage = fields.map("storage");
-        let storage_read = Storage {
-            volume: storage
-                .parsed("volumeBytes")
-                .unwrap_or(ByteSize::from_bytes(20 << 30)),
-            replicas: storage.small_integer("replicas", 1..=3).unwrap_or(1),
-        };
-        if storage_read.replicas == 2 {
-            storage.problem("replicas", "1 or 3 is expected, found 2");
-        }
-        storage.close();
         let durability = [
             ("strict", Durability::Strict),
             ("relaxed", Durability::Relaxed),
@@ -214,7 +209,7 @@ impl Bootstrap {
                 .one_of("durability", &durability)
                 .unwrap_or(Durability::Strict),
             partitions: fields.small_integer("partitions", 1..=64).unwrap_or(4),
-            storage: storage_read,
+            storage: read_storage(fields.map("storage")),
             resolvers: fields.read_list("resolvers", |text| {
                 text.parse()
                     .map_err(|_| "an address IP:port is expected".to_owned())
@@ -227,6 +222,37 @@ impl Bootstrap {
             all: All::read(fields.map("all")),
         }
     }
+}
+
+fn read_storage(fields: Fields<'_>) -> Storage {
+    let transcripts = fields.map("transcripts");
+    let storage = Storage {
+        volume: fields
+            .parsed("volumeBytes")
+            .unwrap_or(ByteSize::from_bytes(20 << 30)),
+        replicas: fields.small_integer("replicas", 1..=3).unwrap_or(1),
+        transcripts_age: transcripts
+            .parsed("maxAge")
+            .unwrap_or(Span::from_secs(7 * 86_400)),
+        transcripts_size: transcripts.parsed("maxBytes"),
+    };
+    if storage.replicas == 2 {
+        fields.problem("replicas", "1 or 3 is expected, found 2");
+    }
+    let age = storage.transcripts_age;
+    if !(Span::from_secs(3_600)..=Span::from_secs(365 * 86_400)).contains(&age) {
+        transcripts.problem("maxAge", format!("1h to 365d is expected, found {age}"));
+    }
+    let most = storage.volume.as_u64() / 100 * 4;
+    if let Some(size) = storage.transcripts_size
+        && !(1 << 20..=most).contains(&size.as_u64())
+    {
+        let what = format!("1MiB to 4 % of the volume ({most} bytes) is expected, found {size}");
+        transcripts.problem("maxBytes", what);
+    }
+    transcripts.close();
+    fields.close();
+    storage
 }
 
 fn read_nats(fields: Fields<'_>, folder: &Path) -> Nats {

@@ -80,6 +80,17 @@ pub struct Sender {
     pub authorities: Option<PathBuf>,
     /// The policies of domains.
     pub mta_sts: MtaSts,
+    /// What is kept of the dialogues with mail hosts.
+    pub transcripts: Transcripts,
+}
+
+/// What is kept of the dialogues with mail hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transcripts {
+    /// Those of failed attempts are, and samples of others.
+    pub enabled: bool,
+    /// Of so many attempts that succeed, one is kept; 0 = none.
+    pub one_in: u32,
 }
 
 /// How the MTA-STS policies of domains are fetched (RFC 8461).
@@ -219,6 +230,7 @@ impl Sender {
                 .unwrap_or(Span::from_secs(660)),
             authorities: super::file(&fields, "authorities", folder),
             mta_sts: MtaSts::read(fields.map("mtaSts")),
+            transcripts: Transcripts::read(fields.map("transcripts")),
         };
         fields.close();
         sender
@@ -237,6 +249,22 @@ impl MtaSts {
         };
         fields.close();
         mta_sts
+    }
+}
+
+impl Transcripts {
+    fn read(fields: Fields<'_>) -> Self {
+        let transcripts = Self {
+            enabled: fields.boolean("enabled").unwrap_or(true),
+            one_in: fields
+                .small_integer("sampleOneIn", 0..=1_000_000_000)
+                .unwrap_or(0),
+        };
+        if !transcripts.enabled && transcripts.one_in > 0 {
+            fields.problem("sampleOneIn", "has no use: enabled is false");
+        }
+        fields.close();
+        transcripts
     }
 }
 

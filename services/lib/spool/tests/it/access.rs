@@ -42,6 +42,7 @@ async fn is_usable(options: &Options) {
         partitions: 1,
         replicas: 1,
         volume_bytes: VOLUME,
+        transcripts: spool::TranscriptBounds::USUAL,
     };
     stores.init(&init).await.unwrap();
     stores.open().await.unwrap();

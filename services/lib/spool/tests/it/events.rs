@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream::stream::DiscardPolicy;
 use proto::event::event::Kind;
 use proto::event::{Event, LoginFailed};
-use spool::{Error, EventStats, EventWriter, InitOptions, Stores, decode_events};
+use spool::{Error, EventWriter, InitOptions, PackStats, Stores, decode_events};
 
 use crate::server::{PATIENCE, Server, VOLUME};
 
@@ -13,6 +13,7 @@ const OPTIONS: InitOptions = InitOptions {
     partitions: 1,
     replicas: 1,
     volume_bytes: VOLUME,
+    transcripts: spool::TranscriptBounds::USUAL,
 };
 
 fn event(user: &str) -> Event {
@@ -39,7 +40,7 @@ async fn users(stores: &Stores) -> Vec<Vec<String>> {
     all
 }
 
-async fn until_stats(writer: &EventWriter, wanted: impl Fn(&EventStats) -> bool) {
+async fn until_stats(writer: &EventWriter, wanted: impl Fn(&PackStats) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !wanted(&writer.stats()) {
         assert!(Instant::now() < deadline, "{:?}", writer.stats());
@@ -57,9 +58,9 @@ async fn events_are_packed_and_read_back_in_order() {
         assert!(writer.tell(event(&number.to_string())));
     }
     writer.flush().await;
-    let stored = EventStats {
+    let stored = PackStats {
         stored: 600,
-        ..EventStats::default()
+        ..PackStats::default()
     };
     assert_eq!(writer.stats(), stored);
     let records = users(&stores).await;

@@ -14,4 +14,5 @@ mod ownership;
 mod repeating;
 mod server;
 mod standings;
+mod transcripts;
 mod uploads;

@@ -8,6 +8,7 @@ const OPTIONS: InitOptions = InitOptions {
     partitions: 2,
     replicas: 1,
     volume_bytes: VOLUME,
+    transcripts: spool::TranscriptBounds::USUAL,
 };
 
 #[tokio::test]
@@ -19,7 +20,7 @@ async fn init_creates_once_and_open_finds_it() {
         Err(Error::NotInitialized { .. })
     ));
     let report = stores.init(&OPTIONS).await.unwrap();
-    assert_eq!(report.created.len(), 5 + 2 * 3 + 1);
+    assert_eq!(report.created.len(), 5 + 2 * 3 + 2);
     let again = stores.init(&OPTIONS).await.unwrap();
     assert!(again.created.is_empty());
     let opened = stores.open().await.unwrap();

@@ -76,6 +76,7 @@ impl Server {
                 partitions,
                 replicas: 1,
                 volume_bytes,
+                transcripts: spool::TranscriptBounds::USUAL,
             })
             .await
             .unwrap();
