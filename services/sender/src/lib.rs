@@ -10,6 +10,7 @@
 //! | `content`, `signing` | the message and its signature |
 //! | `slots` | the connections that are open between deliveries |
 //! | `policies` | what domains say about TLS to their hosts (MTA-STS) |
+//! | `validation` | whether the resolvers check DNSSEC |
 //! | `session` | SMTP: finding a host, opening a connection, the transaction |
 
 mod attempt;
@@ -28,6 +29,7 @@ mod slots;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod validation;
 
 pub use run::{Error, Links, Schedulers, run};
 
@@ -35,4 +37,5 @@ pub use run::{Error, Links, Schedulers, run};
 pub fn register_metrics() {
     metrics::Metrics::new();
     metrics::cache();
+    metrics::dnssec();
 }

@@ -67,7 +67,13 @@ pub async fn run(
 ) -> Result<(), Error> {
     let reader = stores.message_reader(BLOCK_CACHE);
     let cache = reader.clone();
-    let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
+    let resolver = if bootstrap.sender.dane {
+        dns::Resolver::believing(&bootstrap.resolvers)?
+    } else {
+        tracing::info!("DANE is off: sender.dane is not enabled");
+        dns::Resolver::new(&bootstrap.resolvers)?
+    };
+    let validation = crate::validation::watch(resolver.clone(), bootstrap.sender.dane);
     let watching = count_cache(cache, shutdown.clone());
     let (authorities, fetching) = trust(&bootstrap.sender)?;
     let settings = Settings {
@@ -89,6 +95,7 @@ pub async fn run(
     tokio::select! {
         served = served => served,
         never = watching => match never {},
+        never = validation => match never {},
     }
 }
 

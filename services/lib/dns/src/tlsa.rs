@@ -13,12 +13,12 @@ pub struct Tlsa {
     /// The name whose records these are, without `_25._tcp`: that of the host, or the name at the end of its CNAMEs. Lower
     /// case, no final dot.
     pub base: Box<str>,
-    /// In any order; never empty, at most 32 with 16 KiB of data. Usable ones and others.
+    /// Sorted; never empty, at most 32 with 16 KiB of data. Usable ones and others.
     pub records: Box<[TlsaRecord]>,
 }
 
 /// RFC 6698 section 2.1.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TlsaRecord {
     /// 2: authority (DANE-TA), 3: the host's own (DANE-EE).
     pub usage: u8,
@@ -53,6 +53,8 @@ pub(crate) fn tlsa_of(records: &[Record]) -> Result<Box<[TlsaRecord]>, TooMany> 
             data: tlsa.cert_data.as_slice().into(),
         });
     }
+    // They come in any order, and mean the same.
+    kept.sort_unstable();
     Ok(kept.into())
 }
 

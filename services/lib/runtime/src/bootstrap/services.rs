@@ -80,6 +80,8 @@ pub struct Sender {
     pub authorities: Option<PathBuf>,
     /// The policies of domains.
     pub mta_sts: MtaSts,
+    /// The resolvers check DNSSEC and are believed, so that what domains say with DANE holds (RFC 7672).
+    pub dane: bool,
 }
 
 /// How the MTA-STS policies of domains are fetched (RFC 8461).
@@ -219,10 +221,17 @@ impl Sender {
                 .unwrap_or(Span::from_secs(660)),
             authorities: super::file(&fields, "authorities", folder),
             mta_sts: MtaSts::read(fields.map("mtaSts")),
+            dane: read_dane(fields.map("dane")),
         };
         fields.close();
         sender
     }
+}
+
+fn read_dane(fields: Fields<'_>) -> bool {
+    let enabled = fields.boolean("enabled").unwrap_or(false);
+    fields.close();
+    enabled
 }
 
 impl MtaSts {
