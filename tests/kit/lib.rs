@@ -24,6 +24,7 @@ mod queue;
 mod relay;
 mod scanner;
 mod servers;
+mod signed;
 #[cfg(feature = "sink")]
 mod sink;
 mod smtp_sink;
@@ -48,6 +49,7 @@ pub use queue::Queue;
 pub use relay::{Layout, Relay, SERVICES, Setup};
 pub use scanner::ScriptedScanner;
 pub use servers::{NatsServer, RedisCluster, RedisServer, servers_folder};
+pub use signed::{SignedDns, SignedZones};
 #[cfg(feature = "sink")]
 pub use sink::{Action, Matching, Received, Rule, Sink, Stage};
 pub use smtp_sink::SmtpSink;

@@ -176,12 +176,13 @@ impl Delivery {
             .connection
             .take_if(|connection| !connection.is_quiet());
         // Domains share the hosts of a site, and not what they ask of them.
-        if let Some(unfit) = lease
-            .connection
-            .take_if(|connection| !connection.serves(&self.lane, &demand))
-        {
-            // Before the next one is opened: the slot is for one.
-            unfit.quit().await;
+        if let Some(connection) = lease.connection.take() {
+            if tools.opener.serves(&self.lane, &connection, &demand).await {
+                lease.connection = Some(connection);
+            } else {
+                // Before the next one is opened: the slot is for one.
+                connection.quit().await;
+            }
         }
         let mut permit = None;
         loop {

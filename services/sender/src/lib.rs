@@ -11,6 +11,7 @@
 //! | `slots` | the connections that are open between deliveries |
 //! | `policies` | what domains say about TLS to their hosts (MTA-STS) |
 //! | `transcript` | the dialogue of an attempt, as it is told when it fails |
+//! | `validation` | whether the resolvers check DNSSEC |
 //! | `session` | SMTP: finding a host, opening a connection, the transaction |
 
 mod attempt;
@@ -30,6 +31,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transcript;
+mod validation;
 
 pub use run::{Error, Links, Schedulers, run};
 
@@ -38,4 +40,5 @@ pub fn register_metrics() {
     metrics::Metrics::new();
     metrics::cache();
     metrics::transcripts();
+    metrics::dnssec();
 }

@@ -20,6 +20,7 @@ pub(crate) struct Metrics {
     pub tls: IntCounterVec,
     tls_policy: IntCounterVec,
     policy_lookups: IntCounterVec,
+    tlsa_lookups: IntCounterVec,
     pub reused: IntCounter,
     held: IntGauge,
     owed: IntGauge,
@@ -72,6 +73,14 @@ pub(crate) fn cache() -> CacheMetrics {
         ),
         bytes: telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory."),
     }
+}
+
+/// Whether the resolvers check DNSSEC.
+pub(crate) fn dnssec() -> IntGauge {
+    telemetry::gauge(
+        "staffetta_sender_dnssec_validated",
+        "1 while the resolvers say that they check DNSSEC, and DANE is on; 0 while it is off.",
+    )
 }
 
 /// What became of a recipient, as far as the reply's first digit tells.
@@ -152,12 +161,17 @@ impl Metrics {
             ),
             tls_policy: telemetry::counter_with(
                 "staffetta_sender_tls_policy_total",
-                "Hosts tried for mail that asks for more than opportunistic TLS, by who asks (policy: mta_sts_enforce, mta_sts_testing, requiretls) and result: ok, or what the host lacks: host (the policy does not name it), no_tls, certificate, no_requiretls. With mta_sts_testing the mail went out all the same.",
+                "Hosts tried for mail that asks for more than opportunistic TLS, by who asks (policy: mta_sts_enforce, mta_sts_testing, requiretls, dane, dane_unusable) and result: ok, or what the host lacks: host (the policy does not name it), no_tls, certificate, no_requiretls. With mta_sts_testing the mail went out all the same.",
                 &["policy", "result"],
             ),
             policy_lookups: telemetry::counter_with(
                 "staffetta_sender_mta_sts_lookups_total",
                 "Looks for the MTA-STS policy of a domain, by result: none, unchanged, fetched, dns_failed, fetch_failed, invalid.",
+                &["result"],
+            ),
+            tlsa_lookups: telemetry::counter_with(
+                "staffetta_sender_tlsa_lookups_total",
+                "Hosts of domains with DNSSEC that were about to be tried, by what their TLSA records are: none, unusable, usable, failed (they can't be looked up: the host is passed over).",
                 &["result"],
             ),
             reused: telemetry::counter(
@@ -225,6 +239,10 @@ impl Metrics {
 
     pub fn policy_lookups(&self, result: &'static str) {
         self.policy_lookups.with_label_values(&[result]).inc();
+    }
+
+    pub fn tlsa_lookup(&self, result: &'static str) {
+        self.tlsa_lookups.with_label_values(&[result]).inc();
     }
 
     pub fn open(&self, held: usize, owed: usize) {

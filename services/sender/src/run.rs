@@ -68,7 +68,13 @@ pub async fn run(
 ) -> Result<(), Error> {
     let reader = stores.message_reader(BLOCK_CACHE);
     let cache = reader.clone();
-    let resolver = dns::Resolver::new(&bootstrap.resolvers)?;
+    let resolver = if bootstrap.sender.dane {
+        dns::Resolver::believing(&bootstrap.resolvers)?
+    } else {
+        tracing::info!("DANE is off: sender.dane is not enabled");
+        dns::Resolver::new(&bootstrap.resolvers)?
+    };
+    let validation = crate::validation::watch(resolver.clone(), bootstrap.sender.dane);
     let configured = bootstrap.sender.transcripts;
     let transcripts = configured
         .enabled
@@ -102,6 +108,7 @@ pub async fn run(
     let served = tokio::select! {
         served = served => served,
         never = watching => match never {},
+        never = validation => match never {},
     };
     if let Some(transcripts) = transcripts {
         transcripts.flush().await;

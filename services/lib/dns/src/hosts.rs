@@ -16,6 +16,8 @@ pub struct MailHosts {
     pub hosts: Vec<MailHost>,
     /// There is no MX record: the only host is the domain itself (RFC 5321 section 5.1).
     pub implicit: bool,
+    /// A server that is believed has checked it with DNSSEC: these are the hosts that the domain has named.
+    pub secure: bool,
 }
 
 /// Hosts beyond these are not looked at.
@@ -26,7 +28,7 @@ const LONGEST_LIST: usize = 200;
 
 impl MailHosts {
     /// From MX records in any order; `None` when there is none.
-    pub(crate) fn from_records(mut records: Vec<MailHost>) -> Option<Self> {
+    pub(crate) fn from_records(mut records: Vec<MailHost>, secure: bool) -> Option<Self> {
         records.sort_unstable();
         let mut hosts: Vec<MailHost> = Vec::with_capacity(records.len().min(MOST_HOSTS));
         for record in records {
@@ -37,11 +39,12 @@ impl MailHosts {
         (!hosts.is_empty()).then_some(Self {
             hosts,
             implicit: false,
+            secure,
         })
     }
 
     /// The domain itself, without MX record.
-    pub(crate) fn implicit(domain: &mail::Domain) -> Self {
+    pub(crate) fn implicit(domain: &mail::Domain, secure: bool) -> Self {
         let host = MailHost {
             preference: 0,
             name: domain.as_str().into(),
@@ -49,6 +52,7 @@ impl MailHosts {
         Self {
             hosts: vec![host],
             implicit: true,
+            secure,
         }
     }
 
@@ -91,12 +95,15 @@ mod tests {
 
     #[test]
     fn hosts_are_ordered_by_preference_and_each_is_kept_once() {
-        let hosts = MailHosts::from_records(vec![
-            host(20, "b.example"),
-            host(10, "c.example"),
-            host(30, "c.example"),
-            host(10, "a.example"),
-        ])
+        let hosts = MailHosts::from_records(
+            vec![
+                host(20, "b.example"),
+                host(10, "c.example"),
+                host(30, "c.example"),
+                host(10, "a.example"),
+            ],
+            false,
+        )
         .unwrap();
         assert_eq!(
             hosts.hosts,
@@ -107,7 +114,7 @@ mod tests {
             ]
         );
         assert!(!hosts.implicit);
-        assert_eq!(MailHosts::from_records(Vec::new()), None);
+        assert_eq!(MailHosts::from_records(Vec::new(), false), None);
     }
 
     #[test]
@@ -116,7 +123,7 @@ mod tests {
             .rev()
             .map(|n| host(n, &format!("mx{n}.example")))
             .collect();
-        let hosts = MailHosts::from_records(many).unwrap().hosts;
+        let hosts = MailHosts::from_records(many, false).unwrap().hosts;
         assert_eq!(hosts.len(), 20);
         assert_eq!(hosts.last().unwrap().preference, 19);
     }
@@ -124,9 +131,11 @@ mod tests {
     #[test]
     fn the_site_does_not_depend_on_preferences() {
         let one =
-            MailHosts::from_records(vec![host(10, "a.example"), host(20, "b.example")]).unwrap();
+            MailHosts::from_records(vec![host(10, "a.example"), host(20, "b.example")], false)
+                .unwrap();
         let other =
-            MailHosts::from_records(vec![host(20, "a.example"), host(10, "b.example")]).unwrap();
+            MailHosts::from_records(vec![host(20, "a.example"), host(10, "b.example")], false)
+                .unwrap();
         assert_eq!(one.site(), "a.example,b.example");
         assert_eq!(one.site(), other.site());
     }
@@ -142,7 +151,7 @@ mod tests {
                     )
                 })
                 .collect();
-            MailHosts::from_records(records).unwrap().site()
+            MailHosts::from_records(records, false).unwrap().site()
         };
         assert!(
             of(6).starts_with("a-rather-long-host-name-00.mail.example.com+5#"),

@@ -4,18 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hickory_resolver::TokioResolver;
-use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig};
-use hickory_resolver::lookup::Lookup;
-use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use mail::Domain;
-use tokio::sync::Semaphore;
 
+use crate::asking::{Asker, Failure, Found};
 use crate::hosts::{MailHost, MailHosts};
 use crate::memo::Memo;
+use crate::tlsa::{Tlsa, TooMany, tlsa_of};
 
 /// Why the mail of a domain can't go anywhere now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,18 +64,12 @@ impl Family {
     }
 }
 
-/// Time for one try of one question.
-const TRY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a question with everything that it brings about (several servers, TCP, CNAMEs).
-const QUESTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// Questions on their way to the servers at the same time; others wait.
-const MOST_QUESTIONS: usize = 256;
 /// Domains and hosts whose answers are kept, each.
 const MEMO_CAPACITY: usize = 50_000;
 /// Answers are not kept longer, whatever their time to live.
-const LONGEST_KEPT: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST_KEPT: Duration = Duration::from_secs(3600);
 /// Answers are kept at least so long: with a time to live of 0 each message would ask anew.
-const SHORTEST_KEPT: Duration = Duration::from_secs(5);
+pub(crate) const SHORTEST_KEPT: Duration = Duration::from_secs(5);
 /// "Does not exist" is kept this long (hickory keeps it as the SOA says, beside).
 const NEGATIVE_KEPT: Duration = Duration::from_secs(30);
 /// Failures are kept this long, so that a broken domain is not asked for each of its messages.
@@ -93,8 +82,8 @@ const MOST_TEXTS: usize = 8;
 const LONGEST_TEXT: usize = 2048;
 /// The same of all texts of a name together: strangers choose whose texts are asked for.
 const MOST_OCTETS: usize = 4096;
-/// Answers that hickory keeps beside, whatever their size: 64 KiB at most each.
-const ANSWERS_KEPT: u64 = 1_024;
+/// Hosts whose TLSA records are kept: 100 octets each, 16 KiB at most.
+const TLSA_CAPACITY: usize = 5_000;
 /// Addresses of one host that are kept.
 const MOST_ADDRESSES: usize = 16;
 
@@ -110,48 +99,56 @@ pub struct Resolver {
 type Answer<T> = Result<Arc<T>, Error>;
 
 struct Inner {
-    dns: TokioResolver,
-    places: Semaphore,
+    asker: Asker,
     mail_hosts: Memo<Domain, Answer<MailHosts>>,
-    addresses: Memo<(Box<str>, Family), Answer<[IpAddr]>>,
+    addresses: Memo<(Box<str>, Family), Result<Addresses, Error>>,
     texts: Memo<Box<str>, Answer<[Box<str>]>>,
+    tlsa: Memo<(Box<str>, u16), Result<Option<Arc<Tlsa>>, Error>>,
+}
+
+/// The addresses of a host.
+#[derive(Debug, Clone)]
+struct Addresses {
+    list: Arc<[IpAddr]>,
+    /// All of them were checked with DNSSEC.
+    secure: bool,
+    /// The name at the end of its CNAMEs, when it has any.
+    alias: Option<Box<str>>,
 }
 
 impl Resolver {
     /// A resolver that asks these servers (UDP, and TCP when the answer is too long); none = those of
     /// `/etc/resolv.conf`. Fails when that can't be read.
     pub fn new(servers: &[SocketAddr]) -> Result<Self, Error> {
-        let mut builder = if servers.is_empty() {
-            TokioResolver::builder_tokio().map_err(|error| {
-                Error::Temporary(format!("the system's resolver configuration: {error}"))
-            })?
-        } else {
-            let servers = servers.iter().map(name_server).collect();
-            TokioResolver::builder_with_config(
-                ResolverConfig::from_name_servers(servers),
-                TokioRuntimeProvider::default(),
-            )
-        };
-        let options = builder.options_mut();
-        options.timeout = TRY_TIMEOUT;
-        options.attempts = 2;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.max_active_requests = MOST_QUESTIONS * 2;
-        options.positive_max_ttl = Some(LONGEST_KEPT);
-        options.cache_size = ANSWERS_KEPT;
-        options.negative_max_ttl = Some(Duration::from_secs(300));
-        let dns = builder
-            .build()
-            .map_err(|error| Error::Temporary(format!("the resolver can't be set up: {error}")))?;
+        Self::asking(Asker::new(servers, false)?)
+    }
+
+    /// The same with servers that check DNSSEC, and that are believed when they say what they have checked (the bit AD, RFC
+    /// 4035 section 3.2.3). Nobody may be able to change answers on their way from there.
+    pub fn believing(servers: &[SocketAddr]) -> Result<Self, Error> {
+        Self::asking(Asker::new(servers, true)?)
+    }
+
+    fn asking(asker: Asker) -> Result<Self, Error> {
         Ok(Self {
             inner: Arc::new(Inner {
-                dns,
-                places: Semaphore::new(MOST_QUESTIONS),
+                asker,
                 mail_hosts: Memo::new(MEMO_CAPACITY),
                 addresses: Memo::new(MEMO_CAPACITY),
                 texts: Memo::new(TEXTS_CAPACITY),
+                tlsa: Memo::new(TLSA_CAPACITY),
             }),
         })
+    }
+
+    /// Whether the servers check DNSSEC: what they say of the root, which is signed. False as well when they are not
+    /// believed.
+    pub async fn is_validated(&self) -> Result<bool, Error> {
+        if !self.inner.asker.believes() {
+            return Ok(false);
+        }
+        let found = self.inner.asker.ask(".", RecordType::NS).await?;
+        Ok(found.secure)
     }
 
     /// The hosts that take mail for the domain (RFC 5321 section 5.1): its MX hosts by preference, at
@@ -170,6 +167,77 @@ impl Resolver {
     /// Addresses of a host, at most 16, IPv4 before IPv6; never empty. `NoSuchDomain` when the host has
     /// none of the family.
     pub async fn addresses(&self, host: &str, family: Family) -> Result<Arc<[IpAddr]>, Error> {
+        let found = self.host(host, family).await?;
+        Ok(found.list)
+    }
+
+    /// The TLSA records of the host's port, when they and the host's addresses are known for sure (RFC 7672 section 2.2).
+    /// `None` when there are none, or none that DNSSEC protects. With an error nobody knows what the host must show, and it
+    /// is not to be spoken to (section 2.1.2).
+    pub async fn tlsa(
+        &self,
+        host: &str,
+        port: u16,
+        family: Family,
+    ) -> Result<Option<Arc<Tlsa>>, Error> {
+        if !self.inner.asker.believes() {
+            return Ok(None);
+        }
+        let found = self.host(host, family).await?;
+        match found.alias {
+            // The name at the end of the CNAMEs goes first.
+            Some(alias) if found.secure => match self.tlsa_of(&alias, port).await? {
+                Some(tlsa) => Ok(Some(tlsa)),
+                None => self.tlsa_of(host, port).await,
+            },
+            None if found.secure => self.tlsa_of(host, port).await,
+            // It leads to where nothing is signed. What it says of itself may be signed all the same.
+            Some(_) => match self.inner.asker.ask(host, RecordType::CNAME).await {
+                Ok(cname) if cname.secure => self.tlsa_of(host, port).await,
+                Ok(_) | Err(Failure::NoSuchName | Failure::NoRecords) => Ok(None),
+                Err(failure) => Err(failure.into()),
+            },
+            // Servers of zones that are not signed may stumble over such questions: they are not asked.
+            None => Ok(None),
+        }
+    }
+
+    async fn tlsa_of(&self, base: &str, port: u16) -> Result<Option<Arc<Tlsa>>, Error> {
+        let key = (Box::from(base), port);
+        if let Some(known) = self.inner.tlsa.get(&key, Instant::now()) {
+            return known;
+        }
+        let (found, until) = self.find_tlsa(base, port).await;
+        self.inner
+            .tlsa
+            .put(key, found.clone(), until, Instant::now());
+        found
+    }
+
+    async fn find_tlsa(
+        &self,
+        base: &str,
+        port: u16,
+    ) -> (Result<Option<Arc<Tlsa>>, Error>, Instant) {
+        let name = format!("_{port}._tcp.{base}");
+        match self.inner.asker.ask(&name, RecordType::TLSA).await {
+            Ok(found) if found.secure => match tlsa_of(&found.records) {
+                Ok(records) if records.is_empty() => (Ok(None), found.until),
+                Ok(records) => {
+                    let base = base.into();
+                    (Ok(Some(Arc::new(Tlsa { base, records }))), found.until)
+                }
+                Err(TooMany) => ended(Error::Temporary("there are too many TLSA records".into())),
+            },
+            Ok(found) => (Ok(None), found.until),
+            Err(Failure::NoSuchName | Failure::NoRecords) => {
+                (Ok(None), Instant::now() + NEGATIVE_KEPT)
+            }
+            Err(failure) => ended(failure.into()),
+        }
+    }
+
+    async fn host(&self, host: &str, family: Family) -> Result<Addresses, Error> {
         let key = (Box::from(host), family);
         if let Some(known) = self.inner.addresses.get(&key, Instant::now()) {
             return known;
@@ -188,10 +256,10 @@ impl Resolver {
         if let Some(known) = self.inner.texts.get(&key, Instant::now()) {
             return known;
         }
-        let (found, until) = match self.ask(name, RecordType::TXT).await {
-            Ok(lookup) => match texts_of(&lookup) {
+        let (found, until) = match self.inner.asker.ask(name, RecordType::TXT).await {
+            Ok(found) => match texts_of(&found) {
                 texts if texts.is_empty() => ended(Error::NoSuchDomain),
-                texts => (Ok(texts.into()), kept_until(&lookup)),
+                texts => (Ok(texts.into()), found.until),
             },
             Err(failure) => ended(failure.into()),
         };
@@ -201,15 +269,15 @@ impl Resolver {
     }
 
     async fn find_mail_hosts(&self, domain: &Domain) -> (Result<Arc<MailHosts>, Error>, Instant) {
-        let lookup = match self.ask(domain.as_str(), RecordType::MX).await {
-            Ok(lookup) => lookup,
+        let lookup = match self.inner.asker.ask(domain.as_str(), RecordType::MX).await {
+            Ok(found) => found,
             Err(Failure::NoRecords) => return self.fall_back_to_address(domain).await,
             Err(failure) => return ended(failure.into()),
         };
-        let until = kept_until(&lookup);
+        let until = lookup.until;
         let mut records = Vec::new();
         let (mut null, mut invalid) = (false, false);
-        for record in lookup.answers() {
+        for record in &lookup.records {
             let RData::MX(mx) = &record.data else {
                 continue;
             };
@@ -224,7 +292,7 @@ impl Resolver {
                 invalid = true;
             }
         }
-        match MailHosts::from_records(records) {
+        match MailHosts::from_records(records, lookup.secure) {
             Some(hosts) => (Ok(Arc::new(hosts)), until),
             None if null => (Err(Error::NullMx), until),
             None if invalid => ended(Error::Temporary("the MX records name no valid host".into())),
@@ -237,7 +305,10 @@ impl Resolver {
         domain: &Domain,
     ) -> (Result<Arc<MailHosts>, Error>, Instant) {
         match self.find_addresses(domain.as_str(), Family::Any).await {
-            (Ok(_), until) => (Ok(Arc::new(MailHosts::implicit(domain))), until),
+            (Ok(found), until) => {
+                let hosts = MailHosts::implicit(domain, found.secure);
+                (Ok(Arc::new(hosts)), until)
+            }
             (Err(error), until) => (Err(error), until),
         }
     }
@@ -246,7 +317,7 @@ impl Resolver {
         &self,
         host: &str,
         family: Family,
-    ) -> (Result<Arc<[IpAddr]>, Error>, Instant) {
+    ) -> (Result<Addresses, Error>, Instant) {
         let asked: &[RecordType] = match family {
             Family::Any => &[RecordType::A, RecordType::AAAA],
             Family::V4 => &[RecordType::A],
@@ -254,13 +325,14 @@ impl Resolver {
         };
         let mut addresses = Vec::new();
         let mut until: Option<Instant> = None;
-        let mut failed = None;
+        let (mut failed, mut alias, mut secure) = (None, None, true);
         for record_type in asked {
-            match self.ask(host, *record_type).await {
-                Ok(lookup) => {
-                    let kept = kept_until(&lookup);
-                    until = Some(until.map_or(kept, |until| until.min(kept)));
-                    addresses.extend(lookup.answers().iter().filter_map(
+            match self.inner.asker.ask(host, *record_type).await {
+                Ok(found) => {
+                    until = Some(until.map_or(found.until, |until| until.min(found.until)));
+                    secure &= found.secure;
+                    alias = alias.or(found.alias);
+                    addresses.extend(found.records.iter().filter_map(
                         |record| match &record.data {
                             RData::A(a) => Some(IpAddr::V4(a.0)),
                             RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
@@ -275,67 +347,21 @@ impl Resolver {
             }
         }
         addresses.truncate(MOST_ADDRESSES);
-        match (addresses.is_empty(), failed) {
+        let found = Addresses {
+            list: addresses.into(),
+            secure,
+            alias: alias
+                .and_then(|name| Some(Domain::parse(&name.to_ascii()).ok()?.as_str().into())),
+        };
+        match (found.list.is_empty(), failed) {
             (false, None) => (
-                Ok(addresses.into()),
+                Ok(found),
                 until.unwrap_or_else(|| Instant::now() + NEGATIVE_KEPT),
             ),
             // One family failed: use the other, but not for long.
-            (false, Some(_)) => (Ok(addresses.into()), Instant::now() + FAILURE_KEPT),
+            (false, Some(_)) => (Ok(found), Instant::now() + FAILURE_KEPT),
             (true, None) => ended(Error::NoSuchDomain),
             (true, Some(detail)) => ended(Error::Temporary(detail)),
-        }
-    }
-
-    async fn ask(&self, name: &str, record_type: RecordType) -> Result<Lookup, Failure> {
-        let mut name = Name::from_ascii(name).map_err(|_| Failure::NoSuchName)?;
-        name.set_fqdn(true);
-        let question = async {
-            let _place = self
-                .inner
-                .places
-                .acquire()
-                .await
-                .expect("the semaphore is never closed");
-            self.inner.dns.lookup(name, record_type).await
-        };
-        match tokio::time::timeout(QUESTION_TIMEOUT, question).await {
-            Ok(answer) => answer.map_err(Failure::from),
-            Err(_) => Err(Failure::Temporary(format!(
-                "{record_type} lookup timed out"
-            ))),
-        }
-    }
-}
-
-enum Failure {
-    NoSuchName,
-    /// The name exists, without records of this type.
-    NoRecords,
-    Temporary(String),
-}
-
-impl From<NetError> for Failure {
-    fn from(error: NetError) -> Self {
-        match error {
-            NetError::Dns(DnsError::NoRecordsFound(none)) => match none.response_code {
-                ResponseCode::NXDomain => Self::NoSuchName,
-                ResponseCode::NoError => Self::NoRecords,
-                code => Self::Temporary(format!("DNS lookup failed: {code}")),
-            },
-            NetError::Dns(DnsError::ResponseCode(code)) => {
-                Self::Temporary(format!("DNS lookup failed: {code}"))
-            }
-            other => Self::Temporary(format!("DNS lookup failed: {other}")),
-        }
-    }
-}
-
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NoSuchName | Failure::NoRecords => Self::NoSuchDomain,
-            Failure::Temporary(detail) => Self::Temporary(detail),
         }
     }
 }
@@ -349,14 +375,7 @@ fn ended<T>(error: Error) -> (Result<T, Error>, Instant) {
     (Err(error), Instant::now() + kept)
 }
 
-fn kept_until(lookup: &Lookup) -> Instant {
-    let now = Instant::now();
-    lookup
-        .valid_until()
-        .clamp(now + SHORTEST_KEPT, now + LONGEST_KEPT)
-}
-
-fn texts_of(lookup: &Lookup) -> Vec<Box<str>> {
+fn texts_of(found: &Found) -> Vec<Box<str>> {
     let joined = |record: &Record| match &record.data {
         RData::TXT(txt) => {
             let octets = txt.txt_data.concat();
@@ -366,7 +385,7 @@ fn texts_of(lookup: &Lookup) -> Vec<Box<str>> {
         _ => None,
     };
     let mut octets = 0;
-    let texts = lookup.answers().iter().filter_map(joined);
+    let texts = found.records.iter().filter_map(joined);
     texts
         .take(MOST_TEXTS)
         .take_while(|text| {
@@ -375,12 +394,4 @@ fn texts_of(lookup: &Lookup) -> Vec<Box<str>> {
         })
         .map(String::into_boxed_str)
         .collect()
-}
-
-fn name_server(address: &SocketAddr) -> NameServerConfig {
-    let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-        connection.port = address.port();
-        connection
-    });
-    NameServerConfig::new(address.ip(), true, connections.into())
 }

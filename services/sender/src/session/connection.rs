@@ -13,9 +13,9 @@ use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
-use super::demand::{Demand, Peer};
+use super::dane::Proved;
+use super::demand::Peer;
 use super::io::Io;
-use crate::lane::Lane;
 use crate::transcript;
 
 /// Octets read at once.
@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     pub address: SocketAddr,
     /// It is under TLS, with a certificate that is valid for `host`.
     pub(super) verified: bool,
+    /// What it has shown of what its TLSA records name.
+    pub(super) proved: Option<Proved>,
     /// Transactions begun on it.
     pub(super) transactions: u32,
     /// A transaction was left open; RSET goes before the next one.
@@ -125,6 +127,7 @@ impl Connection {
             host,
             address,
             verified: false,
+            proved: None,
             transactions: 0,
             needs_reset: false,
             open,
@@ -136,16 +139,12 @@ impl Connection {
         matches!(self.io, Io::Tls(_))
     }
 
-    /// Whether mail of which this is asked may go over it.
-    pub fn serves(&self, lane: &Lane, demand: &Demand) -> bool {
-        demand.is_met(lane.tls, self.peer())
-    }
-
     pub(super) fn peer(&self) -> Peer<'_> {
         Peer {
             host: &self.host,
             tls: self.is_tls(),
             verified: self.verified,
+            proved: self.proved.as_ref(),
             require_tls: self.capabilities.require_tls,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use sts::{Mode, Policy};
 
+use super::dane::{Dane, Proved};
 use crate::lane::TlsPolicy;
 
 /// What the sender of a message wants of TLS (RFC 8689).
@@ -29,6 +30,8 @@ pub(super) enum Level {
     Encrypted,
     /// With a certificate that is valid for the host's name.
     Verified,
+    /// With one that the host's TLSA records name.
+    Named,
 }
 
 /// With what a connection is tried.
@@ -37,6 +40,7 @@ pub(super) enum Encryption {
     None,
     AnyCertificate,
     ValidCertificate,
+    NamedCertificate,
 }
 
 /// What a host does not have that is asked for: definite, for as long as nobody changes it.
@@ -46,7 +50,7 @@ pub(super) enum Lack {
     Host,
     /// It offers no TLS, or none that we could speak.
     Tls,
-    /// Its certificate is not valid for its name.
+    /// Its certificate is not valid for its name, or none that its TLSA records name.
     Certificate,
     /// It does not announce REQUIRETLS.
     RequireTls,
@@ -82,6 +86,8 @@ pub(super) struct Peer<'a> {
     pub tls: bool,
     /// Its certificate is valid for `host`.
     pub verified: bool,
+    /// What it has shown of what its TLSA records name.
+    pub proved: Option<&'a Proved>,
     /// It announces REQUIRETLS.
     pub require_tls: bool,
 }
@@ -92,11 +98,40 @@ pub(crate) struct Demand {
     wish: Wish,
     /// The recipient domain's, in mode enforce or testing.
     policy: Option<Arc<Policy>>,
+    /// The recipient domain, when DNSSEC says which are its hosts: what it says of them holds.
+    signed: Option<Arc<str>>,
+}
+
+/// The same of one host, of which DNSSEC may say something, too.
+#[derive(Debug, Clone)]
+pub(super) struct HostDemand<'a> {
+    demand: &'a Demand,
+    dane: Dane,
 }
 
 impl Demand {
     pub fn new(wish: Wish, policy: Option<Arc<Policy>>) -> Self {
-        Self { wish, policy }
+        Self {
+            wish,
+            policy,
+            signed: None,
+        }
+    }
+
+    /// DNSSEC says which are the hosts of this recipient domain.
+    pub fn signed(self, domain: &str) -> Self {
+        let signed = Some(domain.into());
+        Self { signed, ..self }
+    }
+
+    /// The recipient domain, when DNSSEC says which are its hosts.
+    pub(super) fn signed_domain(&self) -> Option<&Arc<str>> {
+        self.signed.as_ref()
+    }
+
+    /// What is asked of a host of which DNSSEC says this.
+    pub(super) fn of(&self, dane: Dane) -> HostDemand<'_> {
+        HostDemand { demand: self, dane }
     }
 
     pub fn requires_tls(&self) -> bool {
@@ -151,7 +186,7 @@ impl Demand {
         // have done.
         let tries_valid = (seen.valid || self.tested().is_some()) && !seen.invalid;
         match self.level(shaped) {
-            Level::Verified => &[ValidCertificate],
+            Level::Verified | Level::Named => &[ValidCertificate],
             Level::Encrypted if tries_valid => &[ValidCertificate, AnyCertificate],
             Level::Encrypted => &[AnyCertificate],
             Level::Opportunistic if seen.broken => &[None],
@@ -176,13 +211,82 @@ impl Demand {
             None
         }
     }
+}
+
+impl HostDemand<'_> {
+    pub fn dane(&self) -> &Dane {
+        &self.dane
+    }
+
+    /// See [`Demand::signed_domain`].
+    pub fn signed_domain(&self) -> Option<Arc<str>> {
+        self.demand.signed.clone()
+    }
+
+    /// See [`Demand::name`].
+    pub fn name(&self) -> Option<&'static str> {
+        match self.dane {
+            _ if self.demand.requires_tls() => self.demand.name(),
+            Dane::Usable(_) => Some("dane"),
+            Dane::Unusable => Some(self.demand.name().unwrap_or("dane_unusable")),
+            Dane::Absent => self.demand.name(),
+        }
+    }
+
+    /// See [`Demand::level`]. What can be used decides, whatever else is asked for; and TLS is announced where something is
+    /// that can't (RFC 7672 section 2.2).
+    pub fn level(&self, shaped: TlsPolicy) -> Level {
+        let level = self.demand.level(shaped);
+        match self.dane {
+            Dane::Usable(_) => Level::Named,
+            Dane::Unusable => level.max(Level::Encrypted),
+            Dane::Absent => level,
+        }
+    }
+
+    /// See [`Demand::forbids`]: nobody has to name a host with MTA-STS that is named with DANE (RFC 8461 section 2).
+    pub fn forbids(&self, host: &str) -> bool {
+        !matches!(self.dane, Dane::Usable(_)) && self.demand.forbids(host)
+    }
+
+    /// See [`Demand::steps`].
+    pub fn steps(&self, shaped: TlsPolicy, seen: Seen) -> &'static [Encryption] {
+        match self.dane {
+            Dane::Usable(_) => &[Encryption::NamedCertificate],
+            Dane::Unusable if self.level(shaped) == Level::Encrypted => {
+                self.demand.steps(TlsPolicy::Required, seen)
+            }
+            Dane::Unusable | Dane::Absent => self.demand.steps(shaped, seen),
+        }
+    }
+
+    /// See [`Demand::lack`].
+    pub fn lack(&self, peer: Peer<'_>) -> Option<Lack> {
+        let Dane::Usable(tlsa) = &self.dane else {
+            return match self.dane {
+                Dane::Unusable if self.demand.name().is_none() => (!peer.tls).then_some(Lack::Tls),
+                _ => self.demand.lack(peer),
+            };
+        };
+        let domain = self.demand.signed.as_deref();
+        let is_enough = |proved: &Proved| proved.is_enough(tlsa, domain);
+        if !peer.tls {
+            Some(Lack::Tls)
+        } else if !peer.proved.is_some_and(is_enough) {
+            Some(Lack::Certificate)
+        } else if self.demand.requires_tls() && !peer.require_tls {
+            Some(Lack::RequireTls)
+        } else {
+            None
+        }
+    }
 
     /// Whether the mail may go over a connection to this peer.
-    pub(super) fn is_met(&self, shaped: TlsPolicy, peer: Peer<'_>) -> bool {
+    pub fn is_met(&self, shaped: TlsPolicy, peer: Peer<'_>) -> bool {
         match self.level(shaped) {
             Level::Plain | Level::Opportunistic => true,
             Level::Encrypted => peer.tls,
-            Level::Verified => self.lack(peer).is_none(),
+            Level::Verified | Level::Named => self.lack(peer).is_none(),
         }
     }
 }
@@ -208,6 +312,7 @@ mod tests {
             host,
             tls: true,
             verified: true,
+            proved: None,
             require_tls: true,
         }
     }
@@ -278,13 +383,29 @@ mod tests {
         ] {
             for shaped in [TlsPolicy::None, TlsPolicy::Opportunistic] {
                 for demand in [&usual, &optional, &testing] {
-                    assert_eq!(demand.is_met(shaped, peer), weak, "{name} {demand:?}");
+                    assert_eq!(
+                        demand.of(Dane::Absent).is_met(shaped, peer),
+                        weak,
+                        "{name} {demand:?}"
+                    );
                 }
-                assert_eq!(enforced.is_met(shaped, peer), enforced_takes, "{name}");
-                assert_eq!(required.is_met(shaped, peer), required_takes, "{name}");
+                assert_eq!(
+                    enforced.of(Dane::Absent).is_met(shaped, peer),
+                    enforced_takes,
+                    "{name}"
+                );
+                assert_eq!(
+                    required.of(Dane::Absent).is_met(shaped, peer),
+                    required_takes,
+                    "{name}"
+                );
             }
             assert_eq!(required.lack(peer), lack, "{name}");
-            assert_eq!(usual.is_met(TlsPolicy::Required, peer), peer.tls, "{name}");
+            assert_eq!(
+                usual.of(Dane::Absent).is_met(TlsPolicy::Required, peer),
+                peer.tls,
+                "{name}"
+            );
         }
         assert!(enforced.forbids("mx.other.example") && !testing.forbids("mx.other.example"));
     }

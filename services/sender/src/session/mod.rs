@@ -2,6 +2,7 @@
 
 mod commands;
 mod connection;
+mod dane;
 mod demand;
 mod io;
 mod open;

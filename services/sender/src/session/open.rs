@@ -14,9 +14,11 @@ use smtp::EhloCapabilities;
 use sts::Known;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 
 use super::connection::{Broken, Capabilities, Connection, Open};
-use super::demand::{Demand, Encryption, Lack, Level, Seen, Wish};
+use super::dane::{Dane, Verifier};
+use super::demand::{Demand, Encryption, HostDemand, Lack, Level, Seen, Wish};
 use super::io::Io;
 use super::targets::{in_order, literal};
 use super::tls::{Connectors, Remembered};
@@ -97,6 +99,7 @@ struct Dial<'a> {
     host: &'a str,
     address: IpAddr,
     encryption: Encryption,
+    demand: &'a HostDemand<'a>,
     /// Without TLS there is to be no connection.
     must: bool,
 }
@@ -214,13 +217,14 @@ impl Opener {
         if site != lane.site {
             return Err(OpenFailure::SiteChanged(site));
         }
-        let demand = self.demand(&domain, wish).await.map_err(failed)?;
+        let demand = self.demand(&domain, wish, hosts.secure);
+        let demand = demand.await.map_err(failed)?;
         Ok((Way::Mx(hosts), demand))
     }
 
     /// What the domain and the message ask for. REQUIRETLS needs hosts that are known to be the domain's (RFC 8689 section
-    /// 4.2.1), and only a policy that is enforced says which they are.
-    async fn demand(&self, domain: &Domain, wish: Wish) -> Result<Demand, Reply> {
+    /// 4.2.1), and only DNSSEC and a policy that is enforced say which they are.
+    async fn demand(&self, domain: &Domain, wish: Wish, secure: bool) -> Result<Demand, Reply> {
         if wish == Wish::Optional {
             return Ok(Demand::new(wish, None));
         }
@@ -229,6 +233,9 @@ impl Opener {
             Known::Policy(policy) => Demand::new(wish, Some(policy.clone())),
             _ => Demand::new(wish, None),
         };
+        if secure {
+            return Ok(demand.signed(domain.as_str()));
+        }
         if wish != Wish::Required || demand.enforced().is_some() {
             return Ok(demand);
         }
@@ -241,7 +248,7 @@ impl Opener {
             ),
             _ => encryption_needed(
                 Stage::Dns,
-                "REQUIRETLS needs hosts that can be trusted, and the domain names none with MTA-STS in mode enforce",
+                "REQUIRETLS needs hosts that can be trusted, and the domain names none with DNSSEC, or with MTA-STS in mode enforce",
             ),
         })
     }
@@ -287,8 +294,15 @@ impl Opener {
             MOST_TRIES
         };
         'hosts: for host in hosts {
-            if demand.forbids(host) {
-                self.judged(demand, Some(Lack::Host));
+            let asked = match self.asked(lane, host, demand).await {
+                Ok(asked) => asked,
+                Err(reply) => {
+                    tried.has_no_address(host, reply);
+                    continue;
+                }
+            };
+            if asked.forbids(host) {
+                self.judged(&asked, Some(Lack::Host));
                 let text = "the domain does not name this host in what it enforces with MTA-STS";
                 tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", text));
                 continue;
@@ -305,10 +319,10 @@ impl Opener {
                     .unreachable
                     .contains(address, std::time::Instant::now())
                 {
-                    put_off.push((host, address));
+                    put_off.push((host, address, asked.clone()));
                 } else if tries < most {
                     tries += 1;
-                    match self.try_address(lane, host, address, demand).await {
+                    match self.try_address(lane, host, address, &asked).await {
                         Ok(connection) => return Ok(connection),
                         Err(failure) if failure.unbound => return Err(unbound(failure)),
                         Err(Failure {
@@ -332,8 +346,8 @@ impl Opener {
         if put_off.len() > most - tries {
             tried.is_cut_short();
         }
-        for (host, address) in put_off.into_iter().take(most - tries) {
-            match self.try_address(lane, host, address, demand).await {
+        for (host, address, asked) in put_off.into_iter().take(most - tries) {
+            match self.try_address(lane, host, address, &asked).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.unbound => return Err(unbound(failure)),
                 Err(failure) => match failure.lack {
@@ -352,8 +366,53 @@ impl Opener {
         }
     }
 
+    /// Whether mail of which this is asked may go over the connection.
+    pub async fn serves(&self, lane: &Lane, connection: &Connection, demand: &Demand) -> bool {
+        match self.dane(lane, &connection.host, demand).await {
+            Ok(dane) => demand.of(dane).is_met(lane.tls, connection.peer()),
+            Err(_) => false,
+        }
+    }
+
+    /// What is asked of a host. What it must show has to be known before it is spoken to (RFC 7672 section 2.1.2).
+    async fn asked<'a>(
+        &self,
+        lane: &Lane,
+        host: &str,
+        demand: &'a Demand,
+    ) -> Result<HostDemand<'a>, Reply> {
+        let dane = self.dane(lane, host, demand).await;
+        if demand.signed_domain().is_some() {
+            self.metrics.tlsa_lookup(match &dane {
+                Ok(Dane::Absent) => "none",
+                Ok(Dane::Unusable) => "unusable",
+                Ok(Dane::Usable(_)) => "usable",
+                Err(_) => "failed",
+            });
+        }
+        let dane = dane.map_err(|error| {
+            let text = format!("TLSA records of the host: {error}");
+            own_words(Stage::Dns, 0, "4.7.5", &text)
+        })?;
+        Ok(demand.of(dane))
+    }
+
+    /// What DNSSEC says of a host of the domain.
+    async fn dane(&self, lane: &Lane, host: &str, demand: &Demand) -> Result<Dane, dns::Error> {
+        if demand.signed_domain().is_none() {
+            return Ok(Dane::Absent);
+        }
+        let family = Family::of_source(lane.source_address);
+        match self.names.resolver.tlsa(host, lane.port, family).await {
+            Ok(found) => Ok(found.into()),
+            // It has no address: that says enough.
+            Err(error) if error.is_permanent() => Ok(Dane::Absent),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Counts what mail that asks for more found at a host.
-    fn judged(&self, demand: &Demand, lack: Option<Lack>) {
+    fn judged(&self, demand: &HostDemand<'_>, lack: Option<Lack>) {
         if let Some(policy) = demand.name() {
             self.metrics
                 .tls_policy(policy, lack.map_or("ok", Lack::name));
@@ -400,7 +459,7 @@ impl Opener {
         lane: &Lane,
         host: &str,
         address: IpAddr,
-        demand: &Demand,
+        demand: &HostDemand<'_>,
     ) -> Result<Connection, Failure> {
         let now = std::time::Instant::now();
         let seen = Seen {
@@ -416,6 +475,7 @@ impl Opener {
                 host,
                 address,
                 encryption: *encryption,
+                demand,
                 must,
             };
             made = self.dial(dial).await;
@@ -440,7 +500,7 @@ impl Opener {
         {
             self.unreachable.add(address, now);
         }
-        self.with_all_that_is_asked(made, demand).await
+        self.with_all_that_is_asked(lane, made, demand).await
     }
 
     /// What TLS came to at an address.
@@ -470,8 +530,9 @@ impl Opener {
     /// The connection, when the mail may go over it (RFC 8689 section 4.2.1).
     async fn with_all_that_is_asked(
         &self,
+        lane: &Lane,
         made: Result<Connection, Failure>,
-        demand: &Demand,
+        demand: &HostDemand<'_>,
     ) -> Result<Connection, Failure> {
         let lack = match &made {
             Ok(connection) => demand.lack(connection.peer()),
@@ -483,10 +544,13 @@ impl Opener {
         };
         self.judged(demand, lack);
         match (made, lack) {
-            (Ok(connection), Some(Lack::RequireTls)) => {
+            (Ok(connection), Some(lack)) if !demand.is_met(lane.tls, connection.peer()) => {
                 connection.quit().await;
-                let text = "the host does not offer REQUIRETLS";
-                Err(Failure::lacks(Lack::RequireTls, text))
+                let text = match lack {
+                    Lack::RequireTls => "the host does not offer REQUIRETLS",
+                    _ => "the host has not proved who it is",
+                };
+                Err(Failure::lacks(lack, text))
             }
             (made, _) => made,
         }
@@ -527,6 +591,22 @@ impl Opener {
         self.start_tls(connection, dial).await
     }
 
+    /// What asks the host for what its TLSA records name, if that is asked of it.
+    fn named(&self, dial: Dial<'_>) -> Result<Option<(TlsConnector, Arc<Verifier>)>, Failure> {
+        let (Encryption::NamedCertificate, Dane::Usable(tlsa)) =
+            (dial.encryption, dial.demand.dane())
+        else {
+            return Ok(None);
+        };
+        let host = server_name(dial.host, dial.address);
+        let named = self
+            .tls
+            .named(tlsa.clone(), dial.demand.signed_domain(), host);
+        named
+            .map(Some)
+            .map_err(|error| Failure::handshake(&format!("TLS: {error}")))
+    }
+
     async fn start_tls(
         &self,
         mut connection: Connection,
@@ -547,9 +627,11 @@ impl Opener {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
-        let connector = match dial.encryption {
-            Encryption::ValidCertificate => self.tls.verifying.as_ref(),
-            Encryption::AnyCertificate | Encryption::None => Some(&self.tls.any),
+        let named = self.named(dial)?;
+        let connector = match (&named, dial.encryption) {
+            (Some((connector, _)), _) => Some(connector),
+            (None, Encryption::ValidCertificate) => self.tls.verifying.as_ref(),
+            (None, _) => Some(&self.tls.any),
         };
         let connector = connector.ok_or_else(|| Failure {
             in_handshake: true,
@@ -562,8 +644,11 @@ impl Opener {
         let (stream, open) = connection
             .into_tcp()
             .ok_or_else(|| Failure::handshake("the host spoke before TLS began"))?;
-        let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
-            .unwrap_or_else(|_| address.ip().into());
+        let name = match dial.demand.dane() {
+            // RFC 7672 section 3.2.1 and 8.1: it may have a certificate for each of its names.
+            Dane::Usable(tlsa) => server_name(&tlsa.base, address.ip()),
+            _ => server_name(&host, address.ip()),
+        };
         let stream = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream))
             .await
             .map_err(|_| Failure::handshake("no TLS handshake in time"))?
@@ -571,9 +656,14 @@ impl Opener {
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
         let version = connection.tls_version();
         connection.verified = dial.encryption == Encryption::ValidCertificate;
-        let certificate = match connection.verified {
-            true => "a valid certificate",
-            false => "a certificate that was not checked",
+        if let Some((proved, is_valid)) = named.and_then(|(_, verifier)| verifier.found()) {
+            connection.verified = is_valid;
+            connection.proved = Some(proved);
+        }
+        let certificate = match (connection.verified, &connection.proved) {
+            (true, _) => "a valid certificate",
+            (false, Some(_)) => "a certificate that TLSA records name",
+            (false, None) => "a certificate that was not checked",
         };
         transcript::note(format_args!("TLS {version}, {certificate}"));
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
@@ -587,6 +677,11 @@ impl Opener {
         self.metrics.tls.with_label_values(&[version]).inc();
         Ok(connection)
     }
+}
+
+fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
+    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
+    name.unwrap_or_else(|_| address.into())
 }
 
 async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure> {

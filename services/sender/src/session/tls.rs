@@ -6,11 +6,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dns::Tlsa;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, VerifierBuilderError, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
+
+use super::dane::Verifier;
 
 /// What begins TLS, version 1.2 or 1.3. Neither resumes a session of the other.
 pub(super) struct Connectors {
@@ -19,6 +23,9 @@ pub(super) struct Connectors {
     /// Takes one that is valid for the host's name, and that an authority which is trusted has signed. `None`: no
     /// authority is trusted.
     pub verifying: Option<TlsConnector>,
+    /// Looks at certificates as `verifying` does.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
 
 impl Connectors {
@@ -35,9 +42,19 @@ impl Connectors {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(any))
             .with_no_client_auth();
-        let verifying = match authorities {
+        let authorities = match authorities {
             Some(authorities) => {
-                let builder = builder()?.with_root_certificates(authorities);
+                let builder = WebPkiServerVerifier::builder_with_provider(
+                    Arc::new(authorities),
+                    provider.clone(),
+                );
+                Some(builder.build().map_err(no_authorities)?)
+            }
+            None => None,
+        };
+        let verifying = match &authorities {
+            Some(authorities) => {
+                let builder = builder()?.with_webpki_verifier(authorities.clone());
                 Some(Arc::new(builder.with_no_client_auth()).into())
             }
             None => None,
@@ -45,8 +62,33 @@ impl Connectors {
         Ok(Self {
             any: Arc::new(any).into(),
             verifying,
+            authorities,
+            provider,
         })
     }
+
+    /// What takes a certificate that the TLSA records name, for one handshake: a session that is resumed shows none.
+    pub fn named(
+        &self,
+        tlsa: Arc<Tlsa>,
+        domain: Option<Arc<str>>,
+        host: ServerName<'static>,
+    ) -> Result<(TlsConnector, Arc<Verifier>), Error> {
+        let (provider, authorities) = (self.provider.clone(), self.authorities.clone());
+        let verifier = Verifier::new(provider.clone(), authorities, tlsa, domain, host);
+        let verifier = Arc::new(verifier);
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        Ok((Arc::new(config).into(), verifier))
+    }
+}
+
+fn no_authorities(error: VerifierBuilderError) -> Error {
+    Error::General(error.to_string())
 }
 
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 //! One script for each connection it gets. Lines of a script: `> text` is said, `< text` must be how the
 //! client's next line begins, `<until text` reads up to such a line, `<data` reads content up to the final dot, `<end` waits until the client closes,
 //! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it,
-//! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that. Extra words for common passages: `hello` (banner and EHLO with
+//! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that,
+//! `tls by key` makes it with a certificate of which only the key is known. Extra words for common passages: `hello` (banner and EHLO with
 //! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
 
 use std::sync::{Arc, OnceLock};
@@ -139,6 +140,10 @@ async fn follow(
                 .await
                 .unwrap();
             stream = BufStream::new(Box::new(tls));
+        } else if step == "tls by key" {
+            let acceptor = tokio_rustls::TlsAcceptor::from(known().0.clone());
+            let accepted = acceptor.accept(stream.into_inner()).await;
+            stream = BufStream::new(Box::new(accepted.unwrap()));
         } else if let Some(name) = step.strip_prefix("tls as ") {
             let acceptor = authority().acceptor(&[name]).unwrap();
             let accepted = acceptor.accept(stream.into_inner()).await;
@@ -164,7 +169,20 @@ async fn follow(
 }
 
 fn tls_config() -> Arc<rustls::ServerConfig> {
-    let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+    config_of(&rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap())
+}
+
+/// What `tls by key` shows, and its SubjectPublicKeyInfo.
+pub fn known() -> &'static (Arc<rustls::ServerConfig>, Vec<u8>) {
+    static KNOWN: OnceLock<(Arc<rustls::ServerConfig>, Vec<u8>)> = OnceLock::new();
+    KNOWN.get_or_init(|| {
+        use rcgen::PublicKeyData;
+        let made = rcgen::generate_simple_self_signed(vec!["other.example".into()]).unwrap();
+        (config_of(&made), made.signing_key.subject_public_key_info())
+    })
+}
+
+fn config_of(made: &rcgen::CertifiedKey<rcgen::KeyPair>) -> Arc<rustls::ServerConfig> {
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)

@@ -11,18 +11,18 @@ use super::play::{
 };
 use crate::policies::{Clock, Fetching};
 
-const SITE: &str = "first.dest.example,second.dest.example";
-const FIRST: &str = "127.0.0.2";
-const SECOND: &str = "127.0.0.3";
+pub(super) const SITE: &str = "first.dest.example,second.dest.example";
+pub(super) const FIRST: &str = "127.0.0.2";
+pub(super) const SECOND: &str = "127.0.0.3";
 const WELL_KNOWN: &str = "/.well-known/mta-sts.txt";
-const ENFORCE: &str =
+pub(super) const ENFORCE: &str =
     "version: STSv1\r\nmode: enforce\r\nmx: *.dest.example\r\nmax_age: 100000\r\n";
 
 /// Numbers of the messages: what they want of TLS.
-const USUAL: u64 = 1;
-const ANOTHER: u64 = 2;
-const REQUIRED: u64 = 3;
-const OPTIONAL: u64 = 4;
+pub(super) const USUAL: u64 = 1;
+pub(super) const ANOTHER: u64 = 2;
+pub(super) const REQUIRED: u64 = 3;
+pub(super) const OPTIONAL: u64 = 4;
 
 fn zones() -> Zones {
     Zones::new()
@@ -57,14 +57,14 @@ fn zones() -> Zones {
 }
 
 /// A sender, and what it asks.
-struct Net {
-    web: WebServer,
+pub(super) struct Net {
+    pub web: WebServer,
     clock: Clock,
     stream: Stream,
     attempt: u32,
     _scheduler: Scheduler,
     _started: Started,
-    _dns: Dns,
+    _dns: Box<dyn std::any::Any + Send>,
     _folder: TempDir,
 }
 
@@ -80,6 +80,15 @@ impl Net {
         let folder = tempfile::tempdir().unwrap();
         let dns = Dns::start(folder.path(), &zones()).await.unwrap();
         let resolver = dns::Resolver::new(&[dns.address()]).unwrap();
+        Self::with_names(folder, resolver, Box::new(dns)).await
+    }
+
+    /// One that asks the resolver, while `dns` answers it.
+    pub async fn with_names(
+        folder: TempDir,
+        resolver: dns::Resolver,
+        dns: Box<dyn std::any::Any + Send>,
+    ) -> Self {
         let address = "127.0.0.1:0".parse().unwrap();
         let names = ["dest", "single", "many"].map(|name| format!("mta-sts.{name}.example"));
         let names = names.each_ref().map(String::as_str);
@@ -116,16 +125,16 @@ impl Net {
         }
     }
 
-    fn show(&self, policy: &str) {
+    pub fn show(&self, policy: &str) {
         self.web
             .show(WELL_KNOWN, "Content-Type: text/plain\r\n", policy);
     }
 
-    async fn lane(&self, port: u16) {
+    pub async fn lane(&self, port: u16) {
         self.lane_with(port, |_| {}).await;
     }
 
-    async fn lane_with(&self, port: u16, change: impl FnOnce(&mut Lane)) {
+    pub async fn lane_with(&self, port: u16, change: impl FnOnce(&mut Lane)) {
         self.stream
             .lane(port, |lane| {
                 lane.smart_host.clear();
@@ -136,7 +145,7 @@ impl Net {
     }
 
     /// Sends a message over the one slot, and allows its dot.
-    async fn send(&mut self, message: u64, domain: &str) -> Report {
+    pub async fn send(&mut self, message: u64, domain: &str) -> Report {
         use proto::dispatch::sender_item::Kind;
         self.attempt += 1;
         let mut delivery = delivery(message, &[0]);
@@ -155,7 +164,7 @@ impl Net {
     }
 
     /// Stage, code and enhanced code of what the message came to.
-    async fn result(&mut self, message: u64, domain: &str) -> (&'static str, u32, String) {
+    pub async fn result(&mut self, message: u64, domain: &str) -> (&'static str, u32, String) {
         let report = self.send(message, domain).await;
         let enhanced = report.recipients[0].reply.clone().unwrap().enhanced;
         let (_, stage, code, _) = replies(&report).remove(0);
@@ -175,20 +184,20 @@ fn messages() -> Messages {
 }
 
 /// A host at the address, that follows the scripts.
-async fn host(address: &str, port: u16, scripts: &[String]) -> Host {
+pub(super) async fn host(address: &str, port: u16, scripts: &[String]) -> Host {
     let scripts: Vec<&str> = scripts.iter().map(String::as_str).collect();
     Host::start_at(&format!("{address}:{port}"), &scripts).await
 }
 
 /// Banner, EHLO and STARTTLS; then the handshake.
-fn begin_tls(handshake: &str) -> String {
+pub(super) fn begin_tls(handshake: &str) -> String {
     format!(
         "> 220 mx\n < EHLO\n > 250-mx\n > 250 STARTTLS\n < STARTTLS\n > 220 go on\n {handshake}\n"
     )
 }
 
 /// EHLO with extensions, and a message that is taken.
-fn takes(extensions: &[&str], mail: &str) -> String {
+pub(super) fn takes(extensions: &[&str], mail: &str) -> String {
     let mut script = "< EHLO\n > 250-mx\n ".to_owned();
     for extension in extensions {
         script += &format!("> 250-{extension}\n ");
@@ -196,15 +205,15 @@ fn takes(extensions: &[&str], mail: &str) -> String {
     script + "> 250 PIPELINING\n" + &message(mail)
 }
 
-fn message(mail: &str) -> String {
+pub(super) fn message(mail: &str) -> String {
     format!("< {mail}\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 354 go on\n <data\n > 250 kept\n")
 }
 
-const MAIL: &str = "MAIL FROM:<a@sender.example>";
-const GOOD: &str = "tls as first.dest.example";
+pub(super) const MAIL: &str = "MAIL FROM:<a@sender.example>";
+pub(super) const GOOD: &str = "tls as first.dest.example";
 
 /// The whole of a session without TLS.
-fn in_the_clear() -> String {
+pub(super) fn in_the_clear() -> String {
     "> 220 mx\n".to_owned() + &takes(&[], MAIL)
 }
 

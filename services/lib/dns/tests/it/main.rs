@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod signed;
+
 use std::net::IpAddr;
 
 use dns::{Error, Family, Resolver};

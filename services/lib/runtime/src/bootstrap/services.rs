@@ -80,6 +80,8 @@ pub struct Sender {
     pub authorities: Option<PathBuf>,
     /// The policies of domains.
     pub mta_sts: MtaSts,
+    /// The resolvers check DNSSEC and are believed, so that what domains say with DANE holds (RFC 7672).
+    pub dane: bool,
     /// What is kept of the dialogues with mail hosts.
     pub transcripts: Transcripts,
 }
@@ -231,10 +233,17 @@ impl Sender {
             authorities: super::file(&fields, "authorities", folder),
             mta_sts: MtaSts::read(fields.map("mtaSts")),
             transcripts: Transcripts::read(fields.map("transcripts")),
+            dane: read_dane(fields.map("dane")),
         };
         fields.close();
         sender
     }
+}
+
+fn read_dane(fields: Fields<'_>) -> bool {
+    let enabled = fields.boolean("enabled").unwrap_or(false);
+    fields.close();
+    enabled
 }
 
 impl MtaSts {
