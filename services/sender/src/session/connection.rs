@@ -13,9 +13,11 @@ use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::auth::Mechanisms;
 use super::demand::{Demand, Peer};
 use super::io::Io;
 use crate::lane::Lane;
+use crate::reach::Reach;
 
 /// Octets read at once.
 const INPUT: usize = 4096;
@@ -55,6 +57,7 @@ pub(super) struct Capabilities {
     pub mt_priority: bool,
     pub deliver_by: bool,
     pub require_tls: bool,
+    pub auth: Mechanisms,
 }
 
 impl From<&EhloCapabilities> for Capabilities {
@@ -69,6 +72,7 @@ impl From<&EhloCapabilities> for Capabilities {
             mt_priority: said.mt_priority(),
             deliver_by: said.deliver_by(),
             require_tls: said.require_tls(),
+            auth: Mechanisms::of(said),
         }
     }
 }
@@ -86,6 +90,8 @@ pub(crate) struct Connection {
     /// The MX or smart host.
     pub host: Arc<str>,
     pub address: SocketAddr,
+    /// By what way it was made.
+    pub(super) reach: Arc<Reach>,
     /// It is under TLS, with a certificate that is valid for `host`.
     pub(super) verified: bool,
     /// Transactions begun on it.
@@ -123,6 +129,7 @@ impl Connection {
             capabilities: Capabilities::default(),
             host,
             address,
+            reach: Arc::default(),
             verified: false,
             transactions: 0,
             needs_reset: false,
@@ -135,9 +142,10 @@ impl Connection {
         matches!(self.io, Io::Tls(_))
     }
 
-    /// Whether mail of which this is asked may go over it.
+    /// Whether mail of which this is asked may go over it. The way of a source may have changed since it was made.
     pub fn serves(&self, lane: &Lane, demand: &Demand) -> bool {
-        demand.is_met(lane.tls, self.peer())
+        let is_same = Arc::ptr_eq(&self.reach, &lane.reach) || self.reach == lane.reach;
+        is_same && demand.is_met(lane.tls, self.peer())
     }
 
     pub(super) fn peer(&self) -> Peer<'_> {

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns::{Family, MailHosts, Resolver, is_private_target};
+use dns::{MailHosts, Resolver, is_private_target};
 use mail::Domain;
 use proto::journal::{Reply, Stage};
 use rustls::RootCertStore;
@@ -45,7 +45,7 @@ const UNREACHABLE_TIME: Duration = Duration::from_secs(60);
 pub(crate) enum OpenFailure {
     /// The MX hosts of the domain are not those of the lane's site: the other site's name.
     SiteChanged(String),
-    /// The lane's source address can't be bound here, and why.
+    /// The lane's source can't be used here, and why: its address can't be bound, its proxy or its own smart host fails.
     Unbound(String),
     /// The last that was tried.
     Failed {
@@ -78,13 +78,14 @@ pub(crate) struct Opener {
     valid: Remembered,
     invalid: Remembered,
     unreachable: Remembered,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// A try that failed, and what was to blame if it was not the host.
-struct Failure {
+pub(super) struct Failure {
     reply: Reply,
     in_handshake: bool,
+    /// The source is to blame.
     unbound: bool,
     lack: Option<Lack>,
 }
@@ -101,7 +102,7 @@ struct Dial<'a> {
 }
 
 impl Failure {
-    fn of(stage: Stage, reply: &smtp::Reply) -> Self {
+    pub fn of(stage: Stage, reply: &smtp::Reply) -> Self {
         Self {
             reply: reported(stage, reply),
             in_handshake: false,
@@ -110,16 +111,28 @@ impl Failure {
         }
     }
 
-    fn broken(stage: Stage, broken: &Broken) -> Self {
+    pub fn broken(stage: Stage, broken: &Broken) -> Self {
         Self::says(stage, &broken.to_string())
     }
 
-    fn says(stage: Stage, text: &str) -> Self {
+    pub fn says(stage: Stage, text: &str) -> Self {
         Self {
             reply: own_words(stage, 0, "", text),
             in_handshake: false,
             unbound: false,
             lack: None,
+        }
+    }
+
+    /// The source is to blame: nothing is said of the host.
+    pub fn of_source(stage: Stage, text: &str) -> Self {
+        Self::says(stage, text).by_source()
+    }
+
+    pub fn by_source(self) -> Self {
+        Self {
+            unbound: true,
+            ..self
         }
     }
 
@@ -254,8 +267,34 @@ impl Opener {
         }
     }
 
-    /// Opens a connection to the first host that takes one.
+    /// Opens a connection to the first host that takes one. Where the host is the source's own, what fails before mail is
+    /// the source's failure; but not what a message asks of TLS, nor a host that asks for patience.
     pub async fn open(
+        &self,
+        lane: &Lane,
+        way: &Way,
+        demand: &Demand,
+    ) -> Result<Connection, OpenFailure> {
+        let opened = self.open_any(lane, way, demand).await;
+        let asks_patience = |reply: &Reply| (400..500).contains(&reply.code);
+        match opened {
+            Err(OpenFailure::Failed { reply, host, .. })
+                if lane.reach.own_host.is_some()
+                    && !demand.requires_tls()
+                    && !asks_patience(&reply) =>
+            {
+                let host = if host.is_empty() {
+                    &lane.smart_host
+                } else {
+                    &host
+                };
+                Err(OpenFailure::Unbound(told(host, &reply)))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_any(
         &self,
         lane: &Lane,
         way: &Way,
@@ -309,7 +348,7 @@ impl Opener {
                     tries += 1;
                     match self.try_address(lane, host, address, demand).await {
                         Ok(connection) => return Ok(connection),
-                        Err(failure) if failure.unbound => return Err(unbound(failure)),
+                        Err(failure) if failure.unbound => return Err(unbound(host, failure)),
                         Err(Failure {
                             reply,
                             lack: Some(lack),
@@ -334,7 +373,7 @@ impl Opener {
         for (host, address) in put_off.into_iter().take(most - tries) {
             match self.try_address(lane, host, address, demand).await {
                 Ok(connection) => return Ok(connection),
-                Err(failure) if failure.unbound => return Err(unbound(failure)),
+                Err(failure) if failure.unbound => return Err(unbound(host, failure)),
                 Err(failure) => match failure.lack {
                     Some(lack) => tried.lacks(host, address, failure.reply, lack),
                     None => tried.failed(host, address, failure.reply),
@@ -366,7 +405,7 @@ impl Opener {
             None => self
                 .names
                 .resolver
-                .addresses(host, Family::of_source(lane.source_address))
+                .addresses(host, lane.reach.family)
                 .await
                 .map_err(|error| {
                     own_words(
@@ -417,7 +456,10 @@ impl Opener {
                 encryption: *encryption,
                 must,
             };
-            made = self.dial(dial).await;
+            made = match self.dial(dial).await {
+                Ok(connection) => self.log_in(connection, lane).await,
+                Err(failure) => Err(failure),
+            };
             self.remember(dial, &made, now);
             if !made.as_ref().is_err_and(|failure| failure.in_handshake) {
                 break;
@@ -496,6 +538,11 @@ impl Opener {
             address,
             Open::new(&self.metrics.connections),
         );
+        let by_tls = lane.reach.implicit_tls();
+        let mut version = "none";
+        if by_tls {
+            (connection, version) = self.handshake(connection, dial).await?;
+        }
         let banner = connection
             .reply(within(lane))
             .await
@@ -504,8 +551,8 @@ impl Opener {
             return Err(Failure::of(Stage::Banner, &banner));
         }
         greet(&mut connection, lane, self.name(lane)).await?;
-        if dial.encryption == Encryption::None {
-            self.metrics.tls.with_label_values(&["none"]).inc();
+        if by_tls || dial.encryption == Encryption::None {
+            self.metrics.tls.with_label_values(&[version]).inc();
             return Ok(connection);
         }
         if !connection.capabilities.starttls {
@@ -540,6 +587,25 @@ impl Opener {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
+        let (mut connection, version) = self.handshake(connection, dial).await?;
+        // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
+        // handshake is as broken as one that fails in it.
+        greet(&mut connection, lane, self.name(lane))
+            .await
+            .map_err(|failure| Failure {
+                in_handshake: failure.reply.code == 0,
+                ..failure
+            })?;
+        self.metrics.tls.with_label_values(&[version]).inc();
+        Ok(connection)
+    }
+
+    /// The connection under TLS, and the version of it.
+    async fn handshake(
+        &self,
+        connection: Connection,
+        dial: Dial<'_>,
+    ) -> Result<(Connection, &'static str), Failure> {
         let connector = match dial.encryption {
             Encryption::ValidCertificate => self.tls.verifying.as_ref(),
             Encryption::AnyCertificate | Encryption::None => Some(&self.tls.any),
@@ -568,16 +634,7 @@ impl Opener {
         };
         let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
         connection.verified = dial.encryption == Encryption::ValidCertificate;
-        // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
-        // handshake is as broken as one that fails in it.
-        greet(&mut connection, lane, self.name(lane))
-            .await
-            .map_err(|failure| Failure {
-                in_handshake: failure.reply.code == 0,
-                ..failure
-            })?;
-        self.metrics.tls.with_label_values(&[version]).inc();
-        Ok(connection)
+        Ok((connection, version))
     }
 }
 
@@ -591,7 +648,7 @@ async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure>
         TcpSocket::new_v6()
     };
     let socket = socket.map_err(|error| failed("no socket", error))?;
-    if let Some(source) = lane.source_address {
+    if let Some(source) = lane.reach.source_address {
         // Never from another address: its reputation is not the one that the scheduler chose.
         socket
             .bind(SocketAddr::new(source, 0))
@@ -639,9 +696,20 @@ fn within(lane: &Lane) -> Instant {
     Instant::now() + lane.timeouts.command
 }
 
-/// The source can't be bound for any other host either.
-fn unbound(failure: Failure) -> OpenFailure {
-    OpenFailure::Unbound(failure.reply.text)
+/// The source can't be used for any other host either.
+fn unbound(host: &str, failure: Failure) -> OpenFailure {
+    OpenFailure::Unbound(match failure.reply.stage() {
+        Stage::Connect => failure.reply.text,
+        _ => told(host, &failure.reply),
+    })
+}
+
+/// What a host said, as a reason for an operator.
+fn told(host: &str, reply: &Reply) -> String {
+    match reply.code {
+        0 => format!("{host}: {}", reply.text),
+        code => format!("{host}: {code} {} {}", reply.enhanced, reply.text),
+    }
 }
 
 pub(super) fn failed(reply: Reply) -> OpenFailure {

@@ -6,5 +6,6 @@ mod names;
 mod play;
 mod protocol;
 mod sink;
+mod smart_hosts;
 mod transactions;
 mod trust;
