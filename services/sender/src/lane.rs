@@ -1,16 +1,19 @@
 //! How to reach a site from a source, as the scheduler says.
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use proto::dispatch::TlsPolicy;
+
+use crate::reach::Reach;
 
 /// A lane, read.
 #[derive(Debug, Clone)]
 pub(crate) struct Lane {
     pub id: u32,
-    /// `None` = any address.
-    pub source_address: Option<IpAddr>,
+    /// Name of its source.
+    pub source: String,
+    pub reach: Arc<Reach>,
     pub ehlo: String,
     pub site: String,
     /// Host name or address literal; empty = the MX hosts of the recipient domain.
@@ -63,7 +66,13 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
                     .map_err(|_| format!("lane {}: {text:?} is no source address", lane.id))?,
             ),
         };
-        let port = u16::try_from(lane.port).ok().filter(|port| *port > 0);
+        let port = lane.reach.as_ref().map_or(lane.port, |reach| reach.port);
+        let port = u16::try_from(port).ok().filter(|port| *port > 0);
+        let reach = match lane.reach {
+            None => Ok(Reach::from_address(source_address)),
+            Some(said) => Reach::read(source_address, said),
+        };
+        let reach = reach.map_err(|problem| format!("lane {}: {problem}", lane.id))?;
         // A policy of a later release may be stricter than any we know: never weaker than asked for.
         let tls = TlsPolicy::try_from(lane.tls)
             .map_err(|_| format!("lane {}: unknown TLS policy {}", lane.id, lane.tls))?;
@@ -77,7 +86,8 @@ impl TryFrom<proto::dispatch::Lane> for Lane {
         let timeouts = Timeouts::default();
         Ok(Self {
             id: lane.id,
-            source_address,
+            source: lane.source,
+            reach: Arc::new(reach),
             ehlo: lane.ehlo,
             site: lane.site,
             smart_host: lane.smart_host,

@@ -8,6 +8,8 @@
 //! | `attempt`, `ledger`, `desk` | what is held, may be finished, and is owed: begin, permit, report |
 //! | `delivery` | one delivery from assignment to report |
 //! | `content`, `signing` | the message and its signature |
+//! | `lane`, `reach` | how a site is reached from a source, and as whom |
+//! | `secret` | passwords and tokens in files |
 //! | `slots` | the connections that are open between deliveries |
 //! | `policies` | what domains say about TLS to their hosts (MTA-STS) |
 //! | `transcript` | the dialogue of an attempt, as it is told when it fails |
@@ -23,7 +25,9 @@ mod ledger;
 mod metrics;
 mod outbox;
 mod policies;
+mod reach;
 mod run;
+mod secret;
 mod session;
 mod signing;
 mod slots;

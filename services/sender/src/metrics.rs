@@ -18,6 +18,7 @@ pub(crate) struct Metrics {
     pub connections: IntGauge,
     pub connects: IntCounterVec,
     pub tls: IntCounterVec,
+    pub auth: IntCounterVec,
     tls_policy: IntCounterVec,
     policy_lookups: IntCounterVec,
     tlsa_lookups: IntCounterVec,
@@ -158,6 +159,11 @@ impl Metrics {
                 "staffetta_sender_tls_total",
                 "SMTP connections made, by version of TLS, or none.",
                 &["version"],
+            ),
+            auth: telemetry::counter_with(
+                "staffetta_sender_auth_total",
+                "Logins at smart hosts, by egress source and result: ok, refused (the credentials are wrong), temporary, not_offered (the mechanism), not_safe (TLS is not as strict as the credentials need), no_secret (its file can't be read), broken.",
+                &["source", "result"],
             ),
             tls_policy: telemetry::counter_with(
                 "staffetta_sender_tls_policy_total",

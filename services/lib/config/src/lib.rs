@@ -29,6 +29,11 @@ pub use resources::{
     ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping, Sticky, Stream, Tenant,
     TextPattern, Timing, TlsPolicy, Window,
 };
+// By what way mail leaves.
+pub use resources::{
+    AddressFamily, AuthMechanism, AuthOver, ClientCertificate, EgressProxy, ProxyProtocol,
+    SmartHost, SmartHostAuth, SmartHostTls,
+};
 // What may be submitted, and by whom.
 pub use resources::{
     Allowance, Check, CheckAction, CheckRule, ForeignSenders, Headers, HoldEnd, LongLines,

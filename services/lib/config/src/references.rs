@@ -152,6 +152,19 @@ impl<'a> References<'a> {
 
     fn check_route(&self, resource: &Resource, route: &Route) {
         self.check_name(resource, "spec.pool", Kind::EgressPool, &route.pool);
+        let pool = self.entries.get(&(Kind::EgressPool, route.pool.clone()));
+        if let (Some(_), Some(Resource::EgressPool(pool))) = (&route.smart_host, pool)
+            && let Some(source) = pool
+                .sources
+                .iter()
+                .find(|source| source.smart_host.is_some())
+        {
+            let what = format!(
+                "EgressPool/{} has a source with a smart host of its own ({})",
+                pool.name, source.name
+            );
+            self.report(resource, "spec.smartHost", what);
+        }
         for (index, tenant) in route.matches.tenants.iter().enumerate() {
             let path = format!("spec.match.tenants[{index}]");
             self.check_name(resource, &path, Kind::Tenant, tenant);
@@ -360,10 +373,10 @@ impl<'a> References<'a> {
             let Some((other_pool, other)) = first.insert(&source.name, (resource, source)) else {
                 continue;
             };
-            if other.address != source.address || other.ehlo != source.ehlo {
+            if !other.is_same(source) {
                 let path = format!("spec.sources[{index}]");
                 let what = format!(
-                    "EgressPool/{} has a source named {:?} with another address or ehlo",
+                    "EgressPool/{} has a source named {:?} that is not the same in all but its weight",
                     other_pool.name(),
                     source.name
                 );

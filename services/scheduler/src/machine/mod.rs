@@ -13,6 +13,7 @@ mod outputs;
 mod placing;
 mod policies;
 mod pools;
+mod reach;
 mod sessions;
 mod sources;
 #[cfg(test)]

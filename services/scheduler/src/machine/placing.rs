@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use config::{EgressPool, EgressSource, Route, Shaping, ShapingQuery, Snapshot};
 use egress::{Flow, Heard, LaneId, Restraint, SharedId, SiteNews, SiteOf, Unit};
-use proto::dispatch::{Lane, TlsPolicy};
+use proto::dispatch::Lane;
 use proto::journal::{Class, Disposition, Reply, Stage};
-use queue::RouteOf;
 
 use super::automation::Recent;
 use super::isolation::Leaves;
@@ -17,6 +16,7 @@ use super::operations::Gates;
 use super::operations::select::Facts;
 use super::policies::ByConfig;
 use super::pools::Stays;
+use super::reach::{Sites, Target};
 use super::turns::flow_of;
 use super::windows::held_back_until;
 use super::{Item, Machine, Output};
@@ -183,9 +183,14 @@ impl LaneInfo {
         shortest.map_or(0, |ms| u32::try_from(ms).unwrap_or(u32::MAX))
     }
 
+    fn target(&self) -> Target {
+        Target::of(self.source(), &self.route, self.shaping.tls)
+    }
+
     /// As the senders are told.
     pub(super) fn to_proto(&self, id: LaneId) -> Lane {
         let milliseconds = |span: mail::Span| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
+        let to = self.target();
         Lane {
             id: id.0,
             source: self.source().name.clone(),
@@ -201,21 +206,13 @@ impl LaneInfo {
                 .map(ToString::to_string)
                 .unwrap_or_default(),
             site: self.site.to_string(),
-            smart_host: self
-                .route
-                .smart_host
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            port: self.route.port.into(),
-            allow_private: self.route.allow_private,
+            smart_host: to.host,
+            // A sender that can't take the way must not take another one.
+            port: if to.reach.is_some() { 0 } else { to.port },
+            allow_private: to.allow_private,
             messages_per_connection: self.messages_per_connection(),
-            tls: match self.shaping.tls {
-                config::TlsPolicy::Opportunistic => TlsPolicy::Opportunistic,
-                config::TlsPolicy::None => TlsPolicy::None,
-                config::TlsPolicy::Required => TlsPolicy::Required,
-            }
-            .into(),
+            tls: to.tls.into(),
+            reach: to.reach,
             connect_timeout_ms: milliseconds(self.shaping.connect_timeout),
             idle_timeout_ms: milliseconds(self.shaping.idle_timeout),
             command_timeout_ms: milliseconds(self.shaping.command_timeout),
@@ -230,9 +227,8 @@ impl LaneInfo {
 pub(super) struct Way<'a> {
     pub(super) route: &'a Arc<Route>,
     pub(super) pool: &'a Arc<EgressPool>,
-    pub(super) site: &'a Arc<str>,
-    /// What sets it apart from other mail of its source and site.
-    pub(super) class: Option<&'a str>,
+    /// What it is on its way to, by each source.
+    pub(super) sites: &'a Sites,
     /// What operators do about the sources of its pool.
     pub(super) gates: Gates,
     /// Whether it has a source of its own.
@@ -242,17 +238,27 @@ pub(super) struct Way<'a> {
 impl Way<'_> {
     /// Names its lane, beside the source. Lanes that differ in how a site is reached, or in the rules that hold for them,
     /// are different lanes; the usual way has no suffix.
-    pub(super) fn lane_key(&self) -> Cow<'_, str> {
-        let (route, site) = (self.route, self.site);
-        let mut key: Cow<'_, str> = match (&route.smart_host, route.port, route.allow_private) {
-            (None, 25, false) => (&**site).into(),
-            (host, port, allow_private) => {
-                let host = if host.is_some() { "@" } else { "" };
+    pub(super) fn lane_key(&self, position: usize) -> Cow<'_, str> {
+        let (site, class) = self.sites.at(position);
+        let source = self.pool.sources.get(position);
+        let own_host = source.and_then(|source| source.smart_host.as_ref());
+        let (is_host, port, allow_private) = match own_host {
+            Some(host) => (true, host.port, host.allow_private),
+            None => (
+                self.route.smart_host.is_some(),
+                self.route.port,
+                self.route.allow_private,
+            ),
+        };
+        let mut key: Cow<'_, str> = match (is_host, port, allow_private) {
+            (false, 25, false) => (&**site).into(),
+            (is_host, port, allow_private) => {
+                let host = if is_host { "@" } else { "" };
                 let private = if allow_private { "!" } else { "" };
                 format!("{host}{site}:{port}{private}").into()
             }
         };
-        if let Some(class) = self.class {
+        if let Some(class) = class {
             let key = key.to_mut();
             key.push('%');
             key.push_str(class);
@@ -264,6 +270,11 @@ impl Way<'_> {
 impl Machine {
     /// Finds the lane of a ready delivery and puts it there, or lets it wait for what is missing.
     pub(super) fn place(&mut self, now_ms: u64, item: Item) {
+        self.place_at(now_ms, item, false);
+    }
+
+    /// `by_name`: the site of the domain is needed, although the route's pool has smart hosts only.
+    fn place_at(&mut self, now_ms: u64, item: Item, by_name: bool) {
         if self.is_kept(now_ms, item) {
             return;
         }
@@ -291,8 +302,10 @@ impl Machine {
             owned.intake.hold_back(item.key, until_ms, &policies);
             return;
         }
-        let site = match &route.smart_host {
-            Some(host) => SiteOf::Known(host.as_str().into()),
+        let only_host =
+            only_host(&config, route).filter(|_| route.smart_host.is_some() || !by_name);
+        let site = match only_host {
+            Some(host) => SiteOf::Known(host.into()),
             None => self.sites.site_of(now_ms, to.domain, || item),
         };
         match site {
@@ -327,12 +340,14 @@ impl Machine {
                     self.unroutable(now_ms, item);
                     return;
                 };
-                let class = class_of(&config, &to, &site, &route.pool);
+                if lacks_site(only_host, route, pool) {
+                    return self.place_at(now_ms, item, true);
+                }
+                let sites = Sites::new(&config, &to, &site, pool);
                 let way = Way {
                     route,
                     pool,
-                    site: &site,
-                    class: class.as_deref(),
+                    sites: &sites,
                     gates: match is_elsewhere {
                         // A move does not take a tenant out of quarantine.
                         true => operations.closed(&config, &to, &site, &route.pool),
@@ -343,7 +358,7 @@ impl Machine {
                 let Some(source) = self.enqueue(now_ms, item, &way, &flow, affinity) else {
                     return;
                 };
-                self.enqueue_elsewhere(now_ms, item, (route, &site), &source, affinity);
+                self.enqueue_elsewhere(now_ms, item, (route, &site, only_host), &source, affinity);
             }
             SiteOf::Unknown { ask: true } => {
                 let domain = to.domain.into();
@@ -430,7 +445,7 @@ impl Machine {
         &mut self,
         now_ms: u64,
         item: Item,
-        (route, site): (&Arc<Route>, &Arc<str>),
+        (route, site, only_host): (&Arc<Route>, &Arc<str>, Option<&str>),
         source: &str,
         affinity: u64,
     ) {
@@ -451,12 +466,14 @@ impl Machine {
             return self.unroutable(now_ms, item);
         };
         let route = operations.by_pool(route, &pool.name);
-        let class = class_of(&config, &to, site, &route.pool);
+        if lacks_site(only_host, &route, pool) {
+            return self.place_at(now_ms, item, true);
+        }
+        let sites = Sites::new(&config, &to, site, pool);
         let way = Way {
             route: &route,
             pool,
-            site,
-            class: class.as_deref(),
+            sites: &sites,
             // What is moved on its way is not moved on.
             gates: operations.closed(&config, &to, site, &route.pool),
             stays: Stays::of(pool, &to),
@@ -471,7 +488,6 @@ impl Machine {
 
     /// The lane of a source of the pool whose limits do not keep it, if there is one.
     fn free_lane(&mut self, now_ms: u64, item: Item, way: &Way<'_>) -> Option<LaneId> {
-        let key = way.lane_key();
         let (lanes, sources) = (&self.lanes, &self.sources);
         let is_free = |position: usize| {
             if !way.gates.is_open(position) || way.gates.moves(position) {
@@ -481,6 +497,7 @@ impl Machine {
             if source.is_some_and(|source| sources.is_out(&source.name)) {
                 return false;
             }
+            let key = way.lane_key(position);
             let lane = source.and_then(|source| lanes.find(&source.name, &key));
             lane.is_none_or(|lane| !lanes.is_jammed(now_ms, lane))
         };
@@ -497,7 +514,8 @@ impl Machine {
         position: usize,
     ) -> Option<LaneId> {
         let source = pool.sources.get(position)?;
-        let key = way.lane_key();
+        let key = way.lane_key(position);
+        let (site, _) = way.sites.at(position);
         if let Some(lane) = self.lanes.find(&source.name, &key) {
             let is_stale = |info: &LaneInfo| info.stale;
             if self.lane_infos.get(lane).is_some_and(is_stale) {
@@ -516,8 +534,8 @@ impl Machine {
         let mut info = self.shaped_lane(item, way, pool, position, &key)?;
         info.shared = self.shared_limit(&info);
         let limits = self.limits_of(&info, &source.name, &key);
-        let key = if *key == **way.site {
-            way.site.clone()
+        let key = if *key == **site {
+            site.clone()
         } else {
             key.into()
         };
@@ -543,7 +561,7 @@ impl Machine {
             .intake
             .route_of(item.key)?;
         let mut info = LaneInfo {
-            site: way.site.clone(),
+            site: way.sites.at(position).0.clone(),
             route: way.route.clone(),
             pool: pool.clone(),
             position,
@@ -573,13 +591,13 @@ impl Machine {
     }
 }
 
-/// What sets mail apart from other mail of its source and site.
-fn class_of(config: &Snapshot, to: &RouteOf<'_>, site: &str, pool: &str) -> Option<String> {
-    config.lane_class(&ShapingQuery {
-        site,
-        domain: to.domain,
-        stream: to.stream,
-        source: "",
-        pool,
-    })
+/// Where all mail of a route goes, whoever it is for.
+pub(super) fn only_host<'a>(config: &'a Snapshot, route: &'a Route) -> Option<&'a str> {
+    let of_route = route.smart_host.as_ref().map(mail::Domain::as_str);
+    of_route.or_else(|| config.pool(&route.pool)?.only_smart_hosts())
+}
+
+/// Whether the site was not looked for, since the route's pool has smart hosts only, and the mail leaves by another pool.
+fn lacks_site(only_host: Option<&str>, route: &Route, pool: &EgressPool) -> bool {
+    only_host.is_some() && route.smart_host.is_none() && pool.only_smart_hosts().is_none()
 }

@@ -261,6 +261,9 @@ impl Machine {
         let home = home.as_ref().map(|route| route.pool.as_str());
         self.automation_changed(now_ms, Some((partition, home)), changes);
         if let (Some(lane), Some((is_reached, text))) = (lane, reached) {
+            if is_reached {
+                self.bound(lane, SenderId(session.0));
+            }
             self.note_reached(now_ms, lane, partition, (is_reached, &text));
         }
     }

@@ -1,6 +1,6 @@
 //! The health of egress sources: one that does not work is taken out of its pools, and comes back when it does.
 //!
-//! A source is out when no attached sender has it (none names it, or binding its address failed), or when connections from
+//! A source is out when no attached sender has it (none names it, or binding its address, its proxy or its own smart host failed), or when connections from
 //! it fail one after the other at sites that answered lately, from this or another source. It never goes out from elsewhere: the
 //! others of its pool take its mail, and a pool without any source that can be used holds it. One delivery is let through
 //! after a while, and any answer from outside brings the source back.
@@ -56,7 +56,7 @@ struct Trouble {
     cause: Box<str>,
 }
 
-/// A sender that could not bind the address of a source.
+/// A sender that could not use a source.
 struct Lack {
     sender: SenderId,
     source: Arc<str>,
@@ -236,7 +236,20 @@ impl Machine {
         })
     }
 
-    /// A sender could not bind the address of a lane's source.
+    /// A sender got out by a lane's source: what it lacked before is forgotten.
+    pub(super) fn bound(&mut self, lane: LaneId, sender: SenderId) {
+        let sources = &mut self.sources;
+        if sources.lacking.is_empty() {
+            return;
+        }
+        if let Some(info) = self.lane_infos.get(lane) {
+            let source = info.source().name.as_str();
+            let is_over = |lack: &Lack| lack.until_ms == u64::MAX && lack.sender == sender;
+            (sources.lacking).retain(|lack| !(is_over(lack) && *lack.source == *source));
+        }
+    }
+
+    /// A sender could not use a lane's source: bind its address, or get out by its proxy or smart host.
     pub(super) fn not_bound(
         &mut self,
         now_ms: u64,

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use config::{Route, ShapingQuery};
+use config::Route;
 use egress::{Blocked, LaneId, Unit, Waits};
 use mail::{MessageId, PartitionId};
 use proto::journal::Class;
@@ -14,9 +14,10 @@ use queue::{Standing, Wait, Which};
 
 use super::isolation::Leaves;
 use super::operations::Gates;
-use super::placing::Way;
+use super::placing::{Way, only_host};
 use super::policies::ByConfig;
 use super::pools::Stays;
+use super::reach::Sites;
 use super::{Item, LEASE_MARGIN_MS, Machine, Owned};
 
 /// The one thing that keeps a delivery. Times are Unix milliseconds.
@@ -589,8 +590,8 @@ impl Machine {
         {
             return stops;
         }
-        let site: Arc<str> = match &route.smart_host {
-            Some(host) => host.as_str().into(),
+        let site: Arc<str> = match only_host(&self.config, route) {
+            Some(host) => host.into(),
             None => match self.sites.peek(standing.domain) {
                 Some(site) => site.into(),
                 None => return Constraint::Dns,
@@ -667,24 +668,18 @@ impl Machine {
             let Some(pool) = self.config.pool(name) else {
                 continue;
             };
-            let class = self.config.lane_class(&ShapingQuery {
-                site,
-                domain: standing.domain,
-                stream: standing.stream,
-                source: "",
-                pool: name,
-            });
+            let of = (standing.domain, standing.stream);
             let way = Way {
                 route,
                 pool,
-                site,
-                class: class.as_deref(),
+                sites: &Sites::of_domain(&self.config, of, site, pool),
                 gates: Gates::default(),
                 stays: Stays::No,
             };
-            let key = way.lane_key();
-            let sources = pool.sources.iter();
-            lanes.extend(sources.filter_map(|source| self.lanes.find(&source.name, &key)));
+            let sources = pool.sources.iter().enumerate();
+            lanes.extend(sources.filter_map(|(position, source)| {
+                self.lanes.find(&source.name, &way.lane_key(position))
+            }));
         }
         lanes
     }

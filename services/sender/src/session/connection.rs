@@ -13,9 +13,12 @@ use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
 
+use super::auth::Mechanisms;
 use super::dane::Proved;
 use super::demand::Peer;
 use super::io::Io;
+use crate::lane::Lane;
+use crate::reach::Reach;
 use crate::transcript;
 
 /// Octets read at once.
@@ -56,6 +59,7 @@ pub(super) struct Capabilities {
     pub mt_priority: bool,
     pub deliver_by: bool,
     pub require_tls: bool,
+    pub auth: Mechanisms,
 }
 
 impl From<&EhloCapabilities> for Capabilities {
@@ -70,6 +74,7 @@ impl From<&EhloCapabilities> for Capabilities {
             mt_priority: said.mt_priority(),
             deliver_by: said.deliver_by(),
             require_tls: said.require_tls(),
+            auth: Mechanisms::of(said),
         }
     }
 }
@@ -87,6 +92,8 @@ pub(crate) struct Connection {
     /// The MX or smart host.
     pub host: Arc<str>,
     pub address: SocketAddr,
+    /// By what way it was made.
+    pub(super) reach: Arc<Reach>,
     /// It is under TLS, with a certificate that is valid for `host`.
     pub(super) verified: bool,
     /// What it has shown of what its TLSA records name.
@@ -126,6 +133,7 @@ impl Connection {
             capabilities: Capabilities::default(),
             host,
             address,
+            reach: Arc::default(),
             verified: false,
             proved: None,
             transactions: 0,
@@ -137,6 +145,11 @@ impl Connection {
     /// Whether it is under TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::Tls(_))
+    }
+
+    /// Whether it was made by the way that the lane has now: that of a source may have changed since.
+    pub fn is_by_way_of(&self, lane: &Lane) -> bool {
+        Arc::ptr_eq(&self.reach, &lane.reach) || self.reach == lane.reach
     }
 
     pub(super) fn peer(&self) -> Peer<'_> {

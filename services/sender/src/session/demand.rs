@@ -166,6 +166,7 @@ impl Demand {
             TlsPolicy::None => Level::Plain,
             TlsPolicy::Opportunistic => Level::Opportunistic,
             TlsPolicy::Required => Level::Encrypted,
+            TlsPolicy::Verified => Level::Verified,
         };
         if self.requires_tls() || self.enforced().is_some() {
             Level::Verified
@@ -286,7 +287,9 @@ impl HostDemand<'_> {
         match self.level(shaped) {
             Level::Plain | Level::Opportunistic => true,
             Level::Encrypted => peer.tls,
-            Level::Verified | Level::Named => self.lack(peer).is_none(),
+            // Records that can't be used take nothing away from what else is asked.
+            Level::Verified => self.demand.lack(peer).is_none(),
+            Level::Named => self.lack(peer).is_none(),
         }
     }
 }
@@ -301,10 +304,11 @@ mod tests {
         Some(Arc::new(Policy::parse(text.as_bytes()).unwrap()))
     }
 
-    const SHAPED: [TlsPolicy; 3] = [
+    const SHAPED: [TlsPolicy; 4] = [
         TlsPolicy::None,
         TlsPolicy::Opportunistic,
         TlsPolicy::Required,
+        TlsPolicy::Verified,
     ];
 
     fn peer(host: &str) -> Peer<'_> {
@@ -319,20 +323,25 @@ mod tests {
 
     #[test]
     fn what_is_stricter_holds_and_the_wish_for_none_lowers_only_what_domains_say() {
-        let usual = [Level::Plain, Level::Opportunistic, Level::Encrypted];
+        let usual = [
+            Level::Plain,
+            Level::Opportunistic,
+            Level::Encrypted,
+            Level::Verified,
+        ];
         for (demand, levels) in [
             (Demand::default(), usual),
             (Demand::new(Wish::Usual, policy("testing")), usual),
             (
                 Demand::new(Wish::Usual, policy("enforce")),
-                [Level::Verified; 3],
+                [Level::Verified; 4],
             ),
             (
                 Demand::new(Wish::Required, policy("enforce")),
-                [Level::Verified; 3],
+                [Level::Verified; 4],
             ),
             // At a smart host there is no policy to ask for.
-            (Demand::new(Wish::Required, None), [Level::Verified; 3]),
+            (Demand::new(Wish::Required, None), [Level::Verified; 4]),
             // Its policy is not looked at.
             (Demand::new(Wish::Optional, None), usual),
         ] {
@@ -406,6 +415,10 @@ mod tests {
                 peer.tls,
                 "{name}"
             );
+            for dane in [Dane::Absent, Dane::Unusable] {
+                let met = usual.of(dane).is_met(TlsPolicy::Verified, peer);
+                assert_eq!(met, peer.verified, "{name}");
+            }
         }
         assert!(enforced.forbids("mx.other.example") && !testing.forbids("mx.other.example"));
     }
@@ -458,6 +471,12 @@ mod tests {
                 &[AnyCertificate, Clear],
             ),
             (&testing, plain, nothing, &[Clear]),
+            (
+                &usual,
+                SHAPED[3],
+                seen(true, false, true),
+                &[ValidCertificate],
+            ),
             (&enforced, plain, nothing, &[ValidCertificate]),
             (
                 &enforced,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns::{Family, MailHosts, Resolver, is_private_target};
+use dns::{MailHosts, Resolver, is_private_target};
 use mail::Domain;
 use proto::journal::{Reply, Stage};
 use rustls::RootCertStore;
@@ -48,7 +48,7 @@ const UNREACHABLE_TIME: Duration = Duration::from_secs(60);
 pub(crate) enum OpenFailure {
     /// The MX hosts of the domain are not those of the lane's site: the other site's name.
     SiteChanged(String),
-    /// The lane's source address can't be bound here, and why.
+    /// The lane's source can't be used here, and why: its address can't be bound, its proxy or its own smart host fails.
     Unbound(String),
     /// The last that was tried.
     Failed {
@@ -81,13 +81,14 @@ pub(crate) struct Opener {
     valid: Remembered,
     invalid: Remembered,
     unreachable: Remembered,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 /// A try that failed, and what was to blame if it was not the host.
-struct Failure {
+pub(super) struct Failure {
     reply: Reply,
     in_handshake: bool,
+    /// The source is to blame.
     unbound: bool,
     lack: Option<Lack>,
 }
@@ -105,7 +106,7 @@ struct Dial<'a> {
 }
 
 impl Failure {
-    fn of(stage: Stage, reply: &smtp::Reply) -> Self {
+    pub fn of(stage: Stage, reply: &smtp::Reply) -> Self {
         Self {
             reply: reported(stage, reply),
             in_handshake: false,
@@ -114,16 +115,28 @@ impl Failure {
         }
     }
 
-    fn broken(stage: Stage, broken: &Broken) -> Self {
+    pub fn broken(stage: Stage, broken: &Broken) -> Self {
         Self::says(stage, &broken.to_string())
     }
 
-    fn says(stage: Stage, text: &str) -> Self {
+    pub fn says(stage: Stage, text: &str) -> Self {
         Self {
             reply: own_words(stage, 0, "", text),
             in_handshake: false,
             unbound: false,
             lack: None,
+        }
+    }
+
+    /// The source is to blame: nothing is said of the host.
+    pub fn of_source(stage: Stage, text: &str) -> Self {
+        Self::says(stage, text).by_source()
+    }
+
+    pub fn by_source(self) -> Self {
+        Self {
+            unbound: true,
+            ..self
         }
     }
 
@@ -262,8 +275,34 @@ impl Opener {
         }
     }
 
-    /// Opens a connection to the first host that takes one.
+    /// Opens a connection to the first host that takes one. Where the host is the source's own, what fails before mail is
+    /// the source's failure; but not what a message asks of TLS, nor a host that asks for patience.
     pub async fn open(
+        &self,
+        lane: &Lane,
+        way: &Way,
+        demand: &Demand,
+    ) -> Result<Connection, OpenFailure> {
+        let opened = self.open_any(lane, way, demand).await;
+        let asks_patience = |reply: &Reply| (400..500).contains(&reply.code);
+        match opened {
+            Err(OpenFailure::Failed { reply, host, .. })
+                if lane.reach.own_host.is_some()
+                    && !demand.requires_tls()
+                    && !asks_patience(&reply) =>
+            {
+                let host = if host.is_empty() {
+                    &lane.smart_host
+                } else {
+                    &host
+                };
+                Err(OpenFailure::Unbound(told(host, &reply)))
+            }
+            opened => opened,
+        }
+    }
+
+    async fn open_any(
         &self,
         lane: &Lane,
         way: &Way,
@@ -324,7 +363,7 @@ impl Opener {
                     tries += 1;
                     match self.try_address(lane, host, address, &asked).await {
                         Ok(connection) => return Ok(connection),
-                        Err(failure) if failure.unbound => return Err(unbound(failure)),
+                        Err(failure) if failure.unbound => return Err(unbound(host, failure)),
                         Err(Failure {
                             reply,
                             lack: Some(lack),
@@ -349,7 +388,7 @@ impl Opener {
         for (host, address, asked) in put_off.into_iter().take(most - tries) {
             match self.try_address(lane, host, address, &asked).await {
                 Ok(connection) => return Ok(connection),
-                Err(failure) if failure.unbound => return Err(unbound(failure)),
+                Err(failure) if failure.unbound => return Err(unbound(host, failure)),
                 Err(failure) => match failure.lack {
                     Some(lack) => tried.lacks(host, address, failure.reply, lack),
                     None => tried.failed(host, address, failure.reply),
@@ -369,7 +408,10 @@ impl Opener {
     /// Whether mail of which this is asked may go over the connection.
     pub async fn serves(&self, lane: &Lane, connection: &Connection, demand: &Demand) -> bool {
         match self.dane(lane, &connection.host, demand).await {
-            Ok(dane) => demand.of(dane).is_met(lane.tls, connection.peer()),
+            Ok(dane) => {
+                let asked = demand.of(dane);
+                connection.is_by_way_of(lane) && asked.is_met(lane.tls, connection.peer())
+            }
             Err(_) => false,
         }
     }
@@ -426,7 +468,7 @@ impl Opener {
             None => self
                 .names
                 .resolver
-                .addresses(host, Family::of_source(lane.source_address))
+                .addresses(host, lane.reach.family)
                 .await
                 .map_err(|error| {
                     own_words(
@@ -478,7 +520,10 @@ impl Opener {
                 demand,
                 must,
             };
-            made = self.dial(dial).await;
+            made = match self.dial(dial).await {
+                Ok(connection) => self.log_in(connection, lane).await,
+                Err(failure) => Err(failure),
+            };
             if let Err(failure) = &made
                 && failure.reply.code == 0
             {
@@ -567,6 +612,11 @@ impl Opener {
             address,
             Open::new(&self.metrics.connections),
         );
+        let by_tls = lane.reach.implicit_tls();
+        let mut version = "none";
+        if by_tls {
+            (connection, version) = self.handshake(connection, dial).await?;
+        }
         let banner = connection
             .reply(within(lane))
             .await
@@ -575,8 +625,8 @@ impl Opener {
             return Err(Failure::of(Stage::Banner, &banner));
         }
         greet(&mut connection, lane, self.name(lane)).await?;
-        if dial.encryption == Encryption::None {
-            self.metrics.tls.with_label_values(&["none"]).inc();
+        if by_tls || dial.encryption == Encryption::None {
+            self.metrics.tls.with_label_values(&[version]).inc();
             return Ok(connection);
         }
         if !connection.capabilities.starttls {
@@ -627,6 +677,25 @@ impl Opener {
             self.metrics.tls.with_label_values(&["none"]).inc();
             return Ok(connection);
         }
+        let (mut connection, version) = self.handshake(connection, dial).await?;
+        // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
+        // handshake is as broken as one that fails in it.
+        greet(&mut connection, lane, self.name(lane))
+            .await
+            .map_err(|failure| Failure {
+                in_handshake: failure.reply.code == 0,
+                ..failure
+            })?;
+        self.metrics.tls.with_label_values(&[version]).inc();
+        Ok(connection)
+    }
+
+    /// The connection under TLS, and the version of it.
+    async fn handshake(
+        &self,
+        connection: Connection,
+        dial: Dial<'_>,
+    ) -> Result<(Connection, &'static str), Failure> {
         let named = self.named(dial)?;
         let connector = match (&named, dial.encryption) {
             (Some((connector, _)), _) => Some(connector),
@@ -666,16 +735,7 @@ impl Opener {
             (false, None) => "a certificate that was not checked",
         };
         transcript::note(format_args!("TLS {version}, {certificate}"));
-        // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
-        // handshake is as broken as one that fails in it.
-        greet(&mut connection, lane, self.name(lane))
-            .await
-            .map_err(|failure| Failure {
-                in_handshake: failure.reply.code == 0,
-                ..failure
-            })?;
-        self.metrics.tls.with_label_values(&[version]).inc();
-        Ok(connection)
+        Ok((connection, version))
     }
 }
 
@@ -694,7 +754,7 @@ async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure>
         TcpSocket::new_v6()
     };
     let socket = socket.map_err(|error| failed("no socket", error))?;
-    if let Some(source) = lane.source_address {
+    if let Some(source) = lane.reach.source_address {
         // Never from another address: its reputation is not the one that the scheduler chose.
         socket
             .bind(SocketAddr::new(source, 0))
@@ -742,9 +802,20 @@ fn within(lane: &Lane) -> Instant {
     Instant::now() + lane.timeouts.command
 }
 
-/// The source can't be bound for any other host either.
-fn unbound(failure: Failure) -> OpenFailure {
-    OpenFailure::Unbound(failure.reply.text)
+/// The source can't be used for any other host either.
+fn unbound(host: &str, failure: Failure) -> OpenFailure {
+    OpenFailure::Unbound(match failure.reply.stage() {
+        Stage::Connect => failure.reply.text,
+        _ => told(host, &failure.reply),
+    })
+}
+
+/// What a host said, as a reason for an operator.
+fn told(host: &str, reply: &Reply) -> String {
+    match reply.code {
+        0 => format!("{host}: {}", reply.text),
+        code => format!("{host}: {code} {} {}", reply.enhanced, reply.text),
+    }
 }
 
 pub(super) fn failed(reply: Reply) -> OpenFailure {

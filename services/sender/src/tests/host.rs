@@ -1,7 +1,8 @@
 //! A host that follows a script.
 //!
 //! One script for each connection it gets. Lines of a script: `> text` is said, `< text` must be how the
-//! client's next line begins, `<until text` reads up to such a line, `<data` reads content up to the final dot, `<end` waits until the client closes,
+//! client's next line begins, `<until text` reads up to such a line, `<empty` reads an empty one,
+//! `<data` reads content up to the final dot, `<end` waits until the client closes,
 //! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it,
 //! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that,
 //! `tls by key` makes it with a certificate of which only the key is known. Extra words for common passages: `hello` (banner and EHLO with
@@ -115,6 +116,10 @@ async fn follow(
                     "the client closed before {text:?}"
                 );
             }
+        } else if step == "<empty" {
+            let mut line = String::new();
+            stream.read_line(&mut line).await.unwrap();
+            assert_eq!(line, "\r\n");
         } else if step == "<data" {
             let mut content = String::new();
             while !content.ends_with("\r\n.\r\n") {

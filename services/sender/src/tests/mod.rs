@@ -8,6 +8,7 @@ mod pieces;
 mod play;
 mod protocol;
 mod sink;
+mod smart_hosts;
 mod transactions;
 mod transcripts;
 mod trust;

@@ -1,11 +1,8 @@
 //! Kind EgressPool.
 
-use std::net::IpAddr;
-
-use mail::Domain;
 use serde_json::{Value, json};
 
-use super::names::{LABEL_FORM, is_label};
+use super::egress_source::EgressSource;
 use crate::Fields;
 
 /// Weighted egress sources.
@@ -15,6 +12,8 @@ pub struct EgressPool {
     pub name: String,
     /// At least one.
     pub sources: Vec<EgressSource>,
+    /// Some, or all, of its sources have a smart host of their own.
+    smart_hosts: SmartHosts,
     /// Which deliveries keep their source.
     pub sticky: Sticky,
     /// Tenants that may share it at most; `None` = any number.
@@ -25,6 +24,24 @@ pub struct EgressPool {
     pub probation: Option<Probation>,
     /// The pool by which the mail of tenants leaves that are in quarantine from this one; `None` = it waits.
     pub quarantine: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SmartHosts {
+    None,
+    Some,
+    All,
+}
+
+impl SmartHosts {
+    fn of(sources: &[EgressSource]) -> Self {
+        let has = |source: &&EgressSource| source.smart_host.is_some();
+        match sources.iter().filter(has).count() {
+            0 => Self::None,
+            count if count == sources.len() => Self::All,
+            _ => Self::Some,
+        }
+    }
 }
 
 /// How a tenant comes into a pool: by another one, for so long and until so much is delivered.
@@ -59,46 +76,15 @@ const STICKY: [(&str, Sticky); 2] = [
     ("always", Sticky::Always),
 ];
 
-/// Where connections to the outside come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EgressSource {
-    /// Unique in the installation; in two pools it is the same source.
-    pub name: String,
-    /// Address to bind; `None` = the system chooses.
-    pub address: Option<IpAddr>,
-    /// EHLO name; `None` = `hostname` of staffetta.yaml.
-    pub ehlo: Option<Domain>,
-    /// Share of the pool's mail, 0 to 1000; 0 = takes nothing new.
-    pub weight: u32,
-}
-
 impl EgressPool {
     pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
         let mut sources: Vec<EgressSource> = Vec::new();
         for fields in spec.maps("sources") {
-            let address = fields.read("address", |text| match text {
-                "" => Ok(None),
-                text => text
-                    .parse()
-                    .map(Some)
-                    .map_err(|_| "an IP address is expected".to_owned()),
-            });
-            let ehlo = fields.text("ehlo").filter(|text| !text.is_empty());
-            let ehlo = ehlo.and_then(|_| fields.domain("ehlo"));
-            let weight = fields.small_integer("weight", 0..=1000).unwrap_or(1);
-            if let Some(name) = fields.required_text("name") {
-                if !is_label(name) {
-                    fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
+            if let Some(source) = EgressSource::read(&fields) {
+                if sources.iter().any(|other| other.name == source.name) {
+                    fields.problem("name", format!("{:?} is used twice", source.name));
                 }
-                if sources.iter().any(|source| source.name == name) {
-                    fields.problem("name", format!("{name:?} is used twice"));
-                }
-                sources.push(EgressSource {
-                    name: name.to_owned(),
-                    address: address.flatten(),
-                    ehlo,
-                    weight,
-                });
+                sources.push(source);
             }
             fields.close();
         }
@@ -111,6 +97,7 @@ impl EgressPool {
         let some = |text: &str| Some(text.to_owned());
         let pool = Self {
             name: name.to_owned(),
+            smart_hosts: SmartHosts::of(&sources),
             sources,
             sticky: sticky.unwrap_or(Sticky::Greylisted),
             max_tenants: spec.small_integer("maxTenants", 1..=MOST_TENANTS),
@@ -131,6 +118,18 @@ impl EgressPool {
         Some(pool)
     }
 
+    /// Whether any source has a smart host of its own.
+    pub fn has_smart_hosts(&self) -> bool {
+        self.smart_hosts != SmartHosts::None
+    }
+
+    /// The host of the first source when every source has a smart host of its own: then nobody needs to know where the
+    /// mail of a domain goes.
+    pub fn only_smart_hosts(&self) -> Option<&str> {
+        let host = self.sources.first()?.smart_host.as_ref()?.host.as_str();
+        (self.smart_hosts == SmartHosts::All).then_some(host)
+    }
+
     /// Whether it says which tenants may leave by it, or how.
     pub fn keeps_apart(&self) -> bool {
         self.max_tenants.is_some()
@@ -147,20 +146,7 @@ impl EgressPool {
     }
 
     pub(super) fn spec(&self) -> Value {
-        let sources: Vec<Value> = self
-            .sources
-            .iter()
-            .map(|source| {
-                let mut value = json!({ "name": source.name, "weight": source.weight });
-                if let Some(address) = source.address {
-                    value["address"] = json!(address.to_string());
-                }
-                if let Some(ehlo) = &source.ehlo {
-                    value["ehlo"] = json!(ehlo.as_str());
-                }
-                value
-            })
-            .collect();
+        let sources: Vec<Value> = self.sources.iter().map(EgressSource::spec).collect();
         let mut spec = json!({ "sources": sources, "sticky": super::word(&STICKY, self.sticky) });
         if let Some(most) = self.max_tenants {
             spec["maxTenants"] = json!(most);

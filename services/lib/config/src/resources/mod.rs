@@ -4,6 +4,7 @@ mod allowance;
 mod automation;
 mod credential;
 mod egress_pool;
+mod egress_source;
 mod foreign_senders;
 mod headers;
 mod names;
@@ -29,7 +30,11 @@ use crate::{Fields, Node, Problems};
 pub use allowance::{Allowance, OverQuota, Quota, QuotaError, SizeLimit};
 pub use automation::{Action, AutomationRule, AutomationSet, ReplyMatch, Scope, TextPattern};
 pub use credential::{Credential, Login, PasswordHash, TokenSubject};
-pub use egress_pool::{EgressPool, EgressSource, Probation, Sticky};
+pub use egress_pool::{EgressPool, Probation, Sticky};
+pub use egress_source::{
+    AddressFamily, AuthMechanism, AuthOver, ClientCertificate, EgressProxy, EgressSource,
+    ProxyProtocol, SmartHost, SmartHostAuth, SmartHostTls,
+};
 pub use foreign_senders::{ForeignSenders, LongReturnPath, ReturnPath};
 pub use headers::{Headers, UriTemplate, UriValues};
 pub use names::DomainMatch;

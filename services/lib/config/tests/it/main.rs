@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod automation;
+mod egress_sources;
 mod forwarding;
 mod isolation;
 mod lookups;

@@ -206,7 +206,7 @@ fn each_bad_document_gets_its_message() {
             "{ sources: [ { name: a, address: 127.0.0.2 }, { name: c, address: localhost, weight: 0 } ] }",
             &[
                 "doc 7 EgressPool/b spec.sources[1].address: an IP address is expected, found \"localhost\"",
-                "doc 7 EgressPool/default spec.sources[0]: EgressPool/b has a source named \"a\" with another address or ehlo",
+                "doc 7 EgressPool/default spec.sources[0]: EgressPool/b has a source named \"a\" that is not the same in all but its weight",
             ],
         ),
         (

@@ -25,6 +25,7 @@ use proto::operation::{Kind, Operation};
 use queue::{RouteOf, Standing};
 
 use super::isolation::Leaves;
+use super::placing::only_host;
 use super::{Item, LaneInfo, Machine};
 use runs::Run;
 use select::{Facts, Index, Selection, Sources};
@@ -490,8 +491,8 @@ impl Machine {
         route: Option<&'a Arc<Route>>,
         domain: &str,
     ) -> Option<&'a str> {
-        match route.and_then(|route| route.smart_host.as_ref()) {
-            Some(host) => Some(host.as_str()),
+        match route.and_then(|route| only_host(&self.config, route)) {
+            Some(host) => Some(host),
             None => self.sites.peek(domain),
         }
     }

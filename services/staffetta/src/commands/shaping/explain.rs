@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use config::{ExplainedField, Route, ShapingExplanation, ShapingQuery, Snapshot};
+use config::{EgressSource, ExplainedField, Route, ShapingExplanation, ShapingQuery, Snapshot};
 use mail::Domain;
 use serde_json::json;
 
@@ -74,8 +74,10 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
             "no route matches mail to {domain}: name its tenant (--tenant) and stream (--stream)"
         )
     })?;
-    let site = match (&route.smart_host, &arguments.site) {
-        (Some(host), _) => host.to_string(),
+    let of_pool = || snapshot.pool(&route.pool)?.only_smart_hosts();
+    let host = route.smart_host.as_ref().map(Domain::as_str);
+    let site = match (host.or_else(of_pool), &arguments.site) {
+        (Some(host), _) => host.to_owned(),
         (None, Some(hosts)) => site_of(hosts)?,
         (None, None) => resolve(global, &arguments.domain).await?,
     };
@@ -128,14 +130,12 @@ fn explain(
     let pool = snapshot
         .pool(&mail.route.pool)
         .context("the route's pool is not there")?;
-    let names: Vec<&str> = pool
-        .sources
-        .iter()
-        .map(|source| source.name.as_str())
-        .collect();
     if let Some(source) = source
-        && !names.contains(&source)
+        && pool.sources.iter().all(|present| present.name != source)
     {
+        let names: Vec<&str> = (pool.sources.iter())
+            .map(|source| source.name.as_str())
+            .collect();
         anyhow::bail!(
             "mail to {} goes by route {} to pool {}, which has no source {source:?}; known: {}",
             mail.domain,
@@ -144,19 +144,21 @@ fn explain(
             names.join(", ")
         );
     }
-    let wanted = names
-        .into_iter()
-        .filter(|name| source.is_none_or(|source| source == *name));
-    let answer = |source: &str| {
+    let wanted = pool
+        .sources
+        .iter()
+        .filter(|present| source.is_none_or(|source| source == present.name));
+    let answer = |source: &EgressSource| {
+        let own_host = source.smart_host.as_ref().map(|own| own.host.as_str());
         let query = ShapingQuery {
-            site: &mail.site,
+            site: own_host.unwrap_or(&mail.site),
             domain: mail.domain,
             stream: mail.stream,
-            source,
+            source: &source.name,
             pool: &pool.name,
         };
         Answer {
-            source: source.to_owned(),
+            source: source.name.clone(),
             class: snapshot.lane_class(&query),
             explanation: snapshot.explain_shaping(&query),
         }
