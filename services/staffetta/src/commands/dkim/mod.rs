@@ -1,0 +1,22 @@
+//! `staffetta dkim`: private keys and their DNS records.
+
+mod generate;
+mod record;
+
+pub(crate) use generate::{Algorithm, generate};
+pub(crate) use record::zone_line;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make a private key, and show the DNS record and the lines of the SendingDomain for it
+    Generate(generate::Arguments),
+    /// Check a private key that is there already, and show the same of it
+    Record(record::Arguments),
+}
+
+pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Generate(arguments) => generate::run(arguments),
+        Command::Record(arguments) => record::run(arguments),
+    }
+}
