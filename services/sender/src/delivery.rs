@@ -329,5 +329,7 @@ fn sign_request(
             .forwarded
             .as_ref()
             .and_then(|forwarded| forwarded.seal.clone()),
+        tenant: envelope.tenant.clone(),
+        stream: envelope.stream.clone(),
     })
 }

@@ -175,9 +175,9 @@ impl Key {
 pub enum RsaBits {
     /// What is usual: its record fits into a DNS answer of 512 octets.
     B2048,
-    /// Signatures take three times as long.
+    /// Signatures take longer, and none are made several at once.
     B3072,
-    /// Signatures take seven times as long, and some receivers don't take longer keys (RFC 8301 section 3.2).
+    /// Longer still; and some receivers don't take longer keys (RFC 8301 section 3.2).
     B4096,
 }
 

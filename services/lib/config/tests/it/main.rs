@@ -9,6 +9,7 @@ mod merging;
 mod problems;
 mod round_trip;
 mod shaping;
+mod signing;
 mod times;
 mod tokens;
 mod watch;

@@ -1,10 +1,13 @@
 //! `staffetta dkim`: private keys and their DNS records.
 
 mod generate;
+mod list;
 mod record;
 
 pub(crate) use generate::{Algorithm, generate};
 pub(crate) use record::zone_line;
+
+use crate::cli::Global;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -12,11 +15,14 @@ pub(crate) enum Command {
     Generate(generate::Arguments),
     /// Check a private key that is there already, and show the same of it
     Record(record::Arguments),
+    /// Show the keys of sending domains, which of them sign, and what the DNS shows of them
+    List(list::Arguments),
 }
 
-pub(crate) fn run(command: &Command) -> anyhow::Result<()> {
+pub(crate) async fn run(global: &Global, command: &Command) -> anyhow::Result<()> {
     match command {
         Command::Generate(arguments) => generate::run(arguments),
         Command::Record(arguments) => record::run(arguments),
+        Command::List(arguments) => list::run(global, arguments).await,
     }
 }
