@@ -368,6 +368,13 @@ mod tests {
             let results = vec![SignResult::default(); request.into_inner().requests.len()];
             Ok(tonic::Response::new(crate::signer::SignResults { results }))
         }
+
+        async fn keys(
+            &self,
+            _: tonic::Request<crate::signer::KeysRequest>,
+        ) -> Result<tonic::Response<crate::signer::KeysAnswer>, tonic::Status> {
+            Err(tonic::Status::unimplemented("no keys are here"))
+        }
     }
 
     /// Replicas on one port of several loopback addresses, and a name that has those that are wanted.

@@ -394,5 +394,7 @@ fn sign_request(loaded: &Loaded, ordinals: &[u32]) -> Result<SignRequest, NotNow
             .forwarded
             .as_ref()
             .and_then(|forwarded| forwarded.seal.clone()),
+        tenant: envelope.tenant.clone(),
+        stream: envelope.stream.clone(),
     })
 }

@@ -1,35 +1,22 @@
 //! The key files that the configuration names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use config::{DkimAlgorithm, DkimKey, Snapshot};
 use dkim::{Algorithm, Key};
-use mail::Domain;
+use mail::{Domain, Span};
 
+use crate::keyring::{DomainKey, Keyring, Standing};
 use crate::metrics::Metrics;
+use crate::publication::{Name, Seen};
+use crate::rotation::{Publication, Use, uses};
 
-/// A key that signs, shared by the threads.
-pub(crate) type DomainKey = Arc<dkim::Signer>;
-
-/// The keys of all sending domains as of one moment. Never changes; a change makes another.
-pub(crate) struct Keyring {
-    pub snapshot: Arc<Snapshot>,
-    by_domain: HashMap<Domain, Vec<DomainKey>>,
-}
-
-impl Keyring {
-    /// Keys of the sending domain of this name, RSA first.
-    pub(crate) fn of(&self, domain: &Domain) -> &[DomainKey] {
-        self.by_domain.get(domain).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// Reads key files and remembers what was good.
+/// Reads key files and remembers what was good, and what the DNS says of it.
 pub(crate) struct KeyFiles {
-    known: HashMap<(Domain, String), KnownKey>,
+    known: HashMap<Name, KnownKey>,
     metrics: Metrics,
 }
 
@@ -40,6 +27,9 @@ struct KnownKey {
     stamp: Option<Stamp>,
     /// The last good key.
     key: Option<DomainKey>,
+    /// Text of its DNS record.
+    record: Option<Arc<str>>,
+    publication: Publication,
     /// Why the file as it is now is not used.
     problem: Option<String>,
 }
@@ -67,23 +57,71 @@ impl KeyFiles {
     /// last try failed; `all` reads every file. Blocks: not for the threads of the runtime.
     pub(crate) fn refresh(&mut self, snapshot: &Arc<Snapshot>, all: bool) -> Keyring {
         let mut before = std::mem::take(&mut self.known);
-        let mut by_domain = HashMap::new();
         for sending_domain in snapshot.sending_domains() {
-            let mut keys: Vec<DomainKey> = Vec::new();
+            let life = sending_domain.signatures_expire_after;
             for configured in &sending_domain.dkim {
                 let name = (sending_domain.domain.clone(), configured.selector.clone());
-                let known = self.renew(&name, configured, before.remove(&name), all);
-                keys.extend(known.key.clone());
+                let known = self.renew(&name, configured, life, before.remove(&name), all);
                 self.known.insert(name, known);
             }
-            keys.sort_by_key(|key| key.algorithm() != Algorithm::RsaSha256);
-            by_domain.insert(sending_domain.domain.clone(), keys);
         }
-        self.show();
-        Keyring {
-            snapshot: snapshot.clone(),
-            by_domain,
+        self.compose(snapshot)
+    }
+
+    /// Takes in what the DNS says, and gives the keyring that follows from it; `None`: the same as before.
+    pub(crate) fn note(&mut self, snapshot: &Arc<Snapshot>, seen: Vec<Seen>) -> Option<Keyring> {
+        let mut changed = false;
+        for seen in seen {
+            let Some(known) = self.known.get_mut(&seen.name) else {
+                continue;
+            };
+            if known.record.as_ref() != Some(&seen.record) {
+                continue;
+            }
+            let publication = match (known.publication, seen.publication) {
+                // The last answer counts that says anything, and of good ones the first.
+                (before, Publication::Unknown) => before,
+                (before @ Publication::Shown(_), Publication::Shown(_)) => before,
+                (_, now) => now,
+            };
+            changed |= publication != known.publication;
+            known.publication = publication;
         }
+        changed.then(|| self.compose(snapshot))
+    }
+
+    /// The keys as they stand now.
+    fn compose(&self, snapshot: &Arc<Snapshot>) -> Keyring {
+        let mut states = BTreeMap::new();
+        for sending_domain in snapshot.sending_domains() {
+            let known = |key: &DkimKey| {
+                let name = (sending_domain.domain.clone(), key.selector.clone());
+                self.known.get(&name)
+            };
+            let facts = |key: &DkimKey| {
+                known(key).map_or((false, Publication::Unknown), |known| {
+                    (known.key.is_some(), known.publication)
+                })
+            };
+            let used = uses(&sending_domain.dkim, facts);
+            let standing = |(key, used): (&DkimKey, Use)| {
+                let known = known(key);
+                Standing {
+                    selector: key.selector.clone(),
+                    algorithm: expected(key.algorithm).as_str(),
+                    key: known.and_then(|known| known.key.clone()),
+                    used,
+                    publication: facts(key).1,
+                    record: known.and_then(|known| known.record.clone()),
+                    problem: known.and_then(|known| known.problem.clone()),
+                }
+            };
+            let standings: Vec<_> = sending_domain.dkim.iter().zip(used).map(standing).collect();
+            states.insert(sending_domain.domain.clone(), Arc::from(standings));
+        }
+        let keyring = Keyring::new(snapshot, states, |domain| self.metrics.of_domain(domain));
+        self.show(&keyring);
+        keyring
     }
 
     /// Whether a file is other than it was, or should be tried again.
@@ -97,10 +135,12 @@ impl KeyFiles {
         &self,
         name: &(Domain, String),
         configured: &DkimKey,
+        life: Option<Span>,
         before: Option<KnownKey>,
         all: bool,
     ) -> KnownKey {
         let stamp = stamp(&configured.key);
+        let mut shown = None;
         let (before_problem, last_good) = match before {
             Some(known)
                 if !all
@@ -111,11 +151,14 @@ impl KeyFiles {
             {
                 return known;
             }
-            Some(known) => (known.problem, known.key),
+            Some(known) => {
+                shown = known.record.map(|record| (record, known.publication));
+                (known.problem, known.key)
+            }
             None => (None, None),
         };
         let (domain, selector) = name;
-        let (key, problem) = match load(domain, configured) {
+        let (key, problem) = match load(domain, configured, life) {
             Ok(key) => {
                 tracing::debug!(%domain, %selector, "DKIM key loaded");
                 (Some(Arc::new(key)), None)
@@ -130,16 +173,24 @@ impl KeyFiles {
                 (last_good, Some(problem))
             }
         };
+        let record: Option<Arc<str>> = key.as_ref().map(|key| key.key().dns_record().into());
+        // What the DNS said is still said of the same key.
+        let publication = match shown {
+            Some((before, publication)) if Some(&before) == record.as_ref() => publication,
+            _ => Publication::Unknown,
+        };
         KnownKey {
             path: configured.key.clone(),
             algorithm: configured.algorithm,
             stamp,
             key,
+            record,
+            publication,
             problem,
         }
     }
 
-    fn show(&self) {
+    fn show(&self, keyring: &Keyring) {
         let count = |state: &str, belongs: fn(&KnownKey) -> bool| {
             let number = self.known.values().filter(|known| belongs(known)).count();
             let number = i64::try_from(number).unwrap_or(i64::MAX);
@@ -150,6 +201,39 @@ impl KeyFiles {
             known.problem.is_some() && known.key.is_some()
         });
         count("missing", |known| known.key.is_none());
+        let gauge =
+            |gauge: &telemetry::IntGaugeVec, label: &str, belongs: fn(&Standing) -> bool| {
+                let number = keyring
+                    .standings()
+                    .filter(|(_, standing)| belongs(standing));
+                let number = i64::try_from(number.count()).unwrap_or(i64::MAX);
+                gauge.with_label_values(&[label]).set(number);
+            };
+        let used = &self.metrics.used;
+        gauge(used, "active", |key| key.used == Use::Active);
+        gauge(used, "pending", |key| key.used == Use::Pending);
+        gauge(used, "retiring", |key| matches!(key.used, Use::Retiring(_)));
+        let published = &self.metrics.published;
+        // Of those that sign.
+        gauge(published, "shown", |key| {
+            key.used == Use::Active && matches!(key.publication, Publication::Shown(_))
+        });
+        gauge(published, "absent", |key| {
+            key.used == Use::Active && key.publication == Publication::Absent
+        });
+        gauge(published, "other", |key| {
+            key.used == Use::Active && key.publication == Publication::Other
+        });
+        gauge(published, "unknown", |key| {
+            key.used == Use::Active && key.publication == Publication::Unknown
+        });
+    }
+}
+
+fn expected(algorithm: DkimAlgorithm) -> Algorithm {
+    match algorithm {
+        DkimAlgorithm::RsaSha256 => Algorithm::RsaSha256,
+        DkimAlgorithm::Ed25519Sha256 => Algorithm::Ed25519Sha256,
     }
 }
 
@@ -163,7 +247,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     })
 }
 
-fn load(domain: &Domain, configured: &DkimKey) -> Result<dkim::Signer, String> {
+fn load(domain: &Domain, configured: &DkimKey, life: Option<Span>) -> Result<dkim::Signer, String> {
     let path = configured.key.display();
     let length = std::fs::metadata(&configured.key)
         .map_err(|error| format!("{path}: {error}"))?
@@ -173,17 +257,19 @@ fn load(domain: &Domain, configured: &DkimKey) -> Result<dkim::Signer, String> {
     }
     let pem = std::fs::read(&configured.key).map_err(|error| format!("{path}: {error}"))?;
     let key = Key::from_pem(&pem).map_err(|error| format!("{path}: {error}"))?;
-    let expected = match configured.algorithm {
-        DkimAlgorithm::RsaSha256 => Algorithm::RsaSha256,
-        DkimAlgorithm::Ed25519Sha256 => Algorithm::Ed25519Sha256,
-    };
+    let expected = expected(configured.algorithm);
     if key.algorithm() != expected {
         let (expected, found) = (expected.as_str(), key.algorithm().as_str());
         return Err(format!(
             "{path}: the configuration says {expected}, the key is for {found}"
         ));
     }
-    dkim::Signer::new(domain.as_str(), &configured.selector, key).map_err(|error| error.to_string())
+    let signer = dkim::Signer::new(domain.as_str(), &configured.selector, key)
+        .map_err(|error| error.to_string())?;
+    Ok(match life {
+        Some(life) => signer.expiring_after(life.duration().as_secs()),
+        None => signer,
+    })
 }
 
 #[cfg(test)]
@@ -221,10 +307,8 @@ pub(crate) mod tests {
     }
 
     fn acme(keyring: &Keyring) -> Vec<&DomainKey> {
-        keyring
-            .of(&Domain::parse("acme.example").unwrap())
-            .iter()
-            .collect()
+        let domain = Domain::parse("acme.example").unwrap();
+        keyring.of(&domain).unwrap().own().iter().collect()
     }
 
     #[test]
@@ -251,7 +335,9 @@ pub(crate) mod tests {
         let mut files = files();
         let first = files.refresh(&snapshot, true);
         assert!(!files.any_changed());
-        for broken in ["", "junk", &dkim::generate_rsa2048()] {
+        let half = dkim::generate_ed25519();
+        let half = &half[..half.len() / 2];
+        for broken in ["", "junk", half, &dkim::generate_rsa2048()] {
             fs::write(&path, broken).unwrap();
             assert!(files.any_changed());
             let kept = files.refresh(&snapshot, false);
@@ -332,8 +418,11 @@ pub(crate) mod tests {
                 selector: "s1".to_owned(),
                 algorithm: DkimAlgorithm::RsaSha256,
                 key: path.clone(),
+                when_published: false,
+                replaces: None,
             };
-            load(&Domain::parse("acme.example").unwrap(), &configured).unwrap_err()
+            let domain = Domain::parse("acme.example").unwrap();
+            load(&domain, &configured, None).unwrap_err()
         };
         assert!(problem(None).contains("No such file"));
         assert!(problem(Some(b"junk")).contains("PEM"));

@@ -1,5 +1,6 @@
 //! What the signer counts.
 
+use mail::Domain;
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 #[derive(Clone)]
@@ -18,6 +19,22 @@ pub(crate) struct Metrics {
     pub keys: IntGaugeVec,
     /// Key files that could not be used, each time they were read.
     pub key_failures: IntCounter,
+    /// Configured keys by what is done with them.
+    pub used: IntGaugeVec,
+    /// Keys that sign by what the DNS says of them.
+    pub published: IntGaugeVec,
+    /// Messages by sending domain and result.
+    messages: IntCounterVec,
+}
+
+/// Messages of one sending domain by what was answered.
+pub(crate) struct DomainMetrics {
+    /// By a key of the domain.
+    pub signed: IntCounter,
+    /// By its service domain alone.
+    pub service: IntCounter,
+    pub no_key: IntCounter,
+    pub failed: IntCounter,
 }
 
 impl Metrics {
@@ -61,6 +78,32 @@ impl Metrics {
                 "staffetta_signer_key_failures_total",
                 "Key files that could not be read or used, counted at each try.",
             ),
+            used: telemetry::gauge_with(
+                "staffetta_signer_keys_in_use",
+                "Configured keys: active (they sign); pending (the DNS does not show them yet); retiring (replaced).",
+                &["use"],
+            ),
+            published: telemetry::gauge_with(
+                "staffetta_signer_keys_published",
+                "Keys that sign by what the DNS shows: shown; absent; other (another key, or more than one); unknown (no answer yet).",
+                &["record"],
+            ),
+            messages: telemetry::counter_with(
+                "staffetta_signer_domain_messages_total",
+                "Messages by sending domain (the first 200; then \"other\") and result: signed; service (by its service domain alone); no_key; failed.",
+                &["domain", "result"],
+            ),
+        }
+    }
+
+    pub(crate) fn of_domain(&self, domain: &Domain) -> DomainMetrics {
+        let domain = telemetry::domain_label(domain.as_str());
+        let of = |result| self.messages.with_label_values(&[domain, result]);
+        DomainMetrics {
+            signed: of("signed"),
+            service: of("service"),
+            no_key: of("no_key"),
+            failed: of("failed"),
         }
     }
 }

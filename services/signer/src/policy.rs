@@ -5,17 +5,17 @@ use proto::envelope::ChainStatus;
 use proto::signer::sign_result::Kind;
 use proto::signer::{SignError, SignErrorKind, SignRequest, SignResult};
 
-use crate::keys::{DomainKey, Keyring};
+use crate::keyring::{DomainKey, Keyring, Ring};
 use crate::metrics::Metrics;
 
 /// How mail of a domain is signed.
 enum Policy<'a> {
     /// With each of these keys, in this order; at least one.
-    Sign(&'a [DomainKey]),
+    Sign(&'a [DomainKey], &'a Ring),
     /// Not at all.
     Unsigned,
     /// It must be signed, and cannot be.
-    NoKey(String),
+    NoKey(String, Option<&'a Ring>),
     /// There is no configuration yet, so nothing is known of the domain.
     Unknown,
 }
@@ -28,24 +28,34 @@ fn policy<'a>(keyring: &'a Keyring, request: &SignRequest) -> Policy<'a> {
         return if request.own_message {
             Policy::Unsigned
         } else {
-            Policy::NoKey(format!("{} is not a sending domain", request.domain))
+            let detail = format!("{} is not a sending domain", request.domain);
+            Policy::NoKey(detail, None)
         };
     };
     if sending_domain.unsigned {
         return Policy::Unsigned;
     }
-    match keyring.of(&sending_domain.domain) {
-        [] => Policy::NoKey(format!("no key of {} is loaded", sending_domain.domain)),
-        keys => Policy::Sign(keys),
+    let domain = &sending_domain.domain;
+    let Some(ring) = keyring.of(domain) else {
+        return Policy::NoKey(keyring.why_none(domain), None);
+    };
+    let goes_without = || {
+        let (tenant, stream) = (&request.tenant, &request.stream);
+        keyring.may_go_without(sending_domain, tenant, stream, request.own_message)
+    };
+    let keys = ring.all();
+    if keys.is_empty() || ring.own().is_empty() && !goes_without() {
+        return Policy::NoKey(keyring.why_none(domain), Some(ring));
     }
+    Policy::Sign(keys, ring)
 }
 
 /// A request on its way to its answer.
 pub(crate) enum Prepared<'a> {
     /// There is nothing to sign.
     Answered(SignResult),
-    /// To be signed with each key of the domain.
-    Drafts(Vec<Result<Draft<'a>, dkim::SignError>>),
+    /// To be signed with each of the keys.
+    Drafts(Vec<Result<Draft<'a>, dkim::SignError>>, &'a Ring),
 }
 
 /// Decides about one request, all but the signatures. `now` is in Unix seconds.
@@ -58,21 +68,24 @@ pub(crate) fn prepare<'a>(
     if request.forwarded {
         return Prepared::Answered(forwarded(keyring, request, now, metrics));
     }
-    let keys = match policy(keyring, request) {
+    let (keys, ring) = match policy(keyring, request) {
         Policy::Unsigned => {
             metrics.requests.with_label_values(&["unsigned"]).inc();
             return Prepared::Answered(SignResult {
                 kind: Some(Kind::Fields(Vec::new().into())),
             });
         }
-        Policy::NoKey(detail) => {
+        Policy::NoKey(detail, ring) => {
+            if let Some(ring) = ring {
+                ring.metrics.no_key.inc();
+            }
             return Prepared::Answered(refusal(SignErrorKind::NoKey, detail, metrics));
         }
         Policy::Unknown => {
             let detail = "the signer has no configuration yet".to_owned();
             return Prepared::Answered(refusal(SignErrorKind::Temporary, detail, metrics));
         }
-        Policy::Sign(keys) => keys,
+        Policy::Sign(keys, ring) => (keys, ring),
     };
     let Ok(body_hash) = <&[u8; 32]>::try_from(&request.body_hash[..]) else {
         let detail = format!(
@@ -91,7 +104,7 @@ pub(crate) fn prepare<'a>(
         }
         draft
     };
-    Prepared::Drafts(keys.iter().map(draft).collect())
+    Prepared::Drafts(keys.iter().map(draft).collect(), ring)
 }
 
 /// Mail of others: sealed when that is asked for, never signed in their name.
@@ -106,14 +119,14 @@ fn forwarded(keyring: &Keyring, request: &SignRequest, now: u64, metrics: &Metri
         domain: seal.domain.clone(),
         ..SignRequest::default()
     };
-    // RSA comes first, which every verifier of chains knows.
+    // Its own, and RSA comes first, which every verifier of chains knows.
     let key = match policy(keyring, &of_seal) {
-        Policy::Sign([key, ..]) => key,
-        Policy::Sign([]) | Policy::Unsigned => {
+        Policy::Sign(_, ring) if !ring.own().is_empty() => &ring.own()[0],
+        Policy::Sign(..) | Policy::Unsigned => {
             let detail = format!("{} has no key to seal with", seal.domain);
             return refusal(SignErrorKind::NoKey, detail, metrics);
         }
-        Policy::NoKey(detail) => return refusal(SignErrorKind::NoKey, detail, metrics),
+        Policy::NoKey(detail, _) => return refusal(SignErrorKind::NoKey, detail, metrics),
         Policy::Unknown => {
             let detail = "the signer has no configuration yet".to_owned();
             return refusal(SignErrorKind::Temporary, detail, metrics);
@@ -171,7 +184,7 @@ pub(crate) fn complete(
     for prepared in prepared {
         answers.push(match prepared {
             Prepared::Answered(result) => Err(result),
-            Prepared::Drafts(of_request) => {
+            Prepared::Drafts(of_request, ring) => {
                 let mut number = 0;
                 let mut failure = None;
                 for draft in of_request {
@@ -183,7 +196,7 @@ pub(crate) fn complete(
                         Err(error) => failure = Some(error),
                     }
                 }
-                Ok((number, failure))
+                Ok((number, failure, ring))
             }
         });
     }
@@ -192,7 +205,9 @@ pub(crate) fn complete(
     answers
         .into_iter()
         .map(|answer| match answer {
-            Ok((number, failure)) => join(signed.by_ref().take(number), failure, metrics),
+            Ok((number, failure, ring)) => {
+                join(signed.by_ref().take(number), failure, ring, metrics)
+            }
             Err(result) => result,
         })
         .collect()
@@ -202,6 +217,7 @@ pub(crate) fn complete(
 fn join(
     signed: impl Iterator<Item = (Algorithm, Signed)>,
     mut failure: Option<dkim::SignError>,
+    ring: &Ring,
     metrics: &Metrics,
 ) -> SignResult {
     let mut fields = Vec::new();
@@ -225,6 +241,7 @@ fn join(
     }
     match failure {
         Some(error) if fields.is_empty() => {
+            ring.metrics.failed.inc();
             let kind = match error {
                 dkim::SignError::NoFrom | dkim::SignError::TooManyFields => SignErrorKind::Invalid,
                 dkim::SignError::Failed => SignErrorKind::Temporary,
@@ -232,6 +249,11 @@ fn join(
             refusal(kind, error.to_string(), metrics)
         }
         _ => {
+            if ring.own().is_empty() {
+                ring.metrics.service.inc();
+            } else {
+                ring.metrics.signed.inc();
+            }
             metrics.requests.with_label_values(&["signed"]).inc();
             SignResult {
                 kind: Some(Kind::Fields(fields.into())),
@@ -337,6 +359,135 @@ mod tests {
             let alone = complete(vec![prepare(request)], Batches::one_by_one(), &metrics);
             assert_eq!(alone, [answer]);
         }
+    }
+
+    /// `acme.example` with a key that can't be read and this beside it, `relay.example` with one that can.
+    fn with_service(folder: &Path, of_acme: &str) -> Keyring {
+        let path = folder.join("relay");
+        std::fs::write(&path, dkim::generate_ed25519()).unwrap();
+        let document = |kind: &str, name: &str, spec: &str| {
+            format!(
+                "---\napiVersion: staffetta.dev/v1alpha1\nkind: {kind}\nmetadata: {{ name: {name} }}\nspec: {spec}\n"
+            )
+        };
+        let key = |path: &Path| {
+            let path = path.display();
+            format!("dkim: [ {{ selector: e1, algorithm: ed25519-sha256, key: \"file:{path}\" }} ]")
+        };
+        let streams = "streams: [ { name: transactional }, { name: bulk } ]";
+        let documents = [
+            document(
+                "Tenant",
+                "acme",
+                &format!("{{ defaultStream: bulk, {streams} }}"),
+            ),
+            document(
+                "SendingDomain",
+                "relay.example",
+                &format!("{{ tenant: acme, {} }}", key(&path)),
+            ),
+            document(
+                "SendingDomain",
+                "acme.example",
+                &format!("{{ tenant: acme, {}{of_acme} }}", key(&folder.join("acme"))),
+            ),
+        ];
+        let snapshot = config::Snapshot::from_documents(&documents.concat()).unwrap();
+        KeyFiles::new(Metrics::new()).refresh(&std::sync::Arc::new(snapshot), true)
+    }
+
+    fn of_stream(stream: &str) -> SignRequest {
+        SignRequest {
+            tenant: "acme".to_owned(),
+            stream: stream.to_owned(),
+            ..request("acme.example")
+        }
+    }
+
+    #[test]
+    fn without_a_key_the_service_domain_signs_what_is_urgent_and_the_rest_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        for (of_acme, urgent, bulk) in [
+            (", serviceDomain: relay.example", true, false),
+            (
+                ", serviceDomain: relay.example, withoutKey: byStream",
+                true,
+                false,
+            ),
+            (
+                ", serviceDomain: relay.example, withoutKey: service",
+                true,
+                true,
+            ),
+            (
+                ", serviceDomain: relay.example, withoutKey: wait",
+                false,
+                false,
+            ),
+            ("", false, false),
+        ] {
+            let keyring = with_service(folder.path(), of_acme);
+            for (stream, is_signed) in [
+                ("transactional", urgent),
+                ("bulk", bulk),
+                ("unknown", bulk),
+                ("", bulk),
+            ] {
+                match outcome(&keyring, &of_stream(stream)) {
+                    Ok(fields) => {
+                        assert!(is_signed, "{of_acme} {stream}");
+                        assert_eq!(fields.matches("d=relay.example;").count(), 1, "{fields}");
+                        assert!(!fields.contains("d=acme.example"), "{fields}");
+                    }
+                    Err(kind) => {
+                        assert_eq!(
+                            (is_signed, kind),
+                            (false, SignErrorKind::NoKey),
+                            "{of_acme} {stream}"
+                        );
+                    }
+                }
+            }
+            let own = SignRequest {
+                own_message: true,
+                ..of_stream("")
+            };
+            assert_eq!(outcome(&keyring, &own).is_ok(), urgent, "{of_acme}");
+        }
+    }
+
+    #[test]
+    fn the_service_domain_signs_beside_the_domain_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("acme"), dkim::generate_ed25519()).unwrap();
+        let more = ", serviceDomain: relay.example, signaturesExpireAfter: 1h";
+        let keyring = with_service(folder.path(), more);
+        let fields = outcome(&keyring, &of_stream("bulk")).unwrap();
+        let (own, service) = fields.split_once("d=relay.example;").unwrap();
+        assert!(
+            own.contains("d=acme.example; s=e1;\r\n\tt=1; x=3601;"),
+            "{own}"
+        );
+        // How long its signatures hold is its own affair.
+        assert!(!service.contains("x="), "{service}");
+        let of_service = outcome(&keyring, &request("relay.example")).unwrap();
+        assert_eq!(of_service.matches("DKIM-Signature:").count(), 1);
+        // Sets of others are sealed with the domain's own key only.
+        let sealed = SignRequest {
+            forwarded: true,
+            seal: Some(proto::envelope::Seal {
+                domain: "acme.example".to_owned(),
+                instance: 1,
+                status: ChainStatus::None.into(),
+                results: "relay.example; arc=none".to_owned(),
+            }),
+            ..request("acme.example")
+        };
+        let set = outcome(&keyring, &sealed).unwrap();
+        assert!(
+            set.contains("d=acme.example") && !set.contains("d=relay.example"),
+            "{set}"
+        );
     }
 
     #[test]

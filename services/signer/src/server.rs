@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use config::Snapshot;
 use proto::signer::signer_server::{Signer as SignerService, SignerServer};
-use proto::signer::{SignRequests, SignResults};
+use proto::signer::{KeysAnswer, KeysRequest, SignRequests, SignResults};
 use proto::{MAX_SIGN_CALL_BYTES, MAX_SIGN_REQUESTS, Sign};
 use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
 use spool::Stores;
@@ -65,6 +65,7 @@ struct Bound {
     listener: TcpListener,
     readiness: Readiness,
     threads: usize,
+    resolver: Option<dns::Resolver>,
 }
 
 /// Name of the condition of [`Readiness`].
@@ -90,6 +91,7 @@ impl Bound {
             listener,
             readiness,
             threads,
+            resolver: resolver(&bootstrap.resolvers),
         })
     }
 
@@ -100,6 +102,7 @@ impl Bound {
     ) -> Result<(), Error> {
         let options = Options {
             threads: self.threads,
+            resolver: self.resolver,
             ..Options::default()
         };
         let signer = Signer::start(options, snapshots).await;
@@ -108,6 +111,18 @@ impl Bound {
         serve(signer, self.listener, shutdown).await?;
         tracing::info!("signer stopped");
         Ok(())
+    }
+}
+
+/// What asks these DNS servers, or those of the system, for the records of keys. Keys sign without it, but for those that
+/// wait for their records.
+pub fn resolver(servers: &[SocketAddr]) -> Option<dns::Resolver> {
+    match dns::Resolver::new(servers) {
+        Ok(resolver) => Some(resolver),
+        Err(error) => {
+            tracing::error!(%error, "the DNS can't be asked for the records of keys");
+            None
+        }
     }
 }
 
@@ -157,6 +172,10 @@ impl SignerService for Grpc {
             .await
             .map_err(|error| Status::unavailable(error.detail))?;
         Ok(Response::new(SignResults { results }))
+    }
+
+    async fn keys(&self, request: Request<KeysRequest>) -> Result<Response<KeysAnswer>, Status> {
+        Ok(Response::new(self.signer.keys(&request.into_inner())))
     }
 }
 

@@ -5,26 +5,30 @@ use std::time::{Duration, Instant};
 
 use config::Snapshot;
 use dkim::Batches;
-use proto::signer::{SignErrorKind, SignRequest, SignResult};
+use proto::signer::{KeysAnswer, KeysRequest, SignErrorKind, SignRequest, SignResult};
 use proto::{Call, Sign};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::keys::{KeyFiles, Keyring};
+use crate::keyring::Keyring;
+use crate::keys::KeyFiles;
 use crate::metrics::Metrics;
 use crate::policy;
 use crate::pool::Pool;
+use crate::publication::{self, Seen};
 
 /// Requests that may wait for each thread: what it signs in about half a second.
 const QUEUE_PER_THREAD: usize = 2048;
 
 /// How a [`Signer`] works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Threads that sign; 0 = as many as there are cores.
     pub threads: usize,
     /// How often key files are looked at for changes.
     pub recheck: Duration,
+    /// Asked for the records of keys; without it keys that wait for theirs wait for ever.
+    pub resolver: Option<dns::Resolver>,
 }
 
 impl Default for Options {
@@ -32,6 +36,7 @@ impl Default for Options {
         Self {
             threads: 0,
             recheck: Duration::from_secs(10),
+            resolver: None,
         }
     }
 }
@@ -75,7 +80,12 @@ impl Signer {
         .expect("loading keys does not panic");
         let (publish, keyring) = watch::channel(Arc::new(keyring));
         let mut follower = JoinSet::new();
-        follower.spawn(follow(files, snapshots, options.recheck, publish));
+        // A round of answers at a time.
+        let (tell, told) = mpsc::channel(1);
+        if let Some(resolver) = options.resolver {
+            follower.spawn(publication::ask(resolver, keyring.clone(), tell));
+        }
+        follower.spawn(follow(files, snapshots, told, options.recheck, publish));
         let batches = Batches::detect();
         tracing::debug!(batch = batches.size(), "RSA signatures made together");
         let counted = metrics.clone();
@@ -120,6 +130,12 @@ impl Signer {
             .call_seconds
             .observe(started.elapsed().as_secs_f64());
         results
+    }
+
+    /// How the configured keys stand: a part of them, in the order of domains.
+    pub fn keys(&self, request: &KeysRequest) -> KeysAnswer {
+        let keyring = self.inner.keyring.borrow().clone();
+        keyring.answer(request)
     }
 
     /// `None` when the queue is full.
@@ -190,23 +206,36 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// Publishes a new keyring when the configuration or a key file changes.
+/// Publishes a new keyring when the configuration, a key file, or what the DNS shows of the keys changes.
 async fn follow(
     mut files: KeyFiles,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    mut told: mpsc::Receiver<Vec<Seen>>,
     recheck: Duration,
     publish: watch::Sender<Arc<Keyring>>,
 ) {
     let mut source_is_there = true;
+    let mut somebody_tells = true;
+    let mut next_look = tokio::time::Instant::now() + recheck;
     loop {
         let mut all = false;
         tokio::select! {
+            seen = told.recv(), if somebody_tells => {
+                somebody_tells = seen.is_some();
+                // Of the configuration that the keys are of: a newer one comes with its own round.
+                let snapshot = publish.borrow().snapshot.clone();
+                if let Some(keyring) = files.note(&snapshot, seen.unwrap_or_default()) {
+                    publish.send_replace(Arc::new(keyring));
+                }
+                continue;
+            }
             changed = snapshots.changed(), if source_is_there => {
                 source_is_there = changed.is_ok();
                 all = source_is_there;
             }
-            () = tokio::time::sleep(recheck) => {}
+            () = tokio::time::sleep_until(next_look) => {}
         }
+        next_look = tokio::time::Instant::now() + recheck;
         let snapshot = snapshots.borrow_and_update().clone();
         let renew = move |files: &mut KeyFiles| {
             let needed = all || files.any_changed();
@@ -342,6 +371,102 @@ mod tests {
         assert!(is_signed(&&results[0]));
     }
 
+    /// s2 takes the place of s1 as soon as the DNS shows it, s3 does not while its record is that of another key, and the
+    /// records of a key that is not staged are looked at, too.
+    #[tokio::test]
+    async fn keys_wait_for_their_records_and_take_the_place_of_others() {
+        use proto::signer::{KeyPublication, KeyUse};
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let put = |name: &str, pem: &str| {
+            std::fs::write(file("new"), pem).unwrap();
+            std::fs::rename(file("new"), file(name)).unwrap();
+        };
+        let record = |pem: &str| dkim::Key::from_pem(pem.as_bytes()).unwrap().dns_record();
+        let pems: Vec<String> = (0..4).map(|_| dkim::generate_ed25519()).collect();
+        for (number, pem) in pems.iter().enumerate().take(3) {
+            put(&format!("s{}", number + 1), pem);
+        }
+        let zones = kit::Zones::new()
+            .text("s2._domainkey.acme.example", &record(&pems[1]))
+            .text("s3._domainkey.acme.example", &record(&pems[3]));
+        let dns = kit::Dns::start(folder.path(), &zones).await.unwrap();
+        let key = |selector: &str, more: &str| {
+            let path = file(selector).display().to_string();
+            format!(
+                "{{ selector: {selector}, algorithm: ed25519-sha256, key: \"file:{path}\"{more} }}"
+            )
+        };
+        let keys = [
+            key("s1", ""),
+            key("s2", ", replaces: s1"),
+            key("s3", ", replaces: s2"),
+        ];
+        let documents = format!(
+            "apiVersion: staffetta.dev/v1alpha1\nkind: Tenant\nmetadata: {{ name: acme }}\n\
+             spec: {{ defaultStream: bulk, streams: [ {{ name: bulk }} ] }}\n---\n\
+             apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: acme.example }}\n\
+             spec: {{ tenant: acme, dkim: [ {} ] }}",
+            keys.join(", ")
+        );
+        let snapshot = Arc::new(Snapshot::from_documents(&documents).unwrap());
+        let (_source, snapshots) = watch::channel(snapshot);
+        let options = Options {
+            threads: 1,
+            recheck: Duration::from_millis(50),
+            resolver: Some(dns::Resolver::new(&[dns.address()]).unwrap()),
+        };
+        let signer = Signer::start(options, snapshots).await;
+        let uses = || -> Vec<(KeyUse, KeyPublication)> {
+            let all = signer.keys(&KeysRequest::default());
+            assert!(!all.more);
+            let of_key = |key: &proto::signer::KeyState| (key.r#use(), key.publication());
+            all.keys.iter().map(of_key).collect()
+        };
+        let selector = || async {
+            let signed = signer.sign(requests(1, "acme.example")).await.unwrap();
+            let text = String::from_utf8_lossy(fields(&signed[0])).into_owned();
+            assert_eq!(text.matches("DKIM-Signature").count(), 1, "{text}");
+            text.split_once("; s=").unwrap().1[..2].to_owned()
+        };
+        let mut renewed = signer.inner.keyring.clone();
+        let (active, pending, retiring) = (KeyUse::Active, KeyUse::Pending, KeyUse::Retiring);
+        let (shown, other) = (KeyPublication::Shown, KeyPublication::Other);
+        let absent = KeyPublication::Absent;
+        while uses() != [(retiring, absent), (active, shown), (pending, other)] {
+            renewed.changed().await.unwrap();
+        }
+        assert_eq!(selector().await, "s2");
+        let first = &signer.keys(&KeysRequest::default()).keys[0];
+        let week = 7 * 86_400_000;
+        assert!(first.keep_until_ms.abs_diff(runtime::now_ms() + week) < 600_000);
+        // The file of the key that the DNS shows comes later.
+        put("s3", &pems[3]);
+        while uses() != [(retiring, absent), (retiring, shown), (active, shown)] {
+            renewed.changed().await.unwrap();
+        }
+        assert_eq!(selector().await, "s3");
+        // What is broken now was good once, and goes on.
+        put("s3", &pems[3][..40]);
+        renewed.changed().await.unwrap();
+        assert_eq!(selector().await, "s3");
+        let asked = KeysRequest {
+            domain: "ACME.example".to_owned(),
+            ..KeysRequest::default()
+        };
+        let told = signer.keys(&asked).keys;
+        assert!(
+            told[2].problem.contains("not a PEM private key"),
+            "{told:?}"
+        );
+        assert_eq!(told[1].record, record(&pems[1]));
+        assert_eq!(
+            (told[0].bits, told[0].algorithm.as_str()),
+            (256, "ed25519-sha256")
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn follows_the_configuration_and_the_key_files() {
         let folder = tempfile::tempdir().unwrap();
@@ -366,10 +491,8 @@ mod tests {
         key_file(folder.path());
         renewed.changed().await.unwrap();
         let acme = mail::Domain::parse("acme.example").unwrap();
-        assert!(!Arc::ptr_eq(
-            &before.of(&acme)[0],
-            &renewed.borrow().of(&acme)[0]
-        ));
+        let first = |keyring: &Keyring| keyring.of(&acme).unwrap().own()[0].clone();
+        assert!(!Arc::ptr_eq(&first(&before), &first(&renewed.borrow())));
 
         // Whoever read the configuration may stop: the keys stay, and their files are still looked at.
         drop(source);

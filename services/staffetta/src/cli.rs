@@ -177,7 +177,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Preflight(command) => return commands::preflight::run(&command),
         Command::HashPassword { scram } => commands::hash_password::run(scram)?,
         Command::MetricsReference => commands::metrics_reference::run()?,
-        Command::Dkim(command) => commands::dkim::run(&command)?,
+        Command::Dkim(command) => commands::dkim::run(global, &command).await?,
         Command::Srs(command) => commands::srs::run(global, &command)?,
     }
     Ok(ExitCode::SUCCESS)

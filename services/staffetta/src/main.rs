@@ -8,6 +8,7 @@ mod documents;
 mod local;
 mod output;
 mod services;
+mod signers;
 mod stores;
 mod timeline;
 mod waiting;

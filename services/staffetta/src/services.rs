@@ -202,6 +202,7 @@ impl Running {
             .with_context(|| format!("cannot listen on {address}"))?;
         let options = signer::Options {
             threads: usize::try_from(self.bootstrap.signer.threads).unwrap_or(usize::MAX),
+            resolver: signer::resolver(&self.bootstrap.resolvers),
             ..signer::Options::default()
         };
         let signer = signer::Signer::start(options, snapshots).await;

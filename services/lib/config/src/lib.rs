@@ -27,7 +27,7 @@ pub use resources::{
     PasswordHash, Priority, Probation, Provider, ReplyMatch, RetryClass, RetryPolicy,
     RetrySchedule, RetryWaits, Route, RouteMatch, Scope, SendingDomain, Shaping, ShapingMatch,
     ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping, Sticky, Stream, Tenant,
-    TextPattern, Timing, TlsPolicy, Window,
+    TextPattern, Timing, TlsPolicy, Window, WithoutKey,
 };
 // By what way mail leaves.
 pub use resources::{

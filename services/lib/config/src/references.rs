@@ -3,6 +3,7 @@
 
 mod forwarding;
 mod isolation;
+mod signing;
 mod tokens;
 
 use std::collections::{BTreeMap, HashMap};
@@ -63,6 +64,7 @@ impl<'a> References<'a> {
                 if let Some(stream) = &domain.stream {
                     self.check_stream(resource, "spec.stream", &domain.tenant, stream);
                 }
+                self.check_service_domain(resource, domain);
             }
             Resource::Credential(credential) => self.check_credential(resource, credential),
             Resource::Route(route) => self.check_route(resource, route),

@@ -29,15 +29,24 @@ impl Algorithm {
     }
 }
 
+/// RFC 8301 section 3.2: signers should have no fewer.
+const LEAST_BITS: usize = 2048;
+
 /// Why a key is not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// There is no private key block in the PEM text, or it is broken.
     #[error("not a PEM private key: {0}")]
     Pem(String),
-    /// Receivers take such a signature for none (RFC 8301).
-    #[error("the RSA key is too weak: at least 2048 bits are required, make a new one")]
-    TooWeak,
+    /// Fewer than 2048 bits. Receivers take a signature by fewer than 1024 for none, and signers should have 2048
+    /// (RFC 8301 section 3.2).
+    #[error(
+        "the RSA key is too weak: it has {bits} bits, and at least 2048 are required; make a new one"
+    )]
+    TooWeak {
+        /// Of the modulus.
+        bits: usize,
+    },
     /// Neither RSA (PKCS#8 or PKCS#1) nor Ed25519 (PKCS#8), or damaged.
     #[error("not an RSA (PKCS#8, PKCS#1) or Ed25519 (PKCS#8) private key: {0}")]
     Unreadable(String),
@@ -103,6 +112,14 @@ impl Key {
         }
     }
 
+    /// Bits of the modulus of an RSA key; 256 for Ed25519.
+    pub fn bits(&self) -> usize {
+        match &self.0 {
+            Pair::Rsa(pair, _) => pair.public_modulus_len() * 8,
+            Pair::Ed25519(_) => 256,
+        }
+    }
+
     /// Text of the TXT record at `<selector>._domainkey.<domain>` (RFC 6376 section 3.6.1). For
     /// RSA it is longer than 255 octets: DNS takes it as several strings.
     pub fn dns_record(&self) -> String {
@@ -153,9 +170,30 @@ impl Key {
     }
 }
 
+/// How many bits a new RSA key has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RsaBits {
+    /// What is usual: its record fits into a DNS answer of 512 octets.
+    B2048,
+    /// Signatures take longer, and none are made several at once.
+    B3072,
+    /// Longer still; and some receivers don't take longer keys (RFC 8301 section 3.2).
+    B4096,
+}
+
 /// A new RSA key of 2048 bits, as PKCS#8 in PEM.
 pub fn generate_rsa2048() -> String {
-    let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("the system gives random numbers");
+    generate_rsa(RsaBits::B2048)
+}
+
+/// A new RSA key, as PKCS#8 in PEM. One of 4096 bits takes seconds.
+pub fn generate_rsa(bits: RsaBits) -> String {
+    let size = match bits {
+        RsaBits::B2048 => KeySize::Rsa2048,
+        RsaBits::B3072 => KeySize::Rsa3072,
+        RsaBits::B4096 => KeySize::Rsa4096,
+    };
+    let pair = RsaKeyPair::generate(size).expect("the system gives random numbers");
     let der: Pkcs8V1Der<'_> = pair.as_der().expect("a new key can be written");
     pem(der.as_ref())
 }
@@ -171,12 +209,15 @@ fn rsa(
     pair: Result<RsaKeyPair, aws_lc_rs::error::KeyRejected>,
     der: &[u8],
 ) -> Result<Key, KeyError> {
+    // What the library says of it is no stable interface.
+    if let Some(bits) = multibuffer::modulus_bits(der).filter(|bits| *bits < LEAST_BITS) {
+        return Err(KeyError::TooWeak { bits });
+    }
     match pair {
         Ok(pair) => {
             let for_batches = multibuffer::Key::from_der(der).map(Box::new);
             Ok(Key(Pair::Rsa(Box::new(pair), for_batches)))
         }
-        Err(rejected) if rejected.to_string() == "TooSmall" => Err(KeyError::TooWeak),
         Err(rejected) => Err(KeyError::Unreadable(rejected.to_string())),
     }
 }
@@ -228,6 +269,10 @@ mod tests {
         let rsa = Key::from_pem(generate_rsa2048().as_bytes()).unwrap();
         assert_eq!(rsa.algorithm(), Algorithm::RsaSha256);
         assert_eq!(rsa.sign(b"x").unwrap().len(), 256);
+        assert_eq!(rsa.bits(), 2048);
+        let longer = Key::from_pem(generate_rsa(RsaBits::B3072).as_bytes()).unwrap();
+        assert_eq!(longer.bits(), 3072);
+        assert_eq!(longer.sign(b"x").unwrap().len(), 384);
         let ed25519 = Key::from_pem(generate_ed25519().as_bytes()).unwrap();
         assert_eq!(ed25519.algorithm(), Algorithm::Ed25519Sha256);
         assert_eq!(format!("{ed25519:?}"), "Key(ed25519-sha256)");
@@ -240,8 +285,12 @@ mod tests {
             include_bytes!("../testdata/rsa1024-pkcs8.pem"),
         ] {
             let error = Key::from_pem(pem).unwrap_err();
-            assert_eq!(error, KeyError::TooWeak);
-            assert!(error.to_string().contains("2048"));
+            assert_eq!(error, KeyError::TooWeak { bits: 1024 });
+            assert!(
+                error
+                    .to_string()
+                    .contains("has 1024 bits, and at least 2048")
+            );
         }
     }
 

@@ -22,7 +22,9 @@ pub use batches::{Batches, Signed, Way};
 pub use body::BodyHasher;
 pub use chain::{Chain, ChainStatus, MOST_SETS};
 pub use claim::{BodyHashes, Broken, Claim, ClaimError, claims};
-pub use key::{Algorithm, Key, KeyError, generate_ed25519, generate_rsa2048};
+pub use key::{
+    Algorithm, Key, KeyError, RsaBits, generate_ed25519, generate_rsa, generate_rsa2048,
+};
 pub use public_key::{PublicKey, PublicKeyError};
 pub use seal::{Seal, SealError};
 pub use signature::{Draft, SignError, Signer, SignerError};

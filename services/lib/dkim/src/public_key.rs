@@ -63,6 +63,11 @@ impl PublicKey {
         })
     }
 
+    /// Whether both are the same key, whatever else their records say.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        (self.algorithm, &self.bytes) == (other.algorithm, &other.bytes)
+    }
+
     /// Whether the signature is of this hash. RSA keys of 1024 bits and more are taken (RFC 8301 section 3.2).
     pub(crate) fn verifies(&self, algorithm: Algorithm, hash: &Digest, signature: &[u8]) -> bool {
         if algorithm != self.algorithm {
@@ -99,6 +104,11 @@ mod tests {
                 .unwrap()
                 .strict
         );
+        let with_flags = PublicKey::parse(&format!("{record}; t=y:s")).unwrap();
+        assert!(with_flags.is_same_key(&PublicKey::parse(&record).unwrap()));
+        let other = Key::from_pem(generate_ed25519().as_bytes()).unwrap();
+        let other = PublicKey::parse(&other.dns_record()).unwrap();
+        assert!(!with_flags.is_same_key(&other));
         assert!(PublicKey::parse(&format!("{record}; h=sha1 : sha256; s=email")).is_ok());
         for wrong in [
             "".to_owned(),

@@ -118,6 +118,11 @@ impl Signer {
         self.key.algorithm()
     }
 
+    /// Its private key, of which only the public half can be had.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// The `DKIM-Signature` field, folded, with its CRLF, to be put on top of `header`.
     ///
     /// `header` is the header section as it is sent, with or without the empty line; `body_hash`

@@ -44,6 +44,13 @@ impl<'a> PrivateKey<'a> {
     }
 }
 
+/// Bits of the modulus of an RSA key in one of these forms; `None` for anything else.
+pub fn modulus_bits(der: &[u8]) -> Option<usize> {
+    let n = PrivateKey::read(der)?.n;
+    let unused = usize::try_from(n.first()?.leading_zeros()).ok()?;
+    Some(n.len() * 8 - unused)
+}
+
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -33,6 +33,7 @@ mod wide;
 #[cfg(target_arch = "x86_64")]
 use lanes::Lanes;
 
+pub use der::modulus_bits;
 pub use key::Key;
 
 /// Most signatures that are made together.

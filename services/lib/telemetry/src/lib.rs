@@ -13,7 +13,7 @@ mod metrics;
 
 pub use logging::{Error, LogFormat, init_logging};
 pub use metrics::{
-    Description, counter, counter_with, describe, gather, gauge, gauge_with, histogram,
-    histogram_with, latency_buckets, size_buckets, tenant_label,
+    Description, counter, counter_with, describe, domain_label, gather, gauge, gauge_with,
+    histogram, histogram_with, latency_buckets, size_buckets, tenant_label,
 };
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};

@@ -72,6 +72,16 @@ pub fn tenant_label(tenant: &str) -> &str {
     label_within(&mut seen, MOST_TENANTS, tenant)
 }
 
+/// Sending domains that have values of their own in the label `domain`.
+const MOST_DOMAINS: usize = 200;
+
+/// The value of the label `domain`, as [`tenant_label`]: for the first 200 sending domains.
+pub fn domain_label(domain: &str) -> &str {
+    static SEEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    label_within(&mut seen, MOST_DOMAINS, domain)
+}
+
 fn label_within<'a>(seen: &mut HashSet<String>, most: usize, value: &'a str) -> &'a str {
     if seen.contains(value) {
         return value;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mail::Domain;
+use mail::{Domain, Span};
 use serde_json::{Value, json};
 
 use super::credential::read_file_reference;
@@ -21,9 +21,36 @@ pub struct SendingDomain {
     pub stream: Option<String>,
     /// Mail goes out without a signature; asked for by name.
     pub unsigned: bool,
-    /// Each signs every message.
+    /// Each signs every message, unless another takes its place.
     pub dkim: Vec<DkimKey>,
+    /// Another sending domain, which signs beside this one.
+    pub service_domain: Option<Domain>,
+    /// What becomes of mail when none of the keys can sign.
+    pub without_key: WithoutKey,
+    /// Signatures say that they hold for so long (the tag `x=`), 1 h to 365 d.
+    pub signatures_expire_after: Option<Span>,
 }
+
+/// What becomes of mail of a domain none of whose keys can sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WithoutKey {
+    /// With a stream of high priority it is signed by the service domain alone, if there is one; else it waits.
+    #[default]
+    ByStream,
+    /// It is signed by the service domain alone.
+    Service,
+    /// It waits.
+    Wait,
+}
+
+const WITHOUT_KEY: [(&str, WithoutKey); 3] = [
+    ("byStream", WithoutKey::ByStream),
+    ("service", WithoutKey::Service),
+    ("wait", WithoutKey::Wait),
+];
+
+const SHORTEST_LIFE: Span = Span::from_secs(3600);
+const LONGEST_LIFE: Span = Span::from_secs(365 * 86_400);
 
 /// A key of a sending domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +61,10 @@ pub struct DkimKey {
     pub algorithm: DkimAlgorithm,
     /// PEM file with the private key, read by the signer only.
     pub key: PathBuf,
+    /// It signs only once the DNS shows its public key.
+    pub when_published: bool,
+    /// Selector of the key above it that no longer signs as soon as this one does.
+    pub replaces: Option<String>,
 }
 
 /// Algorithms of RFC 6376 and RFC 8463.
@@ -67,6 +98,9 @@ impl SendingDomain {
         let mut dkim: Vec<DkimKey> = Vec::new();
         for fields in spec.maps("dkim") {
             let key = read_key(&fields);
+            if let Some(key) = &key {
+                check_replaced(&fields, key, &dkim);
+            }
             fields.close();
             let Some(key) = key else { continue };
             if dkim.iter().any(|other| other.selector == key.selector) {
@@ -78,12 +112,28 @@ impl SendingDomain {
             dkim.push(key);
         }
         let unsigned = spec.boolean("unsigned").unwrap_or(false);
-        if !unsigned && !spec.is_given("dkim") {
+        let service_domain = spec.text("serviceDomain").filter(|text| !text.is_empty());
+        let service_domain = service_domain.and_then(|_| spec.domain("serviceDomain"));
+        if !unsigned && !spec.is_given("dkim") && !spec.is_given("serviceDomain") {
             spec.problem(
                 "dkim",
                 "is missing: give keys, or say `unsigned: true` to send without signatures",
             );
         }
+        if unsigned && service_domain.is_some() {
+            spec.problem(
+                "unsigned",
+                "is true, and there is a serviceDomain to sign: only one of the two is expected",
+            );
+        }
+        let without_key = spec.one_of("withoutKey", &WITHOUT_KEY).unwrap_or_default();
+        if without_key == WithoutKey::Service && !spec.is_given("serviceDomain") {
+            spec.problem(
+                "withoutKey",
+                "is service, and there is no serviceDomain to sign",
+            );
+        }
+        let signatures_expire_after = read_life(spec);
         if unsigned && !dkim.is_empty() {
             spec.problem(
                 "unsigned",
@@ -100,21 +150,14 @@ impl SendingDomain {
             stream: stream.map(str::to_owned),
             unsigned,
             dkim,
+            service_domain,
+            without_key,
+            signatures_expire_after,
         })
     }
 
     pub(super) fn spec(&self) -> Value {
-        let dkim: Vec<Value> = self
-            .dkim
-            .iter()
-            .map(|key| {
-                json!({
-                    "selector": key.selector,
-                    "algorithm": super::word(&ALGORITHMS, key.algorithm),
-                    "key": format!("file:{}", key.key.display()),
-                })
-            })
-            .collect();
+        let dkim: Vec<Value> = self.dkim.iter().map(DkimKey::spec).collect();
         let mut spec = json!({
             "tenant": self.tenant,
             "includeSubdomains": self.include_subdomains,
@@ -126,8 +169,63 @@ impl SendingDomain {
         if let Some(stream) = &self.stream {
             spec["stream"] = json!(stream);
         }
+        if let Some(domain) = &self.service_domain {
+            spec["serviceDomain"] = json!(domain.as_str());
+        }
+        if self.without_key != WithoutKey::default() {
+            spec["withoutKey"] = json!(super::word(&WITHOUT_KEY, self.without_key));
+        }
+        if let Some(life) = self.signatures_expire_after {
+            spec["signaturesExpireAfter"] = json!(life.to_string());
+        }
         spec
     }
+}
+
+impl DkimKey {
+    fn spec(&self) -> Value {
+        let mut spec = json!({
+            "selector": self.selector,
+            "algorithm": super::word(&ALGORITHMS, self.algorithm),
+            "key": format!("file:{}", self.key.display()),
+        });
+        // With `replaces` it goes without saying.
+        if let Some(selector) = &self.replaces {
+            spec["replaces"] = json!(selector);
+        } else if self.when_published {
+            spec["whenPublished"] = json!(true);
+        }
+        spec
+    }
+}
+
+fn read_life(spec: &Fields<'_>) -> Option<Span> {
+    let life = spec.parsed("signaturesExpireAfter")?;
+    if !(SHORTEST_LIFE..=LONGEST_LIFE).contains(&life) {
+        let what = format!("1h to 365d is expected, found {life}");
+        spec.problem("signaturesExpireAfter", what);
+    }
+    Some(life)
+}
+
+/// A key may replace one that stands above it, of its algorithm, which no other replaces.
+fn check_replaced(fields: &Fields<'_>, key: &DkimKey, above: &[DkimKey]) {
+    let Some(selector) = &key.replaces else {
+        return;
+    };
+    let what = match above.iter().find(|other| other.selector == *selector) {
+        None => format!("no key above this one has the selector {selector:?}"),
+        Some(other) if other.algorithm != key.algorithm => {
+            format!(
+                "{selector} has another algorithm: it signs beside this key, and is not replaced"
+            )
+        }
+        Some(_) => match above.iter().find(|other| other.replaces == key.replaces) {
+            None => return,
+            Some(other) => format!("{selector} is replaced by {} already", other.selector),
+        },
+    };
+    fields.problem("replaces", what);
 }
 
 fn read_key(fields: &Fields<'_>) -> Option<DkimKey> {
@@ -137,6 +235,14 @@ fn read_key(fields: &Fields<'_>) -> Option<DkimKey> {
     let algorithm = algorithm.and_then(|_| fields.one_of("algorithm", &ALGORITHMS));
     let key = fields.required_text("key");
     let key = key.and_then(|_| fields.read_secret("key", read_file_reference));
+    let replaces = fields.text("replaces").filter(|text| !text.is_empty());
+    let when_published = fields.boolean("whenPublished");
+    if replaces.is_some() && when_published == Some(false) {
+        fields.problem(
+            "whenPublished",
+            "is false, and a key that replaces another waits for its DNS record",
+        );
+    }
     let selector = selector?;
     if Domain::parse(selector).is_err() {
         fields.problem(
@@ -148,5 +254,7 @@ fn read_key(fields: &Fields<'_>) -> Option<DkimKey> {
         selector: selector.to_ascii_lowercase(),
         algorithm: algorithm?,
         key: key?,
+        when_published: replaces.is_some() || when_published.unwrap_or(false),
+        replaces: replaces.map(str::to_ascii_lowercase),
     })
 }

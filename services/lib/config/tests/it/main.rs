@@ -10,6 +10,7 @@ mod merging;
 mod problems;
 mod round_trip;
 mod shaping;
+mod signing;
 mod times;
 mod tokens;
 mod watch;
