@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::part::{Body, Encoding, Part};
-use super::{Wanted, Walk, decode};
+use super::{Walk, Wanted, decode};
 use crate::Page;
 
 /// A part that is no multipart. Of a message without parts, its body.
