@@ -35,16 +35,28 @@ impl Rules {
         }
     }
 
-    /// The reason of what a host (empty when not known) said, whoever told us of it. Words and enhanced codes are looked at as
-    /// in [`Rules::judge`]; without any the reply code says what it can.
-    pub fn reason(&self, seen: &Observation<'_>, host: &str) -> Reason {
+    /// What was said by a host (empty when not known), as a report tells it: whether it was meant for good, and why. `Permanent`
+    /// or `Transient`. Words and codes are looked at as in [`Rules::judge`]; of the stage only what is known counts. Code 0: it
+    /// is not told.
+    pub fn judge_report(&self, seen: &Observation<'_>, host: &str) -> Judgement {
         let looked = self.look(seen, host);
-        let temporary = if seen.code >= 500 {
-            self.temporary(&looked)
-        } else {
-            None
+        let says_temporary = match seen.code {
+            0 => seen.enhanced.is_some_and(|(first, _, _)| first == 4),
+            code => code < 500 || seen.enhanced.is_some_and(|(first, _, _)| first == 4),
         };
-        temporary.unwrap_or_else(|| self.reason_of(&looked))
+        match self.temporary(&looked) {
+            _ if says_temporary => judgement(Kind::Transient, self.reason_of(&looked)),
+            Some(reason) => judgement(Kind::Transient, self.or_by_words(reason, &looked)),
+            None => judgement(Kind::Permanent, self.reason_of(&looked)),
+        }
+    }
+
+    /// A temporary rule may leave the reason to words and codes.
+    fn or_by_words(&self, reason: Reason, looked: &Looked<'_>) -> Reason {
+        match reason {
+            Reason::Unspecified => self.reason_of(looked),
+            reason => reason,
+        }
     }
 
     fn reason_of(&self, looked: &Looked<'_>) -> Reason {
@@ -81,7 +93,7 @@ impl Rules {
     fn refused(&self, seen: &Observation<'_>) -> Judgement {
         let looked = self.look(seen, "");
         if let Some(reason) = self.temporary(&looked) {
-            return judgement(Kind::Transient, reason);
+            return judgement(Kind::Transient, self.or_by_words(reason, &looked));
         }
         let reason = self.reason_of(&looked);
         // A 5xx with an enhanced code that says "temporary" contradicts itself. A retry can be taken back, a bounce can't.

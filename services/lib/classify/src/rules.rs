@@ -388,15 +388,20 @@ mod tests {
         };
         let words = "mailbox full, our own word";
         assert_eq!(
-            rules.reason(&seen("user gone fishing"), ""),
+            rules.judge_report(&seen("user gone fishing"), "").reason,
             Reason::UnknownMailbox
         );
         assert_eq!(
-            rules.reason(&seen("our own word, no such user"), ""),
+            rules
+                .judge_report(&seen("our own word, no such user"), "")
+                .reason,
             Reason::Policy
         );
         // What is certain stays so.
-        assert_eq!(rules.reason(&seen(words), ""), Reason::MailboxFull);
+        assert_eq!(
+            rules.judge_report(&seen(words), "").reason,
+            Reason::MailboxFull
+        );
         assert!(
             rules
                 .temporary(&rules.look(&seen("Not now"), "mx.slow.example"))

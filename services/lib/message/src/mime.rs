@@ -132,8 +132,8 @@ pub fn read_content(
     walk.broken.filter(|_| wanted.broken)
 }
 
-/// The first subject.
-fn subject(header: &[u8]) -> Option<String> {
+/// The first subject, encoded words decoded; of a long one the first 2,048 octets.
+pub fn subject(header: &[u8]) -> Option<String> {
     let field = fields(header).find(|field| field.is("Subject"))?;
     let length = field.value.len().min(MAX_SUBJECT);
     let line = [&field.value[..length], b"\r\n"].concat();
