@@ -122,7 +122,13 @@ impl Head {
 
     /// Whether the subject is one of reports.
     pub(crate) fn speaks_of_failure(&self) -> bool {
-        has(&self.subject, FAILED)
+        // People answer to reports, and send them on.
+        let is_of_people = [
+            "re:", "fw:", "fwd:", "aw:", "wg:", "tr:", "i:", "rif:", "rv:", "enc:",
+        ]
+        .iter()
+        .any(|prefix| self.subject.starts_with(prefix));
+        !is_of_people && has(&self.subject, FAILED)
     }
 }
 

@@ -33,17 +33,25 @@ pub(crate) fn judge(
     } else if said.is_none() {
         reply.enhanced = status;
     }
-    let seen = Observation {
-        stage: stage_in(words),
-        code: reply.code,
-        enhanced: reply.enhanced,
-        text: words,
-        dot_sent: false,
+    let stage = stage_in(words);
+    let judge = |text: &str| {
+        let seen = Observation {
+            stage,
+            code: reply.code,
+            enhanced: reply.enhanced,
+            text,
+            dot_sent: false,
+        };
+        rules.judge_report(&seen, host)
     };
-    Found {
-        reply,
-        judgement: rules.judge_report(&seen, host),
-    }
+    // What stands before the code are words of the host's client, which says less and is mistaken more often.
+    let judgement = match reply.code {
+        0 => judge(words),
+        _ => Some(judge(&words[reply.at..]))
+            .filter(|judgement| judgement.reason != Reason::Unspecified)
+            .unwrap_or_else(|| judge(words)),
+    };
+    Found { reply, judgement }
 }
 
 impl Found {

@@ -29,7 +29,7 @@ pub(crate) fn split_copy(text: &str) -> (&str, &str) {
     while let Some(line) = lines.next() {
         let bare = line.trim().trim_start_matches(['>', '|', ' ']);
         let next = lines.peek().copied().unwrap_or_default();
-        if seen_words && begins_copy(bare, next) {
+        if seen_words && begins_copy(line, next) {
             return (
                 &text[..at],
                 &text[at + (line.len() - line.trim_start().len())..],
@@ -103,16 +103,11 @@ pub(crate) fn read_prose(rules: &Rules, text: &str, known: &[String], own: &[Str
         }
     }
     match &addresses[..] {
-        [] => vec![told(rules, "", &lines, &[0], 0)],
+        [] => vec![told(rules, "", &lines, &[0])],
         [one] => {
             let places: Vec<usize> = mentions.iter().map(|mention| mention.line).collect();
-            vec![told(
-                rules,
-                one,
-                &lines,
-                if places.is_empty() { &[0] } else { &places },
-                0,
-            )]
+            let places = if places.is_empty() { &[0][..] } else { &places };
+            vec![told(rules, one, &lines, places)]
         }
         several => several
             .iter()
@@ -204,8 +199,9 @@ fn is_author(before: &str) -> bool {
 /// At the beginning of the line, or after a word that says so.
 fn is_strong(before: &str, after: &str) -> bool {
     let before = before.trim_matches(|c: char| c.is_whitespace() || "<\"'([*->•·:=".contains(c));
-    if before.is_empty() {
-        // `<a@b.example>: reason`, or alone on its line.
+    let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == ' ';
+    if before.chars().all(is_number) {
+        // `<a@b.example>: reason`, alone on its line, or after a reply code.
         return true;
     }
     let lower = before.to_lowercase();
@@ -244,64 +240,83 @@ fn is_strong(before: &str, after: &str) -> bool {
     }) && !after.trim_start().starts_with('?')
 }
 
-/// The nearest words that tell something: of the places' paragraphs, then of what follows, then of all.
-fn told(rules: &Rules, address: &str, lines: &[&str], places: &[usize], from: usize) -> Told {
-    let mut best: Option<(String, Found)> = None;
+/// The nearest words that tell something, with a code if there are any: of the places' paragraphs, then of what follows, then of
+/// all.
+fn told(rules: &Rules, address: &str, lines: &[&str], places: &[usize]) -> Told {
+    let mut best = Best::default();
     for place in places.iter().take(4) {
-        let mut at = paragraph_start(lines, *place).max(from);
+        let mut at = paragraph_start(lines, *place);
         // Lines above an address in its paragraph are of others more often than not, unless the address ends it.
         if *place > at && place + 1 < lines.len() && !lines[place + 1].trim().is_empty() {
             at = *place;
         }
         for _ in 0..MOST_PARAGRAPHS {
             let end = paragraph_end(lines, at);
-            if let Some(told) = tells(rules, address, &lines[at..end], &mut best) {
-                return told;
-            }
+            best.look(rules, &lines[at..end]);
             at = end
                 + lines[end..]
                     .iter()
                     .take_while(|line| line.trim().is_empty())
                     .count();
-            if at >= lines.len() {
+            if at >= lines.len() || best.is_sure() {
                 break;
             }
         }
+        if best.is_sure() {
+            break;
+        }
     }
-    if let Some(told) = tells(rules, address, lines, &mut best) {
-        return told;
+    if !best.tells() {
+        best.look(rules, lines);
     }
-    let (words, found) = best.unwrap_or_else(|| (String::new(), judge(rules, "", None, "")));
-    Told {
-        address: address.to_owned(),
-        words,
-        found,
-    }
+    best.told(rules, address)
 }
 
-/// What these lines tell, when that is enough; else it is kept if nothing better was there.
-fn tells(
-    rules: &Rules,
-    address: &str,
-    lines: &[&str],
-    best: &mut Option<(String, Found)>,
-) -> Option<Told> {
-    let words = one_line(&lines.join("\n"));
-    let found = judge(rules, &words, None, "");
-    if !found.is_vague() {
-        return Some(Told {
+/// The best words so far: those with a code before those without, what is not vague before what is, and the first of equals.
+#[derive(Default)]
+struct Best {
+    rank: u8,
+    words: String,
+    found: Option<Found>,
+}
+
+impl Best {
+    fn look(&mut self, rules: &Rules, lines: &[&str]) {
+        let words = one_line(&lines.join("\n"));
+        let found = judge(rules, &words, None, "");
+        let has_code = found.reply.code != 0 || found.reply.enhanced.is_some();
+        let rank = match (found.is_vague(), has_code) {
+            (false, true) => 4,
+            (false, false) => 3,
+            _ if !found.is_nothing() => 2,
+            _ => 1,
+        };
+        if rank > self.rank {
+            *self = Self {
+                rank,
+                words,
+                found: Some(found),
+            };
+        }
+    }
+
+    /// It is enough.
+    fn tells(&self) -> bool {
+        self.rank >= 3
+    }
+
+    /// Nothing better can be.
+    fn is_sure(&self) -> bool {
+        self.rank == 4
+    }
+
+    fn told(self, rules: &Rules, address: &str) -> Told {
+        Told {
             address: address.to_owned(),
-            words,
-            found,
-        });
+            words: self.words,
+            found: self.found.unwrap_or_else(|| judge(rules, "", None, "")),
+        }
     }
-    if best
-        .as_ref()
-        .is_none_or(|(_, best)| best.is_nothing() && !found.is_nothing())
-    {
-        *best = Some((words, found));
-    }
-    None
 }
 
 fn paragraph_start(lines: &[&str], at: usize) -> usize {
@@ -316,7 +331,7 @@ fn paragraph_end(lines: &[&str], at: usize) -> usize {
 
 /// Of several recipients each has the lines from where it is named to where another is.
 fn one_of_several(rules: &Rules, address: &str, lines: &[&str], mentions: &[Mention<'_>]) -> Told {
-    let mut best: Option<(String, Found)> = None;
+    let mut best = Best::default();
     let is_it = |mention: &&Mention<'_>| mention.address.eq_ignore_ascii_case(address);
     for mention in mentions.iter().filter(is_it).take(4) {
         let other = mentions
@@ -324,27 +339,18 @@ fn one_of_several(rules: &Rules, address: &str, lines: &[&str], mentions: &[Ment
             .find(|other| other.line > mention.line && !is_it(other))
             .map_or(lines.len(), |other| other.line);
         let end = other.min(mention.line + MOST_BLOCK).max(mention.line + 1);
-        if let Some(told) = tells(rules, address, &lines[mention.line..end], &mut best) {
-            return told;
+        best.look(rules, &lines[mention.line..end]);
+        if best.is_sure() {
+            break;
         }
     }
-    // A list of recipients, and a reason for all of them.
-    let last = mentions.last().map_or(0, |mention| mention.line);
-    let (start, end) = (
-        paragraph_start(lines, last),
-        (last + 2 * MOST_BLOCK).min(lines.len()),
-    );
-    if best.as_ref().is_none_or(|(_, found)| found.is_nothing())
-        && let Some(told) = tells(rules, address, &lines[start.min(end)..end], &mut best)
-    {
-        return told;
+    if !best.tells() {
+        // A list of recipients, and a reason for all of them.
+        let last = mentions.last().map_or(0, |mention| mention.line);
+        let end = (last + 2 * MOST_BLOCK).min(lines.len());
+        best.look(rules, &lines[paragraph_start(lines, last).min(end)..end]);
     }
-    let (words, found) = best.unwrap_or_else(|| (String::new(), judge(rules, "", None, "")));
-    Told {
-        address: address.to_owned(),
-        words,
-        found,
-    }
+    best.told(rules, address)
 }
 
 #[cfg(test)]

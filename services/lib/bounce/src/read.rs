@@ -114,7 +114,9 @@ impl<'a> Parts<'a> {
         if let Some(feedback) = self.feedback(head) {
             return Inbound::Feedback(feedback);
         }
-        if let Some(report) = self.standard(rules, head) {
+        if let Some(piece) = &self.status
+            && let Some(report) = self.fields(rules, head, &piece.octets(status::PART_LIMIT))
+        {
             return Inbound::Report(report);
         }
         if self.receipt {
@@ -128,8 +130,16 @@ impl<'a> Parts<'a> {
         }
         // Both are written by programs; only one of them by a mail system, or with a subject of mail systems.
         let is_answer = head.automatic == Some(Automatic::Reply) && !head.is_daemon && !fails;
-        let may_be_report =
-            !is_answer && (head.is_daemon || fails || !head.failed_recipients.is_empty());
+        let sends_back = self.original.is_some() && !head.is_bulk && has(&lower, FAILED_TEXT);
+        let may_be_report = !is_answer
+            && (head.is_daemon || fails || sends_back || !head.failed_recipients.is_empty());
+        // Some write the fields into a text, or a structure that nobody can read.
+        if may_be_report
+            && lower.contains("final-recipient:")
+            && let Some(report) = self.fields(rules, head, text.as_bytes())
+        {
+            return Inbound::Report(report);
+        }
         if may_be_report && let Some(report) = self.words(rules, head, &text, &lower) {
             return Inbound::Report(report);
         }
@@ -180,9 +190,8 @@ impl<'a> Parts<'a> {
     }
 
     /// A report in fields.
-    fn standard(&self, rules: &Rules, head: &Head) -> Option<Report> {
-        let piece = self.status.as_ref()?;
-        let status = read_status(&piece.octets(status::PART_LIMIT));
+    fn fields(&self, rules: &Rules, head: &Head, octets: &[u8]) -> Option<Report> {
+        let status = read_status(octets);
         if status.groups.is_empty() {
             return None;
         }
@@ -332,7 +341,11 @@ fn of_group(rules: &Rules, group: Group, words: &mut Words<'_, '_>) -> Recipient
     {
         let said = judge(rules, &told.words, group.status, &recipient.remote_mta);
         if !said.is_vague() || found.is_nothing() {
+            let reply = found.reply;
             found = said;
+            if found.reply.code == 0 {
+                found.reply = reply;
+            }
             if recipient.diagnostic.is_empty() {
                 recipient.diagnostic.clone_from(&told.words);
             }

@@ -60,9 +60,12 @@ impl Rules {
     }
 
     fn reason_of(&self, looked: &Looked<'_>) -> Reason {
-        self.given(looked)
-            .or_else(|| self.by_code(looked))
-            .unwrap_or_default()
+        let reason = self.given(looked).or_else(|| self.by_code(looked));
+        match reason.unwrap_or_default() {
+            // What does not exist in answer to MAIL is the sender's.
+            reason if reason.is_about_address() && looked.stage() == Stage::Mail => Reason::Sender,
+            reason => reason,
+        }
     }
 
     fn host_trouble(&self, seen: &Observation<'_>) -> Reason {

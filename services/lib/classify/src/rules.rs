@@ -145,6 +145,12 @@ pub(crate) struct Looked<'a> {
     found: Vec<usize>,
 }
 
+impl Looked<'_> {
+    pub(crate) fn stage(&self) -> Stage {
+        self.seen.stage
+    }
+}
+
 impl Rules {
     /// Those that are shipped.
     pub fn shipped() -> &'static Self {
