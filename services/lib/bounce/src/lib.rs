@@ -5,6 +5,7 @@
 //! - `status`, `prose`: reports in fields (RFC 3464) and in words
 //! - `feedback`: complaints (RFC 5965 and older forms)
 //! - `original`: the message that was sent back
+//! - [`TokenKeys`], [`Token`]: which message and recipient a report is about
 //! - `judge`: why, by the rules of `classify`
 //!
 //! All of it is hostile. Work is linear in the message and memory bounded; what is kept is one line of at most 1 KiB each. Nothing
@@ -25,8 +26,12 @@ mod signs;
 mod status;
 #[cfg(test)]
 mod tests;
+mod token;
 
 pub use inbound::{
     Action, Automatic, Feedback, FeedbackKind, Form, Inbound, Original, Recipient, Report,
 };
 pub use read::{read, read_by};
+pub use token::{
+    KeysError, LARGEST_ORDINAL, MintError, Purpose, Subject, Token, TokenError, TokenKeys,
+};
