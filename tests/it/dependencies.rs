@@ -23,6 +23,7 @@ const PURE: &[&str] = &[
     "preflight",
     "bearer",
     "classify",
+    "bounce",
     "egress",
     "journal",
     "queue",

@@ -1,5 +1,7 @@
 //! What was seen, and what it is taken for.
 
+use crate::Reason;
+
 /// Where in the dialogue an attempt was decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stage {
@@ -45,7 +47,7 @@ pub struct Observation<'a> {
     /// Enhanced code (RFC 3463). At [`Stage::Dns`] `(5, 1, 2)` for a domain that does not exist, `(5, 1, 10)`
     /// for a null MX, `(4, 4, 3)` when the name servers gave no answer.
     pub enhanced: Option<(u8, u16, u16)>,
-    /// Text of the reply, lines joined by a blank. Only the first KiB is looked at.
+    /// Text of the reply, lines joined by a blank. Only the first 2 KiB are looked at.
     pub text: &'a str,
     /// The final dot was sent, so without a reply the message may have been accepted (RFC 1047).
     pub dot_sent: bool,
@@ -101,4 +103,23 @@ pub struct Verdict {
     pub kind: Kind,
     /// Why; `Unspecified` with `Delivered`, `Returned` and `InDoubt`.
     pub class: Class,
+}
+
+/// The answer, and why more exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Judgement {
+    /// What becomes of the recipient.
+    pub kind: Kind,
+    /// Why; `Unspecified` with `Delivered`, `Returned` and `InDoubt`.
+    pub reason: Reason,
+}
+
+impl Judgement {
+    /// What is stored of it.
+    pub const fn verdict(self) -> Verdict {
+        Verdict {
+            kind: self.kind,
+            class: self.reason.class(),
+        }
+    }
 }

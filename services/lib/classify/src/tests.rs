@@ -1,6 +1,6 @@
 //! Tables of what providers say.
 
-use crate::{Class, Kind, Observation, Stage, TEMPORARY, classify};
+use crate::{Class, Kind, Observation, Stage, classify};
 
 use Class::{
     Content, Dns, Greylisted, Infrastructure, MailboxFull, Policy, Recipient, Throttled,
@@ -296,19 +296,4 @@ fn text_of_any_kind_and_length_is_read_safely() {
         )],
         false,
     );
-}
-
-#[test]
-fn every_row_of_the_temporary_table_says_who_and_asks_for_something() {
-    for rule in TEMPORARY {
-        assert!(!rule.why.is_empty());
-        assert!(
-            !(rule.enhanced.is_empty() && rule.texts.is_empty()),
-            "{rule:?}"
-        );
-        assert!(
-            rule.texts.iter().all(|text| *text == text.to_lowercase()),
-            "{rule:?}"
-        );
-    }
 }

@@ -29,7 +29,7 @@ pub use html::Page;
 pub use inspect::{Author, AuthorError, Inspection, MAX_RECEIVED, inspect};
 pub use labels::{Labels, LabelsError, labels};
 pub use lines::{LONGEST_LINE, LineBreaker, LineWatch, LongLine, has_long_line};
-pub use mime::{BrokenMime, Content, Text, Wanted, read_content};
+pub use mime::{BrokenMime, Content, Piece, Text, Wanted, read_content, read_pieces, subject};
 pub use received::{Protocol, ReceivedInfo, received_field};
 pub use repair::{Addition, Additions, WARNING, message_id_text, repair};
 pub use signed::SignedNames;

@@ -6,6 +6,7 @@
 
 mod decode;
 mod part;
+mod piece;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use memchr::{memchr, memmem};
 
 use crate::{Page, fields};
 use part::{Body, Part};
+pub use piece::{Piece, read_pieces};
 
 /// Multiparts in each other.
 const MAX_DEPTH: usize = 32;
@@ -122,6 +124,7 @@ pub fn read_content(
         is_complete: content.is_complete,
         wanted,
         take,
+        pieces: None,
         levels: Vec::new(),
         broken: None,
     };
@@ -129,8 +132,8 @@ pub fn read_content(
     walk.broken.filter(|_| wanted.broken)
 }
 
-/// The first subject.
-fn subject(header: &[u8]) -> Option<String> {
+/// The first subject, encoded words decoded; of a long one the first 2,048 octets.
+pub fn subject(header: &[u8]) -> Option<String> {
     let field = fields(header).find(|field| field.is("Subject"))?;
     let length = field.value.len().min(MAX_SUBJECT);
     let line = [&field.value[..length], b"\r\n"].concat();
@@ -163,13 +166,16 @@ struct Walk<'a, 't> {
     is_complete: bool,
     wanted: Wanted,
     take: &'t mut dyn FnMut(Text<'_>),
+    /// Gets the parts as they are, instead of their texts.
+    pieces: Option<&'t mut dyn FnMut(Piece<'a>)>,
     levels: Vec<Level>,
     broken: Option<BrokenMime>,
 }
 
-impl Walk<'_, '_> {
-    fn run(&mut self, header: &[u8]) {
+impl<'a> Walk<'a, '_> {
+    fn run(&mut self, header: &'a [u8]) {
         let mut part = Part::read(header, false);
+        let mut part_header = Some(header);
         let mut at = 0;
         for _ in 0..=MAX_PARTS {
             self.enter(&part);
@@ -178,7 +184,7 @@ impl Walk<'_, '_> {
                 .as_ref()
                 .map_or(self.body.len(), |it| it.content_end);
             let is_cut = delimiter.is_none() && !self.is_complete;
-            self.leaf(&part, &self.body[at..end], is_cut);
+            self.leaf(&part, part_header, &self.body[at..end], is_cut);
             let Some(delimiter) = delimiter else {
                 if self.is_complete {
                     self.leave(0);
@@ -190,6 +196,7 @@ impl Walk<'_, '_> {
             if delimiter.is_last {
                 self.close();
                 part = Part::nothing();
+                part_header = None;
                 continue;
             }
             let Some((header_end, body)) = self.part_header(at) else {
@@ -197,7 +204,9 @@ impl Walk<'_, '_> {
             };
             let level = &mut self.levels[delimiter.level];
             level.has_parts = true;
-            part = Part::read(&self.body[at..header_end], level.is_digest);
+            let header = &self.body[at..header_end];
+            part = Part::read(header, level.is_digest);
+            part_header = Some(header);
             at = body;
         }
         self.note(BrokenMime::TooManyParts);
@@ -306,7 +315,13 @@ impl Walk<'_, '_> {
     }
 
     /// The body of a part is there; `is_cut`: what follows of it is not.
-    fn leaf(&mut self, part: &Part, body: &[u8], is_cut: bool) {
+    fn leaf(&mut self, part: &Part, header: Option<&'a [u8]>, body: &'a [u8], is_cut: bool) {
+        if let Some(pieces) = &mut self.pieces {
+            if let Some(header) = header.filter(|_| !matches!(part.body, Body::Multipart { .. })) {
+                pieces(Piece::new(header, part, body));
+            }
+            return;
+        }
         let Body::Text { charset, is_html } = &part.body else {
             if self.wanted.broken
                 && let Err(broken) = decode::check(body, part.encoding, is_cut)

@@ -37,6 +37,8 @@ pub(super) struct Part {
     pub(super) body: Body,
     pub(super) encoding: Encoding,
     pub(super) is_attachment: bool,
+    /// In lower case; empty when it says none.
+    pub(super) full_type: Vec<u8>,
     pub(super) broken: Option<BrokenMime>,
 }
 
@@ -47,6 +49,7 @@ impl Part {
             body: Body::Other,
             encoding: Encoding::Identity,
             is_attachment: false,
+            full_type: Vec::new(),
             broken: None,
         }
     }
@@ -75,6 +78,7 @@ impl Part {
         part.encoding = encoding.map_or(Encoding::Identity, Encoding::read);
         let (full_type, parameters) = content_type.map(type_of).unwrap_or_default();
         let is_composite = part.read_type(&full_type, parameters, in_digest);
+        part.full_type = full_type;
         match part.encoding {
             Encoding::Unknown => part.note(BrokenMime::UnknownEncoding),
             Encoding::Base64 | Encoding::QuotedPrintable if is_composite => {
