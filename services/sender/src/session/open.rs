@@ -444,7 +444,7 @@ impl Opener {
         if demand.signed_domain().is_none() {
             return Ok(Dane::Absent);
         }
-        let family = Family::of_source(lane.source_address);
+        let family = lane.reach.family;
         match self.names.resolver.tlsa(host, lane.port, family).await {
             Ok(found) => Ok(found.into()),
             // It has no address: that says enough.
