@@ -1,6 +1,7 @@
 //! The sender against real and scripted hosts, and a scheduler that the test plays.
 
 mod host;
+mod hostile;
 mod ledger;
 mod names;
 mod play;
