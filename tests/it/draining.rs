@@ -135,6 +135,59 @@ async fn a_sender_waits_for_final_replies_and_another_does_the_rest() -> Result<
 }
 
 #[tokio::test]
+async fn what_outlasts_the_grace_period_is_in_doubt_and_what_is_not_begun_is_handed_on()
+-> Result<()> {
+    let hour = Duration::from_secs(3_600);
+    let rules = vec![
+        Rule::at(Stage::Dot, Action::Delay(hour)).to("slow@"),
+        Rule::at(Stage::Recipient, Action::Delay(hour)).to("mute@"),
+    ];
+    let host: IpAddr = Ipv4Addr::new(127, 24, 3, 5).into();
+    // It takes connections, and says nothing on the first one.
+    let shy: IpAddr = Ipv4Addr::new(127, 24, 3, 6).into();
+    let port = free_port_on(&[host, shy])?;
+    let sink = Sink::start(SocketAddr::new(host, port), rules).await?;
+    let says_nothing = vec![Rule::at(Stage::Connect, Action::Delay(hour)).times(1)];
+    let shy_sink = Sink::start(SocketAddr::new(shy, port), says_nothing).await?;
+    let zones = Zones::new()
+        .mx("one.example", 10, "mx.one.example")
+        .address("mx.one.example", host)
+        .mx("shy.example", 10, "mx.shy.example")
+        .address("mx.shy.example", shy);
+    let setup = Setup::new("drain_cut", zones, Documents::new(port).yaml()).with("sender-2");
+    let mut relay = Relay::prepare(&setup).await?;
+    relay.reconfigure("sender", "drainTimeout: 20s", "drainTimeout: 3s")?;
+    relay.start_all(&setup).await?;
+    relay.stop("sender-2", PATIENCE)?;
+    submit(&relay, "C-slow", "slow@one.example").await?;
+    submit(&relay, "C-mute", "mute@one.example").await?;
+    submit(&relay, "C-shy", "user@shy.example").await?;
+    until("three that are kept waiting", PATIENCE, || async {
+        (sink.delayed() == 2 && shy_sink.delayed() == 1).then_some(())
+    })
+    .await?;
+
+    relay.start_process("sender-2")?;
+    relay.wait_ready().await?;
+    let stopped = Instant::now();
+    relay.signal("sender", Signal::Term)?;
+    // Long before the grace period is over.
+    shy_sink.wait_for(1, PATIENCE).await?;
+    println!("handed on after {:?}", stopped.elapsed());
+    ended(&mut relay, "sender").await?;
+    let took = stopped.elapsed();
+    ensure!(took >= Duration::from_secs(3), "{took:?}");
+    ensure!(took < Duration::from_secs(20), "{took:?}");
+    until("the two in doubt", PATIENCE, || async {
+        let queue = relay.queue().await.ok()?;
+        (queue.is_still() && queue.in_doubt == 2).then_some(())
+    })
+    .await?;
+    ensure!(shy_sink.count() == 1 && sink.count() == 0);
+    relay.finish()
+}
+
+#[tokio::test]
 async fn a_scheduler_that_stops_hands_its_partitions_over_without_waiting_for_its_leases()
 -> Result<()> {
     let (mut relay, sink) = start("drain_scheduler", 3, Vec::new(), &["scheduler-2"]).await?;

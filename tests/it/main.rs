@@ -17,6 +17,7 @@ mod proxy;
 mod sandbox;
 mod scanners;
 mod servers;
+mod stages;
 mod stalled;
 mod starting;
 mod submission;

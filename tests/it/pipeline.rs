@@ -227,7 +227,8 @@ async fn a_451_is_tried_again_and_delivered_once() -> Result<()> {
     let zones = zones(&[("one.example", address)]);
     let relay = Relay::start(Setup::new("retry", zones, Documents::new(port).yaml())).await?;
 
-    for user in ["grey", "full", "drop"] {
+    let greylisted = submit(&relay, "grey", &["grey@one.example"]).await?;
+    for user in ["full", "drop"] {
         submit(&relay, user, &[&format!("{user}@one.example")]).await?;
     }
     let received = arrivals(&relay, &sink, 3).await?;
@@ -237,6 +238,28 @@ async fn a_451_is_tried_again_and_delivered_once() -> Result<()> {
         .map(|received| received.token.as_str())
         .collect();
     assert_eq!(tokens, HashSet::from(["grey", "full", "drop"]));
+
+    // Each failed attempt left what was said, and those that succeeded nothing.
+    let id = greylisted.rsplit(' ').next().unwrap_or_default();
+    let told = kit::until("transcripts", PATIENCE, || async {
+        let told = relay.command(&["trace", id]).await.ok()?;
+        let transcripts = told.matches("  Transcript ").count();
+        (transcripts == 2).then_some(told)
+    })
+    .await?;
+    for said in [
+        "> MAIL FROM:<app@acme.example>",
+        "> RCPT TO:<grey@one.example>",
+        "< 451 4.7.1 Greylisted",
+    ] {
+        assert_eq!(told.matches(said).count(), 2, "{told}");
+    }
+    assert!(!told.contains("X-Token"), "{told}");
+    let told = relay.command(&["trace", id, "--output", "json"]).await?;
+    let transcripts = told.lines().filter(|line| {
+        line.contains(r#""type":"Transcript""#) && line.contains(r#""speaker":"client""#)
+    });
+    assert_eq!(transcripts.count(), 2);
     relay.finish()
 }
 

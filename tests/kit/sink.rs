@@ -60,6 +60,7 @@ struct Book {
     connections: u64,
     open_connections: u64,
     most_open_connections: u64,
+    delayed: u64,
     commands: Vec<String>,
 }
 
@@ -174,6 +175,11 @@ impl Sink {
     /// has spoken.
     pub fn most_open_connections(&self) -> u64 {
         self.shared.book().most_open_connections
+    }
+
+    /// Sessions in which a rule makes the client wait at the moment.
+    pub fn delayed(&self) -> u64 {
+        self.shared.book().delayed
     }
 
     /// Command lines so far, of all connections (not kept by a counting sink).

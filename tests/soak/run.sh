@@ -11,7 +11,7 @@ cd "$(dirname "$0")/../.."
 
 kinds=(kill-ingress kill-signer kill-scheduler kill-sender kill-feedback kill-all-in-one
     kill-all-services-at-once kill-nats kill-one-of-three-nats-servers kill-redis replace-redis-by-its-replica stop-sender-in-the-middle-of-transactions
-    stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over power-cut)
+    stop-scheduler-beyond-its-lease kill-a-scheduler-and-its-partitions-are-taken-over kill-sender-at-every-stage power-cut)
 rounds=20 wanted= seed=$((RANDOM * 32768 + RANDOM)) again=
 while [ $# -gt 0 ]; do
     case $1 in
@@ -40,6 +40,10 @@ run_kind() {
         tests/powercut/get.sh >"$log" 2>&1 &&
             .servers/python/bin/python tests/powercut/run.py --mode all --rounds "$rounds" --seed "$seed" >>"$log" 2>&1 &&
             grep -E '^powercut: ok' "$log" >"$mark"
+        ;;
+    kill-sender-at-every-stage)
+        "$passed/it" --exact stages::kill_sender_at_every_stage --nocapture >"$log" 2>&1 &&
+            grep -E '^seed ' "$log" >"$mark"
         ;;
     *)
         "$passed/it" --exact "kill::${kind//-/_}" --nocapture >"$log" 2>&1 &&

@@ -137,7 +137,7 @@ redis:
   {{- end }}
 durability: {{ .Values.durability }}
 partitions: {{ .Values.partitions }}
-storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasOfStreams" . }} }
+storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasOfStreams" . }}{{ with .Values.storage.transcripts }}, transcripts: {{ toJson . }}{{ end }} }
 {{- with .Values.resolvers }}
 resolvers: {{ toJson . }}
 {{- end }}
@@ -196,6 +196,9 @@ sender:
   {{- end }}
   {{- with .Values.sender.mtaSts }}
   mtaSts: {{ toJson . }}
+  {{- end }}
+  {{- with .Values.sender.transcripts }}
+  transcripts: {{ toJson . }}
   {{- end }}
   {{- with .Values.sender.authorities }}
   authorities: {{ . }}

@@ -19,6 +19,8 @@ pub enum Stage {
     Recipient,
     /// At DATA.
     Data,
+    /// After DATA was answered, before the content is read; a delay is all that can be had here.
+    Content,
     /// After the final dot.
     Dot,
 }
@@ -34,6 +36,8 @@ pub enum Action {
     TakeAndDrop,
     /// Waits, then goes on as if there were no rule.
     Delay(Duration),
+    /// The message is taken, and its reply waits.
+    TakeAndDelay(Duration),
 }
 
 /// What a rule looks at.

@@ -117,11 +117,17 @@ impl Session<'_> {
         let sender = self.sender.as_deref().unwrap_or_default();
         match self.shared.rules.action(stage, sender, recipient)? {
             Action::Delay(delay) => {
-                tokio::time::sleep(delay).await;
+                self.wait(delay).await;
                 None
             }
             other => Some(other),
         }
+    }
+
+    async fn wait(&self, delay: Duration) {
+        self.shared.book().delayed += 1;
+        tokio::time::sleep(delay).await;
+        self.shared.book().delayed -= 1;
     }
 
     /// Reads commands until the session ends (false) or goes on under TLS (true).
@@ -288,6 +294,7 @@ impl Session<'_> {
             }
             Some(_) => return Ok(Next::Close),
         }
+        self.rule(Stage::Content, &first).await;
         let Some(content) = content(stream).await? else {
             return Ok(Next::Close);
         };
@@ -300,6 +307,12 @@ impl Session<'_> {
             Some(Action::TakeAndDrop) => {
                 self.take(content);
                 Next::Close
+            }
+            Some(Action::TakeAndDelay(delay)) => {
+                self.take(content);
+                self.wait(delay).await;
+                write(stream, "250 2.0.0 Taken").await?;
+                Next::Continue
             }
             Some(Action::Reply(refusal)) => {
                 write(stream, &refusal).await?;

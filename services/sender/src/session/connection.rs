@@ -39,6 +39,9 @@ pub(crate) enum Broken {
     TimedOut,
     #[error("the host does not speak SMTP: {0}")]
     Protocol(#[from] ReplyError),
+    /// What answers which command is not known any more.
+    #[error("the host spoke without being asked")]
+    Unasked,
 }
 
 impl From<std::io::Error> for Broken {
@@ -190,12 +193,12 @@ impl Connection {
 
     /// Notes for the transcript of an attempt that it was open before.
     pub fn note_reuse(&self) {
-        let tls = match self.tls_version() {
-            "" => "without TLS".to_owned(),
-            version => format!("with TLS {version}"),
+        let (tls, version) = match self.tls_version() {
+            "" => ("without TLS", ""),
+            version => ("with TLS ", version),
         };
         transcript::note(format_args!(
-            "on a connection to {} [{}] {tls} that was open already, as transaction {}",
+            "on a connection to {} [{}] {tls}{version} that was open already, as transaction {}",
             self.host,
             self.address.ip(),
             self.transactions + 1
@@ -204,6 +207,7 @@ impl Connection {
 
     /// Sends what is in `output`.
     pub(super) async fn send(&mut self, until: Instant) -> Result<(), Broken> {
+        self.is_answered().inspect_err(note)?;
         transcript::said(&self.output);
         let sent = async {
             self.io.write_all(&self.output).await?;
@@ -216,6 +220,15 @@ impl Connection {
             .inspect_err(note)
     }
 
+    /// Every reply that has come was asked for. One that comes too much would be taken for the next command's, and a `250` for the
+    /// final dot's.
+    fn is_answered(&self) -> Result<(), Broken> {
+        match self.start < self.end {
+            true => Err(Broken::Unasked),
+            false => Ok(()),
+        }
+    }
+
     /// Sends all of `content`, whose rest shows how far it came. `silence` is the time without
     /// progress; after `until` nothing is written any more, even by a process that was stopped and
     /// goes on.
@@ -225,6 +238,7 @@ impl Connection {
         silence: Duration,
         until: Option<Instant>,
     ) -> Result<(), Broken> {
+        self.is_answered().inspect_err(note)?;
         let wanted = content.remaining();
         let sent = self.write_content(content, silence, until).await;
         let written = wanted - content.remaining();

@@ -90,6 +90,8 @@ pub(super) struct Failure {
     in_handshake: bool,
     /// The source is to blame.
     unbound: bool,
+    /// It is this relay that was connected to.
+    loops: bool,
     lack: Option<Lack>,
 }
 
@@ -111,6 +113,7 @@ impl Failure {
             reply: reported(stage, reply),
             in_handshake: false,
             unbound: false,
+            loops: false,
             lack: None,
         }
     }
@@ -124,6 +127,7 @@ impl Failure {
             reply: own_words(stage, 0, "", text),
             in_handshake: false,
             unbound: false,
+            loops: false,
             lack: None,
         }
     }
@@ -137,6 +141,14 @@ impl Failure {
         Self {
             unbound: true,
             ..self
+        }
+    }
+
+    fn loops() -> Self {
+        Self {
+            reply: leads_back(),
+            loops: true,
+            ..Self::says(Stage::Ehlo, "")
         }
     }
 
@@ -158,6 +170,7 @@ impl Failure {
             reply: own_words(Stage::Starttls, 0, enhanced, text),
             in_handshake: false,
             unbound: false,
+            loops: false,
             lack: Some(lack),
         }
     }
@@ -312,16 +325,8 @@ impl Opener {
             Way::Fixed(host) => vec![host.as_str()],
             Way::Mx(hosts) => {
                 let own_names = [self.names.own_name.as_str(), lane.ehlo.as_str()];
-                in_order(&hosts.hosts, &own_names, || RandomState::new().hash_one(0)).ok_or_else(
-                    || {
-                        failed(own_words(
-                            Stage::Dns,
-                            554,
-                            "5.4.6",
-                            "the MX hosts of the domain lead back to this relay",
-                        ))
-                    },
-                )?
+                in_order(&hosts.hosts, &own_names, || RandomState::new().hash_one(0))
+                    .ok_or_else(|| failed(leads_back()))?
             }
         };
         let mut tried = Tried::default();
@@ -364,6 +369,10 @@ impl Opener {
                     match self.try_address(lane, host, address, &asked).await {
                         Ok(connection) => return Ok(connection),
                         Err(failure) if failure.unbound => return Err(unbound(host, failure)),
+                        // Those that come behind us are not asked; of those before us, one may take it later.
+                        Err(failure) if failure.loops => {
+                            return Err(tried.end_before(host, address, failure.reply));
+                        }
                         Err(Failure {
                             reply,
                             lack: Some(lack),
@@ -389,6 +398,9 @@ impl Opener {
             match self.try_address(lane, host, address, &asked).await {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.unbound => return Err(unbound(host, failure)),
+                Err(failure) if failure.loops => {
+                    return Err(tried.end_before(host, address, failure.reply));
+                }
                 Err(failure) => match failure.lack {
                     Some(lack) => tried.lacks(host, address, failure.reply, lack),
                     None => tried.failed(host, address, failure.reply),
@@ -781,6 +793,9 @@ async fn greet(connection: &mut Connection, lane: &Lane, name: &str) -> Result<(
         .await
         .map_err(broken)?;
     if answer.is_positive() {
+        if lane.smart_host.is_empty() && greets_as(&answer, name) {
+            return Err(Failure::loops());
+        }
         connection.capabilities = Capabilities::from(&EhloCapabilities::from_reply(&answer));
         return Ok(());
     }
@@ -796,6 +811,18 @@ async fn greet(connection: &mut Connection, lane: &Lane, name: &str) -> Result<(
     } else {
         Err(Failure::of(Stage::Ehlo, &answer))
     }
+}
+
+/// The host gives our own name as its own: it is us, by whatever name and address it is known. `localhost` is nobody's own.
+fn greets_as(answer: &smtp::Reply, name: &str) -> bool {
+    let first = answer.lines.first().map_or("", |line| line.trim_start());
+    let word = first.split(' ').next();
+    name.contains('.') && word.is_some_and(|word| word.eq_ignore_ascii_case(name))
+}
+
+fn leads_back() -> Reply {
+    let text = "the MX hosts of the domain lead back to this relay";
+    own_words(Stage::Dns, 554, "5.4.6", text)
 }
 
 fn within(lane: &Lane) -> Instant {

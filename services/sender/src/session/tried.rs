@@ -62,6 +62,16 @@ impl Tried {
         });
     }
 
+    /// What is reported when the next host is this relay: what became of those before it, or, when it is the first, that
+    /// the mail would go round in circles.
+    pub fn end_before(self, host: &str, address: IpAddr, reply: Reply) -> OpenFailure {
+        self.last.unwrap_or_else(|| OpenFailure::Failed {
+            reply,
+            host: host.to_owned(),
+            address: Some(address),
+        })
+    }
+
     /// What is reported: the last failure. But a message with REQUIRETLS goes back when every host was asked, and none has
     /// what it needs (RFC 8689 section 4.2.1).
     pub fn end(self, demand: &Demand) -> OpenFailure {

@@ -2,6 +2,7 @@
 
 mod dane;
 mod host;
+mod hostile;
 mod ledger;
 mod names;
 mod pieces;

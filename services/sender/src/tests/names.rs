@@ -19,6 +19,11 @@ fn zones() -> Zones {
         .mx("ours.example", 10, "relay.example")
         .address("relay.example", [127, 0, 0, 1].into())
         .mx("null.example", 0, ".")
+        .mx("round.example", 10, "third.dest.example")
+        .mx("backup.example", 10, "first.dest.example")
+        .mx("backup.example", 20, "third.dest.example")
+        .mx("backup.example", 30, "second.dest.example")
+        .address("third.dest.example", [127, 0, 0, 4].into())
 }
 
 const SITE: &str = "first.dest.example,second.dest.example";
@@ -140,6 +145,58 @@ async fn domains_that_lead_nowhere_are_reported_as_such() {
         );
         assert!(!report.dot_sent);
     }
+}
+
+#[tokio::test]
+async fn a_host_that_has_our_name_is_us_whatever_it_is_called() {
+    let us = "> 220 hello\n< EHLO relay.example\n> 250-Relay.Example at your service\n> 250 PIPELINING\n<end";
+    let busy = "> 421 4.3.2 too busy\n<end";
+    for (domain, site, first, expected) in [
+        ("round.example", "third.dest.example", None, ("dns", 554)),
+        // The host before us may take it later; the one behind us is not asked.
+        (
+            "backup.example",
+            "first.dest.example,third.dest.example,second.dest.example",
+            Some(busy),
+            ("banner", 421),
+        ),
+    ] {
+        let third = Host::start_at("127.0.0.4:0", &[us]).await;
+        let first = match first {
+            Some(script) => {
+                Some(Host::start_at(&format!("127.0.0.2:{}", third.port), &[script]).await)
+            }
+            None => None,
+        };
+        let (_server, _started, _scheduler, mut stream) = started().await;
+        stream
+            .lane(third.port, |lane| {
+                lane.smart_host.clear();
+                lane.site = site.into();
+            })
+            .await;
+        let delivery = delivery(1, &[0]);
+        stream.assign_as(&delivery, 1, domain).await;
+        let report = stream.report().await;
+        let (_, stage, code, text) = replies(&report).remove(0);
+        assert_eq!((stage, code), expected, "{domain}: {text}");
+        third.done().await;
+        if let Some(first) = first {
+            first.done().await;
+        }
+    }
+    // A smart host is the operator's choice, and may have any name.
+    let host = Host::start(&["> 220 hello
+        < EHLO
+        > 250-relay.example
+        > 250 PIPELINING
+        mail
+        <data
+        > 250 kept"])
+    .await;
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    stream.lane(host.port, |_| {}).await;
+    assert_eq!(replies(&stream.carry(1, &[0]).await)[0].2, 250);
 }
 
 #[tokio::test]

@@ -86,14 +86,22 @@ impl Record {
                 last.length += kept.len();
                 last.cut = cut;
             }
-            _ => self.pieces.push(Piece {
-                at_ms: u32::try_from(self.begun.elapsed().as_millis()).unwrap_or(u32::MAX),
-                speaker,
-                length: kept.len(),
-                cut,
-            }),
+            _ => self.begin(speaker, kept.len(), cut),
         }
         self.octets.extend_from_slice(kept);
+        self.keep_within_bounds();
+    }
+
+    fn begin(&mut self, speaker: Speaker, length: usize, cut: usize) {
+        self.pieces.push(Piece {
+            at_ms: u32::try_from(self.begun.elapsed().as_millis()).unwrap_or(u32::MAX),
+            speaker,
+            length,
+            cut,
+        });
+    }
+
+    fn keep_within_bounds(&mut self) {
         if self.octets.len() + self.pieces.len() * PIECE_COST > MOST {
             self.leave_out();
         }
@@ -124,15 +132,20 @@ impl Record {
 
     /// What happened; said once when it is said twice.
     pub fn note(&mut self, what: fmt::Arguments<'_>) {
-        let mut text = Vec::with_capacity(64);
+        let start = self.octets.len();
         // Writing into memory can't fail.
-        write!(text, "{what}").ok();
-        let last = self.pieces.last().filter(|piece| {
-            let start = self.octets.len().saturating_sub(piece.length);
-            piece.speaker == Speaker::Nobody && self.octets[start..] == text[..]
+        write!(self.octets, "{what}").ok();
+        self.octets.truncate(start + LONGEST);
+        let (before, text) = self.octets.split_at(start);
+        let is_said = self.pieces.last().is_some_and(|last| {
+            last.speaker == Speaker::Nobody && before[start - last.length..] == *text
         });
-        if last.is_none() {
-            self.add(Speaker::Nobody, &text);
+        let length = text.len();
+        if is_said {
+            self.octets.truncate(start);
+        } else {
+            self.begin(Speaker::Nobody, length, 0);
+            self.keep_within_bounds();
         }
     }
 

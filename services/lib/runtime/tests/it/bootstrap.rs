@@ -2,7 +2,7 @@ use std::path::Path;
 
 use mail::{ByteSize, Span};
 use runtime::Bootstrap;
-use runtime::bootstrap::{Durability, ListenerTls, MtaSts};
+use runtime::bootstrap::{Durability, ListenerTls, MtaSts, Transcripts};
 
 const COMPLETE: &str = r#"
 hostname: Relay.example.com
@@ -185,6 +185,36 @@ fn policies_of_domains_are_asked_for_unless_it_says_otherwise() {
             r#"sender.mtaSts.port (line 1): a whole number from 1 to 65535 is expected, found the number 65536"#,
             r#"sender.mtaSts.enabled (line 1): true or false is expected, found the text "maybe""#,
             r#"sender.mtaSts.ca (line 1): unknown field; known: port, enabled, allowPrivate"#,
+        ]
+    );
+}
+
+#[test]
+fn transcripts_are_kept_as_long_and_as_far_as_is_said() {
+    let read = |text| Bootstrap::from_yaml(text).unwrap();
+    let usual = read("");
+    let week = mail::Span::from_secs(7 * 86_400);
+    assert_eq!(usual.storage.transcripts_age, week);
+    assert_eq!(usual.storage.transcripts_size, None);
+    let (enabled, one_in) = (true, 0);
+    assert_eq!(usual.sender.transcripts, Transcripts { enabled, one_in });
+    let said = read(
+        "storage: { volumeBytes: 1GiB, transcripts: { maxAge: 1h, maxBytes: 40MiB } }\nsender: { transcripts: { sampleOneIn: 1000 } }",
+    );
+    assert_eq!(
+        said.storage.transcripts_size,
+        Some(mail::ByteSize::from_mib(40))
+    );
+    assert_eq!(said.sender.transcripts.one_in, 1000);
+    assert_eq!(
+        problems(
+            "storage: { volumeBytes: 1GiB, transcripts: { maxAge: 59m, maxBytes: 1GiB, path: x } }\nsender: { transcripts: { enabled: false, sampleOneIn: 5 } }"
+        ),
+        [
+            r#"storage.transcripts.maxAge (line 1): 1h to 365d is expected, found 59m"#,
+            r#"storage.transcripts.maxBytes (line 1): 1MiB to 4 % of the volume (42949672 bytes) is expected, found 1GiB"#,
+            r#"storage.transcripts.path (line 1): unknown field; known: maxAge, maxBytes"#,
+            r#"sender.transcripts.sampleOneIn (line 2): has no use: enabled is false"#,
         ]
     );
 }
