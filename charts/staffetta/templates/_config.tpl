@@ -197,6 +197,9 @@ sender:
   {{- with .Values.sender.mtaSts }}
   mtaSts: {{ toJson . }}
   {{- end }}
+  {{- with .Values.sender.dane }}
+  dane: {{ toJson . }}
+  {{- end }}
   {{- with .Values.sender.authorities }}
   authorities: {{ . }}
   {{- end }}

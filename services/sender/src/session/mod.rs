@@ -4,6 +4,7 @@ mod commands;
 mod connection;
 mod dane;
 mod demand;
+mod fault;
 mod io;
 mod open;
 mod targets;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Broken, Capabilities, Connection, Open};
 use super::dane::{Dane, Verifier};
 use super::demand::{Demand, Encryption, HostDemand, Lack, Level, Seen, Wish};
+use super::fault::Fault;
 use super::io::Io;
 use super::targets::{in_order, literal};
 use super::tls::{Connectors, Remembered};
@@ -89,6 +90,8 @@ struct Failure {
     in_handshake: bool,
     unbound: bool,
     lack: Option<Lack>,
+    /// What is wrong with its TLS.
+    fault: Option<Fault>,
 }
 
 /// How a connection is made.
@@ -110,6 +113,7 @@ impl Failure {
             in_handshake: false,
             unbound: false,
             lack: None,
+            fault: None,
         }
     }
 
@@ -123,12 +127,14 @@ impl Failure {
             in_handshake: false,
             unbound: false,
             lack: None,
+            fault: None,
         }
     }
 
     fn handshake(text: &str) -> Self {
         Self {
             in_handshake: true,
+            fault: Some(Fault::Other),
             ..Self::says(Stage::Starttls, text)
         }
     }
@@ -145,6 +151,7 @@ impl Failure {
             in_handshake: false,
             unbound: false,
             lack: Some(lack),
+            fault: (lack == Lack::Tls).then_some(Fault::NoStarttls),
         }
     }
 
@@ -159,6 +166,7 @@ impl Failure {
         let text = format!("TLS handshake: {error}");
         Self {
             in_handshake: true,
+            fault: Some(cause.map_or(Fault::Other, Fault::from)),
             ..lack.map_or_else(|| Self::handshake(&text), |lack| Self::lacks(lack, &text))
         }
     }
@@ -302,6 +310,7 @@ impl Opener {
             };
             if asked.forbids(host) {
                 self.judged(&asked, Some(Lack::Host));
+                self.metrics.tls_result("sts", Fault::Other.name());
                 let text = "the domain does not name this host in what it enforces with MTA-STS";
                 tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", text));
                 continue;
@@ -390,6 +399,7 @@ impl Opener {
             });
         }
         let dane = dane.map_err(|error| {
+            self.metrics.tls_result("tlsa", Fault::DnssecInvalid.name());
             let text = format!("TLSA records of the host: {error}");
             own_words(Stage::Dns, 0, "4.7.5", &text)
         })?;
@@ -468,6 +478,7 @@ impl Opener {
         };
         let must = demand.level(lane.tls) >= Level::Encrypted;
         let mut made = Err(Failure::handshake("TLS was not tried"));
+        let mut fault = demand.fault();
         for encryption in demand.steps(lane.tls, seen) {
             let dial = Dial {
                 lane,
@@ -479,9 +490,17 @@ impl Opener {
             };
             made = self.dial(dial).await;
             self.remember(dial, &made, now);
+            fault = fault.or(match &made {
+                Ok(connection) => demand.fault_of(*encryption, connection.peer()),
+                Err(failure) => failure.fault,
+            });
             if !made.as_ref().is_err_and(|failure| failure.in_handshake) {
                 break;
             }
+        }
+        let is_tls = made.as_ref().is_ok_and(Connection::is_tls);
+        if let Some(result) = fault.map(Fault::name).or(is_tls.then_some("success")) {
+            self.metrics.tls_result(demand.policy_type(), result);
         }
         let result = match &made {
             Ok(_) => "ok",
@@ -614,6 +633,7 @@ impl Opener {
             if dial.must || answer.code == 421 {
                 return Err(Failure {
                     lack: answer.is_permanent().then_some(Lack::Tls),
+                    fault: (answer.code != 421).then_some(Fault::NoStarttls),
                     ..Failure::of(Stage::Starttls, &answer)
                 });
             }
@@ -628,6 +648,7 @@ impl Opener {
         };
         let connector = connector.ok_or_else(|| Failure {
             in_handshake: true,
+            fault: Some(Fault::NotTrusted),
             ..Failure::lacks(
                 Lack::Certificate,
                 "no authority is trusted that could have signed its certificate",
@@ -663,6 +684,7 @@ impl Opener {
             .await
             .map_err(|failure| Failure {
                 in_handshake: failure.reply.code == 0,
+                fault: (failure.reply.code == 0).then_some(Fault::Other),
                 ..failure
             })?;
         self.metrics.tls.with_label_values(&[version]).inc();
