@@ -301,9 +301,15 @@ impl Opener {
             MOST_TRIES
         };
         'hosts: for host in hosts {
+            // A lookup that fails takes its time, as a host does that does not answer.
+            if tries == most && demand.signed_domain().is_some() {
+                tried.is_cut_short();
+                continue;
+            }
             let asked = match self.asked(lane, host, demand).await {
                 Ok(asked) => asked,
                 Err(reply) => {
+                    tries += 1;
                     tried.has_no_address(host, reply);
                     continue;
                 }
