@@ -395,7 +395,11 @@ impl Opener {
         host: &str,
         demand: &'a Demand,
     ) -> Result<HostDemand<'a>, Reply> {
-        let dane = self.dane(lane, host, demand).await;
+        let dane = match self.dane(lane, host, demand).await {
+            // It has no address: that says enough.
+            Err(error) if error.is_permanent() => Ok(Dane::Absent),
+            dane => dane,
+        };
         if demand.signed_domain().is_some() {
             self.metrics.tlsa_lookup(match &dane {
                 Ok(Dane::Absent) => "none",
@@ -418,12 +422,8 @@ impl Opener {
             return Ok(Dane::Absent);
         }
         let family = Family::of_source(lane.source_address);
-        match self.names.resolver.tlsa(host, lane.port, family).await {
-            Ok(found) => Ok(found.into()),
-            // It has no address: that says enough.
-            Err(error) if error.is_permanent() => Ok(Dane::Absent),
-            Err(error) => Err(error),
-        }
+        let found = self.names.resolver.tlsa(host, lane.port, family).await;
+        found.map(Dane::from)
     }
 
     /// Counts what mail that asks for more found at a host.
