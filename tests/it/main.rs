@@ -1,5 +1,6 @@
 //! The integration tests, in one binary so that they are linked once. They need `make servers`.
 
+mod dane;
 mod dependencies;
 mod dialogs;
 mod draining;

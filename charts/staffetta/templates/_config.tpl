@@ -200,6 +200,9 @@ sender:
   {{- with .Values.sender.transcripts }}
   transcripts: {{ toJson . }}
   {{- end }}
+  {{- with .Values.sender.dane }}
+  dane: {{ toJson . }}
+  {{- end }}
   {{- with .Values.sender.authorities }}
   authorities: {{ . }}
   {{- end }}

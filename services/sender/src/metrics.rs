@@ -22,6 +22,7 @@ pub(crate) struct Metrics {
     tls_policy: IntCounterVec,
     policy_lookups: IntCounterVec,
     tlsa_lookups: IntCounterVec,
+    tls_results: IntCounterVec,
     pub reused: IntCounter,
     held: IntGauge,
     owed: IntGauge,
@@ -175,6 +176,11 @@ impl Metrics {
                 "Looks for the MTA-STS policy of a domain, by result: none, unchanged, fetched, dns_failed, fetch_failed, invalid.",
                 &["result"],
             ),
+            tls_results: telemetry::counter_with(
+                "staffetta_sender_tls_results_total",
+                "Addresses of hosts with which TLS was tried, by whose policy holds for the host (tlsa, sts, no-policy-found) and the result: success, or in the words of RFC 8460 section 4.3 starttls-not-supported, certificate-host-mismatch, certificate-expired, certificate-not-trusted, validation-failure, tlsa-invalid, dnssec-invalid. Without a policy, or with one in mode testing, the mail may have gone out all the same.",
+                &["policy", "result"],
+            ),
             tlsa_lookups: telemetry::counter_with(
                 "staffetta_sender_tlsa_lookups_total",
                 "Hosts of domains with DNSSEC that were about to be tried, by what their TLSA records are: none, unusable, usable, failed (they can't be looked up: the host is passed over).",
@@ -245,6 +251,10 @@ impl Metrics {
 
     pub fn policy_lookups(&self, result: &'static str) {
         self.policy_lookups.with_label_values(&[result]).inc();
+    }
+
+    pub fn tls_result(&self, policy: &'static str, result: &'static str) {
+        self.tls_results.with_label_values(&[policy, result]).inc();
     }
 
     pub fn tlsa_lookup(&self, result: &'static str) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sts::{Mode, Policy};
 
 use super::dane::{Dane, Proved};
+use super::fault::Fault;
 use crate::lane::TlsPolicy;
 
 /// What the sender of a message wants of TLS (RFC 8689).
@@ -234,6 +235,34 @@ impl HostDemand<'_> {
         }
     }
 
+    /// Whose policy it is: the `policy-type` of RFC 8460 section 4.2.
+    pub fn policy_type(&self) -> &'static str {
+        match (&self.dane, &self.demand.policy) {
+            (Dane::Usable(_), _) | (Dane::Unusable, None) => "tlsa",
+            (_, Some(_)) => "sts",
+            (Dane::Absent, None) => "no-policy-found",
+        }
+    }
+
+    /// What is wrong before the host is spoken to.
+    pub fn fault(&self) -> Option<Fault> {
+        (self.dane == Dane::Unusable && self.demand.policy.is_none()).then_some(Fault::TlsaInvalid)
+    }
+
+    /// What is wrong with a connection that was made so, for whoever has the policy.
+    pub fn fault_of(&self, tried: Encryption, peer: Peer<'_>) -> Option<Fault> {
+        let lacks = || match self.lack(peer) {
+            Some(Lack::Host | Lack::Certificate) => Some(Fault::Other),
+            _ => None,
+        };
+        match (tried, self.policy_type()) {
+            (Encryption::None, _) => None,
+            _ if !peer.tls => Some(Fault::NoStarttls),
+            (_, "no-policy-found") => None,
+            _ => lacks(),
+        }
+    }
+
     /// See [`Demand::level`]. What can be used decides, whatever else is asked for; and TLS is announced where something is
     /// that can't (RFC 7672 section 2.2).
     pub fn level(&self, shaped: TlsPolicy) -> Level {
@@ -421,6 +450,119 @@ mod tests {
             }
         }
         assert!(enforced.forbids("mx.other.example") && !testing.forbids("mx.other.example"));
+    }
+
+    #[test]
+    fn what_dnssec_says_of_a_host_goes_before_all_else() {
+        use crate::session::dane::Dane;
+        let record = |usage| dns::TlsaRecord {
+            usage,
+            selector: 1,
+            matching: 1,
+            data: [0; 32].into(),
+        };
+        let of = |usage| -> Dane {
+            let tlsa = dns::Tlsa {
+                base: "mx.dest.example".into(),
+                records: [record(usage)].into(),
+            };
+            Some(Arc::new(tlsa)).into()
+        };
+        let usual = Demand::default().signed("dest.example");
+        let enforced = Demand::new(Wish::Usual, policy("enforce")).signed("dest.example");
+        let testing = Demand::new(Wish::Usual, policy("testing")).signed("dest.example");
+        let (usable, unusable) = (of(3), of(1));
+        for (demand, dane, level, steps, name, policy_type) in [
+            (
+                &usual,
+                &usable,
+                Level::Named,
+                &[Encryption::NamedCertificate][..],
+                Some("dane"),
+                "tlsa",
+            ),
+            (
+                &enforced,
+                &usable,
+                Level::Named,
+                &[Encryption::NamedCertificate],
+                Some("dane"),
+                "tlsa",
+            ),
+            (
+                &usual,
+                &unusable,
+                Level::Encrypted,
+                &[AnyCertificate],
+                Some("dane_unusable"),
+                "tlsa",
+            ),
+            (
+                &testing,
+                &unusable,
+                Level::Encrypted,
+                &[ValidCertificate, AnyCertificate],
+                Some("mta_sts_testing"),
+                "sts",
+            ),
+            (
+                &enforced,
+                &unusable,
+                Level::Verified,
+                &[ValidCertificate],
+                Some("mta_sts_enforce"),
+                "sts",
+            ),
+            (
+                &enforced,
+                &Dane::Absent,
+                Level::Verified,
+                &[ValidCertificate],
+                Some("mta_sts_enforce"),
+                "sts",
+            ),
+            (
+                &usual,
+                &Dane::Absent,
+                Level::Plain,
+                &[Clear],
+                None,
+                "no-policy-found",
+            ),
+        ] {
+            let demand = demand.of(dane.clone());
+            assert_eq!(demand.level(TlsPolicy::None), level, "{demand:?}");
+            let found = demand.steps(TlsPolicy::None, Seen::default());
+            assert_eq!(found, steps, "{demand:?}");
+            assert_eq!(demand.name(), name, "{demand:?}");
+            assert_eq!(demand.policy_type(), policy_type, "{demand:?}");
+        }
+        // To be valid for its name is not what is asked; and any certificate will do where nothing can be used.
+        let peer = peer("mx.dest.example");
+        assert_eq!(usual.of(usable.clone()).lack(peer), Some(Lack::Certificate));
+        assert!(!usual.of(usable.clone()).is_met(TlsPolicy::None, peer));
+        assert!(usual.of(unusable.clone()).is_met(TlsPolicy::None, peer));
+        let clear = Peer { tls: false, ..peer };
+        assert!(!usual.of(unusable.clone()).is_met(TlsPolicy::None, clear));
+        assert!(!enforced.of(usable).forbids("mx.other.example"));
+        assert!(enforced.of(unusable.clone()).forbids("mx.other.example"));
+        let fault = |demand: &Demand, tried, peer| demand.of(Dane::Absent).fault_of(tried, peer);
+        assert_eq!(usual.of(unusable).fault(), Some(Fault::TlsaInvalid));
+        assert_eq!(
+            fault(&usual, AnyCertificate, clear),
+            Some(Fault::NoStarttls)
+        );
+        assert_eq!(fault(&usual, Clear, clear), None);
+        let unverified = Peer {
+            verified: false,
+            ..peer
+        };
+        assert_eq!(fault(&usual, AnyCertificate, unverified), None);
+        assert_eq!(
+            fault(&testing, AnyCertificate, unverified),
+            Some(Fault::Other)
+        );
+        assert_eq!(fault(&testing, ValidCertificate, peer), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod commands;
 mod connection;
 mod dane;
 mod demand;
+mod fault;
 mod io;
 mod open;
 mod targets;

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::{Broken, Capabilities, Connection, Open};
 use super::dane::{Dane, Verifier};
 use super::demand::{Demand, Encryption, HostDemand, Lack, Level, Seen, Wish};
+use super::fault::Fault;
 use super::io::Io;
 use super::targets::{in_order, literal};
 use super::tls::{Connectors, Remembered};
@@ -93,6 +94,8 @@ pub(super) struct Failure {
     /// It is this relay that was connected to.
     loops: bool,
     lack: Option<Lack>,
+    /// What is wrong with its TLS.
+    fault: Option<Fault>,
 }
 
 /// How a connection is made.
@@ -115,6 +118,7 @@ impl Failure {
             unbound: false,
             loops: false,
             lack: None,
+            fault: None,
         }
     }
 
@@ -129,6 +133,7 @@ impl Failure {
             unbound: false,
             loops: false,
             lack: None,
+            fault: None,
         }
     }
 
@@ -155,6 +160,7 @@ impl Failure {
     fn handshake(text: &str) -> Self {
         Self {
             in_handshake: true,
+            fault: Some(Fault::Other),
             ..Self::says(Stage::Starttls, text)
         }
     }
@@ -172,6 +178,7 @@ impl Failure {
             unbound: false,
             loops: false,
             lack: Some(lack),
+            fault: (lack == Lack::Tls).then_some(Fault::NoStarttls),
         }
     }
 
@@ -186,6 +193,7 @@ impl Failure {
         let text = format!("TLS handshake: {error}");
         Self {
             in_handshake: true,
+            fault: Some(cause.map_or(Fault::Other, Fault::from)),
             ..lack.map_or_else(|| Self::handshake(&text), |lack| Self::lacks(lack, &text))
         }
     }
@@ -338,15 +346,22 @@ impl Opener {
             MOST_TRIES
         };
         'hosts: for host in hosts {
+            // A lookup that fails takes its time, as a host does that does not answer.
+            if tries == most && demand.signed_domain().is_some() {
+                tried.is_cut_short();
+                continue;
+            }
             let asked = match self.asked(lane, host, demand).await {
                 Ok(asked) => asked,
                 Err(reply) => {
+                    tries += 1;
                     tried.has_no_address(host, reply);
                     continue;
                 }
             };
             if asked.forbids(host) {
                 self.judged(&asked, Some(Lack::Host));
+                self.metrics.tls_result("sts", Fault::Other.name());
                 let text = "the domain does not name this host in what it enforces with MTA-STS";
                 tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", text));
                 continue;
@@ -435,7 +450,11 @@ impl Opener {
         host: &str,
         demand: &'a Demand,
     ) -> Result<HostDemand<'a>, Reply> {
-        let dane = self.dane(lane, host, demand).await;
+        let dane = match self.dane(lane, host, demand).await {
+            // It has no address: that says enough.
+            Err(error) if error.is_permanent() => Ok(Dane::Absent),
+            dane => dane,
+        };
         if demand.signed_domain().is_some() {
             self.metrics.tlsa_lookup(match &dane {
                 Ok(Dane::Absent) => "none",
@@ -445,6 +464,7 @@ impl Opener {
             });
         }
         let dane = dane.map_err(|error| {
+            self.metrics.tls_result("tlsa", Fault::DnssecInvalid.name());
             let text = format!("TLSA records of the host: {error}");
             own_words(Stage::Dns, 0, "4.7.5", &text)
         })?;
@@ -457,12 +477,8 @@ impl Opener {
             return Ok(Dane::Absent);
         }
         let family = lane.reach.family;
-        match self.names.resolver.tlsa(host, lane.port, family).await {
-            Ok(found) => Ok(found.into()),
-            // It has no address: that says enough.
-            Err(error) if error.is_permanent() => Ok(Dane::Absent),
-            Err(error) => Err(error),
-        }
+        let found = self.names.resolver.tlsa(host, lane.port, family).await;
+        found.map(Dane::from)
     }
 
     /// Counts what mail that asks for more found at a host.
@@ -523,6 +539,7 @@ impl Opener {
         };
         let must = demand.level(lane.tls) >= Level::Encrypted;
         let mut made = Err(Failure::handshake("TLS was not tried"));
+        let mut fault = demand.fault();
         for encryption in demand.steps(lane.tls, seen) {
             let dial = Dial {
                 lane,
@@ -542,9 +559,17 @@ impl Opener {
                 transcript::note(format_args!("{}", failure.reply.text));
             }
             self.remember(dial, &made, now);
+            fault = fault.or(match &made {
+                Ok(connection) => demand.fault_of(*encryption, connection.peer()),
+                Err(failure) => failure.fault,
+            });
             if !made.as_ref().is_err_and(|failure| failure.in_handshake) {
                 break;
             }
+        }
+        let is_tls = made.as_ref().is_ok_and(Connection::is_tls);
+        if let Some(result) = fault.map(Fault::name).or(is_tls.then_some("success")) {
+            self.metrics.tls_result(demand.policy_type(), result);
         }
         let result = match &made {
             Ok(_) => "ok",
@@ -683,6 +708,7 @@ impl Opener {
             if dial.must || answer.code == 421 {
                 return Err(Failure {
                     lack: answer.is_permanent().then_some(Lack::Tls),
+                    fault: (answer.code != 421).then_some(Fault::NoStarttls),
                     ..Failure::of(Stage::Starttls, &answer)
                 });
             }
@@ -696,6 +722,7 @@ impl Opener {
             .await
             .map_err(|failure| Failure {
                 in_handshake: failure.reply.code == 0,
+                fault: (failure.reply.code == 0).then_some(Fault::Other),
                 ..failure
             })?;
         self.metrics.tls.with_label_values(&[version]).inc();
@@ -716,6 +743,7 @@ impl Opener {
         };
         let connector = connector.ok_or_else(|| Failure {
             in_handshake: true,
+            fault: Some(Fault::NotTrusted),
             ..Failure::lacks(
                 Lack::Certificate,
                 "no authority is trusted that could have signed its certificate",

@@ -35,9 +35,13 @@ fn zones() -> SignedZones {
             .map(|n| format!("c{n}.example. 60 IN CNAME c{}.example.\n", n + 1))
             .collect::<String>()
         + "c9.example. 60 IN A 127.0.0.4\n\
-           big.example. 60 IN A 127.0.0.4\n"
-        + &(0..33)
-            .map(|n| format!("_25._tcp.big.example. 60 IN TLSA 3 1 1 {n:064x}\n"))
+           big.example. 60 IN A 127.0.0.4\n\
+           wide.example. 60 IN A 127.0.0.4\n"
+        + &(0..65)
+            .map(|n| {
+                let name = if n < 33 { "big" } else { "wide" };
+                format!("_25._tcp.{name}.example. 60 IN TLSA 3 1 1 {n:064x}\n")
+            })
             .collect::<String>();
     let plain = domain_of("plain") + "enters.plain. 60 IN CNAME mx.dest.example.\n";
     SignedZones::new()
@@ -113,6 +117,9 @@ async fn secure_insecure_and_bogus_are_told_apart() {
     };
     let found = resolver.tlsa("mx.dest.example", 25, Family::V4).await;
     assert_eq!(*found.unwrap().unwrap().records, [expected]);
+    // Too long for UDP.
+    let found = resolver.tlsa("wide.example", 25, Family::V4).await;
+    assert_eq!(found.unwrap().unwrap().records.len(), 32);
     assert_eq!(
         resolver.tlsa("mx.dest.example", 26, Family::V4).await,
         Ok(None)

@@ -167,6 +167,14 @@ fn policies_of_domains_are_asked_for_unless_it_says_otherwise() {
         allow_private: false,
     };
     assert_eq!(sender.mta_sts, usual);
+    // It asks for resolvers that not everybody has.
+    assert!(
+        !sender.dane
+            && read("sender: { dane: { enabled: true } }")
+                .unwrap()
+                .sender
+                .dane
+    );
     let text = "sender: { authorities: ca.pem, mtaSts: { enabled: false, port: 8443, allowPrivate: true } }";
     let sender = read(text).unwrap().sender;
     assert_eq!(
@@ -180,11 +188,15 @@ fn policies_of_domains_are_asked_for_unless_it_says_otherwise() {
     };
     assert_eq!(sender.mta_sts, other);
     assert_eq!(
-        problems("sender: { mtaSts: { enabled: maybe, port: 65536, ca: x } }"),
+        problems(
+            "sender: { mtaSts: { enabled: maybe, port: 65536, ca: x }, dane: { enabled: 1, resolvers: x } }"
+        ),
         [
             r#"sender.mtaSts.port (line 1): a whole number from 1 to 65535 is expected, found the number 65536"#,
             r#"sender.mtaSts.enabled (line 1): true or false is expected, found the text "maybe""#,
             r#"sender.mtaSts.ca (line 1): unknown field; known: port, enabled, allowPrivate"#,
+            r#"sender.dane.enabled (line 1): true or false is expected, found the number 1"#,
+            r#"sender.dane.resolvers (line 1): unknown field; known: enabled"#,
         ]
     );
 }
