@@ -2,10 +2,13 @@
 
 mod auth;
 mod commands;
+mod connect;
 mod connection;
 mod demand;
+mod identity;
 mod io;
 mod open;
+mod socks;
 mod targets;
 mod tls;
 mod transaction;

@@ -15,10 +15,34 @@ use tokio_rustls::TlsConnector;
 /// What begins TLS, version 1.2 or 1.3. Neither resumes a session of the other.
 pub(super) struct Connectors {
     /// Takes any certificate (RFC 7435: to refuse the certificate would only mean to send the mail in plain text).
-    pub any: TlsConnector,
+    pub any: Connector,
     /// Takes one that is valid for the host's name, and that an authority which is trusted has signed. `None`: no
     /// authority is trusted.
-    pub verifying: Option<TlsConnector>,
+    pub verifying: Option<Connector>,
+}
+
+/// Begins TLS; what it does can be changed for a connection.
+pub(super) struct Connector {
+    config: Arc<ClientConfig>,
+    begins: TlsConnector,
+}
+
+impl Connector {
+    fn new(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self {
+            begins: config.clone().into(),
+            config,
+        }
+    }
+
+    pub fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    pub fn begins(&self) -> &TlsConnector {
+        &self.begins
+    }
 }
 
 impl Connectors {
@@ -38,12 +62,12 @@ impl Connectors {
         let verifying = match authorities {
             Some(authorities) => {
                 let builder = builder()?.with_root_certificates(authorities);
-                Some(Arc::new(builder.with_no_client_auth()).into())
+                Some(Connector::new(builder.with_no_client_auth()))
             }
             None => None,
         };
         Ok(Self {
-            any: Arc::new(any).into(),
+            any: Connector::new(any),
             verifying,
         })
     }

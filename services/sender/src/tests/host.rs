@@ -4,7 +4,7 @@
 //! client's next line begins, `<until text` reads up to such a line, `<empty` reads an empty one,
 //! `<data` reads content up to the final dot, `<end` waits until the client closes,
 //! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it,
-//! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that. Extra words for common passages: `hello` (banner and EHLO with
+//! `tls asking as NAME` makes it and asks for a certificate of that authority, `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that. Extra words for common passages: `hello` (banner and EHLO with
 //! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
 
 use std::sync::{Arc, OnceLock};
@@ -146,6 +146,10 @@ async fn follow(
             stream = BufStream::new(Box::new(tls));
         } else if let Some(name) = step.strip_prefix("tls as ") {
             let acceptor = authority().acceptor(&[name]).unwrap();
+            let accepted = acceptor.accept(stream.into_inner()).await;
+            stream = BufStream::new(Box::new(accepted.unwrap()));
+        } else if let Some(name) = step.strip_prefix("tls asking as ") {
+            let acceptor = authority().asking_acceptor(&[name]).unwrap();
             let accepted = acceptor.accept(stream.into_inner()).await;
             stream = BufStream::new(Box::new(accepted.unwrap()));
         } else if let Some(name) = step.strip_prefix("refused tls as ") {

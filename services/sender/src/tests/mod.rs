@@ -5,6 +5,7 @@ mod ledger;
 mod names;
 mod play;
 mod protocol;
+mod proxies;
 mod sink;
 mod smart_hosts;
 mod transactions;
