@@ -18,6 +18,11 @@ fn configure(desk: &mut Desk, pool: &str) {
 
 /// The configuration with this pool.
 fn with_pool(pool: &str) -> Arc<Snapshot> {
+    with_pool_and(pool, "")
+}
+
+/// The same and more documents.
+pub(super) fn with_pool_and(pool: &str, more: &str) -> Arc<Snapshot> {
     let text = format!(
         r#"
 apiVersion: staffetta.dev/v1alpha1
@@ -34,7 +39,7 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Shaping
 metadata: {{ name: default }}
 spec: {{ rules: [ {{ match: {{}}, connections: 1000 }} ] }}
-{}"#,
+{}{more}"#,
         route("retry: { waits: [1m], jitter: 0, tryAgainIn: { most: 0 } }")
     );
     Arc::new(Snapshot::from_documents(&text).unwrap())

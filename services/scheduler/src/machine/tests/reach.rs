@@ -1,8 +1,9 @@
 //! Sources with a way of their own: which lanes there are, and what becomes of what fails on it.
 
 use proto::dispatch::{AuthMechanism, Lane, TlsPolicy};
+use proto::operation::{Kind, Operation, Selector};
 
-use super::pools::{assigned, count, desk, live, send};
+use super::pools::{assigned, count, desk, live, send, with_pool_and};
 use super::*;
 
 const SMART: &str = "{ name: smart, smartHost: { host: smart.example, port: 2525, allowPrivate: true, \
@@ -69,6 +70,49 @@ fn a_pool_of_smart_hosts_asks_for_no_site_but_what_is_moved_to_another_pool_has_
     assert_eq!(count(&assigned(&mut desk), "smart"), 1);
     assert_eq!(desk.asked_sites(), 0);
     assert_eq!(desk.machine.site_of("nowhere.example"), None);
+
+    let other = "---\napiVersion: staffetta.dev/v1alpha1\nkind: EgressPool\nmetadata: { name: other }\n\
+                 spec: { sources: [ { name: b } ] }\n";
+    let pool = format!("sources: [ {SMART} ]");
+    desk.step(Input::Config(with_pool_and(&pool, other)));
+    let moves = |selector| Operation {
+        format: 1,
+        id: "moves".into(),
+        kind: Kind::Move.into(),
+        selector: Some(selector),
+        at_ms: START_MS,
+        pool: "other".into(),
+        ..Operation::default()
+    };
+    // For what the message is, and for where it would leave.
+    for (number, selector) in [
+        Selector {
+            domains: vec!["one.example".into()],
+            ..Selector::default()
+        },
+        Selector {
+            sources: vec!["smart".into()],
+            ..Selector::default()
+        },
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        desk.step(Input::Operations(vec![moves(selector)]));
+        desk.seen.clear();
+        desk.message("one.example");
+        if number == 0 {
+            assert_eq!(assigned(&mut desk), []);
+            assert_eq!(desk.asked_sites(), 1);
+            desk.resolve("one.example", SiteNews::Site("mx.one.example".into()));
+        }
+        assert_eq!(count(&assigned(&mut desk), "b"), 1);
+    }
+    let sites: Vec<String> = told(&desk).into_iter().map(|lane| lane.site).collect();
+    assert!(
+        sites.iter().all(|site| site == "mx.one.example"),
+        "{sites:?}"
+    );
 }
 
 #[test]
