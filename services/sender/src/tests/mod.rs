@@ -3,6 +3,7 @@
 mod host;
 mod ledger;
 mod names;
+mod pieces;
 mod play;
 mod protocol;
 mod proxies;
