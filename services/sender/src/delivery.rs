@@ -153,10 +153,10 @@ impl Delivery {
             .connection
             .take_if(|connection| !connection.is_quiet());
         // Domains share the hosts of a site, and not what they ask of them.
-        if let Some(unfit) = lease
-            .connection
-            .take_if(|connection| !connection.serves(&self.lane, &demand))
-        {
+        let domain = &self.assignment.domain;
+        if let Some(unfit) = lease.connection.take_if(|connection| {
+            !connection.serves(&self.lane, &demand) || !connection.takes_domain(domain)
+        }) {
             // Before the next one is opened: the slot is for one.
             unfit.quit().await;
         }
@@ -169,7 +169,10 @@ impl Delivery {
                 }
                 // Rare, and large: not a part of every delivery's memory.
                 none => match Box::pin(tools.opener.open(&self.lane, &way, &demand)).await {
-                    Ok(connection) => none.insert(connection),
+                    Ok(mut connection) => {
+                        connection.takes_domain(domain);
+                        none.insert(connection)
+                    }
                     Err(failure) => {
                         tools.opener.doubt(&demand, &self.assignment.domain);
                         return self.unopened(mail, failure, false).map(Some);
@@ -290,7 +293,7 @@ fn settle(mut lease: Lease, usable: bool, most_messages: u32) {
     let worn_out = lease
         .connection
         .as_ref()
-        .is_some_and(|connection| most_messages > 0 && connection.transactions() >= most_messages);
+        .is_some_and(|connection| connection.is_worn_out(most_messages));
     let closing = if worn_out {
         Some(lease)
     } else {

@@ -105,7 +105,9 @@ fn bound(source: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpSocket> {
     if let Some(source) = source {
         // The port is chosen when the destination is known: an address then has all its ports for each destination, and
         // not for all of them together. Where the system does not know of this, that is all that is lost.
-        drop(setsockopt(&socket, sockopt::IpBindAddressNoPort, &true));
+        if let Err(error) = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true) {
+            tracing::debug!(%error, "a port is bound with its address");
+        }
         socket.bind(SocketAddr::new(source, 0))?;
     }
     Ok(socket)

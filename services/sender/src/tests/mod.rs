@@ -1,5 +1,6 @@
 //! The sender against real and scripted hosts, and a scheduler that the test plays.
 
+mod announced;
 mod host;
 mod ledger;
 mod names;
