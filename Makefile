@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners clean
+.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -43,6 +43,11 @@ clients: servers ## swaks, Nodemailer, PHPMailer, msmtp, curl, Postfix, Exim, HA
 	@tests/clients/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/clients/run.py
+
+egress: servers ## from several addresses, by Dante, HAProxy and Postfix with SASL, also while they are gone (3 minutes, Debian, root)
+	@tests/egress/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/egress/run.py
 
 soak: servers ## the long form of the kill and power-cut tests: ROUNDS=20 KIND=kill-nats,…
 	$(CARGO) build --release -p staffetta

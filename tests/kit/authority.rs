@@ -50,6 +50,24 @@ impl Authority {
         })
     }
 
+    /// One that takes clients only that show a certificate which this authority has signed.
+    pub fn asking_acceptor(&self, names: &[&str]) -> Result<TlsAcceptor> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.der())?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::server::WebPkiClientVerifier::builder_with_provider(
+            Arc::new(roots),
+            provider.clone(),
+        );
+        let (certificate, key) = self.certificate(names, |_| {})?;
+        let private = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(builder.build()?)
+            .with_single_cert(vec![certificate.der().clone()], private)?;
+        Ok(Arc::new(config).into())
+    }
+
     /// Writes certificate and key for these names into PEM files of the folder.
     pub fn write_certificate(&self, folder: &Path, names: &[&str]) -> Result<(PathBuf, PathBuf)> {
         let (certificate, key) = self.certificate(names, |_| {})?;

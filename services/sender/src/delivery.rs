@@ -176,8 +176,11 @@ impl Delivery {
             .connection
             .take_if(|connection| !connection.is_quiet());
         // Domains share the hosts of a site, and not what they ask of them.
-        if let Some(connection) = lease.connection.take() {
-            if tools.opener.serves(&self.lane, &connection, &demand).await {
+        let domain = &self.assignment.domain;
+        if let Some(mut connection) = lease.connection.take() {
+            if tools.opener.serves(&self.lane, &connection, &demand).await
+                && connection.takes_domain(domain)
+            {
                 lease.connection = Some(connection);
             } else {
                 // Before the next one is opened: the slot is for one.
@@ -194,7 +197,10 @@ impl Delivery {
                 }
                 // Rare, and large: not a part of every delivery's memory.
                 none => match Box::pin(tools.opener.open(&self.lane, &way, &demand)).await {
-                    Ok(connection) => none.insert(connection),
+                    Ok(mut connection) => {
+                        connection.takes_domain(domain);
+                        none.insert(connection)
+                    }
                     Err(failure) => {
                         tools.opener.doubt(&demand, &self.assignment.domain);
                         return self.unopened(mail, failure, false).map(Some);
@@ -353,7 +359,7 @@ fn settle(mut lease: Lease, usable: bool, most_messages: u32) {
     let worn_out = lease
         .connection
         .as_ref()
-        .is_some_and(|connection| most_messages > 0 && connection.transactions() >= most_messages);
+        .is_some_and(|connection| connection.is_worn_out(most_messages));
     let closing = if worn_out {
         Some(lease)
     } else {

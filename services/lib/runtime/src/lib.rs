@@ -17,5 +17,6 @@ pub use https::{Fetched, Get, HttpsClient, HttpsError, Stage, trusted_authoritie
 pub use open_files::raise_open_files;
 pub use shutdown::{Shutdown, shutdown_on_signals};
 pub use tls::{
-    TlsError, init_tls, tls_server_config, tls_server_config_asking, tls_server_config_for,
+    TlsError, certificate_of_files, init_tls, tls_server_config, tls_server_config_asking,
+    tls_server_config_for,
 };

@@ -157,7 +157,11 @@ fn with_certificates(
 }
 
 fn load_pair(files: &CertificateFiles) -> Result<CertifiedKey, TlsError> {
-    let CertificateFiles { certificate, key } = files;
+    certificate_of_files(&files.certificate, &files.key)
+}
+
+/// A certificate with its chain, and its key, from two PEM files. Reads the files each time.
+pub fn certificate_of_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = certificates("certificate", certificate)?;
     let private_key = PrivateKeyDer::from_pem_file(key).map_err(|source| TlsError::File {
         what: "key",

@@ -44,7 +44,10 @@ pub use deliver_by::{ByMode, DeliverBy};
 pub use enhanced::EnhancedCode;
 pub use line::Decoded;
 pub use parameters::{Body, MailParams, Notify, OriginalRecipient, RcptParams, Release, Return};
-pub use proxy_protocol::{ProxyDecoded, ProxyError, ProxyHeader, decode as decode_proxy_header};
+pub use proxy_protocol::{
+    ProxyDecoded, ProxyError, ProxyHeader, decode as decode_proxy_header,
+    encode as encode_proxy_header,
+};
 pub use reply::{Reply, ReplyError};
 pub use reply_decoder::ReplyDecoder;
 pub use xclient::{XClient, XClientAddress, XClientError};

@@ -1,5 +1,5 @@
 //! The PROXY protocol, versions 1 and 2: the line or the octets by which a load balancer says, before anything else,
-//! whose connection it hands on.
+//! whose connection it hands on; and by which a proxy is told whose connection it is to make.
 //!
 //! <https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>. What comes after the header is the client's and is never
 //! asked for: [`decode`] says how many octets certainly belong to the header.
@@ -73,6 +73,44 @@ pub fn decode(octets: &[u8]) -> Result<ProxyDecoded, ProxyError> {
     } else {
         Err(ProxyError::Missing)
     }
+}
+
+/// The header of version 2 by which a proxy is told between which addresses it is to connect (PROXY, TCP). Port 0 of the
+/// source leaves the port to the proxy. When only one of the two is IPv4 it goes as IPv6, mapped.
+///
+/// ```
+/// use smtp::{ProxyDecoded, ProxyHeader, decode_proxy_header, encode_proxy_header};
+/// let (source, destination) = ("192.0.2.1:0".parse()?, "198.51.100.1:25".parse()?);
+/// let octets = encode_proxy_header(source, destination);
+/// let header = ProxyHeader::Client { source, destination };
+/// assert_eq!(decode_proxy_header(&octets), Ok(ProxyDecoded::Header(header, octets.len())));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+pub fn encode(source: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let mut header = SIGNATURE.to_vec();
+    let mut finish = |family: u8, addresses: &[&[u8]]| {
+        let length = addresses.iter().map(|address| address.len()).sum::<usize>();
+        let length = u16::try_from(length.saturating_add(4)).unwrap_or_default();
+        header.extend_from_slice(&[0x21, family]);
+        header.extend_from_slice(&length.to_be_bytes());
+        for address in addresses {
+            header.extend_from_slice(address);
+        }
+    };
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => finish(0x11, &[&from.octets(), &to.octets()]),
+        (from, to) => {
+            let mapped = |address| match address {
+                IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+                IpAddr::V6(address) => address.octets(),
+            };
+            finish(0x21, &[&mapped(from), &mapped(to)]);
+        }
+    }
+    for port in [source.port(), destination.port()] {
+        header.extend_from_slice(&port.to_be_bytes());
+    }
+    header
 }
 
 /// Whether the octets begin with the pattern, as far as they go.

@@ -13,7 +13,8 @@ pub(super) fn judge(report: RecipientReport, dot_sent: bool) -> Judged {
         code: u16::try_from(reply.code).unwrap_or(0),
         enhanced: parse_enhanced(&reply.enhanced),
         text: &reply.text,
-        dot_sent,
+        // One that the transaction did not take with it: the dot was not for it.
+        dot_sent: dot_sent && reply.stage() != Stage::Prepare,
     };
     let verdict = classify(&observation);
     Judged {
@@ -101,7 +102,10 @@ mod tests {
             Verdict::Delivered
         );
         assert_eq!(verdict(Stage::FinalDot, 0, "", true), Verdict::InDoubt);
-        assert_eq!(verdict(Stage::Prepare, 0, "", false), Verdict::Returned);
+        for dot_sent in [false, true] {
+            assert_eq!(verdict(Stage::Prepare, 0, "", dot_sent), Verdict::Returned);
+        }
+        assert_eq!(verdict(Stage::Unspecified, 0, "", true), Verdict::InDoubt);
         for stage in [
             Stage::Connect,
             Stage::Banner,

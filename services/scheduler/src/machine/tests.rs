@@ -21,6 +21,7 @@ mod isolation;
 mod operations;
 mod pools;
 mod provider;
+mod reach;
 mod shaping;
 mod simulator;
 mod used;

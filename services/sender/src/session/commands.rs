@@ -183,6 +183,11 @@ impl Mail {
         if self.wish == Wish::Required && !capabilities.require_tls {
             return Some(no_require_tls());
         }
+        let (size, most) = (self.size() as u64, capabilities.most_octets);
+        if most > 0 && size > most {
+            let text = format!("the message has {size} octets, and the host takes {most} at most");
+            return Some(own_words(Stage::Mail, 552, "5.3.4", &text));
+        }
         (self.smtputf8 && !capabilities.smtputf8 && self.needs_smtputf8()).then(|| {
             own_words(
                 Stage::Mail,
@@ -202,6 +207,16 @@ impl Mail {
                 .any(|recipient| needs(&recipient.address))
             || !self.head.is_ascii()
             || !self.header_is_ascii
+    }
+
+    /// Those who are named in one transaction, of all: as many as the host takes.
+    pub(super) fn named(&self, capabilities: Capabilities) -> &[MailRecipient] {
+        let most = capabilities
+            .limits
+            .rcpt_max
+            .map_or(usize::MAX, |most| most as usize);
+        let most = most.min(self.recipients.len());
+        &self.recipients[..most]
     }
 
     /// Appends MAIL. A host without 8BITMIME gets eight bits all the same: conversion would break the

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Buf;
-use smtp::{EhloCapabilities, Reply, ReplyDecoder, ReplyError};
+use smtp::{EhloCapabilities, Limits, Reply, ReplyDecoder, ReplyError};
 use telemetry::IntGauge;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, timeout_at};
@@ -25,6 +25,8 @@ use crate::transcript;
 const INPUT: usize = 4096;
 /// How long what has arrived may still be found when the time for a reply is over.
 const LAST_LOOK: Duration = Duration::from_millis(100);
+/// Recipient domains of a connection that are kept apart; after so many it is closed, though the host allows more.
+const MOST_DOMAINS: u32 = 1000;
 /// Time for the farewell.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,10 @@ impl From<std::io::Error> for Broken {
 pub(super) struct Capabilities {
     pub pipelining: bool,
     pub size: bool,
+    /// Octets of a message at most; 0 = it says nothing (RFC 1870).
+    pub most_octets: u64,
+    /// What it takes at a time (RFC 9422).
+    pub limits: Limits,
     pub eight_bit_mime: bool,
     pub smtputf8: bool,
     pub dsn: bool,
@@ -70,6 +76,8 @@ impl From<&EhloCapabilities> for Capabilities {
         Self {
             pipelining: said.pipelining(),
             size: said.has("SIZE"),
+            most_octets: said.size().unwrap_or(0),
+            limits: said.limits(),
             eight_bit_mime: said.eight_bit_mime(),
             smtputf8: said.smtputf8(),
             dsn: said.dsn(),
@@ -103,6 +111,8 @@ pub(crate) struct Connection {
     pub(super) proved: Option<Proved>,
     /// Transactions begun on it.
     pub(super) transactions: u32,
+    /// Recipient domains of transactions on it; kept only where the host says how many there may be (RFC 9422).
+    domains: Vec<Box<str>>,
     /// A transaction was left open; RSET goes before the next one.
     pub(super) needs_reset: bool,
     open: Open,
@@ -140,6 +150,7 @@ impl Connection {
             verified: false,
             proved: None,
             transactions: 0,
+            domains: Vec::new(),
             needs_reset: false,
             open,
         }
@@ -165,9 +176,26 @@ impl Connection {
         }
     }
 
-    /// Transactions begun on it.
-    pub fn transactions(&self) -> u32 {
-        self.transactions
+    /// Whether it has carried as many messages as it may: by what the lane says (0 = nothing), or the host.
+    pub fn is_worn_out(&self, most_messages: u32) -> bool {
+        let said = self.capabilities.limits.mail_max;
+        let reached = |most: u32| most > 0 && self.transactions >= most;
+        reached(most_messages) || said.is_some_and(reached)
+    }
+
+    /// Whether mail to one more recipient domain may go over it, which is counted then.
+    pub fn takes_domain(&mut self, domain: &str) -> bool {
+        let Some(most) = self.capabilities.limits.rcpt_domain_max else {
+            return true;
+        };
+        if self.domains.iter().any(|known| **known == *domain) {
+            return true;
+        }
+        if self.domains.len() >= most.min(MOST_DOMAINS) as usize {
+            return false;
+        }
+        self.domains.push(domain.into());
+        true
     }
 
     /// The TCP connection, for TLS to begin on it. `None` when the host has sent more than it was asked for:

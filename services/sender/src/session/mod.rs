@@ -2,12 +2,15 @@
 
 mod auth;
 mod commands;
+mod connect;
 mod connection;
 mod dane;
 mod demand;
 mod fault;
+mod identity;
 mod io;
 mod open;
+mod socks;
 mod targets;
 mod tls;
 mod transaction;

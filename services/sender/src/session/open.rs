@@ -12,17 +12,17 @@ use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use smtp::EhloCapabilities;
 use sts::Known;
-use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
 
+use super::connect::{connect, stage_before_banner};
 use super::connection::{Broken, Capabilities, Connection, Open};
 use super::dane::{Dane, Verifier};
 use super::demand::{Demand, Encryption, HostDemand, Lack, Level, Seen, Wish};
 use super::fault::Fault;
+use super::identity::showing;
 use super::io::Io;
 use super::targets::{in_order, literal};
-use super::tls::{Connectors, Remembered};
+use super::tls::{Connector, Connectors, Remembered};
 use super::tried::{Tried, encryption_needed};
 use super::{own_words, reported};
 use crate::lane::Lane;
@@ -576,9 +576,11 @@ impl Opener {
             Err(failure) => crate::metrics::stage_name(failure.reply.stage()),
         };
         self.metrics.connects.with_label_values(&[result]).inc();
-        if made
-            .as_ref()
-            .is_err_and(|failure| failure.reply.stage() == Stage::Connect && !failure.unbound)
+        // What a proxy can't reach others may.
+        if lane.reach.proxy.is_none()
+            && made
+                .as_ref()
+                .is_err_and(|failure| failure.reply.stage() == Stage::Connect && !failure.unbound)
         {
             self.unreachable.add(address, now);
         }
@@ -654,10 +656,9 @@ impl Opener {
         if by_tls {
             (connection, version) = self.handshake(connection, dial).await?;
         }
-        let banner = connection
-            .reply(within(lane))
-            .await
-            .map_err(|broken| Failure::broken(Stage::Banner, &broken))?;
+        let banner = connection.reply(within(lane)).await.map_err(|broken| {
+            Failure::broken(stage_before_banner(&lane.reach, &broken), &broken)
+        })?;
         if banner.code != 220 {
             return Err(Failure::of(Stage::Banner, &banner));
         }
@@ -679,7 +680,7 @@ impl Opener {
     }
 
     /// What asks the host for what its TLSA records name, if that is asked of it.
-    fn named(&self, dial: Dial<'_>) -> Result<Option<(TlsConnector, Arc<Verifier>)>, Failure> {
+    fn named(&self, dial: Dial<'_>) -> Result<Option<(Connector, Arc<Verifier>)>, Failure> {
         let (Encryption::NamedCertificate, Dane::Usable(tlsa)) =
             (dial.encryption, dial.demand.dane())
         else {
@@ -749,6 +750,11 @@ impl Opener {
                 "no authority is trusted that could have signed its certificate",
             )
         })?;
+        let showing = match &dial.lane.reach.certificate {
+            Some(files) => Some(showing(connector.config(), files).await?),
+            None => None,
+        };
+        let connector = showing.as_ref().unwrap_or(connector.begins());
         let (host, address) = (connection.host.clone(), connection.address);
         let (stream, open) = connection
             .into_tcp()
@@ -782,35 +788,6 @@ impl Opener {
 fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
     name.unwrap_or_else(|_| address.into())
-}
-
-async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStream, Failure> {
-    let failed = |what: &str, error: std::io::Error| {
-        Failure::says(Stage::Connect, &format!("{what}: {}", error.kind()))
-    };
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()
-    } else {
-        TcpSocket::new_v6()
-    };
-    let socket = socket.map_err(|error| failed("no socket", error))?;
-    if let Some(source) = lane.reach.source_address {
-        // Never from another address: its reputation is not the one that the scheduler chose.
-        socket
-            .bind(SocketAddr::new(source, 0))
-            .map_err(|error| Failure {
-                unbound: true,
-                ..failed("the source address can't be used", error)
-            })?;
-    }
-    let stream = timeout(lane.connect_timeout, socket.connect(address))
-        .await
-        .map_err(|_| Failure::says(Stage::Connect, "no connection in time"))?
-        .map_err(|error| failed("no connection", error))?;
-    stream
-        .set_nodelay(true)
-        .map_err(|error| failed("no connection", error))?;
-    Ok(stream)
 }
 
 /// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4).

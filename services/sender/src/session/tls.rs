@@ -19,13 +19,37 @@ use super::dane::Verifier;
 /// What begins TLS, version 1.2 or 1.3. Neither resumes a session of the other.
 pub(super) struct Connectors {
     /// Takes any certificate (RFC 7435: to refuse the certificate would only mean to send the mail in plain text).
-    pub any: TlsConnector,
+    pub any: Connector,
     /// Takes one that is valid for the host's name, and that an authority which is trusted has signed. `None`: no
     /// authority is trusted.
-    pub verifying: Option<TlsConnector>,
+    pub verifying: Option<Connector>,
     /// Looks at certificates as `verifying` does.
     authorities: Option<Arc<WebPkiServerVerifier>>,
     provider: Arc<CryptoProvider>,
+}
+
+/// Begins TLS; what it does can be changed for a connection.
+pub(super) struct Connector {
+    config: Arc<ClientConfig>,
+    begins: TlsConnector,
+}
+
+impl Connector {
+    fn new(config: ClientConfig) -> Self {
+        let config = Arc::new(config);
+        Self {
+            begins: config.clone().into(),
+            config,
+        }
+    }
+
+    pub fn config(&self) -> &ClientConfig {
+        &self.config
+    }
+
+    pub fn begins(&self) -> &TlsConnector {
+        &self.begins
+    }
 }
 
 impl Connectors {
@@ -55,12 +79,12 @@ impl Connectors {
         let verifying = match &authorities {
             Some(authorities) => {
                 let builder = builder()?.with_webpki_verifier(authorities.clone());
-                Some(Arc::new(builder.with_no_client_auth()).into())
+                Some(Connector::new(builder.with_no_client_auth()))
             }
             None => None,
         };
         Ok(Self {
-            any: Arc::new(any).into(),
+            any: Connector::new(any),
             verifying,
             authorities,
             provider,
@@ -73,7 +97,7 @@ impl Connectors {
         tlsa: Arc<Tlsa>,
         domain: Option<Arc<str>>,
         host: ServerName<'static>,
-    ) -> Result<(TlsConnector, Arc<Verifier>), Error> {
+    ) -> Result<(Connector, Arc<Verifier>), Error> {
         let (provider, authorities) = (self.provider.clone(), self.authorities.clone());
         let verifier = Verifier::new(provider.clone(), authorities, tlsa, domain, host);
         let verifier = Arc::new(verifier);
@@ -83,7 +107,7 @@ impl Connectors {
             .with_custom_certificate_verifier(verifier.clone())
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
-        Ok((Arc::new(config).into(), verifier))
+        Ok((Connector::new(config), verifier))
     }
 }
 

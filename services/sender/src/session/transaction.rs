@@ -75,6 +75,14 @@ impl Results {
         }
     }
 
+    /// Those after the first so many are not a part of the transaction: they come back at once, without an attempt.
+    fn put_off(&mut self, named: usize) {
+        let text = "the host takes no more recipients at a time";
+        for reply in self.replies.iter_mut().skip(named) {
+            *reply = Some(own_words(Stage::Prepare, 0, "", text));
+        }
+    }
+
     fn none_open(&self) -> bool {
         self.replies.iter().all(Option::is_some)
     }
@@ -196,7 +204,7 @@ async fn converse(
     connection.transactions += 1;
     if !first.is_positive() {
         let answers = if pipelining {
-            mail.recipients.len() + 1
+            mail.named(connection.capabilities).len() + 1
         } else {
             0
         };
@@ -204,9 +212,11 @@ async fn converse(
         return results.end(keep, &reported(Stage::Mail, &first));
     }
 
-    for (index, recipient) in mail.recipients.iter().enumerate() {
+    let capabilities = connection.capabilities;
+    let named = mail.named(capabilities);
+    results.put_off(named.len());
+    for (index, recipient) in named.iter().enumerate() {
         let until = Instant::now() + timeouts.command;
-        let capabilities = connection.capabilities;
         let answer = if pipelining {
             connection.reply(until).await
         } else {
@@ -284,7 +294,7 @@ async fn open_transaction(
     }
     mail.write_mail(capabilities, out);
     if capabilities.pipelining {
-        for recipient in &mail.recipients {
+        for recipient in mail.named(capabilities) {
             mail.write_rcpt(recipient, capabilities, out);
         }
         smtp::write::data(out);

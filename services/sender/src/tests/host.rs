@@ -4,8 +4,9 @@
 //! client's next line begins, `<until text` reads up to such a line, `<empty` reads an empty one,
 //! `<data` reads content up to the final dot, `<end` waits until the client closes,
 //! `close` closes, `gate` waits for the test, `tell` tells it, `tls` makes a TLS handshake, `broken tls` spoils it,
-//! `tls as NAME` makes it with a certificate of the tests' authority, `refused tls as [expired] NAME` has the client refuse that,
-//! `tls by key` makes it with a certificate of which only the key is known. Extra words for common passages: `hello` (banner and EHLO with
+//! `tls as NAME` makes it with a certificate of the tests' authority, `tls asking as NAME` asks for a certificate of that
+//! authority, too, `refused tls as [expired] NAME` has the client refuse that, `tls by key` makes it with a certificate of which
+//! only the key is known. Extra words for common passages: `hello` (banner and EHLO with
 //! PIPELINING), `mail` (MAIL, one RCPT and DATA pipelined, all accepted).
 
 use std::sync::{Arc, OnceLock};
@@ -151,6 +152,10 @@ async fn follow(
             stream = BufStream::new(Box::new(accepted.unwrap()));
         } else if let Some(name) = step.strip_prefix("tls as ") {
             let acceptor = authority().acceptor(&[name]).unwrap();
+            let accepted = acceptor.accept(stream.into_inner()).await;
+            stream = BufStream::new(Box::new(accepted.unwrap()));
+        } else if let Some(name) = step.strip_prefix("tls asking as ") {
+            let acceptor = authority().asking_acceptor(&[name]).unwrap();
             let accepted = acceptor.accept(stream.into_inner()).await;
             stream = BufStream::new(Box::new(accepted.unwrap()));
         } else if let Some(name) = step.strip_prefix("refused tls as ") {

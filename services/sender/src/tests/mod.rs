@@ -1,5 +1,6 @@
 //! The sender against real and scripted hosts, and a scheduler that the test plays.
 
+mod announced;
 mod dane;
 mod host;
 mod hostile;
@@ -8,6 +9,7 @@ mod names;
 mod pieces;
 mod play;
 mod protocol;
+mod proxies;
 mod sink;
 mod smart_hosts;
 mod transactions;

@@ -294,8 +294,9 @@ async fn what_fails_before_mail_is_the_source_s_failure_and_no_attempt_but_a_hos
     );
     assert_eq!(came_to, Err(why));
     // Nobody listens.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = bound.local_addr().unwrap().port();
     net.lane(port, AuthMechanism::Plain, |_| {}).await;
     assert_eq!(
         net.send().await.unwrap_err(),
@@ -319,6 +320,30 @@ async fn an_open_connection_serves_until_the_way_of_the_source_changes() {
     net.lane(host.port, AuthMechanism::Login, |_| {}).await;
     net.send().await.unwrap();
     assert_eq!(host.done().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_source_shows_its_certificate_and_one_that_cannot_be_read_is_the_source_s_failure() {
+    let mut net = Net::new().await;
+    let files = authority().write_certificate(net.folder.path(), &["relay.example"]);
+    let (chain, key) = files.unwrap();
+    let files = proto::dispatch::ClientCertificate {
+        chain_file: chain.display().to_string(),
+        key_file: key.display().to_string(),
+    };
+    let shows = |lane: &mut Lane| {
+        own_host(lane).auth = None;
+        lane.reach.as_mut().unwrap().certificate = Some(files.clone());
+    };
+    let script = format!("{BEFORE_TLS}\ntls asking as 127.0.0.1\n{GREETING}\n{REST}");
+    assert_eq!(net.once(&script, AuthMechanism::Plain, shows).await, TAKEN);
+    std::fs::remove_file(&key).unwrap();
+    let came_to = net.once(BEFORE_TLS, AuthMechanism::Plain, shows).await;
+    let why = format!("the source's key {}: I/O error", key.display());
+    assert!(
+        came_to.as_ref().is_err_and(|said| said.starts_with(&why)),
+        "{came_to:?}"
+    );
 }
 
 #[tokio::test]

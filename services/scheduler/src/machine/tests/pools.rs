@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use super::*;
 
 /// A machine with this pool and a lot of room, whose sites are all known.
-fn desk(pool: &str, credit: u32) -> Desk {
+pub(super) fn desk(pool: &str, credit: u32) -> Desk {
     let mut desk = Desk::new(credit);
     configure(&mut desk, pool);
     desk
@@ -18,6 +18,11 @@ fn configure(desk: &mut Desk, pool: &str) {
 
 /// The configuration with this pool.
 fn with_pool(pool: &str) -> Arc<Snapshot> {
+    with_pool_and(pool, "")
+}
+
+/// The same and more documents.
+pub(super) fn with_pool_and(pool: &str, more: &str) -> Arc<Snapshot> {
     let text = format!(
         r#"
 apiVersion: staffetta.dev/v1alpha1
@@ -34,7 +39,7 @@ apiVersion: staffetta.dev/v1alpha1
 kind: Shaping
 metadata: {{ name: default }}
 spec: {{ rules: [ {{ match: {{}}, connections: 1000 }} ] }}
-{}"#,
+{}{more}"#,
         route("retry: { waits: [1m], jitter: 0, tryAgainIn: { most: 0 } }")
     );
     Arc::new(Snapshot::from_documents(&text).unwrap())
@@ -43,7 +48,7 @@ spec: {{ rules: [ {{ match: {{}}, connections: 1000 }} ] }}
 const THREE: &str = "sources: [ { name: a, weight: 6 }, { name: b, weight: 3 }, { name: c } ]";
 
 /// Sends so many messages to a domain; gives the assignments with their sources.
-fn send(desk: &mut Desk, domain: &str, count: usize) -> Vec<(String, Assignment)> {
+pub(super) fn send(desk: &mut Desk, domain: &str, count: usize) -> Vec<(String, Assignment)> {
     (0..count).for_each(|_| desk.message(domain));
     if desk.machine.site_of(domain).is_none() {
         desk.resolve(domain, SiteNews::Site(format!("mx.{domain}").into()));
@@ -52,7 +57,7 @@ fn send(desk: &mut Desk, domain: &str, count: usize) -> Vec<(String, Assignment)
 }
 
 /// What is assigned, each with its source.
-fn assigned(desk: &mut Desk) -> Vec<(String, Assignment)> {
+pub(super) fn assigned(desk: &mut Desk) -> Vec<(String, Assignment)> {
     let of = |(_, kind)| match kind {
         ToSender::Assignment(assignment) => {
             let source = desk.machine.lane_infos.get(LaneId(assignment.lane));
@@ -73,7 +78,7 @@ fn assigned(desk: &mut Desk) -> Vec<(String, Assignment)> {
     items.into_iter().filter_map(item).filter_map(of).collect()
 }
 
-fn count(assigned: &[(String, Assignment)], source: &str) -> usize {
+pub(super) fn count(assigned: &[(String, Assignment)], source: &str) -> usize {
     assigned.iter().filter(|(name, _)| name == source).count()
 }
 
@@ -228,7 +233,7 @@ fn accepted(desk: &mut Desk, assignment: &Assignment) {
 }
 
 /// Lets time pass with the lease renewed.
-fn live(desk: &mut Desk, seconds: u64) {
+pub(super) fn live(desk: &mut Desk, seconds: u64) {
     for _ in 0..seconds.div_ceil(4) {
         desk.pass(4_000);
         desk.renew();
