@@ -60,6 +60,15 @@ BUGS = {
     "policy": ("services/lib/sts/src/policy.rs",
                "seconds.min(LONGEST)", "seconds",
                "a policy holds longer than the bound"),
+    "bounce": ("services/lib/classify/src/decide.rs",
+               "code => code < 500 ||", "code => code < 400 ||",
+               "an address is given up for what is said for now"),
+    "arf": ("services/lib/bounce/src/feedback.rs",
+            "value.parse().unwrap_or(1).max(1)", "value.parse().unwrap_or(1)",
+            "a complaint may stand for no message"),
+    "verp": ("services/lib/bounce/src/token/base32.rs",
+             "(bits == 0 && at == N)", "(at == N)",
+             "a token that was changed at its end is taken"),
 }
 
 

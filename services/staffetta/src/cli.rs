@@ -77,6 +77,9 @@ enum Command {
     /// The checks of messages before acceptance
     #[command(subcommand)]
     Preflight(commands::preflight::Command),
+    /// Reports, complaints and answers that come back
+    #[command(subcommand)]
+    Bounce(commands::bounce::Command),
     /// Make the hash of a password (read from standard input) for a Credential
     HashPassword {
         /// The keys of SCRAM-SHA-256 instead of the Argon2 hash
@@ -175,6 +178,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
         Command::Check(arguments) => return commands::check::run(global, &arguments),
         Command::Preflight(command) => return commands::preflight::run(&command),
+        Command::Bounce(command) => commands::bounce::run(&command)?,
         Command::HashPassword { scram } => commands::hash_password::run(scram)?,
         Command::MetricsReference => commands::metrics_reference::run()?,
         Command::Dkim(command) => commands::dkim::run(global, &command).await?,

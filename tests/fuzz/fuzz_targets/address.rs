@@ -23,7 +23,10 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(Address::parse(written).as_ref(), Ok(&address));
     // RFC 5321 section 4.5.3.1: 64 octets, "@" and 255.
     assert!(written.len() <= 320 && !written.contains(['\r', '\n', '\0']));
-    assert_eq!(written, format!("{}@{}", address.local_part(), address.domain_text()));
+    assert_eq!(
+        written,
+        format!("{}@{}", address.local_part(), address.domain_text())
+    );
     if let Some(domain) = address.domain() {
         assert!(!domain.as_str().contains(['@', '[', '"', ' ']));
     }

@@ -17,7 +17,11 @@ fuzz_target!(|input: &[u8]| {
     let (content, error) = decode(&chunks, u64::MAX, usize::MAX);
     assert_eq!(error.is_some(), has_lone_line_end(whole));
     if error.is_none() {
-        let line_end: &[u8] = if whole.is_empty() || whole.ends_with(b"\r\n") { b"" } else { b"\r\n" };
+        let line_end: &[u8] = if whole.is_empty() || whole.ends_with(b"\r\n") {
+            b""
+        } else {
+            b"\r\n"
+        };
         assert_eq!(content, [whole, line_end].concat());
         // What is taken so can be passed on with DATA as it is.
         let mut encoder = DataEncoder::new();

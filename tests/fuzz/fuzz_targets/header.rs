@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
 use message::{
-    Addition, Additions, HeaderEnd, LONGEST_LINE, LineBreaker, LineWatch, SignedNames, fields, inspect, labels,
-    repair, times,
+    Addition, Additions, HeaderEnd, LONGEST_LINE, LineBreaker, LineWatch, SignedNames, fields,
+    inspect, labels, repair, times,
 };
 
 fuzz_target!(|input: &[u8]| {
@@ -20,7 +20,10 @@ fuzz_target!(|input: &[u8]| {
     let covered: usize = fields(header).map(|field| field.raw.len()).sum();
     assert!(covered == header.len() || header[covered..].starts_with(b"\r\n"));
     let found = inspect(header);
-    assert_eq!(found.from_fields == 0, found.author == Err(message::AuthorError::Missing));
+    assert_eq!(
+        found.from_fields == 0,
+        found.author == Err(message::AuthorError::Missing)
+    );
     if let Ok(labels) = labels(header) {
         assert!(labels.stream.is_none_or(|label| label.len() <= 64));
     }
@@ -74,12 +77,21 @@ fn lines(whole: &[u8], pieces: &[&[u8]]) {
     let out = broken(&[text.clone()]);
     let parts: Vec<Vec<u8>> = pieces.iter().map(|piece| longer(piece)).collect();
     // A lone line feed ends no line of SMTP; it never comes here.
-    if !text.split(|octet| *octet == b'\n').rev().skip(1).all(|line| line.ends_with(b"\r")) {
+    if !text
+        .split(|octet| *octet == b'\n')
+        .rev()
+        .skip(1)
+        .all(|line| line.ends_with(b"\r"))
+    {
         return;
     }
     assert_eq!(broken(&parts), out);
     let content = |octets: &[u8]| -> Vec<u8> {
-        octets.iter().copied().filter(|octet| !b"\r\n".contains(octet)).collect()
+        octets
+            .iter()
+            .copied()
+            .filter(|octet| !b"\r\n".contains(octet))
+            .collect()
     };
     assert_eq!(content(&out), content(&text));
     let longest = out.split(|octet| *octet == b'\n').map(<[u8]>::len).max();

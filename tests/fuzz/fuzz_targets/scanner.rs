@@ -87,7 +87,8 @@ fn packets(pieces: &[&[u8]]) -> (Vec<Packet>, Option<milter::Error>) {
 
 /// It can be shown and sent.
 fn check(verdict: &Verdict) {
-    let printable = |text: &str| text.len() <= 200 && text.bytes().all(|octet| (b' '..=b'~').contains(&octet));
+    let printable =
+        |text: &str| text.len() <= 200 && text.bytes().all(|octet| (b' '..=b'~').contains(&octet));
     match &verdict.opinion {
         Opinion::Infected(text) | Opinion::Unable(text) => assert!(printable(text)),
         Opinion::Refuse(reply) => {
@@ -100,10 +101,16 @@ fn check(verdict: &Verdict) {
     let fields = &verdict.fields;
     assert!(fields.len() <= 16 * 1024);
     assert!(fields.is_empty() || fields.ends_with(b"\r\n"));
-    for line in fields.split(|octet| *octet == b'\n').filter(|line| !line.is_empty()) {
+    for line in fields
+        .split(|octet| *octet == b'\n')
+        .filter(|line| !line.is_empty())
+    {
         let line = line.strip_suffix(b"\r").expect("a line ends with CRLF");
         assert!(line.len() <= 998 && !line.trim_ascii().is_empty());
-        assert!(line.iter().all(|octet| matches!(octet, b'\t' | b' '..=b'~')));
+        assert!(
+            line.iter()
+                .all(|octet| matches!(octet, b'\t' | b' '..=b'~'))
+        );
         assert!(matches!(line[0], b' ' | b'\t') || line.contains(&b':'));
     }
 }

@@ -40,7 +40,12 @@ fn message(form: Form, octets: &[u8]) {
         return;
     };
     assert!(message.token.len() + message.user.as_ref().map_or(0, String::len) <= octets.len());
-    assert!(message.user.iter().all(|user| !user.contains(char::is_control) && user.len() < 256));
+    assert!(
+        message
+            .user
+            .iter()
+            .all(|user| !user.contains(char::is_control) && user.len() < 256)
+    );
     verify(&message.token);
 }
 

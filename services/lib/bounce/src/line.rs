@@ -42,10 +42,8 @@ pub(crate) fn fields_in(octets: &[u8]) -> Vec<Option<(String, String)>> {
             fields.push(None);
             may_go_on = false;
         } else if matches!(line.first(), Some(b' ' | b'\t')) {
-            if let Some(Some((_, text))) = fields.last_mut().filter(|_| may_go_on)
-                && text.len() < LONGEST
-            {
-                *text = one_line(&format!("{text} {}", value(line)));
+            if let Some(Some((_, text))) = fields.last_mut().filter(|_| may_go_on) {
+                go_on(text, &value(line));
             }
         } else if let Some((name, text)) = field_in(line) {
             fields.push(Some((name.to_ascii_lowercase(), value(text))));
@@ -55,6 +53,18 @@ pub(crate) fn fields_in(octets: &[u8]) -> Vec<Option<(String, String)>> {
         }
     }
     fields
+}
+
+/// Joins what is folded, as long as there is room.
+fn go_on(text: &mut String, more: &str) {
+    let room = LONGEST.saturating_sub(text.len() + 1);
+    let more = &more[..more.floor_char_boundary(room)];
+    if !more.is_empty() {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(more);
+    }
 }
 
 /// Name and value of a line that is a field.

@@ -96,6 +96,23 @@ pub enum Class {
     Dns = 8,
 }
 
+impl Class {
+    /// As events name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Recipient => "recipient",
+            Self::MailboxFull => "mailbox_full",
+            Self::Policy => "policy",
+            Self::Throttled => "throttled",
+            Self::Greylisted => "greylisted",
+            Self::Infrastructure => "infrastructure",
+            Self::Content => "content",
+            Self::Dns => "dns",
+        }
+    }
+}
+
 /// The answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Verdict {

@@ -231,10 +231,11 @@ impl Rules {
     /// The reason that the reply gives itself, by words or an enhanced code.
     pub(crate) fn given(&self, looked: &Looked<'_>) -> Option<Reason> {
         let by_code = self.first(looked, Turn::Precise);
-        if by_code.is_some_and(Reason::is_about_address) && self.speaks_of_address(looked) {
-            return by_code;
-        }
-        self.first(looked, Turn::Certain)
+        let certain = self.first(looked, Turn::Certain);
+        let agrees =
+            by_code.is_some_and(Reason::is_about_address) && self.speaks_of_address(looked);
+        certain
+            .filter(|certain| !agrees || certain.is_about_address())
             .or(by_code)
             .or_else(|| self.first(looked, Turn::Words))
             .or_else(|| self.first(looked, Turn::Enhanced))
@@ -249,7 +250,7 @@ impl Rules {
     fn speaks_of_address(&self, looked: &Looked<'_>) -> bool {
         let found = looked.found.iter().map(|number| &self.rules[*number]);
         found
-            .filter(|rule| rule.turn == Turn::Words)
+            .filter(|rule| matches!(rule.turn, Turn::Words | Turn::Certain))
             .any(|rule| rule.reason.is_about_address())
     }
 

@@ -43,7 +43,7 @@ fn push_words(chunk: &str, words: &mut Vec<String>) {
         } else if c == '*' {
             // Of rules: any ending.
             word.push(c);
-        } else if !is_mark(c) {
+        } else if !is_mark(c) || is_elided(&word) {
             flush(&mut word, words);
         }
     }
@@ -55,6 +55,11 @@ fn flush(word: &mut String, words: &mut Vec<String>) {
         words.push(std::mem::take(word));
     }
     word.clear();
+}
+
+/// Articles that lose their end before a vowel: l'utente.
+fn is_elided(word: &str) -> bool {
+    ["l", "d", "un", "qu", "all", "dall", "dell", "nell", "sull"].contains(&word)
 }
 
 /// Apostrophes and accents that are characters of their own.
@@ -114,6 +119,7 @@ mod tests {
             ("550 5.1.1 x", "550 5 1 1 x"),
             ("a; b", "a . b"),
             ("@ * ' ", ""),
+            ("L'utente n'existe", "l utente nexiste"),
         ] {
             assert_eq!(words_of(text, 100).join(" "), words, "{text}");
         }

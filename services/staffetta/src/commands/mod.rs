@@ -1,6 +1,7 @@
 //! A module for each command.
 
 pub(crate) mod apply;
+pub(crate) mod bounce;
 pub(crate) mod check;
 pub(crate) mod credential;
 pub(crate) mod dkim;

@@ -1,0 +1,46 @@
+//! Return paths: what was made is read again, and nothing that differs from it is taken, but for its case.
+
+#![no_main]
+
+use bounce::{LARGEST_ORDINAL, Purpose, Subject, TokenKeys};
+use libfuzzer_sys::fuzz_target;
+use mail::{Domain, MessageId};
+
+const NOW: u64 = 1_796_000_000;
+
+fuzz_target!(|input: &[u8]| {
+    let keys = TokenKeys::parse("7 a secret of sixteen octets or more").expect("it is a key");
+    let domain = Domain::parse("b.acme.example").expect("it is a domain");
+    if let Ok(text) = std::str::from_utf8(input) {
+        assert!(keys.read(Purpose::Bounce, text, &domain, NOW).is_err());
+    }
+    let Some((seed, rest)) = input.split_at_checked(20) else {
+        return;
+    };
+    let message = MessageId::try_from(&seed[..16]).expect("sixteen octets are an id");
+    let ordinal = u32::from_be_bytes([0, seed[16], seed[17], seed[18]]) & LARGEST_ORDINAL;
+    let subject = Subject {
+        tenant: "acme",
+        stream: "bulk",
+        message,
+        ordinal,
+    };
+    let end = NOW + u64::from(seed[19]) * 86_400;
+    let text = keys
+        .mint(Purpose::Bounce, &subject, &domain, end)
+        .expect("it has room");
+    let token = keys
+        .read(Purpose::Bounce, &text, &domain, NOW)
+        .expect("it is ours");
+    assert_eq!((token.message, token.ordinal), (message, ordinal));
+    // Pairs of a place and what is put there.
+    let mut octets = text.clone().into_bytes();
+    for pair in rest.chunks_exact(2) {
+        let at = usize::from(pair[0]) % octets.len();
+        octets[at] = pair[1];
+    }
+    if let Ok(changed) = String::from_utf8(octets) {
+        let is_taken = keys.read(Purpose::Bounce, &changed, &domain, NOW).is_ok();
+        assert_eq!(is_taken, changed.eq_ignore_ascii_case(&text), "{changed}");
+    }
+});
