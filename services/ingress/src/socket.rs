@@ -11,8 +11,8 @@ use tokio_rustls::server::TlsStream;
 
 /// Octets read at once while commands are expected; small, since most connections are idle.
 const COMMANDS: usize = 1024;
-/// Octets read at once while content comes in: two TLS records.
-const CONTENT: usize = 32 * 1024;
+/// Octets read at once while content comes in: a TLS record.
+const CONTENT: usize = 16 * 1024;
 
 /// The connection.
 pub(crate) enum Socket {
