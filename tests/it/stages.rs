@@ -125,7 +125,7 @@ impl Trial {
         documents.in_doubt = in_doubt.to_owned();
         if is_soak {
             documents.shaping = format!(
-                "[ {{ connections: 10, tls: opportunistic, finalReplyTimeout: {FINAL_REPLY} }} ]"
+                "[ {{ connections: 10, messagesPerConnection: 1, tls: opportunistic, finalReplyTimeout: {FINAL_REPLY} }} ]"
             );
         }
         let setup = Setup::new(test, zones, documents.yaml());
