@@ -339,6 +339,7 @@ impl Opener {
         };
         let mut tried = Tried::default();
         let mut put_off = Vec::new();
+        let mut us = None;
         let mut tries = 0;
         let most = if demand.requires_tls() {
             MOST_TRIES_TO_KEEP_A_PROMISE
@@ -384,9 +385,10 @@ impl Opener {
                     match self.try_address(lane, host, address, &asked).await {
                         Ok(connection) => return Ok(connection),
                         Err(failure) if failure.unbound => return Err(unbound(host, failure)),
-                        // Those that come behind us are not asked; of those before us, one may take it later.
                         Err(failure) if failure.loops => {
-                            return Err(tried.end_before(host, address, failure.reply));
+                            // Those that come behind us are not asked.
+                            us = Some((host, address, failure.reply));
+                            break 'hosts;
                         }
                         Err(Failure {
                             reply,
@@ -414,7 +416,8 @@ impl Opener {
                 Ok(connection) => return Ok(connection),
                 Err(failure) if failure.unbound => return Err(unbound(host, failure)),
                 Err(failure) if failure.loops => {
-                    return Err(tried.end_before(host, address, failure.reply));
+                    us = Some((host, address, failure.reply));
+                    break;
                 }
                 Err(failure) => match failure.lack {
                     Some(lack) => tried.lacks(host, address, failure.reply, lack),
@@ -422,7 +425,11 @@ impl Opener {
                 },
             }
         }
-        Err(tried.end(demand))
+        Err(match us {
+            // Of those before us, one may take it later.
+            Some((host, address, reply)) => tried.end_before(host, address, reply),
+            None => tried.end(demand),
+        })
     }
 
     /// No host got the mail: when that may be for a policy, it is looked at again soon.

@@ -156,7 +156,7 @@ async fn a_host_that_has_our_name_is_us_whatever_it_is_called() {
         // The host before us may take it later; the one behind us is not asked.
         (
             "backup.example",
-            "first.dest.example,third.dest.example,second.dest.example",
+            "first.dest.example,second.dest.example,third.dest.example",
             Some(busy),
             ("banner", 421),
         ),
@@ -185,6 +185,24 @@ async fn a_host_that_has_our_name_is_us_whatever_it_is_called() {
             first.done().await;
         }
     }
+    // Nor is mail sent back because a host before us, which may take it later, was found away a moment ago.
+    let third = Host::start_at("127.0.0.4:0", &[us, us]).await;
+    let (_server, _started, _scheduler, mut stream) = started().await;
+    stream
+        .lane(third.port, |lane| {
+            lane.smart_host.clear();
+            lane.site = "first.dest.example,second.dest.example,third.dest.example".into();
+        })
+        .await;
+    for attempt in [1, 2] {
+        let mut delivery = delivery(1, &[0]);
+        delivery.attempt = attempt;
+        stream.assign_as(&delivery, 1, "backup.example").await;
+        let (_, stage, code, text) = replies(&stream.report().await).remove(0);
+        assert_eq!((stage, code), ("connect", 0), "attempt {attempt}: {text}");
+        stream.stored(&delivery).await;
+    }
+    third.done().await;
     // A smart host is the operator's choice, and may have any name.
     let host = Host::start(&["> 220 hello
         < EHLO

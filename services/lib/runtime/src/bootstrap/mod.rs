@@ -195,6 +195,7 @@ impl Bootstrap {
     }
 
     fn read(fields: &Fields<'_>, folder: &Path) -> Self {
+        let storage = read_storage(fields.map("storage"));
         let durability = [
             ("strict", Durability::Strict),
             ("relaxed", Durability::Relaxed),
@@ -209,7 +210,7 @@ impl Bootstrap {
                 .one_of("durability", &durability)
                 .unwrap_or(Durability::Strict),
             partitions: fields.small_integer("partitions", 1..=64).unwrap_or(4),
-            storage: read_storage(fields.map("storage")),
+            storage,
             resolvers: fields.read_list("resolvers", |text| {
                 text.parse()
                     .map_err(|_| "an address IP:port is expected".to_owned())
