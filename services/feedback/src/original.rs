@@ -35,17 +35,11 @@ pub(crate) async fn read(
     let fits = message.content.len() <= dsn::FULL_RETURN_LIMIT as u64;
     match message.content {
         Content::Chunks(mut chunks) if !(wants_whole && fits) => {
-            let mut begin = Vec::new();
-            while begin.len() < header_length {
-                match chunks.next().await? {
-                    Some(chunk) => begin.extend_from_slice(&chunk),
-                    None => break,
-                }
-            }
-            begin.truncate(header_length);
+            let mut content = chunks.opening(header_length).await?;
+            content.truncate(header_length);
             Ok(Original {
                 entry,
-                content: begin.into(),
+                content,
                 is_partial: true,
             })
         }

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mail::{MessageId, PartitionId, Place};
 use proto::Sign;
 use proto::dispatch::{Assignment, DeliveryRef, RecipientReport, Report, ReturnReason};
 use proto::journal::{Reply, Stage};
 use proto::signer::SignRequest;
-use proto::spool::IndexEntry;
 
-use crate::content::{Loaded, ReadMessage};
+use crate::content::{Loaded, ReadMessage, Unreadable};
 use crate::desk::Hold;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
@@ -50,6 +49,12 @@ impl From<Unfit> for NotNow {
     }
 }
 
+impl From<Unreadable> for NotNow {
+    fn from(unreadable: Unreadable) -> Self {
+        Self(unreadable.reason, unreadable.detail)
+    }
+}
+
 /// How a delivery came to its end.
 struct Finished {
     outcome: Outcome,
@@ -70,8 +75,8 @@ impl Delivery {
         let prepared = self.prepare().await;
         let mut lease = slots.lease(slot, idle_timeout).await;
         let ended = match prepared {
-            Ok(mail) => self
-                .deliver(&mail, &mut lease)
+            Ok(mut mail) => self
+                .deliver(&mut mail, &mut lease)
                 .await
                 .map(|finished| (mail, finished)),
             Err(not_now) => Err(not_now),
@@ -107,19 +112,13 @@ impl Delivery {
             tools
                 .messages
                 .read(PartitionId(self.delivery.partition), place, self.message_id);
-        let Loaded {
-            entry,
-            content,
-            room,
-        } = read
-            .await
-            .map_err(|unreadable| NotNow(unreadable.reason, unreadable.detail))?;
+        let loaded = read.await?;
         let read_at = Instant::now();
         tools
             .metrics
             .wait_block
             .observe((read_at - started).as_secs_f64());
-        let request = sign_request(&entry, &self.delivery.ordinals, &content)?;
+        let request = sign_request(&loaded, &self.delivery.ordinals)?;
         let signed = sign(&*tools.signer, request).await;
         tools
             .metrics
@@ -133,17 +132,15 @@ impl Delivery {
                 NotNow(ReturnReason::SignerUnavailable, String::new())
             }
         })?;
-        Ok(Mail::new(
-            &entry,
-            &self.delivery.ordinals,
-            signatures,
-            content,
-            room,
-        )?)
+        Ok(Mail::new(loaded, &self.delivery.ordinals, signatures)?)
     }
 
     /// `None` when the delivery is no longer ours.
-    async fn deliver(&self, mail: &Mail, lease: &mut Lease) -> Result<Option<Finished>, NotNow> {
+    async fn deliver(
+        &self,
+        mail: &mut Mail,
+        lease: &mut Lease,
+    ) -> Result<Option<Finished>, NotNow> {
         let tools = &self.tools;
         let way = tools
             .opener
@@ -193,7 +190,15 @@ impl Delivery {
             .await
             {
                 Ended::Lost => lease.connection = None,
-                Ended::Gone => return Ok(None),
+                Ended::Gone => {
+                    // In the middle of the content.
+                    lease.connection.take_if(|_| mail.is_in_pieces());
+                    return Ok(None);
+                }
+                Ended::Unreadable(unreadable) => {
+                    lease.connection = None;
+                    return Err(unreadable.into());
+                }
                 Ended::Done(outcome) => {
                     return Ok(Some(Finished {
                         outcome,
@@ -298,14 +303,11 @@ fn settle(mut lease: Lease, usable: bool, most_messages: u32) {
 }
 
 /// What the signer needs: the header section as it will be sent, and the hash of the body.
-fn sign_request(
-    entry: &IndexEntry,
-    ordinals: &[u32],
-    content: &Bytes,
-) -> Result<SignRequest, NotNow> {
+fn sign_request(loaded: &Loaded, ordinals: &[u32]) -> Result<SignRequest, NotNow> {
+    let entry = &*loaded.entry;
     let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
     let variant = variant(entry, &recipients(entry, ordinals)?)?;
-    let section = content.slice(..(entry.header_length as usize).min(content.len()));
+    let section = loaded.header.clone();
     // Without the empty line after it.
     let section = if section.ends_with(b"\r\n\r\n") {
         section.slice(..section.len() - 2)

@@ -95,6 +95,10 @@ impl Desk {
         Ok(receiver)
     }
 
+    fn under_way(&self, ticket: Ticket) {
+        self.lock().ledger.under_way(ticket);
+    }
+
     pub fn permit(
         &self,
         stream: StreamId,
@@ -242,6 +246,11 @@ impl Hold {
     /// See [`Ledger::begin`]. What is received says until when the final dot may be sent.
     pub fn begin(&self, final_reply: Duration) -> Result<oneshot::Receiver<PermitAnswer>, Gone> {
         self.desk.begin(self.ticket, final_reply)
+    }
+
+    /// See [`Ledger::under_way`].
+    pub fn under_way(&self) {
+        self.desk.under_way(self.ticket);
     }
 
     /// See [`Ledger::may_send_dot`].

@@ -32,7 +32,17 @@ struct Held<T, W> {
     stream: StreamId,
     delivery: DeliveryRef,
     task: Option<T>,
+    /// MAIL is out, or about to be.
+    under_way: bool,
     phase: Phase<W>,
+}
+
+impl<T, W> Held<T, W> {
+    /// What is to be said of a message of which the begin was not reported.
+    fn left(&self) -> Option<Effect<T, W>> {
+        self.under_way
+            .then(|| send_left(self.stream, self.delivery.clone()))
+    }
 }
 
 struct Owed {
@@ -195,6 +205,7 @@ impl<T, W> Ledger<T, W> {
             stream,
             delivery: delivery.clone(),
             task: None,
+            under_way: false,
             phase: Phase::Preparing,
         };
         self.held.insert(key, held);
@@ -215,7 +226,14 @@ impl<T, W> Ledger<T, W> {
         }
     }
 
-    /// MAIL FROM is about to be sent. The scheduler hears how long the final reply will be waited for: whether the
+    /// MAIL FROM is about to be sent, and begin will be reported later: over before that, the message counts as sent.
+    pub fn under_way(&mut self, ticket: Ticket) {
+        if let Some(held) = self.of(ticket) {
+            held.under_way = true;
+        }
+    }
+
+    /// MAIL FROM is about to be sent, or only the final dot is left. The scheduler hears how long the final reply will be waited for: whether the
     /// attempt can still have an outcome is judged by that, whatever the lane says later.
     pub fn begin(
         &mut self,
@@ -291,10 +309,7 @@ impl<T, W> Ledger<T, W> {
     /// The message counts as sent from now on.
     pub fn left(&mut self, ticket: Ticket) -> Option<Effect<T, W>> {
         let held = self.of(ticket)?;
-        let item = sender_item::Kind::Left(Left {
-            delivery: Some(held.delivery.clone()),
-        });
-        Some(Effect::Send(held.stream, SenderItem { kind: Some(item) }))
+        Some(send_left(held.stream, held.delivery.clone()))
     }
 
     /// The attempt is over: the report is owed until it is stored. An attempt that the scheduler does not
@@ -307,7 +322,10 @@ impl<T, W> Ledger<T, W> {
     ) -> Result<(), Gone> {
         let held = self.of(ticket).ok_or(Gone)?;
         let unknown = matches!(held.phase, Phase::Denied(Denied::Refused));
-        self.release(ticket.key);
+        let is_told = !matches!(held.phase, Phase::Preparing);
+        if let Some(held) = self.release(ticket.key).filter(|_| !is_told) {
+            effects.extend(held.left());
+        }
         if unknown {
             // Nobody would store it.
             return Ok(());
@@ -336,7 +354,7 @@ impl<T, W> Ledger<T, W> {
     ) -> Result<(), Gone> {
         self.of(ticket).ok_or(Gone)?;
         if let Some(held) = self.release(ticket.key) {
-            effects.push(send_returned(held.stream, held.delivery, reason, detail));
+            return_held(held, reason, detail, effects);
         }
         Ok(())
     }
@@ -480,12 +498,12 @@ impl<T, W> Ledger<T, W> {
         returned: Option<ReturnReason>,
         effects: &mut Vec<Effect<T, W>>,
     ) {
-        let Some(held) = self.release(key) else {
+        let Some(mut held) = self.release(key) else {
             return;
         };
-        effects.extend(held.task.map(Effect::Stop));
+        effects.extend(held.task.take().map(Effect::Stop));
         if let Some(reason) = returned {
-            effects.push(send_returned(held.stream, held.delivery, reason, ""));
+            return_held(held, reason, "", effects);
         }
     }
 }
@@ -499,11 +517,28 @@ fn send_report<T, W>(stream: StreamId, report: Report) -> Effect<T, W> {
     )
 }
 
-fn send_returned<T, W>(
-    stream: StreamId,
-    delivery: DeliveryRef,
+fn return_held<T, W>(
+    held: Held<T, W>,
     reason: ReturnReason,
     detail: &str,
-) -> Effect<T, W> {
-    Effect::Send(stream, returned_item(delivery, reason, detail))
+    effects: &mut Vec<Effect<T, W>>,
+) {
+    effects.extend(held.left());
+    let Held {
+        stream, delivery, ..
+    } = held;
+    effects.push(Effect::Send(
+        stream,
+        returned_item(delivery, reason, detail),
+    ));
+}
+
+fn send_left<T, W>(stream: StreamId, delivery: DeliveryRef) -> Effect<T, W> {
+    let left = Left {
+        delivery: Some(delivery),
+    };
+    let item = SenderItem {
+        kind: Some(sender_item::Kind::Left(left)),
+    };
+    Effect::Send(stream, item)
 }

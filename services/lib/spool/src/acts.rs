@@ -9,7 +9,7 @@ use proto::journal::Acted;
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::bucket::{self, Bucket, KeyMap};
+use crate::bucket::{self, Bucket, KeyMap, map_watch};
 use crate::link::Link;
 
 /// How much longer than it holds an act stays: clocks of schedulers may differ.
@@ -44,24 +44,9 @@ impl Acts {
 
     /// The acts, now and ever after; `None` until they are known.
     pub fn follow(&self) -> watch::Receiver<Option<Arc<Vec<Acted>>>> {
-        let (sender, receiver) = watch::channel(None);
-        let mut keys = self.bucket.follow("act.*");
-        tokio::spawn(async move {
-            loop {
-                let present = keys.borrow_and_update().clone();
-                if let Some(present) = present {
-                    sender.send_replace(Some(Arc::new(read(&present))));
-                }
-                let changed = tokio::select! {
-                    changed = keys.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
-                };
-                if !changed {
-                    return;
-                }
-            }
-        });
-        receiver
+        map_watch(self.bucket.follow("act.*"), None, |keys| {
+            Some(Arc::new(read(keys)))
+        })
     }
 }
 

@@ -213,6 +213,36 @@ impl Bucket {
     }
 }
 
+/// A watch of what is made from the keys of another one; it changes when that does.
+pub(crate) fn map_watch<T: PartialEq + Send + Sync + 'static>(
+    mut keys: watch::Receiver<Option<KeyMap>>,
+    initial: T,
+    map: impl Fn(&KeyMap) -> T + Send + 'static,
+) -> watch::Receiver<T> {
+    let (sender, receiver) = watch::channel(initial);
+    tokio::spawn(async move {
+        loop {
+            let changed = tokio::select! {
+                changed = keys.changed() => changed,
+                () = sender.closed() => return,
+            };
+            if changed.is_err() {
+                return;
+            }
+            let present = keys.borrow_and_update().clone();
+            if let Some(present) = present {
+                let made = map(&present);
+                sender.send_if_modified(|last| {
+                    let differs = *last != made;
+                    *last = made;
+                    differs
+                });
+            }
+        }
+    });
+    receiver
+}
+
 /// Whether a message ends its key: deleted by somebody, or by the server when its time was over.
 fn is_end(headers: &HeaderMap) -> bool {
     headers.get(OPERATION).is_some() || headers.get(NATS_MARKER_REASON).is_some()

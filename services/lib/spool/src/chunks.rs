@@ -123,6 +123,18 @@ impl ChunkReader {
         Ok(Some(chunk))
     }
 
+    /// Reads on until there are so many octets, or all: whole chunks, so there may be more.
+    pub async fn opening(&mut self, length: usize) -> Result<Bytes, ReadError> {
+        let mut opening = BytesMut::new();
+        while opening.len() < length {
+            let Some(chunk) = self.next().await? else {
+                break;
+            };
+            opening.extend_from_slice(&chunk);
+        }
+        Ok(opening.freeze())
+    }
+
     fn damaged(&self) -> ReadError {
         ReadError::Damaged(BlockDamage::Checksum)
     }

@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::bucket::{Bucket, Written};
+use crate::bucket::{Bucket, Written, map_watch};
 use crate::link::Link;
-use crate::members::map_watch;
 
 /// Who wants a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]

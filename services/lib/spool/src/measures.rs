@@ -11,7 +11,7 @@ use proto::watch::Measure;
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::bucket::{self, Bucket, KeyMap, Written};
+use crate::bucket::{self, Bucket, KeyMap, Written, map_watch};
 use crate::link::Link;
 
 /// Format of the values that this release writes.
@@ -94,28 +94,7 @@ impl Measures {
             // Its task lives as long as we listen.
             Err(_) => MeasureMap::default(),
         };
-        let (sender, receiver) = watch::channel(known);
-        tokio::spawn(async move {
-            loop {
-                let present = keys.borrow_and_update().clone();
-                if let Some(present) = present {
-                    sender.send_if_modified(|known| {
-                        let read = read(&present);
-                        let changed = *known != read;
-                        *known = read;
-                        changed
-                    });
-                }
-                let changed = tokio::select! {
-                    changed = keys.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
-                };
-                if !changed {
-                    return;
-                }
-            }
-        });
-        receiver
+        map_watch(keys, known, read)
     }
 }
 

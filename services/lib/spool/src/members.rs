@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::Error;
-use crate::bucket::{self, Bucket};
+use crate::bucket::{self, Bucket, map_watch};
 use crate::link::Link;
 
 /// Kind under which owners tell the state of their partitions; the id is the partition's number.
@@ -176,34 +176,4 @@ async fn keep_announcing(
             }
         };
     }
-}
-
-/// A watch of what is made from the keys of another one; it changes when that does.
-pub(crate) fn map_watch<T: PartialEq + Send + Sync + 'static>(
-    mut keys: watch::Receiver<Option<bucket::KeyMap>>,
-    initial: T,
-    map: impl Fn(&bucket::KeyMap) -> T + Send + 'static,
-) -> watch::Receiver<T> {
-    let (sender, receiver) = watch::channel(initial);
-    tokio::spawn(async move {
-        loop {
-            let changed = tokio::select! {
-                changed = keys.changed() => changed,
-                () = sender.closed() => return,
-            };
-            if changed.is_err() {
-                return;
-            }
-            let present = keys.borrow_and_update().clone();
-            if let Some(present) = present {
-                let made = map(&present);
-                sender.send_if_modified(|last| {
-                    let differs = *last != made;
-                    *last = made;
-                    differs
-                });
-            }
-        }
-    });
-    receiver
 }

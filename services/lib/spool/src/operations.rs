@@ -9,7 +9,7 @@ use proto::operation::Operation;
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::bucket::{self, Bucket, KeyMap, Written};
+use crate::bucket::{self, Bucket, KeyMap, Written, map_watch};
 use crate::link::Link;
 
 /// Operations that may be there at a time, those that are over and still shown included.
@@ -135,24 +135,9 @@ impl Operations {
 
     /// The operations, now and ever after, in the order of their times; `None` until they are known.
     pub fn follow(&self) -> watch::Receiver<Option<Arc<Vec<Operation>>>> {
-        let (sender, receiver) = watch::channel(None);
-        let mut keys = self.bucket.follow("operation.*");
-        tokio::spawn(async move {
-            loop {
-                let present = keys.borrow_and_update().clone();
-                if let Some(present) = present {
-                    sender.send_replace(Some(Arc::new(read(&present))));
-                }
-                let changed = tokio::select! {
-                    changed = keys.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
-                };
-                if !changed {
-                    return;
-                }
-            }
-        });
-        receiver
+        map_watch(self.bucket.follow("operation.*"), None, |keys| {
+            Some(Arc::new(read(keys)))
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use proto::standing::PoolStandings;
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::bucket::{self, Bucket, KeyMap, Written};
+use crate::bucket::{self, Bucket, KeyMap, Written, map_watch};
 use crate::link::Link;
 
 /// Octets of a value at most: a message of the stores holds no more than a mebibyte.
@@ -97,24 +97,9 @@ impl PoolStandingsStore {
 
     /// What is stored of all pools, now and ever after; `None` until it is known.
     pub fn follow(&self) -> watch::Receiver<Option<Arc<Vec<PoolStandings>>>> {
-        let (sender, receiver) = watch::channel(None);
-        let mut keys = self.bucket.follow("standing.*");
-        tokio::spawn(async move {
-            loop {
-                let present = keys.borrow_and_update().clone();
-                if let Some(present) = present {
-                    sender.send_replace(Some(Arc::new(read(&present))));
-                }
-                let changed = tokio::select! {
-                    changed = keys.changed() => changed.is_ok(),
-                    () = sender.closed() => false,
-                };
-                if !changed {
-                    return;
-                }
-            }
-        });
-        receiver
+        map_watch(self.bucket.follow("standing.*"), None, |keys| {
+            Some(Arc::new(read(keys)))
+        })
     }
 }
 

@@ -58,6 +58,8 @@ impl Machine {
     pub(super) fn settle(&mut self, now_ms: u64, held: &Held, end: End) {
         let connection = match end {
             _ if held.has_begun => None,
+            // A large message begins when only its dot is left.
+            _ if held.has_left => Some(by(now_ms)),
             // It may have been opened, or not have been accepted.
             End::Reported | End::Refused => Some(by(now_ms)),
             End::Returned(reason) => Some(match reason {

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::connection::Capabilities;
 use super::demand::Wish;
 use super::{no_require_tls, own_words};
+use crate::content::{Content, Loaded, Pieces};
 
 /// A delivery as the transaction needs it.
 pub(crate) struct Mail {
@@ -30,8 +31,8 @@ pub(crate) struct Mail {
     deliver_by_ms: u64,
     /// Signature fields and header variant.
     head: Bytes,
-    content: Bytes,
-    header_length: usize,
+    content: Content,
+    header_is_ascii: bool,
     /// The room that a large message takes up.
     _room: Option<OwnedSemaphorePermit>,
 }
@@ -102,13 +103,8 @@ pub(crate) fn variant(entry: &IndexEntry, recipients: &[&Recipient]) -> Result<B
 }
 
 impl Mail {
-    pub fn new(
-        entry: &IndexEntry,
-        ordinals: &[u32],
-        signatures: Bytes,
-        content: Bytes,
-        room: Option<OwnedSemaphorePermit>,
-    ) -> Result<Self, Unfit> {
+    pub fn new(loaded: Loaded, ordinals: &[u32], signatures: Bytes) -> Result<Self, Unfit> {
+        let entry = &*loaded.entry;
         let envelope = entry.envelope.as_ref().ok_or(Unfit::NoEnvelope)?;
         let chosen = recipients(entry, ordinals)?;
         let variant = variant(entry, &chosen)?;
@@ -166,9 +162,9 @@ impl Mail {
             },
             deliver_by_ms: envelope.deliver_by_ms,
             head,
-            header_length: (entry.header_length as usize).min(content.len()),
-            content,
-            _room: room,
+            content: loaded.content,
+            header_is_ascii: loaded.header.is_ascii(),
+            _room: loaded.room,
         })
     }
 
@@ -205,7 +201,7 @@ impl Mail {
                 .iter()
                 .any(|recipient| needs(&recipient.address))
             || !self.head.is_ascii()
-            || !self.content[..self.header_length].is_ascii()
+            || !self.header_is_ascii
     }
 
     /// Appends MAIL. A host without 8BITMIME gets eight bits all the same: conversion would break the
@@ -251,20 +247,41 @@ impl Mail {
         }
     }
 
-    /// The content as it goes out, without the final dot; not copied when no line begins with a dot.
-    pub(super) fn wire(&self) -> (Bytes, Bytes) {
-        if DataEncoder::passes_unchanged(&self.head) && DataEncoder::passes_unchanged(&self.content)
-        {
-            return (self.head.clone(), self.content.clone());
-        }
-        let mut encoder = DataEncoder::new();
-        let mut wire = Vec::with_capacity(self.size() + self.size() / 64 + FINAL_DOT.len());
-        encoder.encode(&self.head, &mut wire);
-        encoder.encode(&self.content, &mut wire);
-        encoder.finish(&mut wire);
-        wire.truncate(wire.len() - FINAL_DOT.len());
-        (Bytes::new(), wire.into())
+    /// Whether the content is read while it is sent.
+    pub fn is_in_pieces(&self) -> bool {
+        matches!(self.content, Content::Pieces(_))
     }
+
+    /// The content, to be sent.
+    pub(super) fn wire(&mut self) -> Wire<'_> {
+        match &mut self.content {
+            Content::Whole(content) => Wire::Whole(whole(&self.head, content)),
+            Content::Pieces(pieces) => Wire::Pieces(&self.head, pieces),
+        }
+    }
+}
+
+/// The content on its way out.
+pub(super) enum Wire<'a> {
+    /// As it goes out, without the final dot.
+    Whole((Bytes, Bytes)),
+    /// What goes first, and what is read, both before dot-stuffing.
+    Pieces(&'a Bytes, &'a mut Pieces),
+}
+
+/// Not copied when no line begins with a dot.
+fn whole(head: &Bytes, content: &Bytes) -> (Bytes, Bytes) {
+    if DataEncoder::passes_unchanged(head) && DataEncoder::passes_unchanged(content) {
+        return (head.clone(), content.clone());
+    }
+    let mut encoder = DataEncoder::new();
+    let size = head.len() + content.len();
+    let mut wire = Vec::with_capacity(size + size / 64 + FINAL_DOT.len());
+    encoder.encode(head, &mut wire);
+    encoder.encode(content, &mut wire);
+    encoder.finish(&mut wire);
+    wire.truncate(wire.len() - FINAL_DOT.len());
+    (Bytes::new(), wire.into())
 }
 
 /// The end of the content.

@@ -3,20 +3,26 @@
 //! When every recipient is refused and the host answers the pipelined DATA with 354 all the same, the
 //! connection is closed. RFC 2920 section 3.1 would have a lone dot sent; here no dot goes out without a
 //! permit, without exception, and such hosts are rare.
+//!
+//! Begin is reported before MAIL, so that the permit comes while host and sender talk. Content that is read in pieces may
+//! be on its way for longer than a permit lasts, or turn out to be unreadable: there begin is reported when only the dot
+//! is left. What is broken off before is not in doubt.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use proto::journal::{Reply, Stage};
+use smtp::DataEncoder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::commands::{FINAL_DOT, Mail};
+use super::commands::{FINAL_DOT, Mail, Wire};
 use super::connection::{Broken, Connection};
 use super::{own_words, reported};
-use crate::attempt::Denied;
+use crate::attempt::{Denied, Gone};
+use crate::content::{Pieces, Unreadable};
 use crate::desk::{Hold, PermitAnswer};
 use crate::lane::Timeouts;
 use crate::metrics::Metrics;
@@ -32,8 +38,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How a transaction ended.
 pub(crate) enum Ended {
     Done(Outcome),
-    /// The delivery is not ours any more; nothing of it was sent.
+    /// The delivery is not ours any more; no dot was sent.
     Gone,
+    /// The rest of the content can't be read; the connection is in the middle of it.
+    Unreadable(Unreadable),
     /// The host had closed the idle connection before it answered anything: nothing was decided, a new
     /// connection will do.
     Lost,
@@ -119,22 +127,35 @@ impl<'a> Said<'a> {
     }
 }
 
+/// What receives the permit, once the begin is reported.
+pub(crate) type PermitReceiver = oneshot::Receiver<PermitAnswer>;
+
+/// Reports the begin, if that is not done yet.
+fn begun<'a>(
+    permit: &'a mut Option<PermitReceiver>,
+    said: &Said<'_>,
+    timeouts: Timeouts,
+) -> Result<&'a mut PermitReceiver, Gone> {
+    match permit {
+        Some(receiver) => Ok(receiver),
+        None => Ok(permit.insert(said.hold.begin(timeouts.final_reply)?)),
+    }
+}
+
 /// Carries the mail over the connection. `permit` is set with the begin, and stays for a second try.
 pub(crate) async fn transact(
     connection: &mut Connection,
-    mail: &Mail,
+    mail: &mut Mail,
     timeouts: Timeouts,
     said: &Said<'_>,
-    permit: &mut Option<oneshot::Receiver<PermitAnswer>>,
+    permit: &mut Option<PermitReceiver>,
     metrics: &Metrics,
 ) -> Ended {
-    let permit = match permit {
-        Some(permit) => permit,
-        None => match said.hold.begin(timeouts.final_reply) {
-            Ok(receiver) => permit.insert(receiver),
-            Err(_) => return Ended::Gone,
-        },
-    };
+    if mail.is_in_pieces() {
+        said.hold.under_way();
+    } else if begun(permit, said, timeouts).is_err() {
+        return Ended::Gone;
+    }
     let results = Results::new(mail.recipients.len());
     if let Some(obstacle) = mail.obstacle(connection.capabilities) {
         return results.end(true, &obstacle);
@@ -157,10 +178,10 @@ pub(crate) async fn transact(
 
 async fn converse(
     connection: &mut Connection,
-    mail: &Mail,
+    mail: &mut Mail,
     timeouts: Timeouts,
     said: &Said<'_>,
-    permit: &mut oneshot::Receiver<PermitAnswer>,
+    permit: &mut Option<PermitReceiver>,
     mut results: Results,
     metrics: &Metrics,
 ) -> Ended {
@@ -292,25 +313,27 @@ async fn skip_refused(connection: &mut Connection, answers: usize, timeout: Dura
 /// The content, and the dot when the permit allows.
 async fn send_content(
     connection: &mut Connection,
-    mail: &Mail,
+    mail: &mut Mail,
     timeouts: Timeouts,
     said: &Said<'_>,
-    permit: &mut oneshot::Receiver<PermitAnswer>,
+    permit: &mut Option<PermitReceiver>,
     mut results: Results,
     metrics: &Metrics,
 ) -> Ended {
-    let (head, content) = mail.wire();
-    let one_piece = head.len() + content.len() <= ONE_PIECE;
-    let mut content = head.chain(content);
-    if !one_piece
-        && let Err(broken) = connection
-            .send_content(&mut content, timeouts.data, None)
-            .await
-    {
-        return content_broken(connection, results, &broken).await;
-    }
+    let sent = match mail.wire() {
+        Wire::Whole(content) => send_whole(connection, content, timeouts.data).await,
+        Wire::Pieces(head, pieces) => send_pieces(connection, head, pieces, timeouts.data).await,
+    };
+    let mut rest = match sent {
+        Ok(rest) => rest,
+        Err(Unsent::Broken(broken)) => return content_broken(connection, results, &broken).await,
+        Err(Unsent::Unreadable(unreadable)) => return Ended::Unreadable(unreadable),
+    };
 
     let waiting = std::time::Instant::now();
+    let Ok(permit) = begun(permit, said, timeouts) else {
+        return Ended::Gone;
+    };
     let until = match timeout(PERMIT_PATIENCE, permit).await {
         Ok(Ok(Ok(until))) => until,
         Ok(Ok(Err(why))) => return results.denied(why),
@@ -323,7 +346,6 @@ async fn send_content(
     }
 
     // What is left must be out before the permit ends: afterwards somebody else may try.
-    let mut rest = content.chain(FINAL_DOT);
     let sent = connection
         .send_content(&mut rest, timeouts.data, Some(until.into()))
         .await;
@@ -349,6 +371,51 @@ async fn send_content(
         }
         Err(broken) => results.broken(Stage::FinalDot, &broken),
     }
+}
+
+/// What is to be sent under the permit: the final dot, and what is short enough to go out with it.
+type Rest = bytes::buf::Chain<bytes::buf::Chain<Bytes, Bytes>, Bytes>;
+
+/// Why the content is not out.
+enum Unsent {
+    Broken(Broken),
+    Unreadable(Unreadable),
+}
+
+async fn send_whole(
+    connection: &mut Connection,
+    (head, content): (Bytes, Bytes),
+    silence: Duration,
+) -> Result<Rest, Unsent> {
+    let one_piece = head.len() + content.len() <= ONE_PIECE;
+    let mut content = head.chain(content);
+    if !one_piece {
+        let sent = connection.send_content(&mut content, silence, None);
+        sent.await.map_err(Unsent::Broken)?;
+    }
+    Ok(content.chain(Bytes::from_static(FINAL_DOT)))
+}
+
+async fn send_pieces(
+    connection: &mut Connection,
+    head: &Bytes,
+    pieces: &mut Pieces,
+    silence: Duration,
+) -> Result<Rest, Unsent> {
+    let mut encoder = DataEncoder::new();
+    let mut wire = Vec::new();
+    encoder.encode(head, &mut wire);
+    while let Some(piece) = pieces.next().await.map_err(Unsent::Unreadable)? {
+        encoder.encode(&piece, &mut wire);
+        drop(piece);
+        connection
+            .send_content(&mut wire.as_slice(), silence, None)
+            .await
+            .map_err(Unsent::Broken)?;
+        wire.clear();
+    }
+    encoder.finish(&mut wire);
+    Ok(Bytes::new().chain(Bytes::new()).chain(wire.into()))
 }
 
 /// A host that ends the connection in the middle of the content has often said why.

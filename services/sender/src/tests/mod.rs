@@ -4,6 +4,7 @@ mod dane;
 mod host;
 mod ledger;
 mod names;
+mod pieces;
 mod play;
 mod protocol;
 mod sink;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use mail::{MessageId, PartitionId, Place};
 use proto::dispatch::scheduler_item::Kind as ToSender;
 use proto::dispatch::sender_item::Kind as FromSender;
@@ -20,7 +21,7 @@ use runtime::Shutdown;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::content::{Loaded, ReadMessage, Reading, Unreadable};
+use crate::content::{Content, Loaded, Pieces, ReadMessage, Reading, Unreadable};
 use crate::policies::Fetching;
 use crate::run::{Settings, serve};
 use crate::{Links, Schedulers};
@@ -32,7 +33,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Messages by the sequence of their block.
 #[derive(Default)]
-pub struct Messages(HashMap<u64, (IndexEntry, Bytes)>);
+pub struct Messages {
+    by_sequence: HashMap<u64, (IndexEntry, Bytes)>,
+    /// Content comes in pieces of so many octets; 0 = whole.
+    pub pieces: usize,
+    /// Of this one the last piece is not what was stored.
+    pub damaged: u64,
+}
 
 impl Messages {
     pub fn add(&mut self, sequence: u64, recipients: &[&str], content: &str) -> &mut IndexEntry {
@@ -54,7 +61,7 @@ impl Messages {
             ..IndexEntry::default()
         };
         &mut self
-            .0
+            .by_sequence
             .entry(sequence)
             .insert_entry((entry, Bytes::from(content.to_owned())))
             .into_mut()
@@ -65,16 +72,40 @@ impl Messages {
 impl ReadMessage for Messages {
     fn read(&self, _: PartitionId, place: Place, _: MessageId) -> Reading<'_> {
         Box::pin(async move {
-            let (entry, content) = self.0.get(&place.sequence).cloned().ok_or(Unreadable {
-                reason: ReturnReason::NotFound,
-                detail: String::new(),
-            })?;
+            let (entry, content) =
+                self.by_sequence
+                    .get(&place.sequence)
+                    .cloned()
+                    .ok_or(Unreadable {
+                        reason: ReturnReason::NotFound,
+                        detail: String::new(),
+                    })?;
+            let header = content.slice(..entry.header_length as usize);
+            let content = match self.pieces {
+                0 => Content::Whole(content),
+                octets => Content::Pieces(self.in_pieces(place.sequence, &content, octets)),
+            };
             Ok(Loaded {
                 entry: Arc::new(entry),
+                header,
                 content,
                 room: None,
             })
         })
+    }
+}
+
+impl Messages {
+    fn in_pieces(&self, sequence: u64, content: &[u8], octets: usize) -> Pieces {
+        let pieces = content.chunks(octets).map(Bytes::copy_from_slice);
+        let mut pieces: Vec<_> = pieces.map(Ok).collect();
+        if sequence == self.damaged {
+            *pieces.last_mut().unwrap() = Err(Unreadable {
+                reason: ReturnReason::Damaged,
+                detail: "checksum".into(),
+            });
+        }
+        Pieces::new(content.len(), futures::stream::iter(pieces).boxed())
     }
 }
 

@@ -128,6 +128,22 @@ fn a_message_that_never_began_is_given_back_and_its_connection_counts_when_it_wa
 }
 
 #[test]
+fn a_large_message_that_is_over_before_it_begins_counts_from_its_leaving_and_so_does_its_connection()
+ {
+    for rates in ["rates: [ 10/m ]", "connectionRate: 10/m"] {
+        let mut desk = Desk::new(10);
+        let (assignment, ..) = assigned_under(&mut desk, rates);
+        let delivery = assignment.delivery;
+        let left = Left {
+            delivery: delivery.clone(),
+        };
+        desk.say(SESSION, FromSender::Left(left));
+        desk.give_back(&delivery.unwrap(), ReturnReason::Damaged);
+        assert_eq!(said_after(&mut desk, 1_000), (0, vec![1]), "{rates}");
+    }
+}
+
+#[test]
 fn a_connection_counts_from_the_begin_of_its_first_message() {
     let mut desk = Desk::new(10);
     let (assignment, ..) = assigned_under(&mut desk, "connectionRate: 10/m");
