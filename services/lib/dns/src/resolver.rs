@@ -97,13 +97,15 @@ pub struct Resolver {
 
 /// As it is kept.
 type Answer<T> = Result<Arc<T>, Error>;
+/// The records of a host; `None` when it has none that are protected.
+type Named = Result<Option<Arc<Tlsa>>, Error>;
 
 struct Inner {
     asker: Asker,
     mail_hosts: Memo<Domain, Answer<MailHosts>>,
     addresses: Memo<(Box<str>, Family), Result<Addresses, Error>>,
     texts: Memo<Box<str>, Answer<[Box<str>]>>,
-    tlsa: Memo<(Box<str>, u16), Result<Option<Arc<Tlsa>>, Error>>,
+    tlsa: Memo<(Box<str>, u16), Named>,
 }
 
 /// The addresses of a host.
@@ -214,11 +216,7 @@ impl Resolver {
         found
     }
 
-    async fn find_tlsa(
-        &self,
-        base: &str,
-        port: u16,
-    ) -> (Result<Option<Arc<Tlsa>>, Error>, Instant) {
+    async fn find_tlsa(&self, base: &str, port: u16) -> (Named, Instant) {
         let name = format!("_{port}._tcp.{base}");
         match self.inner.asker.ask(&name, RecordType::TLSA).await {
             Ok(found) if found.secure => match tlsa_of(&found.records) {

@@ -1,5 +1,6 @@
 //! The client's side of SMTP: opening a connection to a site, and transactions on it.
 
+mod asked;
 mod auth;
 mod commands;
 mod connect;

@@ -25,27 +25,36 @@ const SEQUENCE: u8 = 0x30;
 /// `[0] EXPLICIT`.
 const VERSION: u8 = 0xa0;
 
+/// An element of DER, and what comes after it.
+struct Element<'a> {
+    tag: u8,
+    /// Tag and length included.
+    whole: &'a [u8],
+    inner: &'a [u8],
+    rest: &'a [u8],
+}
+
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280 section 4.1), as it stands there.
 pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
-    let (tag, _, inner, _) = element(certificate)?;
-    let (inner_tag, _, mut rest, _) = element(inner)?;
-    if (tag, inner_tag) != (SEQUENCE, SEQUENCE) {
+    let outer = element(certificate)?;
+    let signed = element(outer.inner)?;
+    if (outer.tag, signed.tag) != (SEQUENCE, SEQUENCE) {
         return None;
     }
+    let mut rest = signed.inner;
     if rest.first() == Some(&VERSION) {
-        (_, _, _, rest) = element(rest)?;
+        rest = element(rest)?.rest;
     }
     // Serial number, algorithm, issuer, validity, subject.
     for _ in 0..5 {
-        (_, _, _, rest) = element(rest)?;
+        rest = element(rest)?.rest;
     }
-    let (tag, whole, _, _) = element(rest)?;
-    (tag == SEQUENCE).then_some(whole)
+    let key = element(rest)?;
+    (key.tag == SEQUENCE).then_some(key.whole)
 }
 
-/// The first element: its tag, all of it, what is in it, and what comes after it. Lengths have three octets at most, and
-/// tags one.
-fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
+/// The first element. Lengths have three octets at most, and tags one.
+fn element(input: &[u8]) -> Option<Element<'_>> {
     let (tag, first) = (*input.first()?, *input.get(1)?);
     let (length, start) = match first {
         0..=0x7f => (usize::from(first), 2),
@@ -57,12 +66,12 @@ fn element(input: &[u8]) -> Option<(u8, &[u8], &[u8], &[u8])> {
         _ => return None,
     };
     let end = start + length;
-    Some((
+    Some(Element {
         tag,
-        input.get(..end)?,
-        input.get(start..end)?,
-        &input[end..],
-    ))
+        whole: input.get(..end)?,
+        inner: input.get(start..end)?,
+        rest: input.get(end..)?,
+    })
 }
 
 #[cfg(test)]
