@@ -124,7 +124,9 @@ def test(rig):
     folder = rig.directory
     certificate, key = folder / "smart.pem", folder / "smart.key"
     run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30",
-         "-subj", "/CN=smart.example", "-addext", "subjectAltName=DNS:smart.example", "-keyout", key, "-out", certificate])
+         "-subj", "/CN=smart.example", "-addext", "subjectAltName=DNS:smart.example",
+         # A host that shows the certificate of an authority is not taken.
+         "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate])
     (folder / "password").write_text(PASSWORD + "\n")
     (folder / "wrong").write_text("sesame\n")
     (folder / "corrected").write_text("sesame\n")
@@ -134,7 +136,6 @@ def test(rig):
     dns = Dns(rig, mx={f"{domain}.example": [(10, "mx.dest.example")] for domain in DOMAINS},
               a={"mx.dest.example": MX, "smart.example": SMART})
     relay = Installation(rig, Nats(rig), Redis(rig), dns, certificate)
-    relay.wait_ready()
     relay.apply(documents(folder))
 
     names = [f"m{number}" for number in range(30)]
