@@ -136,7 +136,6 @@ smtpd_relay_restrictions = permit_sasl_authenticated, reject
 smtpd_recipient_restrictions =
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = cyrus
-cyrus_sasl_config_path = {root}/sasl
 smtpd_sasl_local_domain = smart.example
 smtpd_tls_auth_only = yes
 smtpd_tls_security_level = may
@@ -178,12 +177,12 @@ def start_postfix(rig, certificate, key):
     for folder in ("etc", "queue", "data", "log", "sasl"):
         (root / folder).mkdir(parents=True)
     shutil.chown(root / "data", "postfix", grp.getgrgid(pwd.getpwnam("postfix").pw_gid).gr_name)
+    # Where the plug-in looks, whatever it is told; only this process and its children see it there.
     database = root / "sasl" / "sasldb"
-    (root / "sasl" / "smtpd.conf").write_text(
-        f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {database}\nmech_list: PLAIN LOGIN\n")
     subprocess.run(["saslpasswd2", "-p", "-c", "-f", database, "-u", "smart.example", USER], input=PASSWORD.encode(),
                    check=True)
     shutil.chown(database, "postfix")
+    run(["mount", "--bind", database, "/etc/sasldb2"])
     values = dict(root=root, address=SMART, mx=MX, certificate=certificate, key=key)
     (root / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values))
     (root / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values))

@@ -2,7 +2,7 @@
 protocol), and by Postfix as a smart host with a login. The MX host must see each message once, from the right address. Then
 proxies are killed and passwords are wrong: nothing may be lost or bounced, nothing may leave by another way than its pool's.
 
-Runs in a network namespace of its own. The last line is `egress: ok …`, or `egress: FAILED …` with exit status 1.
+Runs in namespaces of its own. The last line is `egress: ok …`, or `egress: FAILED …` with exit status 1.
 """
 
 import json
@@ -98,10 +98,14 @@ def why(relay, domain):
     return "; ".join(one["constraint"].get("text", "") for one in told["deliveries"][:1])
 
 
-def arrive(mx, domain, names, what):
+def arrive(relay, mx, domain, names, what):
     """Waits for the messages, and gives the addresses from which and the names with which they came."""
     recipients = [f"{name}@{domain}.example" for name in names]
-    wait_until(what, lambda: all(recipient in mx.came for recipient in recipients), PATIENCE)
+    try:
+        wait_until(what, lambda: all(recipient in mx.came for recipient in recipients), PATIENCE)
+    except Failed as failure:
+        missing = [recipient for recipient in recipients if recipient not in mx.came]
+        raise Failed(f"{failure}: {len(missing)} of {len(recipients)}: {why(relay, domain)}") from None
     came = [mx.came[recipient] for recipient in recipients]
     if twice := [recipient for recipient in recipients if len(mx.came[recipient]) > 1]:
         raise Failed(f"{what}: more than once: {twice}")
@@ -111,7 +115,7 @@ def arrive(mx, domain, names, what):
 def expect(what, found, expected):
     if found != expected:
         raise Failed(f"{what}: {found!r} instead of {expected!r}")
-    print(f"egress: {what}")
+    print(f"egress: {what}", flush=True)
 
 
 def metric(relay, name):
@@ -141,17 +145,17 @@ def test(rig):
     names = [f"m{number}" for number in range(30)]
     for domain in DOMAINS:
         submit(relay, domain, names)
-    came = arrive(mx, "own", names, "mail from own addresses")
+    came = arrive(relay, mx, "own", names, "mail from own addresses")
     expect("own addresses, each with its name", came,
            {(address, f"own{number}.example.com") for number, address in enumerate(OWN)})
-    came = arrive(mx, "socks", names, "mail by Dante")
+    came = arrive(relay, mx, "socks", names, "mail by Dante")
     expect("the address of the SOCKS proxy", came, {(SOCKS_OUT, "relay.example.com")})
-    came = arrive(mx, "haproxy", names, "mail by HAProxy")
+    came = arrive(relay, mx, "haproxy", names, "mail by HAProxy")
     expect("the address that HAProxy was told", came, {(HAPROXY_OUT, "relay.example.com")})
     for domain in ("plain", "login"):
-        came = arrive(mx, domain, names, f"mail by the smart host ({domain})")
+        came = arrive(relay, mx, domain, names, f"mail by the smart host ({domain})")
         expect(f"a smart host with AUTH {domain.upper()}", came, {(SMART, "smart.example")})
-    came = arrive(mx, "failover", names, "mail whose smart host refuses us")
+    came = arrive(relay, mx, "failover", names, "mail whose smart host refuses us")
     expect("the others of the pool where credentials are wrong", came, {(OWN[0], "own0.example.com")})
     wait_until("the words of the smart host", lambda: "535 5.7.8" in why(relay, "wrong"), 60)
     refused = metric(relay, 'staffetta_sender_auth_total{result="refused"')
@@ -169,11 +173,11 @@ def test(rig):
     (folder / "corrected").write_text(PASSWORD + "\n")
     dante.start()
     haproxy.start()
-    came = arrive(mx, "socks", later, "mail by Dante when it is back")
+    came = arrive(relay, mx, "socks", later, "mail by Dante when it is back")
     expect("Dante, killed and started", came, {(SOCKS_OUT, "relay.example.com")})
-    came = arrive(mx, "haproxy", later, "mail by HAProxy when it is back")
+    came = arrive(relay, mx, "haproxy", later, "mail by HAProxy when it is back")
     expect("HAProxy, killed and started", came, {(HAPROXY_OUT, "relay.example.com")})
-    came = arrive(mx, "wrong", names, "mail with the right password")
+    came = arrive(relay, mx, "wrong", names, "mail with the right password")
     expect("mail that waited for the right password", came, {(SMART, "smart.example")})
     wait_until("nothing to wait", lambda: relay.owned_waiting() == 0, 60)
     wanted = {f"{name}@{domain}.example" for domain in DOMAINS for name in names}
@@ -184,9 +188,9 @@ def test(rig):
 
 def main():
     if not parties.is_root():
-        raise Failed("a network namespace needs root")
+        raise Failed("namespaces need root")
     if "--inside" not in sys.argv:
-        os.execvp("unshare", ["unshare", "--net", sys.executable, __file__, "--inside"])
+        os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, __file__, "--inside"])
     with Rig("egress") as rig:
         delivered = test(rig)
     print(f"egress: ok delivered={delivered}")
