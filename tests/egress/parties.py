@@ -4,11 +4,12 @@ import grp
 import os
 import pwd
 import shutil
+import signal
 import socketserver
 import subprocess
 import threading
 
-from rig.processes import listens, run, wait_until
+from rig.processes import family, listens, run, wait_until
 
 MX = "10.77.0.50"
 OWN = ["10.77.0.11", "10.77.0.12", "10.77.0.13"]
@@ -91,6 +92,12 @@ socks pass {{ from: 0.0.0.0/0 to: {MX}/32 command: connect }}
 
     def start(self):
         self.process = self.rig.start("danted", ["danted", "-f", self.configuration], lambda: listens(SOCKS, 1080))
+
+    def kill(self):
+        """All of its processes at once."""
+        for pid in family(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.process.kill()
 
 
 class Haproxy:

@@ -98,6 +98,14 @@ def why(relay, domain):
     return "; ".join(one["constraint"].get("text", "") for one in told["deliveries"][:1])
 
 
+def keeps(relay, domain, text):
+    """Waits until mail to the domain is kept for this reason."""
+    try:
+        wait_until(f"{domain} to wait", lambda: text in why(relay, domain), 90)
+    except Failed as failure:
+        raise Failed(f"{failure}: {why(relay, domain)!r}") from None
+
+
 def arrive(relay, mx, domain, names, what):
     """Waits for the messages, and gives the addresses from which and the names with which they came."""
     recipients = [f"{name}@{domain}.example" for name in names]
@@ -157,17 +165,17 @@ def test(rig):
         expect(f"a smart host with AUTH {domain.upper()}", came, {(SMART, "smart.example")})
     came = arrive(relay, mx, "failover", names, "mail whose smart host refuses us")
     expect("the others of the pool where credentials are wrong", came, {(OWN[0], "own0.example.com")})
-    wait_until("the words of the smart host", lambda: "535 5.7.8" in why(relay, "wrong"), 60)
+    keeps(relay, "wrong", "535 5.7.8")
     refused = metric(relay, 'staffetta_sender_auth_total{result="refused"')
     expect("refused logins by source", {line.split('source="')[1].split('"')[0] for line in refused}, {"refused", "wrong"})
 
     # Proxies die, and a password is put right.
-    dante.process.kill()
+    dante.kill()
     haproxy.process.kill()
     later = [f"later{number}" for number in range(10)]
     for domain in ("socks", "haproxy"):
         submit(relay, domain, later)
-        wait_until(f"{domain} missed", lambda domain=domain: "the proxy" in why(relay, domain), 60)
+        keeps(relay, domain, "the proxy")
     if any(f"{name}@{domain}.example" in mx.came for name in later for domain in ("socks", "haproxy")):
         raise Failed("mail left by another way than its pool's")
     (folder / "corrected").write_text(PASSWORD + "\n")
