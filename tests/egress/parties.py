@@ -4,11 +4,12 @@ import grp
 import os
 import pwd
 import shutil
+import signal
 import socketserver
 import subprocess
 import threading
 
-from rig.processes import listens, run, wait_until
+from rig.processes import family, listens, run, wait_until
 
 MX = "10.77.0.50"
 OWN = ["10.77.0.11", "10.77.0.12", "10.77.0.13"]
@@ -65,10 +66,8 @@ class Mx:
 def make_addresses():
     """In a network of our own."""
     run(["ip", "link", "set", "lo", "up"])
-    run(["ip", "link", "add", "egress0", "type", "dummy"])
     for address in ADDRESSES:
-        run(["ip", "address", "add", f"{address}/24", "dev", "egress0"])
-    run(["ip", "link", "set", "egress0", "up"])
+        run(["ip", "address", "add", f"{address}/32", "dev", "lo"])
 
 
 class Dante:
@@ -93,6 +92,12 @@ socks pass {{ from: 0.0.0.0/0 to: {MX}/32 command: connect }}
 
     def start(self):
         self.process = self.rig.start("danted", ["danted", "-f", self.configuration], lambda: listens(SOCKS, 1080))
+
+    def kill(self):
+        """All of its processes at once."""
+        for pid in family(self.process.pid):
+            os.kill(pid, signal.SIGKILL)
+        self.process.kill()
 
 
 class Haproxy:
@@ -138,7 +143,6 @@ smtpd_relay_restrictions = permit_sasl_authenticated, reject
 smtpd_recipient_restrictions =
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_type = cyrus
-cyrus_sasl_config_path = {root}/sasl
 smtpd_sasl_local_domain = smart.example
 smtpd_tls_auth_only = yes
 smtpd_tls_security_level = may
@@ -180,12 +184,12 @@ def start_postfix(rig, certificate, key):
     for folder in ("etc", "queue", "data", "log", "sasl"):
         (root / folder).mkdir(parents=True)
     shutil.chown(root / "data", "postfix", grp.getgrgid(pwd.getpwnam("postfix").pw_gid).gr_name)
+    # Where the plug-in looks, whatever it is told; only this process and its children see it there.
     database = root / "sasl" / "sasldb"
-    (root / "sasl" / "smtpd.conf").write_text(
-        f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {database}\nmech_list: PLAIN LOGIN\n")
     subprocess.run(["saslpasswd2", "-p", "-c", "-f", database, "-u", "smart.example", USER], input=PASSWORD.encode(),
                    check=True)
     shutil.chown(database, "postfix")
+    run(["mount", "--bind", database, "/etc/sasldb2"])
     values = dict(root=root, address=SMART, mx=MX, certificate=certificate, key=key)
     (root / "etc" / "main.cf").write_text(POSTFIX_MAIN.format(**values))
     (root / "etc" / "master.cf").write_text(POSTFIX_MASTER.format(**values))

@@ -106,7 +106,7 @@ impl SpooledMessages {
     async fn room_for(&self, length: u64) -> Option<OwnedSemaphorePermit> {
         let wanted = match length {
             0..=LARGE => return None,
-            ..=WHOLE => u32::try_from(length / 1024).unwrap_or(PIECES_KIB),
+            length if length <= WHOLE => u32::try_from(length / 1024).unwrap_or(PIECES_KIB),
             _ => PIECES_KIB,
         };
         self.room.clone().acquire_many_owned(wanted).await.ok()

@@ -147,11 +147,16 @@ async fn authenticate(
                 let write = |out: &mut Vec<u8>| smtp::write::auth_line(out, &line);
                 reply = connection.exchange(write, until()).await;
             }
-            _ if answer.is_permanent() => {
+            // Who can't be looked up for now could not be for the next message either.
+            _ => {
+                let result = if answer.is_permanent() {
+                    "refused"
+                } else {
+                    "temporary"
+                };
                 let failure = Failure::of(Stage::Auth, &answer).by_source();
-                return Err(NotTakenIn("refused", failure));
+                return Err(NotTakenIn(result, failure));
             }
-            _ => return Err(NotTakenIn("temporary", Failure::of(Stage::Auth, &answer))),
         }
     }
 }

@@ -266,24 +266,20 @@ async fn what_fails_before_mail_is_the_source_s_failure_and_no_attempt_but_a_hos
             ),
             "127.0.0.1: the smart host does not offer AUTH PLAIN",
         ),
+        (
+            over_tls(&format!(
+                "< AUTH PLAIN AGFwcABnZWhlaW0=\n> 454 4.7.0 not now\n{bye}"
+            )),
+            "127.0.0.1: 454 4.7.0 not now",
+        ),
         ("> 554 go away".into(), "127.0.0.1: 554  go away"),
     ] {
         let came_to = net.once(&script, AuthMechanism::Plain, |_| {}).await;
         assert_eq!(came_to, Err(why.into()));
     }
-    for (script, stage, code) in [
-        (
-            over_tls(&format!(
-                "< AUTH PLAIN AGFwcABnZWhlaW0=\n> 454 4.7.0 later\n{bye}"
-            )),
-            "auth",
-            454,
-        ),
-        ("> 421 too many connections".into(), "banner", 421),
-    ] {
-        let came_to = net.once(&script, AuthMechanism::Plain, |_| {}).await;
-        assert_eq!(came_to, Ok((stage, code)));
-    }
+    let script = "> 421 too many connections";
+    let came_to = net.once(script, AuthMechanism::Plain, |_| {}).await;
+    assert_eq!(came_to, Ok(("banner", 421)));
     std::fs::remove_file(net.folder.path().join("password")).unwrap();
     let script = over_tls(bye);
     let came_to = net.once(&script, AuthMechanism::Plain, |_| {}).await;

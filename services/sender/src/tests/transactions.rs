@@ -167,6 +167,18 @@ async fn hosts_that_leave_or_talk_nonsense_lose_the_connection() {
             false,
         ),
         (
+            "421 at MAIL",
+            "hello\n < MAIL\n < RCPT\n < DATA\n > 421 4.7.0 too much\n <end",
+            ("mail", 421, "4.7.0 too much"),
+            false,
+        ),
+        (
+            "421 at DATA",
+            "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 250 ok\n > 421 4.3.2 going down\n <end",
+            ("data", 421, "4.3.2 going down"),
+            false,
+        ),
+        (
             "354 without a recipient",
             "hello\n < MAIL\n < RCPT\n < DATA\n > 250 ok\n > 550 no\n > 354 go on\n <end",
             ("rcpt", 550, "no"),
