@@ -143,7 +143,8 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
                     line: number,
                     address: found.address,
                     is_strong: is_known
-                        || is_strong(before, &line[found.at + found.address.len()..]),
+                        || (!is_of_summary(lines, number)
+                            && is_strong(before, &line[found.at + found.address.len()..])),
                 });
             }
         }
@@ -152,6 +153,16 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
         mentions.retain(|mention| mention.is_strong);
     }
     mentions
+}
+
+/// `To:` beside `Subject:`: to whom the message said that it is, which may be a list.
+fn is_of_summary(lines: &[&str], number: usize) -> bool {
+    let begins = |line: &&str, name: &str| {
+        let start = line.trim_start().get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let around = &lines[number.saturating_sub(3)..(number + 4).min(lines.len())];
+    begins(&lines[number], "to:") && around.iter().any(|line| begins(line, "subject:"))
 }
 
 /// Addresses that are given for questions.

@@ -20,7 +20,7 @@ pub(crate) const FAILED: &[&str] = &[
     "mail error", "could not be delivered", "could not deliver", "couldn't be delivered", "can't be delivered",
     "cannot be delivered", "could not send", "not be sent", "unable to deliver", "failed mail", "failed delivery",
     "mail failure", "mail delivery", "message status", "status notification", "user unknown", "unknown user",
-    "message rejected", "mail rejected", "rejected mail", "rejected:", "message delayed", "delayed mail", "invalid address",
+    "message rejected", "automatically rejected", "mail rejected", "rejected mail", "rejected:", "message delayed", "delayed mail", "invalid address",
     "bounce", "delivering your mail", "delivery to", "non recapitato", "non recapitata", "mancata consegna",
     "mancato recapito", "impossibile recapitare", "anomalia messaggio", "notifica di mancat", "errore di consegna",
     "consegna non riuscita", "messaggio non consegnato", "impossibile consegnare", "unzustellbar", "nicht zustellbar",
