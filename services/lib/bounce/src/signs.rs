@@ -41,7 +41,7 @@ pub(crate) const FAILED_TEXT: &[&str] = &[
     "undeliver", "not be delivered", "n't be delivered", "not been delivered", "not delivered", "not deliver",
     "unable to deliver", "n't deliver", "delivery failed", "delivery failure", "delivery to the following",
     "failed permanently", "permanent error", "permanent fatal error", "delivery errors", "had delivery", "returned to",
-    "being returned", "was not sent", "not be sent", "did not reach", "could not reach", "has been rejected", "was rejected",
+    "being returned", "been returned", "was not sent", "not be sent", "did not reach", "could not reach", "has been rejected", "was rejected",
     "not accepted", "unable to send", "bounced", "error delivering", "delivery error", "error in delivery",
     "delivery has failed", "message delivery", "not accept", "user unknown", "unknown user", "no such user",
     "unknown recipient", "message you sent", "mail you sent", "invalid final", "attempt to deliver", "non recapitat",
