@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners clean
+.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -103,6 +103,11 @@ scanners: servers ## ClamAV, Rspamd, OpenDKIM and other milters look at mail bef
 	@tests/scanners/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/scanners/run.py
+
+bounces: servers ## reports that Postfix and Exim write, and the examples of flufl.bounce, read by us, flufl.bounce and Sisimai (Debian, root)
+	@tests/bounces/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/bounces/run.py
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean

@@ -44,7 +44,12 @@ fn local_part_before(text: &str) -> &str {
         .take_while(|(_, c)| is_of_it(*c))
         .last()
         .map_or(text.len(), |(start, _)| start);
-    text[start..].trim_start_matches(['.', '=', '-', '*', '#', '|', '/'])
+    let local = text[start..].trim_start_matches(['.', '=', '-', '*', '#', '|', '/']);
+    // `dda:SMTP=a@b.example`, as X.400 writes it.
+    match local.get(..5) {
+        Some(kind) if kind.eq_ignore_ascii_case("smtp=") => &local[5..],
+        _ => local,
+    }
 }
 
 fn domain_after(text: &str) -> &str {
@@ -73,6 +78,7 @@ mod tests {
             ("jürgen@bücher.example", "jürgen@bücher.example"),
             ("a@b@c.example", ""),
             ("---a@b.example", "a@b.example"),
+            ("c=x;dda:SMTP=a@b.example;", "a@b.example"),
         ] {
             let all: Vec<&str> = addresses_in(line).map(|found| found.address).collect();
             assert_eq!(all.join(" "), found, "{line}");

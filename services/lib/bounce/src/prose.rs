@@ -48,7 +48,9 @@ pub(crate) fn split_copy(text: &str) -> (&str, &str) {
 fn is_marker(line: &str) -> bool {
     let is_set_off = line.starts_with(['-', '*', '=', '_', '+', '#'])
         || line.ends_with([':', '-', '.', '*', '_']);
-    is_set_off && line.len() < 200 && has(&line.to_lowercase(), COPIES)
+    let lower = line.to_lowercase();
+    // `These did not receive a copy of your message:`
+    is_set_off && line.len() < 200 && !lower.contains(" not ") && has(&lower, COPIES)
 }
 
 /// Fields that only the copy of a message has.
@@ -109,11 +111,29 @@ pub(crate) fn read_prose(rules: &Rules, text: &str, known: &[String], own: &[Str
             let places = if places.is_empty() { &[0][..] } else { &places };
             vec![told(rules, one, &lines, places)]
         }
-        several => several
-            .iter()
-            .map(|address| one_of_several(rules, address, &lines, &mentions))
-            .collect(),
+        several => {
+            let told = several
+                .iter()
+                .map(|address| one_of_several(rules, address, &lines, &mentions));
+            with_common_reason(rules, told.collect(), &lines)
+        }
     }
+}
+
+/// When none of several has a reason of its own, the text may give one for all.
+fn with_common_reason(rules: &Rules, mut told: Vec<Told>, lines: &[&str]) -> Vec<Told> {
+    if told.iter().any(|told| !told.found.is_vague()) {
+        return told;
+    }
+    let mut all = Best::default();
+    all.look(rules, lines);
+    if let Some(found) = all.found.filter(|found| !found.is_nothing()) {
+        for told in told.iter_mut().filter(|told| told.found.is_nothing()) {
+            told.words.clone_from(&all.words);
+            told.found = found.clone();
+        }
+    }
+    told
 }
 
 /// Where addresses stand, only the better places when there are some.
@@ -143,7 +163,8 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
                     line: number,
                     address: found.address,
                     is_strong: is_known
-                        || is_strong(before, &line[found.at + found.address.len()..]),
+                        || (!is_of_summary(lines, number)
+                            && is_strong(before, &line[found.at + found.address.len()..])),
                 });
             }
         }
@@ -152,6 +173,16 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
         mentions.retain(|mention| mention.is_strong);
     }
     mentions
+}
+
+/// `To:` beside `Subject:`: to whom the message said that it is, which may be a list.
+fn is_of_summary(lines: &[&str], number: usize) -> bool {
+    let begins = |line: &&str, name: &str| {
+        let start = line.trim_start().get(..name.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(name))
+    };
+    let around = &lines[number.saturating_sub(3)..(number + 4).min(lines.len())];
+    begins(&lines[number], "to:") && around.iter().any(|line| begins(line, "subject:"))
 }
 
 /// Addresses that are given for questions.
@@ -194,6 +225,7 @@ fn is_author(before: &str) -> bool {
     ]
     .contains(&last)
         && !lower.contains("rcpt")
+        && !lower.contains("generated from")
 }
 
 /// At the beginning of the line, or after a word that says so.
@@ -404,6 +436,20 @@ mod tests {
     }
 
     #[test]
+    fn a_reason_before_several_is_that_of_all() {
+        let text =
+            "The host is not responding.\n\nNot reached:\n\n<a@b.example>\n\n<c@d.example>\n";
+        let found = read(text);
+        assert_eq!(found.len(), 2);
+        assert!(
+            found
+                .iter()
+                .all(|(_, reason)| *reason == Reason::Infrastructure),
+            "{found:?}"
+        );
+    }
+
+    #[test]
     fn finds_where_the_copy_begins() {
         for (text, rest) in [
             (
@@ -415,6 +461,7 @@ mod tests {
                 "Received: from x\n\tby y\nSubject: s\n",
             ),
             ("no copy of a message\n", ""),
+            ("no\nThese did not receive a copy of your message:\n", ""),
             ("no\nMessage-ID: <1@x>\n", ""),
         ] {
             assert_eq!(split_copy(text).1, rest, "{text}");

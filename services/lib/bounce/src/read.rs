@@ -119,17 +119,19 @@ impl<'a> Parts<'a> {
         {
             return Inbound::Report(report);
         }
-        if self.receipt {
+        let fails = head.speaks_of_failure();
+        // Some say with a receipt that they rejected it.
+        if self.receipt && !fails {
             return Inbound::Receipt;
         }
         let text = self.text();
         let lower = text.to_lowercase();
-        let fails = head.speaks_of_failure();
         if head.is_challenge || (!fails && has(&head.subject, CHALLENGES)) {
             return Inbound::Challenge;
         }
         // Both are written by programs; only one of them by a mail system, or with a subject of mail systems.
-        let is_answer = head.automatic == Some(Automatic::Reply) && !head.is_daemon && !fails;
+        let is_answer =
+            !self.receipt && head.automatic == Some(Automatic::Reply) && !head.is_daemon && !fails;
         let sends_back = self.original.is_some() && !head.is_bulk && has(&lower, FAILED_TEXT);
         let may_be_report = !is_answer
             && (head.is_daemon || fails || sends_back || !head.failed_recipients.is_empty());
@@ -250,7 +252,7 @@ impl<'a> Parts<'a> {
         let is_told = told
             .iter()
             .any(|told| !told.found.is_nothing() || told.found.reply.code != 0);
-        let has_evidence = is_told && (head.is_daemon || has(lower, FAILED_TEXT))
+        let has_evidence = is_told && (head.is_daemon || head.speaks_of_failure())
             || has(lower, FAILED_TEXT)
             || head.speaks_of_failure() && head.is_daemon
             || !head.failed_recipients.is_empty();

@@ -266,6 +266,20 @@ fn tells_challenges_and_receipts() {
 }
 
 #[test]
+fn a_receipt_may_say_that_the_message_was_rejected() {
+    let message = "From: Mail Delivery Subsystem <p@b.example>\r\nSubject: Automatically rejected mail\r\n\
+                   Auto-Submitted: auto-replied (rejected)\r\n\
+                   Content-Type: multipart/report; report-type=disposition-notification; boundary=b\r\n\r\n--b\r\n\r\n\
+                   Your message to <a@b.example> was automatically rejected:\r\nQuota exceeded\r\n--b\r\n\
+                   Content-Type: message/disposition-notification\r\n\r\nFinal-Recipient: rfc822; a@b.example\r\n\
+                   Disposition: automatic-action/MDN-sent-automatically; deleted\r\n\r\n--b--\r\n";
+    assert_eq!(
+        told(message),
+        one("a@b.example", Reason::MailboxFull, false)
+    );
+}
+
+#[test]
 fn reads_complaints_in_the_forms_in_which_they_come() {
     let original = "Return-Path: <r@x.example>\r\nMessage-ID: <1@x.example>\r\nTo: a@b.example\r\nCFBL-Feedback-ID: 77\r\n\r\nBuy.\r\n";
     let standard = format!(

@@ -15,7 +15,7 @@ struct Row<'a> {
 }
 
 fn rows() -> Vec<Row<'static>> {
-    let mut reason = None;
+    let mut reason = Reason::Unspecified;
     let mut rows = Vec::new();
     let lines = REPLIES
         .lines()
@@ -26,28 +26,32 @@ fn rows() -> Vec<Row<'static>> {
             .and_then(|line| line.strip_suffix(']'))
         {
             let known = Reason::ALL.into_iter().find(|reason| reason.name() == name);
-            reason = Some(known.unwrap_or_else(|| panic!("no reason {name}")));
-            continue;
+            reason = known.expect("a section is called as a reason");
+        } else {
+            rows.push(row(line, reason).expect("a line is a code, an enhanced code and a text"));
         }
-        let is_temporary = line.starts_with('~');
-        let mut parts = line.trim_start_matches('~').splitn(3, ' ');
-        let code: u16 = parts.next().unwrap().parse().unwrap();
-        let enhanced = match parts.next().unwrap() {
-            "-" => None,
-            text => {
-                let numbers: Vec<u16> = text.split('.').map(|part| part.parse().unwrap()).collect();
-                Some((u8::try_from(numbers[0]).unwrap(), numbers[1], numbers[2]))
-            }
-        };
-        rows.push(Row {
-            reason: reason.unwrap(),
-            is_temporary: is_temporary || code < 500,
-            code,
-            enhanced,
-            text: parts.next().unwrap(),
-        });
     }
     rows
+}
+
+fn row(line: &str, reason: Reason) -> Option<Row<'_>> {
+    let mut parts = line.trim_start_matches('~').splitn(3, ' ');
+    let code: u16 = parts.next()?.parse().ok()?;
+    let enhanced = match parts.next()? {
+        "-" => None,
+        text => {
+            let mut numbers = text.split('.').map(str::parse::<u16>);
+            let mut next = || numbers.next()?.ok();
+            Some((u8::try_from(next()?).ok()?, next()?, next()?))
+        }
+    };
+    Some(Row {
+        reason,
+        is_temporary: line.starts_with('~') || code < 500,
+        code,
+        enhanced,
+        text: parts.next()?,
+    })
 }
 
 fn said<'a>(row: &Row<'a>) -> Observation<'a> {

@@ -1,0 +1,1 @@
+"""Reports of real servers, read beside others: `make bounces`."""
