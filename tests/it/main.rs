@@ -6,6 +6,7 @@ mod draining;
 mod events;
 mod forwarding;
 mod holds;
+mod keys;
 mod kill;
 mod limits;
 mod metrics;

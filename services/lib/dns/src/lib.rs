@@ -4,6 +4,7 @@
 mod hosts;
 mod memo;
 mod resolver;
+mod reverse;
 mod target;
 
 pub use hosts::{MailHost, MailHosts};

@@ -287,7 +287,7 @@ impl Resolver {
         }
     }
 
-    async fn ask(&self, name: &str, record_type: RecordType) -> Result<Lookup, Failure> {
+    pub(crate) async fn ask(&self, name: &str, record_type: RecordType) -> Result<Lookup, Failure> {
         let mut name = Name::from_ascii(name).map_err(|_| Failure::NoSuchName)?;
         name.set_fqdn(true);
         let question = async {
@@ -308,7 +308,7 @@ impl Resolver {
     }
 }
 
-enum Failure {
+pub(crate) enum Failure {
     NoSuchName,
     /// The name exists, without records of this type.
     NoRecords,

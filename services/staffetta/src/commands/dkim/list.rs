@@ -25,7 +25,10 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         .await?;
     let now = runtime::now_ms();
     output::print(&match arguments.output {
-        OutputFormat::Json => keys.iter().map(|key| format!("{}\n", json(key, now))).collect(),
+        OutputFormat::Json => keys
+            .iter()
+            .map(|key| format!("{}\n", json(key, now)))
+            .collect(),
         OutputFormat::Text if keys.is_empty() => "There are no keys.\n".to_owned(),
         OutputFormat::Text => table(&keys, now),
     })
@@ -69,11 +72,21 @@ fn json(key: &KeyState, now: u64) -> Value {
 fn time(unix_ms: u64) -> String {
     let milliseconds = i64::try_from(unix_ms).ok();
     let time = milliseconds.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    time.map_or_else(String::new, |time| time.strftime("%Y-%m-%dT%H:%MZ").to_string())
+    time.map_or_else(String::new, |time| {
+        time.strftime("%Y-%m-%dT%H:%MZ").to_string()
+    })
 }
 
 fn table(keys: &[KeyState], now: u64) -> String {
-    let heading = ["DOMAIN", "SELECTOR", "ALGORITHM", "BITS", "USE", "DNS", "NOTE"];
+    let heading = [
+        "DOMAIN",
+        "SELECTOR",
+        "ALGORITHM",
+        "BITS",
+        "USE",
+        "DNS",
+        "NOTE",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for key in keys {
         let note = match used(key, now) {
@@ -112,16 +125,30 @@ mod tests {
             ..KeyState::default()
         };
         let now = 1_795_351_205_000;
-        let line = |key: &KeyState| table(std::slice::from_ref(key), now).lines().nth(1).map(str::to_owned);
+        let line = |key: &KeyState| {
+            table(std::slice::from_ref(key), now)
+                .lines()
+                .nth(1)
+                .map(str::to_owned)
+        };
         for (key, expected) in [
             (key(KeyUse::Active, 0), "active  shown  p"),
-            (key(KeyUse::Retiring, now + 1000), "retiring  shown  keep its record until 2026-11-22T"),
-            (key(KeyUse::Retiring, now), "retired  shown  its record and its file can go"),
+            (
+                key(KeyUse::Retiring, now + 1000),
+                "retiring  shown  keep its record until 2026-11-22T",
+            ),
+            (
+                key(KeyUse::Retiring, now),
+                "retired  shown  its record and its file can go",
+            ),
         ] {
             let line = line(&key).unwrap();
             assert!(line.contains(expected), "{line}");
         }
         let told = json(&key(KeyUse::Pending, 0), now);
-        assert_eq!((told["use"].as_str(), told["keepUntil"].is_null()), (Some("pending"), true));
+        assert_eq!(
+            (told["use"].as_str(), told["keepUntil"].is_null()),
+            (Some("pending"), true)
+        );
     }
 }
