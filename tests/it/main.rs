@@ -18,6 +18,7 @@ mod proxy;
 mod sandbox;
 mod scanners;
 mod servers;
+mod signatures;
 mod stalled;
 mod starting;
 mod submission;
