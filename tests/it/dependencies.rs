@@ -30,8 +30,8 @@ const PURE: &[&str] = &[
 ];
 /// Each is the only user of a foreign client; they do not know each other.
 const ADAPTERS: &[&str] = &["dns", "limits", "spool"];
-/// What a process needs around the service in it. A crate may depend on those before it.
-const AROUND: &[&str] = &["telemetry", "runtime"];
+/// What a process needs around the service in it; a crate may depend on those before it, and `records` on `dns`.
+const AROUND: &[&str] = &["telemetry", "runtime", "records"];
 const SERVICES: &[&str] = &["ingress", "signer", "scheduler", "sender", "feedback"];
 /// May depend on everything.
 const TOP: &[&str] = &["staffetta", "tests"];
@@ -71,6 +71,7 @@ const OWNERS: &[(&str, &str)] = &[
     ("redis", "limits"),
     ("hickory-resolver", "dns"),
     ("mail-parser", "message"),
+    ("mail-auth", "records"),
     ("prometheus", "telemetry"),
     ("axum", "runtime"),
     ("hyper", "runtime"),
@@ -171,7 +172,12 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     } else if ADAPTERS.contains(&name) {
         PURE.iter().copied().chain(["proto"]).collect()
     } else if AROUND.contains(&name) {
-        PURE.iter().copied().chain(before(AROUND)).collect()
+        let adapter = (name == "records").then_some("dns");
+        PURE.iter()
+            .copied()
+            .chain(before(AROUND))
+            .chain(adapter)
+            .collect()
     } else if SERVICES.contains(&name) {
         libraries().collect()
     } else if name == "tests" {

@@ -70,7 +70,7 @@ enum Command {
     Trace(commands::trace::Arguments),
     /// Write what happens to messages as JSON Lines
     Events(commands::events::Arguments),
-    /// Say what is missing on this machine
+    /// Say what is missing on this machine, or in the DNS about a domain
     Doctor(commands::doctor::Arguments),
     /// Validate staffetta.yaml and resource documents without starting anything
     Check(commands::check::Arguments),

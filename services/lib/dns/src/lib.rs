@@ -6,6 +6,7 @@ mod asking;
 mod hosts;
 mod memo;
 mod resolver;
+mod reverse;
 mod target;
 mod tlsa;
 

@@ -92,7 +92,7 @@ const MOST_ADDRESSES: usize = 16;
 /// CNAMEs are followed eight deep. Search lists and `/etc/hosts` are not used: names in mail are full names.
 #[derive(Clone)]
 pub struct Resolver {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 /// As it is kept.
@@ -100,8 +100,8 @@ type Answer<T> = Result<Arc<T>, Error>;
 /// The records of a host; `None` when it has none that are protected.
 type Named = Result<Option<Arc<Tlsa>>, Error>;
 
-struct Inner {
-    asker: Asker,
+pub(crate) struct Inner {
+    pub(crate) asker: Asker,
     mail_hosts: Memo<Domain, Answer<MailHosts>>,
     addresses: Memo<(Box<str>, Family), Result<Addresses, Error>>,
     texts: Memo<Box<str>, Answer<[Box<str>]>>,

@@ -5,7 +5,7 @@ mod list;
 mod record;
 
 pub(crate) use generate::{Algorithm, generate};
-pub(crate) use record::zone_line;
+pub(crate) use record::{zone_line, zone_text};
 
 use crate::cli::Global;
 

@@ -133,20 +133,25 @@ impl Record {
 
 /// A line of a zone file.
 pub(crate) fn zone_line(selector: &str, domain: &str, record: &str) -> String {
-    let strings: Vec<String> = strings(record)
-        .map(|string| format!("\"{string}\""))
-        .collect();
-    format!(
-        "{selector}._domainkey.{domain}. IN TXT ( {} )",
-        strings.join(" ")
-    )
+    let text = zone_text(record);
+    format!("{selector}._domainkey.{domain}. IN TXT {text}")
 }
 
-/// The strings of a TXT record; the text is ASCII.
+/// A text as it stands in a zone file.
+pub(crate) fn zone_text(text: &str) -> String {
+    let quoted = |string: &str| {
+        let escaped = string.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("\"{escaped}\"")
+    };
+    let strings: Vec<String> = strings(text).map(quoted).collect();
+    format!("( {} )", strings.join(" "))
+}
+
+/// The strings of a TXT record.
 fn strings(record: &str) -> impl Iterator<Item = &str> {
     let mut rest = record;
     std::iter::from_fn(move || {
-        let (string, after) = rest.split_at(rest.len().min(LONGEST_STRING));
+        let (string, after) = rest.split_at(rest.floor_char_boundary(LONGEST_STRING));
         rest = after;
         (!string.is_empty()).then_some(string)
     })

@@ -31,7 +31,7 @@ pub(crate) async fn run(global: &Global, command: &Command) -> anyhow::Result<Ex
 
 /// Which configuration is looked at.
 #[derive(Debug, clap::Args)]
-struct Source {
+pub(crate) struct Source {
     /// File or folder with resource documents that are a whole configuration, instead of what is applied; can be repeated
     #[arg(short, long = "file", value_name = "FILE")]
     files: Vec<PathBuf>,
@@ -41,7 +41,7 @@ struct Source {
 
 impl Source {
     /// `None` when the documents are bad, which is told.
-    async fn snapshot(&self, global: &Global) -> anyhow::Result<Option<Snapshot>> {
+    pub(crate) async fn snapshot(&self, global: &Global) -> anyhow::Result<Option<Snapshot>> {
         if self.files.is_empty() {
             return self.applied(global).await.map(Some);
         }

@@ -1,4 +1,6 @@
-//! `staffetta doctor`: what is missing on this machine.
+//! `staffetta doctor`: what is missing on this machine, and what is published about a domain.
+
+mod domain;
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener};
@@ -11,8 +13,8 @@ use runtime::Bootstrap;
 use runtime::bootstrap::{ListenerTls, Redis};
 use serde_json::json;
 
-use super::check::certificate_problems;
 use crate::cli::Global;
+use crate::commands::check::certificate_problems;
 use crate::local::{LEAST_NATS_R1, LEAST_NATS_R3, Program, find_nats_server, find_redis_server};
 use crate::output::{self, OutputFormat};
 use crate::stores;
@@ -25,13 +27,22 @@ const STORES: Duration = Duration::from_secs(15);
 const REDIS_ANSWER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Folder whose volume is looked at
     #[arg(long, default_value = "data", value_name = "FOLDER")]
     data: PathBuf,
     /// How it is written: as JSON, one object for each finding
     #[arg(long, value_enum, default_value = "text")]
     output: OutputFormat,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Say what must stand in the DNS about a domain and the addresses of a pool, and what of it is wrong
+    Domain(Box<domain::Arguments>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +92,9 @@ impl Report {
 
 /// Ends with 1 when something is missing.
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    if let Some(Command::Domain(arguments)) = &arguments.command {
+        return domain::run(global, arguments).await;
+    }
     let mut report = Report {
         format: arguments.output,
         missing: 0,
