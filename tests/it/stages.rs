@@ -222,8 +222,12 @@ async fn what_was_begun_is_in_doubt_and_the_rest_goes_out_at_once() -> Result<()
     .await?;
     ensure!(doubtful == BEGUN as u64, "{doubtful} in doubt");
     let shown = "staffetta_scheduler_in_doubt_deliveries";
-    let counted = metric(&trial.relay.metrics("scheduler").await, shown, "");
-    ensure!(counted == BEGUN as f64, "{counted} counted");
+    // The gauge is set from time to time.
+    until("all of it counted", PATIENCE, || async {
+        let counted = metric(&trial.relay.metrics("scheduler").await, shown, "");
+        (counted == BEGUN as f64).then_some(())
+    })
+    .await?;
     let arrived = trial.arrived();
     for place in &PLACES {
         let expected = usize::from(!place.begun || place.takes);
