@@ -40,7 +40,7 @@ pub(crate) struct Asker {
 
 enum Way {
     /// Nothing is known of who has said it.
-    Plain(TokioResolver),
+    Plain(Box<TokioResolver>),
     /// The servers check DNSSEC, and say so in each answer.
     Believing(RetryDnsHandle<NameServerPool<TokioRuntimeProvider>>),
 }
@@ -94,7 +94,7 @@ impl Asker {
         } else {
             let mut builder = TokioResolver::builder_with_config(config, provider);
             *builder.options_mut() = options;
-            Way::Plain(builder.build().map_err(set_up)?)
+            Way::Plain(Box::new(builder.build().map_err(set_up)?))
         };
         Ok(Self {
             way,
