@@ -82,6 +82,9 @@ mod tests {
         );
     }
 
+    /// Labels that would grow without a bound, were it not kept: 200 domains, and then `other`.
+    const BOUNDED: [(&str, &str); 1] = [("staffetta_signer_domain_messages_total", "domain")];
+
     /// What `promtool check metrics` would say, and what it can't know.
     #[test]
     fn names_and_help_follow_the_conventions() {
@@ -114,7 +117,11 @@ mod tests {
                     "site",
                     "client",
                 ];
-                assert!(!unbounded.contains(&label.as_str()), "{name}: {label}");
+                let is_bounded = BOUNDED.contains(&(name, label));
+                assert!(
+                    is_bounded || !unbounded.contains(&label.as_str()),
+                    "{name}: {label}"
+                );
                 assert!(
                     label
                         .bytes()
