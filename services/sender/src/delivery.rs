@@ -16,8 +16,8 @@ use crate::desk::Hold;
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::session::{
-    Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Said, Unfit, recipients, transact,
-    variant,
+    Ended, Mail, MailRecipient, OpenFailure, Opener, Outcome, Said, Unfit, own_words, recipients,
+    transact, variant,
 };
 use crate::signing::{Unsigned, sign};
 use crate::slots::{Lease, Slots};
@@ -203,7 +203,13 @@ impl Delivery {
                     }
                     Err(failure) => {
                         tools.opener.doubt(&demand, &self.assignment.domain);
-                        return self.unopened(mail, failure, false).map(Some);
+                        return match failure {
+                            // What is begun can't be given back. The next attempt will find it out.
+                            OpenFailure::Unbound(why) if permit.is_some() => {
+                                Ok(Some(broken_off(mail, &why)))
+                            }
+                            failure => self.unopened(mail, failure, false).map(Some),
+                        };
                     }
                 },
             };
@@ -347,6 +353,23 @@ impl Delivery {
             dot_sent: outcome.dot_sent,
         };
         self.hold.finish(report);
+    }
+}
+
+/// A begun attempt that ends before anything could be delivered.
+fn broken_off(mail: &Mail, why: &str) -> Finished {
+    let reply = own_words(Stage::Prepare, 0, "", why);
+    Finished {
+        outcome: Outcome {
+            replies: vec![reply; mail.recipients.len()],
+            dot_sent: false,
+            aborted: true,
+            keep: false,
+        },
+        mx_host: String::new(),
+        mx_address: String::new(),
+        tls: "",
+        record: None,
     }
 }
 

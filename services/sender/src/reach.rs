@@ -66,6 +66,11 @@ impl Default for Reach {
 }
 
 impl Reach {
+    /// Something of the source's takes part in TLS, or lies on the way.
+    pub fn is_in_between(&self) -> bool {
+        self.certificate.is_some() || self.proxy.is_some()
+    }
+
     /// A plain connection from this address.
     pub fn from_address(source_address: Option<IpAddr>) -> Self {
         Self {

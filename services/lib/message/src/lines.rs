@@ -35,10 +35,13 @@ impl LineWatch {
             self.column = 0;
             start = line_feed + 1;
         }
-        if self.column + part.len() - start > LONGEST_LINE + 1 {
+        let rest = part.get(start..).unwrap_or_default();
+        // The CR may be that of its end.
+        let length = self.column + rest.strip_suffix(b"\r").unwrap_or(rest).len();
+        if length > LONGEST_LINE && !rest.is_empty() {
             return Some(self.found(start));
         }
-        self.column += part.len() - start;
+        self.column += rest.len();
         None
     }
 
@@ -229,6 +232,12 @@ mod tests {
             assert_eq!(found, Some(expected), "{step}");
         }
         assert_eq!(LineWatch::default().push(fits.as_bytes()), None);
+        // A last line without an end; a CR that may be one, and a part with nothing in it.
+        let mut watch = LineWatch::default();
+        assert_eq!(watch.push(&fits.as_bytes()[..LONGEST_LINE + 1]), None);
+        assert_eq!(watch.push(b""), None);
+        assert!(watch.push(b"x").is_some());
+        assert!(has_long_line("z".repeat(LONGEST_LINE + 1).as_bytes()));
         assert!(!has_long_line(fits.as_bytes()) && has_long_line(text.as_bytes()));
     }
 

@@ -67,9 +67,10 @@ impl Machine {
                 | ReturnReason::Damaged
                 | ReturnReason::SiteChanged
                 | ReturnReason::SignerUnavailable
-                | ReturnReason::StorageUnavailable
-                | ReturnReason::Source => Became::Nothing,
-                ReturnReason::Unspecified
+                | ReturnReason::StorageUnavailable => Became::Nothing,
+                // A smart host or a proxy of the source may have been connected to.
+                ReturnReason::Source
+                | ReturnReason::Unspecified
                 | ReturnReason::Draining
                 | ReturnReason::StaleEpoch
                 | ReturnReason::Connection => by(now_ms),

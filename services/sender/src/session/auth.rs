@@ -118,7 +118,8 @@ async fn authenticate(
     }
     let secret = read_secret(&auth.secret_file).await;
     let secret = secret.map_err(|error| NotTakenIn::for_good("no_secret", &error.to_string()))?;
-    let mut responses = responses(auth, &secret).into_iter();
+    let secrets = responses(auth, &secret);
+    let mut responses = secrets.clone().into_iter();
     let first = match auth.mechanism {
         AuthMechanism::Login => None,
         _ => responses.next(),
@@ -154,7 +155,13 @@ async fn authenticate(
                 } else {
                     "temporary"
                 };
-                let failure = Failure::of(Stage::Auth, &answer).by_source();
+                let mut failure = Failure::of(Stage::Auth, &answer).by_source();
+                // Some hosts repeat what they were told, and this is told to operators.
+                let text = &failure.reply.text;
+                let is_repeated = |said: &String| !said.is_empty() && text.contains(&**said);
+                if text.contains(&*secret) || secrets.iter().any(is_repeated) {
+                    failure.reply.text = "(not shown: it repeats the credentials)".to_owned();
+                }
                 return Err(NotTakenIn(result, failure));
             }
         }

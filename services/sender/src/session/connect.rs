@@ -21,8 +21,10 @@ pub(super) async fn connect(lane: &Lane, address: SocketAddr) -> Result<TcpStrea
     match &lane.reach.proxy {
         None => {
             let source = lane.reach.source_address;
+            let socket = socket_to(address)
+                .map_err(|error| Failure::says(Stage::Connect, &no_socket(&error)))?;
             // Never from another address: its reputation is not the one that the scheduler chose.
-            let socket = bound(source, address).map_err(|error| {
+            bind(&socket, source).map_err(|error| {
                 let text = format!("the source address can't be used: {}", error.kind());
                 Failure::of_source(Stage::Connect, &text)
             })?;
@@ -51,8 +53,7 @@ async fn by_proxy(lane: &Lane, proxy: &Proxy, to: SocketAddr) -> Result<TcpStrea
     };
     let in_time = |_| of_proxy("no answer in time");
     let patience = lane.connect_timeout;
-    let socket = bound(None, proxy.address);
-    let socket = socket.map_err(|error| of_proxy(&format!("no socket: {}", error.kind())))?;
+    let socket = socket_to(proxy.address).map_err(|error| of_proxy(&no_socket(&error)))?;
     let stream = connected(socket, proxy.address, patience).await;
     let mut stream = stream.map_err(|text| of_proxy(&text))?;
     match &proxy.protocol {
@@ -95,22 +96,28 @@ async fn by_proxy(lane: &Lane, proxy: &Proxy, to: SocketAddr) -> Result<TcpStrea
     Ok(stream)
 }
 
-/// A socket for a connection to `to`, bound to the source's address.
-fn bound(source: Option<IpAddr>, to: SocketAddr) -> std::io::Result<TcpSocket> {
-    let socket = if to.is_ipv4() {
-        TcpSocket::new_v4()?
+fn socket_to(to: SocketAddr) -> std::io::Result<TcpSocket> {
+    if to.is_ipv4() {
+        TcpSocket::new_v4()
     } else {
-        TcpSocket::new_v6()?
-    };
+        TcpSocket::new_v6()
+    }
+}
+
+fn no_socket(error: &std::io::Error) -> String {
+    format!("no socket: {}", error.kind())
+}
+
+fn bind(socket: &TcpSocket, source: Option<IpAddr>) -> std::io::Result<()> {
     if let Some(source) = source {
         // The port is chosen when the destination is known: an address then has all its ports for each destination, and
         // not for all of them together. Where the system does not know of this, that is all that is lost.
-        if let Err(error) = setsockopt(&socket, sockopt::IpBindAddressNoPort, &true) {
+        if let Err(error) = setsockopt(socket, sockopt::IpBindAddressNoPort, &true) {
             tracing::debug!(%error, "a port is bound with its address");
         }
         socket.bind(SocketAddr::new(source, 0))?;
     }
-    Ok(socket)
+    Ok(())
 }
 
 async fn connected(
@@ -137,7 +144,8 @@ mod tests {
         let source: IpAddr = "127.0.0.9".parse().unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let socket = bound(Some(source), to).unwrap();
+        let socket = socket_to(to).unwrap();
+        bind(&socket, Some(source)).unwrap();
         assert_eq!(
             socket.local_addr().unwrap(),
             SocketAddr::new(source, 0),
@@ -147,6 +155,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(stream.local_addr().unwrap().ip(), source);
-        assert!(bound(Some("192.0.2.1".parse().unwrap()), to).is_err());
+        let socket = socket_to(to).unwrap();
+        assert!(bind(&socket, Some("192.0.2.1".parse().unwrap())).is_err());
     }
 }

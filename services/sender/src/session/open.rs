@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dns::{MailHosts, Resolver, is_private_target};
+use dns::{Family, MailHosts, Resolver, is_private_target};
 use mail::Domain;
 use proto::journal::{Reply, Stage};
 use rustls::RootCertStore;
@@ -87,7 +87,7 @@ pub(crate) struct Opener {
 
 /// A try that failed, and what was to blame if it was not the host.
 pub(super) struct Failure {
-    reply: Reply,
+    pub(super) reply: Reply,
     in_handshake: bool,
     /// The source is to blame.
     unbound: bool,
@@ -466,7 +466,18 @@ impl Opener {
                 })?
                 .to_vec(),
         };
-        let usable: Vec<IpAddr> = found
+        // An address in the place of a name may be of any family.
+        let is_of_family = |address: &IpAddr| match lane.reach.family {
+            Family::V4 => address.is_ipv4(),
+            Family::V6 => address.is_ipv6(),
+            Family::Any => true,
+        };
+        let reached: Vec<IpAddr> = found.into_iter().filter(is_of_family).collect();
+        if reached.is_empty() {
+            let text = "the host has no address that the source can reach";
+            return Err(own_words(Stage::Dns, 0, "4.4.4", text));
+        }
+        let usable: Vec<IpAddr> = reached
             .into_iter()
             .filter(|address| lane.allow_private || !is_private_target(*address))
             .collect();
@@ -558,6 +569,8 @@ impl Opener {
             .as_ref()
             .is_err_and(|failure| failure.lack == Some(Lack::Certificate));
         match dial.encryption {
+            // A certificate or a proxy of the source may be what breaks it: the host stays as it was for other sources.
+            _ if failed && dial.lane.reach.is_in_between() => {}
             Encryption::AnyCertificate if failed && !dial.must => {
                 self.broken_tls.add(dial.address, now);
             }

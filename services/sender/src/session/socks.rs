@@ -103,7 +103,7 @@ where
     request.extend_from_slice(&to.port().to_be_bytes());
     stream.write_all(&request).await?;
     let mut head = [0; 4];
-    stream.read_exact(&mut head).await?;
+    stream.read_exact(&mut head).await.map_err(closed)?;
     let [version, reply, _, kind] = head;
     if version != VERSION {
         return Err(proxy("it does not speak SOCKS 5"));
@@ -113,28 +113,34 @@ where
     let length = match kind {
         1 => 4,
         4 => 16,
-        3 => usize::from(stream.read_u8().await?),
+        3 => usize::from(stream.read_u8().await.map_err(closed)?),
         _ => return Err(proxy("it does not speak SOCKS 5")),
     };
     let mut rest = [0; LONGEST + 2];
-    stream.read_exact(&mut rest[..length + 2]).await?;
+    let rest = stream.read_exact(&mut rest[..length + 2]);
+    rest.await.map_err(closed)?;
     Ok(())
 }
 
-/// RFC 1928 section 6. A general failure may be anything: when it is all that ever comes, the source is found out as one
-/// from which no connection comes about.
+/// What is wrong when nothing more comes of a proxy that was asked for a connection.
+fn closed(_: std::io::Error) -> SocksError {
+    SocksError::Destination("the proxy closed the connection")
+}
+
+/// RFC 1928 section 6. What may be due to the destination is: one that no proxy can reach, or may, must not take sources away
+/// from all others. When it is all that ever comes, the source is found out as one from which no connection comes about.
 fn told(reply: u8) -> Result<(), SocksError> {
     let destination = |text| Err(SocksError::Destination(text));
     match reply {
         0 => Ok(()),
         1 => destination("general failure"),
-        2 => Err(proxy("its rules do not allow the connection")),
+        2 => destination("its rules do not allow the connection"),
         3 => destination("network unreachable"),
         4 => destination("host unreachable"),
         5 => destination("connection refused"),
         6 => destination("no answer in time"),
         7 => Err(proxy("it makes no connections")),
-        8 => Err(proxy("it does not know addresses of this family")),
+        8 => destination("it does not know addresses of this family"),
         _ => Err(proxy("it says what has no meaning")),
     }
 }
@@ -215,7 +221,16 @@ mod tests {
             (
                 &[5, 0, 5, 2, 0, 1],
                 None,
-                by_proxy("its rules do not allow the connection"),
+                Err(SocksError::Destination(
+                    "its rules do not allow the connection",
+                )),
+            ),
+            (
+                &[5, 0, 5, 8, 0, 1],
+                None,
+                Err(SocksError::Destination(
+                    "it does not know addresses of this family",
+                )),
             ),
             (
                 &[5, 0, 5, 5, 0, 1],

@@ -385,9 +385,9 @@ impl EgressProxy {
         let protocol = protocol.and_then(|_| fields.one_of("protocol", &PROTOCOL));
         let address = fields.required_text("address");
         let address = address.and_then(|_| {
-            fields.read("address", |text| {
-                text.parse()
-                    .map_err(|_| "an address IP:port is expected".to_owned())
+            fields.read("address", |text| match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() > 0 => Ok(address),
+                _ => Err("an address IP:port is expected".to_owned()),
             })
         });
         let username = fields.read("username", read_username);
