@@ -44,7 +44,10 @@ async fn send(
             Some(Ok(record)) => record,
             Some(Err(error)) => {
                 tracing::debug!(%error, "TRANSCRIPTS can't be read at the moment");
-                continue;
+                let status = Status::unavailable("TRANSCRIPTS can't be read at the moment");
+                // Nobody waits any more when it fails.
+                found.send(Err(status)).await.ok();
+                return;
             }
         };
         let sequence = record.sequence;

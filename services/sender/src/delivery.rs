@@ -178,9 +178,9 @@ impl Delivery {
         // Domains share the hosts of a site, and not what they ask of them.
         let domain = &self.assignment.domain;
         if let Some(mut connection) = lease.connection.take() {
-            if tools.opener.serves(&self.lane, &connection, &demand).await
-                && connection.takes_domain(domain)
-            {
+            let serves = tools.opener.serves(&self.lane, &connection, &demand).await;
+            // While it was asked what serves, the host may have left.
+            if serves && connection.is_quiet() && connection.takes_domain(domain) {
                 lease.connection = Some(connection);
             } else {
                 // Before the next one is opened: the slot is for one.

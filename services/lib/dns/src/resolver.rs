@@ -106,6 +106,8 @@ pub(crate) struct Inner {
     addresses: Memo<(Box<str>, Family), Result<Addresses, Error>>,
     texts: Memo<Box<str>, Answer<[Box<str>]>>,
     tlsa: Memo<(Box<str>, u16), Named>,
+    /// Whether what an alias says of itself is signed, of those that lead to where nothing is.
+    signed_aliases: Memo<Box<str>, Result<bool, Error>>,
 }
 
 /// The addresses of a host.
@@ -139,6 +141,7 @@ impl Resolver {
                 addresses: Memo::new(MEMO_CAPACITY),
                 texts: Memo::new(TEXTS_CAPACITY),
                 tlsa: Memo::new(TLSA_CAPACITY),
+                signed_aliases: Memo::new(TLSA_CAPACITY),
             }),
         })
     }
@@ -159,7 +162,9 @@ impl Resolver {
         if let Some(known) = self.inner.mail_hosts.get(domain, Instant::now()) {
             return known;
         }
+        let begun = Instant::now();
         let (found, until) = self.find_mail_hosts(domain).await;
+        let until = kept(&found, until, begun);
         self.inner
             .mail_hosts
             .put(domain.clone(), found.clone(), until, Instant::now());
@@ -194,14 +199,29 @@ impl Resolver {
             },
             None if found.secure => self.tlsa_of(host, port).await,
             // It leads to where nothing is signed. What it says of itself may be signed all the same.
-            Some(_) => match self.inner.asker.ask(host, RecordType::CNAME).await {
-                Ok(cname) if cname.secure => self.tlsa_of(host, port).await,
-                Ok(_) | Err(Failure::NoSuchName | Failure::NoRecords) => Ok(None),
-                Err(failure) => Err(failure.into()),
-            },
+            Some(_) if self.is_signed_alias(host).await? => self.tlsa_of(host, port).await,
+            Some(_) => Ok(None),
             // Servers of zones that are not signed may stumble over such questions: they are not asked.
             None => Ok(None),
         }
+    }
+
+    async fn is_signed_alias(&self, host: &str) -> Result<bool, Error> {
+        if let Some(known) = self.inner.signed_aliases.get(host, Instant::now()) {
+            return known;
+        }
+        let begun = Instant::now();
+        let (found, until) = match self.inner.asker.ask(host, RecordType::CNAME).await {
+            Ok(cname) => (Ok(cname.secure), cname.until),
+            Err(Failure::NoSuchName | Failure::NoRecords) => {
+                (Ok(false), Instant::now() + NEGATIVE_KEPT)
+            }
+            Err(failure) => ended(failure.into()),
+        };
+        let memo = &self.inner.signed_aliases;
+        let now = Instant::now();
+        memo.put(host.into(), found.clone(), kept(&found, until, begun), now);
+        found
     }
 
     async fn tlsa_of(&self, base: &str, port: u16) -> Result<Option<Arc<Tlsa>>, Error> {
@@ -209,7 +229,9 @@ impl Resolver {
         if let Some(known) = self.inner.tlsa.get(&key, Instant::now()) {
             return known;
         }
+        let begun = Instant::now();
         let (found, until) = self.find_tlsa(base, port).await;
+        let until = kept(&found, until, begun);
         self.inner
             .tlsa
             .put(key, found.clone(), until, Instant::now());
@@ -240,7 +262,9 @@ impl Resolver {
         if let Some(known) = self.inner.addresses.get(&key, Instant::now()) {
             return known;
         }
+        let begun = Instant::now();
         let (found, until) = self.find_addresses(host, family).await;
+        let until = kept(&found, until, begun);
         self.inner
             .addresses
             .put(key, found.clone(), until, Instant::now());
@@ -371,6 +395,14 @@ fn ended<T>(error: Error) -> (Result<T, Error>, Instant) {
         FAILURE_KEPT
     };
     (Err(error), Instant::now() + kept)
+}
+
+/// A failure is kept at least as long as it took to find out: else, of two that take long, one would always be forgotten.
+fn kept<T>(found: &Result<T, Error>, until: Instant, begun: Instant) -> Instant {
+    match found {
+        Ok(_) => until,
+        Err(_) => until + begun.elapsed(),
+    }
 }
 
 fn texts_of(found: &Found) -> Vec<Box<str>> {

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::HeaderMap;
@@ -61,8 +61,13 @@ pub struct PackStats {
     pub given_up: u64,
 }
 
+/// Octets that may wait at a writer, whatever their number.
+const MOST_WAITING: usize = 16 * 1024 * 1024;
+
 #[derive(Debug, Default)]
 struct Counters {
+    /// Octets that wait.
+    waiting: AtomicUsize,
     stored: AtomicU64,
     crowded_out: AtomicU64,
     given_up: AtomicU64,
@@ -115,8 +120,12 @@ impl<T: Told> PackWriter<T> {
 
     /// Tells something; `false` when there is no room and it is dropped.
     pub fn tell(&self, told: T) -> bool {
-        let sent = self.queue.try_send(Item::Told(Box::new(told))).is_ok();
+        let octets = told.encoded_len();
+        let waiting = self.counters.waiting.fetch_add(octets, Relaxed) + octets;
+        let sent =
+            waiting <= MOST_WAITING && self.queue.try_send(Item::Told(Box::new(told))).is_ok();
         if !sent {
+            self.counters.waiting.fetch_sub(octets, Relaxed);
             self.counters.crowded_out.fetch_add(1, Relaxed);
         }
         sent
@@ -171,7 +180,9 @@ impl<T: Told> Packing<T> {
             }
             while !told.is_empty() {
                 let pack = pack(&mut told);
+                let octets: usize = pack.iter().map(T::encoded_len).sum();
                 self.store(pack).await;
+                self.counters.waiting.fetch_sub(octets, Relaxed);
             }
             for done in flushes {
                 // Nobody waits any more when it fails.

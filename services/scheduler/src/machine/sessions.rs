@@ -308,6 +308,10 @@ impl Machine {
                 let sender = SenderId(session.0);
                 self.not_bound(now_ms, held.lane, partition, sender, &returned.detail);
             }
+            // A part of the content was out already: the host need not see that every few seconds.
+            ReturnReason::StorageUnavailable if held.has_left => {
+                owned.intake.returned(session, delivery, now_ms + LATER_MS);
+            }
             // A sender that knows a newer epoch would refuse it again until this scheduler knows, too.
             ReturnReason::StaleEpoch
             | ReturnReason::SignerUnavailable

@@ -30,7 +30,9 @@ use crate::metrics::Metrics;
 use crate::policies::Policies;
 use crate::transcript;
 
-/// Connections tried for one delivery.
+/// A lookup that takes longer has waited for an answer that did not come.
+const SLOW_LOOKUP: Duration = Duration::from_secs(5);
+/// Connections tried for one delivery, and lookups waited for.
 const MOST_TRIES: usize = 5;
 /// The same for mail that requires TLS: before it goes back every host is asked (RFC 8689 section 4.2.1), and there are 20 at
 /// most. Where their addresses are more, it is deferred rather than sent back.
@@ -346,16 +348,18 @@ impl Opener {
         } else {
             MOST_TRIES
         };
+        let mut slow = 0;
         'hosts: for host in hosts {
-            // A lookup that fails takes its time, as a host does that does not answer.
-            if tries == most && demand.signed_domain().is_some() {
+            // A lookup to which no answer comes takes its time, as a host does that does not answer.
+            if slow >= most {
                 tried.is_cut_short();
                 continue;
             }
+            let asking = Instant::now();
             let asked = match self.asked(lane, host, demand).await {
                 Ok(asked) => asked,
                 Err(reply) => {
-                    tries += 1;
+                    slow += usize::from(asking.elapsed() > SLOW_LOOKUP);
                     tried.has_no_address(host, reply);
                     continue;
                 }
@@ -370,6 +374,7 @@ impl Opener {
             let addresses = match self.addresses(lane, host).await {
                 Ok(addresses) => addresses,
                 Err(reply) => {
+                    slow += usize::from(asking.elapsed() > SLOW_LOOKUP);
                     tried.has_no_address(host, reply);
                     continue;
                 }
@@ -633,7 +638,9 @@ impl Opener {
         if banner.code != 220 {
             return Err(Failure::of(Stage::Banner, &banner));
         }
-        greet(&mut connection, lane, self.name(lane)).await?;
+        // Where TLS is a must, whoever is on the way has no say before it in whether the mail goes back.
+        let is_heard = by_tls || !dial.must;
+        self.greet(&mut connection, lane, is_heard).await?;
         if by_tls || dial.encryption == Encryption::None {
             self.metrics.tls.with_label_values(&[version]).inc();
             return Ok(connection);
@@ -648,6 +655,23 @@ impl Opener {
             return Ok(connection);
         }
         self.start_tls(connection, dial).await
+    }
+
+    /// Says hello. With `is_heard`, a host that has our own name is us.
+    async fn greet(
+        &self,
+        connection: &mut Connection,
+        lane: &Lane,
+        is_heard: bool,
+    ) -> Result<(), Failure> {
+        let name = self.name(lane);
+        let answer = hello(connection, lane, name).await?;
+        let own_names = [name, &self.names.own_name];
+        let is_us = |answer: &smtp::Reply| own_names.iter().any(|own| greets_as(answer, own));
+        if is_heard && lane.smart_host.is_empty() && answer.as_ref().is_some_and(is_us) {
+            return Err(Failure::loops());
+        }
+        Ok(())
     }
 
     /// What asks the host for what its TLSA records name, if that is asked of it.
@@ -690,7 +714,7 @@ impl Opener {
         let (mut connection, version) = self.handshake(connection, dial).await?;
         // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
         // handshake is as broken as one that fails in it.
-        greet(&mut connection, lane, self.name(lane))
+        self.greet(&mut connection, lane, true)
             .await
             .map_err(|failure| Failure {
                 in_handshake: failure.reply.code == 0,
@@ -761,19 +785,20 @@ fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
     name.unwrap_or_else(|_| address.into())
 }
 
-/// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4).
-async fn greet(connection: &mut Connection, lane: &Lane, name: &str) -> Result<(), Failure> {
+/// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4). The answer to EHLO, when it is one.
+async fn hello(
+    connection: &mut Connection,
+    lane: &Lane,
+    name: &str,
+) -> Result<Option<smtp::Reply>, Failure> {
     let broken = |broken: Broken| Failure::broken(Stage::Ehlo, &broken);
     let answer = connection
         .exchange(|out| smtp::write::ehlo(out, name), within(lane))
         .await
         .map_err(broken)?;
     if answer.is_positive() {
-        if lane.smart_host.is_empty() && greets_as(&answer, name) {
-            return Err(Failure::loops());
-        }
         connection.capabilities = Capabilities::from(&EhloCapabilities::from_reply(&answer));
-        return Ok(());
+        return Ok(Some(answer));
     }
     if !answer.is_permanent() {
         return Err(Failure::of(Stage::Ehlo, &answer));
@@ -783,7 +808,7 @@ async fn greet(connection: &mut Connection, lane: &Lane, name: &str) -> Result<(
         .await
         .map_err(broken)?;
     if answer.is_positive() {
-        Ok(())
+        Ok(None)
     } else {
         Err(Failure::of(Stage::Ehlo, &answer))
     }

@@ -45,7 +45,11 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         timeline.join(found);
     }
     timeline.join(read_told(admin.clone(), arguments.message_id).await?);
-    timeline.join(read_transcripts(admin, arguments.message_id).await?);
+    // What is known beside them is shown all the same.
+    match read_transcripts(admin, arguments.message_id).await {
+        Ok(dialogues) => timeline.join(dialogues),
+        Err(error) => output::complain(&error),
+    }
     let events = timeline.events();
     if events.is_empty() {
         let message_id = arguments.message_id;
