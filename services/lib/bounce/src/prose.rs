@@ -14,6 +14,10 @@ use crate::signs::{COPIES, has};
 pub(crate) const TEXT_LIMIT: usize = 32 * 1024;
 /// Recipients of a report in words.
 const MOST_RECIPIENTS: usize = 100;
+/// Places where addresses stand that are looked at.
+const MOST_MENTIONS: usize = 4 * MOST_RECIPIENTS;
+/// As much of a line before an address as is looked at, octets.
+const MOST_BEFORE: usize = 200;
 /// Lines that are read.
 const MOST_LINES: usize = 600;
 /// Lines of one place that tell about a recipient.
@@ -141,23 +145,23 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
     let mut mentions = Vec::new();
     for (number, line) in lines.iter().enumerate() {
         let lower = line.to_lowercase();
-        if lower.contains("message-id")
-            || lower.contains("message id")
-            || mentions.len() > 4 * MOST_RECIPIENTS
-        {
+        if lower.contains("message-id") || lower.contains("message id") {
             continue;
         }
         for found in addresses_in(line) {
+            if mentions.len() >= MOST_MENTIONS {
+                break;
+            }
             let address = found.address.to_lowercase();
             let is_known = known
                 .iter()
                 .any(|other| other.eq_ignore_ascii_case(&address));
-            let before = &line[..found.at];
+            let before = Before::of(line, found.at);
             if is_known
                 || (known.is_empty()
                     && !own.contains(&address)
                     && !is_servant(&address)
-                    && !is_author(before))
+                    && !is_author(before.text))
             {
                 mentions.push(Mention {
                     line: number,
@@ -173,6 +177,25 @@ fn mentions<'a>(lines: &[&'a str], known: &[String], own: &[String]) -> Vec<Ment
         mentions.retain(|mention| mention.is_strong);
     }
     mentions
+}
+
+/// What stands before an address in its line.
+#[derive(Clone, Copy)]
+struct Before<'a> {
+    text: &'a str,
+    /// The line begins farther left.
+    is_cut: bool,
+}
+
+impl<'a> Before<'a> {
+    /// At most [`MOST_BEFORE`] octets and a character, or a line of addresses would be read again for each of them.
+    fn of(line: &'a str, at: usize) -> Self {
+        let start = line.floor_char_boundary(at.saturating_sub(MOST_BEFORE));
+        Self {
+            text: &line[start..at],
+            is_cut: start > 0,
+        }
+    }
 }
 
 /// `To:` beside `Subject:`: to whom the message said that it is, which may be a list.
@@ -229,10 +252,13 @@ fn is_author(before: &str) -> bool {
 }
 
 /// At the beginning of the line, or after a word that says so.
-fn is_strong(before: &str, after: &str) -> bool {
-    let before = before.trim_matches(|c: char| c.is_whitespace() || "<\"'([*->•·:=".contains(c));
+fn is_strong(before: Before<'_>, after: &str) -> bool {
+    let is_cut = before.is_cut;
+    let before = before
+        .text
+        .trim_matches(|c: char| c.is_whitespace() || "<\"'([*->•·:=".contains(c));
     let is_number = |c: char| c.is_ascii_digit() || c == '.' || c == ' ';
-    if before.chars().all(is_number) {
+    if !is_cut && before.chars().all(is_number) {
         // `<a@b.example>: reason`, alone on its line, or after a reply code.
         return true;
     }
@@ -447,6 +473,31 @@ mod tests {
                 .all(|(_, reason)| *reason == Reason::Infrastructure),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_long_line_of_addresses_is_read_with_bounded_work() {
+        let mut line = "é ".to_owned();
+        while line.len() < 64 * 1024 {
+            line.push_str("é <a@b.example>, ");
+        }
+        assert_eq!(mentions(&[&line[..]; 3], &[], &[]).len(), MOST_MENTIONS);
+        let longest = addresses_in(&line).map(|found| Before::of(&line, found.at).text.len());
+        assert!(
+            longest
+                .max()
+                .is_some_and(|length| length <= MOST_BEFORE + 3)
+        );
+        assert_eq!(read(&line), one("a@b.example", Reason::Unspecified));
+    }
+
+    #[test]
+    fn the_beginning_of_a_line_is_near() {
+        for (before, is_expected) in [(" ".repeat(150), true), (" ".repeat(250), false)] {
+            let line = format!("{before}a@b.example");
+            let is_strong = mentions(&[&line[..]], &[], &[])[0].is_strong;
+            assert_eq!(is_strong, is_expected, "{}", before.len());
+        }
     }
 
     #[test]

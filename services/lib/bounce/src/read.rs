@@ -201,6 +201,7 @@ impl<'a> Parts<'a> {
             parts: self,
             head,
             told: None,
+            asked: 0,
         };
         let mut recipients: Vec<Recipient> = Vec::with_capacity(status.groups.len());
         for group in status.groups {
@@ -289,11 +290,20 @@ struct Words<'a, 'p> {
     parts: &'p Parts<'a>,
     head: &'p Head,
     told: Option<Vec<Told>>,
+    /// How often it was asked.
+    asked: usize,
 }
 
+/// Recipients in fields that say nothing for whom the text is asked.
+const MOST_ASKED: usize = 100;
+
 impl Words<'_, '_> {
-    /// Of the recipient, or of the only one that is told of.
+    /// Of the recipient, or of the only one that is told of; `None` when it was asked too often.
     fn about(&mut self, rules: &Rules, address: &str) -> Option<&Told> {
+        if self.asked >= MOST_ASKED {
+            return None;
+        }
+        self.asked += 1;
         let (parts, head) = (self.parts, self.head);
         let told = self.told.get_or_insert_with(|| {
             let text = parts.text();

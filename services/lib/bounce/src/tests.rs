@@ -117,7 +117,8 @@ fn only_what_is_wrong_with_the_address_for_good_is_hard() {
         ("Action: failed\r\nStatus: 5.7.1\r\nDiagnostic-Code: smtp; 550 5.7.1 DMARC failed", Reason::Authentication, false),
         ("Action: failed\r\nStatus: 5.4.7\r\nDiagnostic-Code: X-Mta; delivery time expired", Reason::Expired, false),
         ("Action: failed\r\nStatus: 5.0.0\r\nDiagnostic-Code: smtp; 550 Domain frequency limited", Reason::Throttled, false),
-        ("Action: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 user unknown, try again later", Reason::UnknownMailbox, false),
+        ("Action: failed\r\nStatus: 5.1.1\r\nDiagnostic-Code: smtp; 550 5.1.1 user unknown, try again later", Reason::UnknownMailbox, true),
+        ("Action: failed\r\nStatus: 5.0.0\r\nDiagnostic-Code: smtp; 550 user unknown, try again later", Reason::UnknownMailbox, false),
         ("Action: failed\r\nStatus: 5.0.0\r\nDiagnostic-Code: smtp; 550 rejected", Reason::Unspecified, false),
     ] {
         let fields = format!("Final-Recipient: rfc822; a@b.example\r\n{fields}\r\n");
@@ -366,4 +367,18 @@ fn hostile_messages_cost_no_more_than_long_ones() {
             );
         }
     }
+}
+
+#[test]
+fn the_text_is_asked_for_a_hundred_recipients() {
+    let fields = "Final-Recipient: rfc822; a@b.example\r\nAction: failed\r\nStatus: 5.0.0\r\n\r\n";
+    let message = in_fields(&fields.repeat(150), "<a@b.example>: user unknown\r\n");
+    let Inbound::Report(report) = read(message.as_bytes()) else {
+        panic!("it is a report");
+    };
+    let of_text = report
+        .recipients
+        .iter()
+        .filter(|one| one.judgement.reason == Reason::UnknownMailbox);
+    assert_eq!((report.recipients.len(), of_text.count()), (150, 100));
 }

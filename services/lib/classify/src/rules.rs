@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::phrases::{Finder, Groups, PhraseError};
 use crate::words::words_of;
-use crate::{Observation, Reason, Stage};
+use crate::{Class, Observation, Reason, Stage};
 
 /// As much of a text as is looked at, bytes.
 pub(crate) const TEXT_LIMIT: usize = 2048;
@@ -223,9 +223,19 @@ impl Rules {
         }
     }
 
-    /// Why a 5xx is temporary in truth, if it is.
+    /// Why a 5xx is temporary in truth, if it is. "Try again later" does not count after a code that says that an address is wrong
+    /// or its mailbox full, unless the rule names that code.
     pub(crate) fn temporary(&self, looked: &Looked<'_>) -> Option<Reason> {
-        self.first(looked, Turn::Temporary)
+        let is_final = looked.seen.enhanced.is_some_and(is_final);
+        let mut rules = self.rules.iter().enumerate();
+        rules
+            .find(|(number, rule)| {
+                let is_vague = rule.reason == Reason::Unspecified && rule.enhanced.is_empty();
+                rule.turn == Turn::Temporary
+                    && !(is_final && is_vague)
+                    && rule.fits(*number, looked)
+            })
+            .map(|(_, rule)| rule.reason)
     }
 
     /// The reason that the reply gives itself, by words or an enhanced code.
@@ -237,8 +247,18 @@ impl Rules {
         certain
             .filter(|certain| !agrees || certain.is_about_address())
             .or(by_code)
-            .or_else(|| self.first(looked, Turn::Words))
-            .or_else(|| self.first(looked, Turn::Enhanced))
+            .or_else(|| self.by_words_or_enhanced(looked))
+    }
+
+    /// Words before the code, but for words about an address behind a code of policy or content.
+    fn by_words_or_enhanced(&self, looked: &Looked<'_>) -> Option<Reason> {
+        let by_words = self.first(looked, Turn::Words);
+        let enhanced = self.first(looked, Turn::Enhanced);
+        let is_refusal = |code: &Reason| matches!(code.class(), Class::Policy | Class::Content);
+        enhanced
+            .filter(|code| by_words.is_some_and(Reason::is_about_address) && is_refusal(code))
+            .or(by_words)
+            .or(enhanced)
     }
 
     /// The reason by the reply code alone.
@@ -260,6 +280,11 @@ impl Rules {
             .find(|(number, rule)| rule.turn == turn && rule.fits(*number, looked))
             .map(|(_, rule)| rule.reason)
     }
+}
+
+/// Codes behind which another attempt does not help, whatever the text asks for.
+const fn is_final(enhanced: (u8, u16, u16)) -> bool {
+    matches!(enhanced, (5, 1, 1 | 2 | 3 | 6 | 10) | (5, 2, 2))
 }
 
 impl Rule {

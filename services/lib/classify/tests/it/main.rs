@@ -124,20 +124,23 @@ fn what_is_said_of_the_sender_never_gives_up_a_recipient() {
             Some((5, 7, 1)),
             row.enhanced,
         ] {
-            let seen = Observation {
-                enhanced,
-                ..said(row)
-            };
-            let judged = Rules::shipped().judge_report(&seen, "");
-            let gives_up = judged.kind == Kind::Permanent && judged.reason.is_about_address();
-            let is_blamed_on_code =
-                matches!(row.reason, Reason::Policy) && enhanced == Some((5, 1, 0));
-            assert!(
-                !gives_up || is_blamed_on_code,
-                "{enhanced:?} {}: {:?}",
-                row.text,
-                judged
-            );
+            for stage in [Stage::Rcpt, Stage::FinalDot] {
+                let seen = Observation {
+                    stage,
+                    enhanced,
+                    ..said(row)
+                };
+                let judged = Rules::shipped().judge_report(&seen, "");
+                let gives_up = judged.kind == Kind::Permanent && judged.reason.is_about_address();
+                let is_blamed_on_code =
+                    matches!(row.reason, Reason::Policy) && enhanced == Some((5, 1, 0));
+                assert!(
+                    !gives_up || is_blamed_on_code,
+                    "{stage:?} {enhanced:?} {}: {:?}",
+                    row.text,
+                    judged
+                );
+            }
         }
     }
 }
