@@ -30,6 +30,8 @@ struct KnownKey {
     /// Text of its DNS record.
     record: Option<Arc<str>>,
     publication: Publication,
+    /// Answers in a row that take away a record which was seen.
+    misses: u8,
     /// Why the file as it is now is not used.
     problem: Option<String>,
 }
@@ -44,6 +46,8 @@ struct Stamp {
 
 /// No key file is larger.
 const MAX_KEY_BYTES: u64 = 64 * 1024;
+/// So many answers in a row take away a record that was seen: one may be of a server that is wrong.
+const MISSES: u8 = 3;
 
 impl KeyFiles {
     pub(crate) fn new(metrics: Metrics) -> Self {
@@ -78,10 +82,16 @@ impl KeyFiles {
             if known.record.as_ref() != Some(&seen.record) {
                 continue;
             }
+            known.misses = match seen.publication {
+                Publication::Shown(_) => 0,
+                Publication::Absent | Publication::Other => known.misses.saturating_add(1),
+                Publication::Unknown => known.misses,
+            };
             let publication = match (known.publication, seen.publication) {
                 // The last answer counts that says anything, and of good ones the first.
                 (before, Publication::Unknown) => before,
                 (before @ Publication::Shown(_), Publication::Shown(_)) => before,
+                (before @ Publication::Shown(_), _) if known.misses < MISSES => before,
                 (_, now) => now,
             };
             changed |= publication != known.publication;
@@ -152,7 +162,9 @@ impl KeyFiles {
                 return known;
             }
             Some(known) => {
-                shown = known.record.map(|record| (record, known.publication));
+                shown = known
+                    .record
+                    .map(|record| (record, known.publication, known.misses));
                 (known.problem, known.key)
             }
             None => (None, None),
@@ -175,9 +187,11 @@ impl KeyFiles {
         };
         let record: Option<Arc<str>> = key.as_ref().map(|key| key.key().dns_record().into());
         // What the DNS said is still said of the same key.
-        let publication = match shown {
-            Some((before, publication)) if Some(&before) == record.as_ref() => publication,
-            _ => Publication::Unknown,
+        let (publication, misses) = match shown {
+            Some((before, publication, misses)) if Some(&before) == record.as_ref() => {
+                (publication, misses)
+            }
+            _ => (Publication::Unknown, 0),
         };
         KnownKey {
             path: configured.key.clone(),
@@ -186,6 +200,7 @@ impl KeyFiles {
             key,
             record,
             publication,
+            misses,
             problem,
         }
     }
@@ -353,6 +368,48 @@ pub(crate) mod tests {
         let renewed = files.refresh(&snapshot, false);
         assert!(!Arc::ptr_eq(acme(&renewed)[0], acme(&first)[0]));
         assert!(!files.any_changed());
+    }
+
+    #[test]
+    fn one_wrong_answer_takes_no_key_away() {
+        use Publication::{Absent, Other, Shown, Unknown};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("e");
+        fs::write(&path, dkim::generate_ed25519()).unwrap();
+        let snapshot = snapshot(&[("e1", "ed25519-sha256", &path)]);
+        let mut files = files();
+        let keyring = files.refresh(&snapshot, true);
+        let record = keyring.standings().next().unwrap().1.record.clone();
+        let name = (Domain::parse("acme.example").unwrap(), "e1".to_owned());
+        for (number, (answer, expected)) in [
+            (Absent, Absent),
+            (Shown(1), Shown(1)),
+            (Absent, Shown(1)),
+            (Other, Shown(1)),
+            // It begins anew.
+            (Shown(2), Shown(1)),
+            (Absent, Shown(1)),
+            (Unknown, Shown(1)),
+            (Absent, Shown(1)),
+            (Other, Other),
+            (Absent, Absent),
+            (Unknown, Absent),
+            (Shown(3), Shown(3)),
+            (Absent, Shown(3)),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let seen = Seen {
+                name: name.clone(),
+                record: record.clone().unwrap(),
+                publication: answer,
+            };
+            files.note(&snapshot, vec![seen]);
+            // A file that is read again changes nothing about it.
+            files.refresh(&snapshot, true);
+            assert_eq!(files.known[&name].publication, expected, "{number}");
+        }
     }
 
     /// What the kubelet does with a mounted Secret: files are links through the link `..data`, which is switched to

@@ -37,7 +37,8 @@ pub(crate) enum Use {
 /// The use of each key of a domain. `facts` says whether a key is loaded, and what the DNS says of it.
 ///
 /// A key is replaced once one that replaces it can sign, or was replaced itself: of `s1`, `s2`, `s3`, each replacing the
-/// one before, the last one signs whose record is there.
+/// one before, the last one signs whose record is there. One that nothing is known of yet also takes the place of a key
+/// whose record is gone.
 pub(crate) fn uses(keys: &[DkimKey], facts: impl Fn(&DkimKey) -> (bool, Publication)) -> Vec<Use> {
     // Selectors of keys that are replaced, and since when. A key stands below the one that it replaces.
     let mut replaced: Vec<(&str, u64)> = Vec::new();
@@ -52,6 +53,10 @@ pub(crate) fn uses(keys: &[DkimKey], facts: impl Fn(&DkimKey) -> (bool, Publicat
             let own = own.map(|(_, since)| *since);
             let ready_since = match publication {
                 Publication::Shown(since) if loaded => Some(since),
+                // There is no record that had to be kept.
+                Publication::Unknown if loaded && is_replaced_one_gone(keys, key, &facts) => {
+                    Some(0)
+                }
                 _ => None,
             };
             if let Some(before) = &key.replaces
@@ -70,6 +75,27 @@ pub(crate) fn uses(keys: &[DkimKey], facts: impl Fn(&DkimKey) -> (bool, Publicat
         .collect();
     uses.reverse();
     uses
+}
+
+/// Whether the key that would sign in the place of this one has no record of its own in the DNS, nor have those between.
+fn is_replaced_one_gone(
+    keys: &[DkimKey],
+    key: &DkimKey,
+    facts: &impl Fn(&DkimKey) -> (bool, Publication),
+) -> bool {
+    let mut row = keys.iter().rev();
+    let mut after = key;
+    // A key stands below the one that it replaces.
+    while let Some(selector) = &after.replaces
+        && let Some(before) = row.find(|key| key.selector == *selector)
+        && matches!(facts(before).1, Publication::Absent | Publication::Other)
+    {
+        if !before.when_published {
+            return true;
+        }
+        after = before;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -128,6 +154,28 @@ mod tests {
             (
                 [(true, Shown(1)), (false, Shown(5)), (true, Unknown)],
                 [Active, Missing, Pending],
+            ),
+            // After a start: the record of the one that was replaced is gone, and nothing is known of its successor.
+            (
+                [(true, Absent), (true, Unknown), (true, Absent)],
+                [keep(0), Active, Pending],
+            ),
+            (
+                [(true, Other), (true, Absent), (true, Unknown)],
+                [keep(0), keep(0), Active],
+            ),
+            (
+                [(true, Absent), (false, Unknown), (true, Absent)],
+                [Active, Missing, Pending],
+            ),
+            // What was never published takes no place of one that is.
+            (
+                [(true, Shown(1)), (true, Absent), (true, Unknown)],
+                [Active, Pending, Pending],
+            ),
+            (
+                [(true, Unknown), (true, Absent), (true, Unknown)],
+                [Active, Pending, Pending],
             ),
             // And one that is replaced need not be read.
             (

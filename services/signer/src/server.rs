@@ -106,6 +106,11 @@ impl Bound {
             ..Options::default()
         };
         let signer = Signer::start(options, snapshots).await;
+        // Which key signs may follow from what the DNS says.
+        tokio::select! {
+            () = signer.first_asked() => {}
+            () = shutdown.requested() => return Ok(()),
+        }
         self.readiness.set(READY, true);
         tracing::info!("signer ready");
         serve(signer, self.listener, shutdown).await?;

@@ -20,6 +20,9 @@ use crate::publication::{self, Seen};
 /// Requests that may wait for each thread: what it signs in about half a second.
 const QUEUE_PER_THREAD: usize = 2048;
 
+/// The first answers of the DNS are waited for so long.
+const FIRST_ASKED: Duration = Duration::from_secs(10);
+
 /// How a [`Signer`] works.
 #[derive(Clone)]
 pub struct Options {
@@ -58,6 +61,8 @@ pub struct Signer {
 struct Inner {
     pool: Pool<Job>,
     keyring: watch::Receiver<Arc<Keyring>>,
+    /// Whether the first round of answers about records was taken in.
+    asked: watch::Receiver<bool>,
     metrics: Metrics,
     /// Aborted when the last clone is dropped.
     _follower: JoinSet<()>,
@@ -80,11 +85,13 @@ impl Signer {
         .expect("loading keys does not panic");
         let (publish, keyring) = watch::channel(Arc::new(keyring));
         let mut follower = JoinSet::new();
-        // A round of answers at a time.
+        let (has_asked, asked) = watch::channel(false);
+        // A pack of answers at a time.
         let (tell, told) = mpsc::channel(1);
         if let Some(resolver) = options.resolver {
             follower.spawn(publication::ask(resolver, keyring.clone(), tell));
         }
+        let told = Told { told, has_asked };
         follower.spawn(follow(files, snapshots, told, options.recheck, publish));
         let batches = Batches::detect();
         tracing::debug!(batch = batches.size(), "RSA signatures made together");
@@ -99,11 +106,21 @@ impl Signer {
         let inner = Inner {
             pool,
             keyring,
+            asked,
             metrics,
             _follower: follower,
         };
         Self {
             inner: Arc::new(inner),
+        }
+    }
+
+    /// Waits until the DNS was asked for the records of the first keys, or can't be asked, but at most 10 s.
+    pub async fn first_asked(&self) {
+        let mut asked = self.inner.asked.clone();
+        let waited = tokio::time::timeout(FIRST_ASKED, asked.wait_for(|asked| *asked)).await;
+        if waited.is_err() {
+            tracing::warn!("the DNS is slow to answer for the records of keys");
         }
     }
 
@@ -206,11 +223,17 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Where answers about records come from.
+struct Told {
+    told: mpsc::Receiver<Vec<Seen>>,
+    has_asked: watch::Sender<bool>,
+}
+
 /// Publishes a new keyring when the configuration, a key file, or what the DNS shows of the keys changes.
 async fn follow(
     mut files: KeyFiles,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
-    mut told: mpsc::Receiver<Vec<Seen>>,
+    mut told: Told,
     recheck: Duration,
     publish: watch::Sender<Arc<Keyring>>,
 ) {
@@ -220,8 +243,12 @@ async fn follow(
     loop {
         let mut all = false;
         tokio::select! {
-            seen = told.recv(), if somebody_tells => {
+            seen = told.told.recv(), if somebody_tells => {
                 somebody_tells = seen.is_some();
+                if seen.as_ref().is_none_or(Vec::is_empty) {
+                    told.has_asked.send_replace(true);
+                    continue;
+                }
                 // Of the configuration that the keys are of: a newer one comes with its own round.
                 let snapshot = publish.borrow().snapshot.clone();
                 if let Some(keyring) = files.note(&snapshot, seen.unwrap_or_default()) {
@@ -418,6 +445,7 @@ mod tests {
             resolver: Some(dns::Resolver::new(&[dns.address()]).unwrap()),
         };
         let signer = Signer::start(options, snapshots).await;
+        signer.first_asked().await;
         let uses = || -> Vec<(KeyUse, KeyPublication)> {
             let all = signer.keys(&KeysRequest::default());
             assert!(!all.more);
@@ -434,9 +462,9 @@ mod tests {
         let (active, pending, retiring) = (KeyUse::Active, KeyUse::Pending, KeyUse::Retiring);
         let (shown, other) = (KeyPublication::Shown, KeyPublication::Other);
         let absent = KeyPublication::Absent;
-        while uses() != [(retiring, absent), (active, shown), (pending, other)] {
-            renewed.changed().await.unwrap();
-        }
+        // The answers are known by now.
+        let expected = [(retiring, absent), (active, shown), (pending, other)];
+        assert_eq!(uses(), expected);
         assert_eq!(selector().await, "s2");
         let first = &signer.keys(&KeysRequest::default()).keys[0];
         let week = 7 * 86_400_000;
@@ -465,6 +493,29 @@ mod tests {
             (told[0].bits, told[0].algorithm.as_str()),
             (256, "ed25519-sha256")
         );
+    }
+
+    #[tokio::test]
+    async fn does_not_wait_for_answers_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = key_file(folder.path());
+        // Nobody answers there.
+        let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (_source, snapshots) = watch::channel(snapshot(&[("e1", "ed25519-sha256", &path)]));
+        let options = Options {
+            threads: 1,
+            resolver: Some(dns::Resolver::new(&[socket.local_addr().unwrap()]).unwrap()),
+            ..Options::default()
+        };
+        let started = Instant::now();
+        let signer = Signer::start(options, snapshots.clone()).await;
+        signer.first_asked().await;
+        let waited = started.elapsed();
+        assert!((5..13).contains(&waited.as_secs()), "{waited:?}");
+        let without = Signer::start(Options::default(), snapshots).await;
+        let started = Instant::now();
+        without.first_asked().await;
+        assert!(started.elapsed() < Duration::from_secs(2));
     }
 
     #[tokio::test(start_paused = true)]
