@@ -155,7 +155,7 @@ async fn socks_is_spoken_with_a_password_from_a_file_and_its_words_about_hosts_a
     // The answer to the login, and to the request.
     for (in_, made, expected) in [
         (1, 0, of_proxy("it refuses user name and password")),
-        (0, 2, of_proxy("its rules do not allow the connection")),
+        (0, 7, of_proxy("it makes no connections")),
         (
             0,
             5,
