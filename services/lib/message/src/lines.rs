@@ -152,7 +152,9 @@ fn break_after(text: &[u8], most: usize) -> usize {
 pub(crate) fn fold(mut field: &[u8], out: &mut Vec<u8>) {
     while field.len() > LONGEST_LINE {
         let line = memchr(b'\n', field).map_or(field.len(), |line_feed| line_feed + 1);
-        if line <= LONGEST_LINE + 2 {
+        // The last one may have no end yet.
+        let text = field[..line].strip_suffix(b"\n").unwrap_or(&field[..line]);
+        if text.strip_suffix(b"\r").unwrap_or(text).len() <= LONGEST_LINE {
             out.extend_from_slice(&field[..line]);
             field = &field[line..];
             continue;
@@ -302,6 +304,12 @@ mod tests {
         // A line of white space alone would end the section for some readers.
         let only_space = format!("X:{a}{b}   \r\n");
         assert_eq!(folded(&only_space), only_space);
+        // The section ended before the line did.
+        let unended = format!("X: {} {}", "a".repeat(500), "b".repeat(495));
+        assert_eq!(
+            folded(&unended),
+            unended.replace(' ', "\r\n ").replacen("\r\n ", " ", 1)
+        );
     }
 
     proptest! {
