@@ -10,7 +10,8 @@ use smtp::EhloCapabilities;
 use tokio::time::Instant;
 
 use super::connection::{Broken, Connection};
-use super::open::{Failure, Opener};
+use super::failure::Failure;
+use super::open::Opener;
 use crate::lane::Lane;
 use crate::reach::{Auth, AuthMechanism, AuthOver};
 use crate::secret::read_secret;

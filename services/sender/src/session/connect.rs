@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::connection::Broken;
-use super::open::Failure;
+use super::failure::Failure;
 use super::socks::{self, Login, SocksError};
 use crate::lane::Lane;
 use crate::reach::{Proxy, ProxyProtocol, Reach};

@@ -6,7 +6,7 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::TlsConnector;
 
-use super::open::Failure;
+use super::failure::Failure;
 use crate::reach::ClientCertificate;
 use proto::journal::Stage;
 

@@ -7,6 +7,8 @@ mod connect;
 mod connection;
 mod dane;
 mod demand;
+mod dial;
+mod failure;
 mod fault;
 mod identity;
 mod io;

@@ -1,7 +1,7 @@
 //! From a lane and a domain to a connection that takes mail.
 
 use std::hash::{BuildHasher, RandomState};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,22 +9,18 @@ use dns::{Family, MailHosts, Resolver, is_private_target};
 use mail::Domain;
 use proto::journal::{Reply, Stage};
 use rustls::RootCertStore;
-use rustls::pki_types::ServerName;
-use smtp::EhloCapabilities;
 use sts::Known;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::connect::{connect, stage_before_banner};
-use super::connection::{Broken, Capabilities, Connection, Open};
-use super::dane::{Dane, Verifier};
+use super::connection::Connection;
 use super::demand::{Demand, Encryption, HostDemand, Lack, Level, Seen, Wish};
+use super::dial::Dial;
+use super::failure::Failure;
 use super::fault::Fault;
-use super::identity::showing;
-use super::io::Io;
+use super::own_words;
 use super::targets::{in_order, literal};
-use super::tls::{Connector, Connectors, Remembered};
+use super::tls::{Connectors, Remembered};
 use super::tried::{Tried, encryption_needed};
-use super::{own_words, reported};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
@@ -37,8 +33,6 @@ const MOST_TRIES: usize = 5;
 /// The same for mail that requires TLS: before it goes back every host is asked (RFC 8689 section 4.2.1), and there are 20 at
 /// most. Where their addresses are more, it is deferred rather than sent back.
 const MOST_TRIES_TO_KEEP_A_PROMISE: usize = 20;
-/// Time for the TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A host with which TLS fails is spoken to without it for so long (opportunistic lanes only).
 const BROKEN_TLS_TIME: Duration = Duration::from_secs(3600);
 /// Whether a certificate was valid is remembered for so long, to ask for no more than there is.
@@ -79,126 +73,12 @@ pub(crate) struct Names {
 /// Makes connections.
 pub(crate) struct Opener {
     pub(super) names: Names,
-    tls: Connectors,
+    pub(super) tls: Connectors,
     broken_tls: Remembered,
     valid: Remembered,
     invalid: Remembered,
     unreachable: Remembered,
     pub(super) metrics: Arc<Metrics>,
-}
-
-/// A try that failed, and what was to blame if it was not the host.
-pub(super) struct Failure {
-    pub(super) reply: Reply,
-    in_handshake: bool,
-    /// The source is to blame.
-    unbound: bool,
-    /// It is this relay that was connected to.
-    loops: bool,
-    lack: Option<Lack>,
-    /// What is wrong with its TLS.
-    fault: Option<Fault>,
-}
-
-/// How a connection is made.
-#[derive(Clone, Copy)]
-struct Dial<'a> {
-    lane: &'a Lane,
-    host: &'a str,
-    address: IpAddr,
-    encryption: Encryption,
-    demand: &'a HostDemand<'a>,
-    /// Without TLS there is to be no connection.
-    must: bool,
-}
-
-impl Failure {
-    pub fn of(stage: Stage, reply: &smtp::Reply) -> Self {
-        Self {
-            reply: reported(stage, reply),
-            in_handshake: false,
-            unbound: false,
-            loops: false,
-            lack: None,
-            fault: None,
-        }
-    }
-
-    pub fn broken(stage: Stage, broken: &Broken) -> Self {
-        Self::says(stage, &broken.to_string())
-    }
-
-    pub fn says(stage: Stage, text: &str) -> Self {
-        Self {
-            reply: own_words(stage, 0, "", text),
-            in_handshake: false,
-            unbound: false,
-            loops: false,
-            lack: None,
-            fault: None,
-        }
-    }
-
-    /// The source is to blame: nothing is said of the host.
-    pub fn of_source(stage: Stage, text: &str) -> Self {
-        Self::says(stage, text).by_source()
-    }
-
-    pub fn by_source(self) -> Self {
-        Self {
-            unbound: true,
-            ..self
-        }
-    }
-
-    fn loops() -> Self {
-        Self {
-            reply: leads_back(),
-            loops: true,
-            ..Self::says(Stage::Ehlo, "")
-        }
-    }
-
-    fn handshake(text: &str) -> Self {
-        Self {
-            in_handshake: true,
-            fault: Some(Fault::Other),
-            ..Self::says(Stage::Starttls, text)
-        }
-    }
-
-    /// The enhanced codes are those that Postfix has for the same.
-    fn lacks(lack: Lack, text: &str) -> Self {
-        let enhanced = match lack {
-            Lack::Tls => "4.7.4",
-            Lack::Host | Lack::Certificate => "4.7.5",
-            Lack::RequireTls => "4.7.30",
-        };
-        Self {
-            reply: own_words(Stage::Starttls, 0, enhanced, text),
-            in_handshake: false,
-            unbound: false,
-            loops: false,
-            lack: Some(lack),
-            fault: (lack == Lack::Tls).then_some(Fault::NoStarttls),
-        }
-    }
-
-    /// TLS failed: by what the host shows and speaks, which it will do again, or by what became of the connection.
-    fn of_tls(error: &std::io::Error) -> Self {
-        let inner = error.get_ref();
-        let cause = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let lack = cause.map(|cause| match cause {
-            rustls::Error::InvalidCertificate(_) => Lack::Certificate,
-            _ => Lack::Tls,
-        });
-        let text = format!("TLS handshake: {error}");
-        Self {
-            in_handshake: true,
-            fault: Some(cause.map_or(Fault::Other, Fault::from)),
-            ..lack.map_or_else(|| Self::handshake(&text), |lack| Self::lacks(lack, &text))
-        }
-    }
 }
 
 impl Opener {
@@ -290,7 +170,7 @@ impl Opener {
     }
 
     /// What to say in EHLO: the source's name, else our own.
-    fn name<'a>(&'a self, lane: &'a Lane) -> &'a str {
+    pub(super) fn name<'a>(&'a self, lane: &'a Lane) -> &'a str {
         if lane.ehlo.is_empty() {
             &self.names.own_name
         } else {
@@ -615,219 +495,11 @@ impl Opener {
             (made, _) => made,
         }
     }
-
-    async fn dial(&self, dial: Dial<'_>) -> Result<Connection, Failure> {
-        let Dial { lane, host, .. } = dial;
-        let address = SocketAddr::new(dial.address, lane.port);
-        transcript::note(format_args!("connecting to {host} {address}"));
-        let stream = connect(lane, address).await?;
-        let mut connection = Connection::new(
-            Io::Plain(stream),
-            host.into(),
-            address,
-            Open::new(&self.metrics.connections),
-        );
-        let by_tls = lane.reach.implicit_tls();
-        let mut version = "none";
-        if by_tls {
-            (connection, version) = self.handshake(connection, dial).await?;
-        }
-        let banner = connection.reply(within(lane)).await.map_err(|broken| {
-            Failure::broken(stage_before_banner(&lane.reach, &broken), &broken)
-        })?;
-        if banner.code != 220 {
-            return Err(Failure::of(Stage::Banner, &banner));
-        }
-        // Where TLS is a must, whoever is on the way has no say before it in whether the mail goes back.
-        let is_heard = by_tls || !dial.must;
-        self.greet(&mut connection, lane, is_heard).await?;
-        if by_tls || dial.encryption == Encryption::None {
-            self.metrics.tls.with_label_values(&[version]).inc();
-            return Ok(connection);
-        }
-        if !connection.capabilities.starttls {
-            if dial.must {
-                connection.quit().await;
-                let text = "the host does not offer STARTTLS";
-                return Err(Failure::lacks(Lack::Tls, text));
-            }
-            self.metrics.tls.with_label_values(&["none"]).inc();
-            return Ok(connection);
-        }
-        self.start_tls(connection, dial).await
-    }
-
-    /// Says hello. With `is_heard`, a host that has our own name is us.
-    async fn greet(
-        &self,
-        connection: &mut Connection,
-        lane: &Lane,
-        is_heard: bool,
-    ) -> Result<(), Failure> {
-        let name = self.name(lane);
-        let answer = hello(connection, lane, name).await?;
-        let own_names = [name, &self.names.own_name];
-        let is_us = |answer: &smtp::Reply| own_names.iter().any(|own| greets_as(answer, own));
-        if is_heard && lane.smart_host.is_empty() && answer.as_ref().is_some_and(is_us) {
-            return Err(Failure::loops());
-        }
-        Ok(())
-    }
-
-    /// What asks the host for what its TLSA records name, if that is asked of it.
-    fn named(&self, dial: Dial<'_>) -> Result<Option<(Connector, Arc<Verifier>)>, Failure> {
-        let (Encryption::NamedCertificate, Dane::Usable(tlsa)) =
-            (dial.encryption, dial.demand.dane())
-        else {
-            return Ok(None);
-        };
-        let host = server_name(dial.host, dial.address);
-        let named = self
-            .tls
-            .named(tlsa.clone(), dial.demand.signed_domain(), host);
-        named
-            .map(Some)
-            .map_err(|error| Failure::handshake(&format!("TLS: {error}")))
-    }
-
-    async fn start_tls(
-        &self,
-        mut connection: Connection,
-        dial: Dial<'_>,
-    ) -> Result<Connection, Failure> {
-        let lane = dial.lane;
-        let answer = connection
-            .exchange(smtp::write::starttls, within(lane))
-            .await
-            .map_err(|broken| Failure::handshake(&broken.to_string()))?;
-        if answer.code != 220 {
-            if dial.must || answer.code == 421 {
-                return Err(Failure {
-                    lack: answer.is_permanent().then_some(Lack::Tls),
-                    fault: (answer.code != 421).then_some(Fault::NoStarttls),
-                    ..Failure::of(Stage::Starttls, &answer)
-                });
-            }
-            self.metrics.tls.with_label_values(&["none"]).inc();
-            return Ok(connection);
-        }
-        let (mut connection, version) = self.handshake(connection, dial).await?;
-        // Nothing learned before TLS counts (RFC 3207 section 4.2). A host that breaks right after the
-        // handshake is as broken as one that fails in it.
-        self.greet(&mut connection, lane, true)
-            .await
-            .map_err(|failure| Failure {
-                in_handshake: failure.reply.code == 0,
-                fault: (failure.reply.code == 0).then_some(Fault::Other),
-                ..failure
-            })?;
-        self.metrics.tls.with_label_values(&[version]).inc();
-        Ok(connection)
-    }
-
-    /// The connection under TLS, and the version of it.
-    async fn handshake(
-        &self,
-        connection: Connection,
-        dial: Dial<'_>,
-    ) -> Result<(Connection, &'static str), Failure> {
-        let named = self.named(dial)?;
-        let connector = match (&named, dial.encryption) {
-            (Some((connector, _)), _) => Some(connector),
-            (None, Encryption::ValidCertificate) => self.tls.verifying.as_ref(),
-            (None, _) => Some(&self.tls.any),
-        };
-        let connector = connector.ok_or_else(|| Failure {
-            in_handshake: true,
-            fault: Some(Fault::NotTrusted),
-            ..Failure::lacks(
-                Lack::Certificate,
-                "no authority is trusted that could have signed its certificate",
-            )
-        })?;
-        let showing = match &dial.lane.reach.certificate {
-            Some(files) => Some(showing(connector.config(), files).await?),
-            None => None,
-        };
-        let connector = showing.as_ref().unwrap_or(connector.begins());
-        let (host, address) = (connection.host.clone(), connection.address);
-        let (stream, open) = connection
-            .into_tcp()
-            .ok_or_else(|| Failure::handshake("the host spoke before TLS began"))?;
-        let name = match dial.demand.dane() {
-            // RFC 7672 section 3.2.1 and 8.1: it may have a certificate for each of its names.
-            Dane::Usable(tlsa) => server_name(&tlsa.base, address.ip()),
-            _ => server_name(&host, address.ip()),
-        };
-        let stream = timeout(HANDSHAKE_TIMEOUT, connector.connect(name, stream))
-            .await
-            .map_err(|_| Failure::handshake("no TLS handshake in time"))?
-            .map_err(|error| Failure::of_tls(&error))?;
-        let mut connection = Connection::new(Io::Tls(Box::new(stream)), host, address, open);
-        let version = connection.tls_version();
-        connection.verified = dial.encryption == Encryption::ValidCertificate;
-        if let Some((proved, is_valid)) = named.and_then(|(_, verifier)| verifier.found()) {
-            connection.verified = is_valid;
-            connection.proved = Some(proved);
-        }
-        let certificate = match (connection.verified, &connection.proved) {
-            (true, _) => "a valid certificate",
-            (false, Some(_)) => "a certificate that TLSA records name",
-            (false, None) => "a certificate that was not checked",
-        };
-        transcript::note(format_args!("TLS {version}, {certificate}"));
-        Ok((connection, version))
-    }
 }
 
-fn server_name(host: &str, address: IpAddr) -> ServerName<'static> {
-    let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned());
-    name.unwrap_or_else(|_| address.into())
-}
-
-/// EHLO, and HELO for a host that knows none (RFC 5321 section 4.1.4). The answer to EHLO, when it is one.
-async fn hello(
-    connection: &mut Connection,
-    lane: &Lane,
-    name: &str,
-) -> Result<Option<smtp::Reply>, Failure> {
-    let broken = |broken: Broken| Failure::broken(Stage::Ehlo, &broken);
-    let answer = connection
-        .exchange(|out| smtp::write::ehlo(out, name), within(lane))
-        .await
-        .map_err(broken)?;
-    if answer.is_positive() {
-        connection.capabilities = Capabilities::from(&EhloCapabilities::from_reply(&answer));
-        return Ok(Some(answer));
-    }
-    if !answer.is_permanent() {
-        return Err(Failure::of(Stage::Ehlo, &answer));
-    }
-    let answer = connection
-        .exchange(|out| smtp::write::helo(out, name), within(lane))
-        .await
-        .map_err(broken)?;
-    if answer.is_positive() {
-        Ok(None)
-    } else {
-        Err(Failure::of(Stage::Ehlo, &answer))
-    }
-}
-
-/// The host gives our own name as its own: it is us, by whatever name and address it is known. `localhost` is nobody's own.
-fn greets_as(answer: &smtp::Reply, name: &str) -> bool {
-    let first = answer.lines.first().map_or("", |line| line.trim_start());
-    let word = first.split(' ').next();
-    name.contains('.') && word.is_some_and(|word| word.eq_ignore_ascii_case(name))
-}
-
-fn leads_back() -> Reply {
+pub(super) fn leads_back() -> Reply {
     let text = "the MX hosts of the domain lead back to this relay";
     own_words(Stage::Dns, 554, "5.4.6", text)
-}
-
-fn within(lane: &Lane) -> Instant {
-    Instant::now() + lane.timeouts.command
 }
 
 /// The source can't be used for any other host either.
