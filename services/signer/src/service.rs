@@ -20,6 +20,8 @@ use crate::publication::{self, Seen};
 /// Requests that may wait for each thread: what it signs in about half a second.
 const QUEUE_PER_THREAD: usize = 2048;
 
+/// Answers of the DNS are taken in together that come within this time.
+const GATHERED: Duration = Duration::from_millis(500);
 /// The first answers of the DNS are waited for so long.
 const FIRST_ASKED: Duration = Duration::from_secs(10);
 
@@ -229,6 +231,24 @@ struct Told {
     has_asked: watch::Sender<bool>,
 }
 
+impl Told {
+    /// What comes soon after the first, and whether that was all of a round: at a start answers come by the thousand, and each
+    /// keyring is of all domains.
+    async fn gathered(&mut self, first: Vec<Seen>) -> (Vec<Seen>, bool) {
+        let until = tokio::time::Instant::now() + GATHERED;
+        let (mut seen, mut more) = (Vec::new(), Some(first));
+        while let Some(pack) = more.filter(|pack| !pack.is_empty()) {
+            seen.extend(pack);
+            let next = tokio::time::timeout_at(until, self.told.recv()).await;
+            match next {
+                Ok(next) => more = Some(next.unwrap_or_default()),
+                Err(_) => return (seen, false),
+            }
+        }
+        (seen, true)
+    }
+}
+
 /// Publishes a new keyring when the configuration, a key file, or what the DNS shows of the keys changes.
 async fn follow(
     mut files: KeyFiles,
@@ -245,14 +265,14 @@ async fn follow(
         tokio::select! {
             seen = told.told.recv(), if somebody_tells => {
                 somebody_tells = seen.is_some();
-                if seen.as_ref().is_none_or(Vec::is_empty) {
-                    told.has_asked.send_replace(true);
-                    continue;
-                }
+                let (seen, is_round_over) = told.gathered(seen.unwrap_or_default()).await;
                 // Of the configuration that the keys are of: a newer one comes with its own round.
                 let snapshot = publish.borrow().snapshot.clone();
-                if let Some(keyring) = files.note(&snapshot, seen.unwrap_or_default()) {
+                if let Some(keyring) = files.note(&snapshot, seen) {
                     publish.send_replace(Arc::new(keyring));
+                }
+                if is_round_over {
+                    told.has_asked.send_replace(true);
                 }
                 continue;
             }
