@@ -2,12 +2,13 @@
 
 use proto::event::event::Kind;
 use proto::event::{
-    CredentialMeasure, CredentialNoticed, Event as Told, Preflight, Record, Rejection, Stage,
+    Complaint, CredentialMeasure, CredentialNoticed, DomainChecked, Event as Told, OutOfBandBounce,
+    Preflight, Record, Rejection, Stage, SuppressionChanged, Unsubscribe, WebhookGivenUp,
 };
 use proto::watch::{Action, Evidence, Measure};
 use serde_json::{Map, Value, json};
 
-use super::{Event, VERSION, time};
+use super::{Event, VERSION, class_name, reply_value, time};
 
 /// The events of a record of the stream `EVENTS`, in order. One that a later release wrote is told as `Unknown`.
 pub fn told(sequence: u64, record: &Record) -> Vec<Value> {
@@ -36,6 +37,12 @@ impl Written<'_> {
             Some(Kind::Preflight(preflight)) => looked_over(event, preflight),
             Some(Kind::CredentialNoticed(noticed)) => credential_noticed(event, noticed),
             Some(Kind::CredentialMeasure(measure)) => credential_measure(event, measure),
+            Some(Kind::OutOfBandBounce(bounce)) => came_back(event, bounce),
+            Some(Kind::Complaint(complaint)) => complained(event, complaint),
+            Some(Kind::Unsubscribe(unsubscribe)) => unsubscribed(event, unsubscribe),
+            Some(Kind::SuppressionChanged(changed)) => suppression_changed(event, changed),
+            Some(Kind::DomainChecked(checked)) => domain_checked(event, checked),
+            Some(Kind::WebhookGivenUp(given_up)) => webhook_given_up(event, given_up),
             None => event,
         };
         Value::Object(event.0)
@@ -76,6 +83,12 @@ fn type_name(kind: Option<&Kind>) -> &'static str {
         Some(Kind::Preflight(_)) => "Preflight",
         Some(Kind::CredentialNoticed(_)) => "CredentialNoticed",
         Some(Kind::CredentialMeasure(_)) => "CredentialMeasure",
+        Some(Kind::OutOfBandBounce(_)) => "OutOfBandBounce",
+        Some(Kind::Complaint(_)) => "Complaint",
+        Some(Kind::Unsubscribe(_)) => "Unsubscribe",
+        Some(Kind::SuppressionChanged(_)) => "SuppressionChanged",
+        Some(Kind::DomainChecked(_)) => "DomainChecked",
+        Some(Kind::WebhookGivenUp(_)) => "WebhookGivenUp",
         None => "Unknown",
     }
 }
@@ -117,6 +130,75 @@ fn credential_noticed(event: Event, noticed: &CredentialNoticed) -> Event {
 fn credential_measure(event: Event, taken: &CredentialMeasure) -> Event {
     let measure = taken.measure.clone().unwrap_or_default();
     event.take_over(measure_value(&measure))
+}
+
+fn came_back(event: Event, bounce: &OutOfBandBounce) -> Event {
+    let event = event
+        .id("message_id", &bounce.message_id)
+        .text("stream", &bounce.stream)
+        .text("recipient", &bounce.recipient)
+        .text("action", &bounce.action);
+    let event = match &bounce.reply {
+        Some(reply) => event.put("reply", reply_value(reply)),
+        None => event,
+    };
+    event
+        .text("class", class_name(bounce.class()))
+        .text("reason", &bounce.reason)
+        .flag("hard", bounce.hard)
+        .text("remote_mta", &bounce.remote_mta)
+        .text("reporting_mta", &bounce.reporting_mta)
+}
+
+fn complained(event: Event, complaint: &Complaint) -> Event {
+    event
+        .id("message_id", &complaint.message_id)
+        .text("stream", &complaint.stream)
+        .text("recipient", &complaint.recipient)
+        .text("feedback_type", &complaint.feedback_type)
+        .text("user_agent", &complaint.user_agent)
+}
+
+fn unsubscribed(event: Event, unsubscribe: &Unsubscribe) -> Event {
+    event
+        .id("message_id", &unsubscribe.message_id)
+        .text("stream", &unsubscribe.stream)
+        .text("recipient", &unsubscribe.recipient)
+        .text("by", &unsubscribe.by)
+}
+
+fn suppression_changed(event: Event, changed: &SuppressionChanged) -> Event {
+    let event = event
+        .text("stream", &changed.stream)
+        .text("recipient", &changed.recipient)
+        .put("removed", json!(changed.removed))
+        .text("reason", &changed.reason)
+        .text("author", &changed.author);
+    match changed.until_ms {
+        0 => event,
+        until_ms => event.put("until", json!(time(until_ms))),
+    }
+}
+
+fn domain_checked(event: Event, checked: &DomainChecked) -> Event {
+    let findings = checked.findings.iter().map(|finding| {
+        let finding = Event(Map::new())
+            .text("check", &finding.check)
+            .text("severity", &finding.severity)
+            .text("text", &finding.text);
+        Value::Object(finding.0)
+    });
+    event
+        .text("domain", &checked.domain)
+        .text("pool", &checked.pool)
+        .put("findings", findings.collect())
+}
+
+fn webhook_given_up(event: Event, given_up: &WebhookGivenUp) -> Event {
+    event
+        .text("webhook", &given_up.webhook)
+        .number("events", given_up.events)
+        .text("reason", &given_up.reason)
 }
 
 /// A measure as JSON: what is done, who wants it, and what for.
@@ -255,6 +337,61 @@ mod tests {
         assert_eq!(events[1]["count"], 12);
         assert_eq!(events[1]["last"], "2026-11-22T12:40:06.500Z");
         assert_ne!(events[0]["id"], events[1]["id"]);
+    }
+
+    #[test]
+    fn what_came_back_tells_whom_it_is_about() {
+        let message_id = bytes::Bytes::from_static(&[1; 16]);
+        let bounce = OutOfBandBounce {
+            message_id: message_id.clone(),
+            stream: "bulk".into(),
+            recipient: "gone@receiver.example".into(),
+            action: "failed".into(),
+            reply: Some(proto::journal::Reply {
+                code: 550,
+                enhanced: "5.1.1".into(),
+                text: "no such user".into(),
+                ..proto::journal::Reply::default()
+            }),
+            class: proto::journal::Class::Recipient.into(),
+            reason: "unknown_user".into(),
+            hard: true,
+            ..OutOfBandBounce::default()
+        };
+        let unsubscribe = Unsubscribe {
+            message_id,
+            stream: "bulk".into(),
+            recipient: "tired@receiver.example".into(),
+            by: "one_click".into(),
+        };
+        let changed = SuppressionChanged {
+            recipient: "tired@receiver.example".into(),
+            reason: "unsubscribe".into(),
+            until_ms: 1_795_351_206_000,
+            ..SuppressionChanged::default()
+        };
+        let kinds = [
+            Kind::OutOfBandBounce(bounce),
+            Kind::Unsubscribe(unsubscribe),
+            Kind::SuppressionChanged(changed),
+        ];
+        let events = kinds.map(|kind| Told {
+            tenant: "acme".into(),
+            kind: Some(kind),
+            ..Told::default()
+        });
+        let events = told(7, &record(events.into()));
+        assert_eq!(events[0]["type"], "OutOfBandBounce");
+        assert_eq!(events[0]["hard"], true);
+        assert_eq!(events[0]["class"], "recipient");
+        assert_eq!(
+            events[0]["reply"],
+            json!({ "code": 550, "enhanced": "5.1.1", "text": "no such user" })
+        );
+        assert_eq!(events[1]["by"], "one_click");
+        assert_eq!(events[1]["recipient"], "tired@receiver.example");
+        assert_eq!(events[2]["removed"], false);
+        assert_eq!(events[2]["until"], "2026-11-22T12:40:06.000Z");
     }
 
     #[test]
