@@ -29,6 +29,7 @@ pub use resources::{
     ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping, Sticky, Stream, Tenant,
     TextPattern, Timing, TlsPolicy, Window, WithoutKey,
 };
+pub use resources::OwnReturnPath;
 // By what way mail leaves.
 pub use resources::{
     AddressFamily, AuthMechanism, AuthOver, ClientCertificate, EgressProxy, ProxyProtocol,
