@@ -93,7 +93,7 @@ impl InboundStore {
         let consumption = Consumption::after(
             self.bulk.clone(),
             layout::INBOUND.to_owned(),
-            "inbound.>".to_owned(),
+            layout::INBOUND_SUBJECT.to_owned(),
             0,
         );
         PackReader::start(consumption, true)
