@@ -152,7 +152,7 @@ impl Installation {
     /// What a release made it without that did not know of it.
     fn lacking(&self) -> Vec<&'static str> {
         let is_listed = |wanted: &&str| self.streams.iter().any(|name| name == wanted);
-        let mut lacking = layout::LATER.to_vec();
+        let mut lacking = layout::ADDED.to_vec();
         lacking.retain(|name| !is_listed(name));
         lacking
     }

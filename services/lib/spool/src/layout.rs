@@ -32,8 +32,8 @@ pub(crate) const INSTALLATION: &str = "staffetta.installation";
 /// Streams of which nothing depends: they discard what is old, and a lost one is made again.
 pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
 
-/// Streams that an installation may lack that was made by a release that did not know them.
-pub(crate) const LATER: [&str; 3] = [EVENTS, TRANSCRIPTS, INBOUND];
+/// Streams that earlier releases made no installation with: `init` adds them.
+pub(crate) const ADDED: [&str; 3] = [EVENTS, TRANSCRIPTS, INBOUND];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
