@@ -41,9 +41,16 @@ async fn start(sink_port: u16) -> Result<(Relay, SocketAddr)> {
         .address("mx.d.example", HOST);
     let setup = Setup::new("inbound", zones, documents(sink_port)).layout(Layout::AllInOne);
     let mut relay = Relay::prepare(&setup).await?;
-    std::fs::write(relay.folder().join("tokens.keys"), "1 a secret of the test's own\n")?;
+    std::fs::write(
+        relay.folder().join("tokens.keys"),
+        "1 a secret of the test's own\n",
+    )?;
     let inbound = SocketAddr::new(LOOPBACK, free_port(LOOPBACK)?);
-    relay.reconfigure("all", "ingress:\n", "tokens: { keys: tokens.keys }\ningress:\n")?;
+    relay.reconfigure(
+        "all",
+        "ingress:\n",
+        "tokens: { keys: tokens.keys }\ningress:\n",
+    )?;
     relay.reconfigure(
         "all",
         "  listeners:\n",
@@ -67,7 +74,9 @@ async fn submit(relay: &Relay) -> Result<()> {
         let reply = session.command(line).await?;
         ensure!(reply.starts_with(['2', '3']), "{line}: {reply}");
     }
-    session.write(&message("news", APP, "a@d.example", 1000)).await?;
+    session
+        .write(&message("news", APP, "a@d.example", 1000))
+        .await?;
     session.write(b".\r\n").await?;
     let reply = session.reply().await?;
     ensure!(reply.starts_with("250"), "{reply}");
@@ -161,13 +170,16 @@ async fn what_comes_back_is_brought_to_its_message_over_a_kill() -> Result<()> {
     let bounce = event(&relay, "OutOfBandBounce").await?;
     let text = |event: &Value, name: &str| event[name].as_str().unwrap_or_default().to_owned();
     ensure!(text(&bounce, "tenant") == "acme" && text(&bounce, "stream") == "transactional");
-    ensure!(text(&bounce, "recipient") == "a@d.example" && bounce["hard"] == true, "{bounce}");
+    ensure!(
+        text(&bounce, "recipient") == "a@d.example" && bounce["hard"] == true,
+        "{bounce}"
+    );
     ensure!(text(&bounce, "class") == "recipient" && text(&bounce, "action") == "failed");
     let told = arrived(&sink, APP).await?;
     ensure!(told.sender.is_empty(), "{told:?}");
     for field in [
         "Original-Envelope-Id: QQ314159\r\n",
-        "Original-Recipient: rfc822;first@d.example\r\n",
+        "Original-Recipient: rfc822; first@d.example\r\n",
         "Final-Recipient: rfc822; a@d.example\r\n",
         "Remote-MTA: dns; store.d.example\r\n",
     ] {
@@ -182,9 +194,18 @@ async fn what_comes_back_is_brought_to_its_message_over_a_kill() -> Result<()> {
          Content-Type: message/rfc822\n\nReturn-Path: <{}>\nFrom: app@acme.example\nSubject: news\n\nx\n--b--\n",
         b.sender
     );
-    come_back(inbound, "fbl@provider.example", "fbl@b.acme.example", &complaint).await?;
+    come_back(
+        inbound,
+        "fbl@provider.example",
+        "fbl@b.acme.example",
+        &complaint,
+    )
+    .await?;
     let complaint = event(&relay, "Complaint").await?;
-    ensure!(text(&complaint, "recipient") == "b@d.example", "{complaint}");
+    ensure!(
+        text(&complaint, "recipient") == "b@d.example",
+        "{complaint}"
+    );
     ensure!(text(&complaint, "message_id") == text(&bounce, "message_id"));
 
     let reply = "From: b@d.example\nTo: app@acme.example\nSubject: Re: news\n\nPlease call me.\n";
@@ -192,7 +213,8 @@ async fn what_comes_back_is_brought_to_its_message_over_a_kill() -> Result<()> {
     let people = arrived(&sink, "people@acme.example").await?;
     ensure!(people.sender.is_empty() && people.text().ends_with(&reply.replace('\n', "\r\n")));
 
-    let away = "From: b@d.example\nSubject: Out of office\nAuto-Submitted: auto-replied\n\n550 5.1.1\n";
+    let away =
+        "From: b@d.example\nSubject: Out of office\nAuto-Submitted: auto-replied\n\n550 5.1.1\n";
     come_back(inbound, "", &b.sender, away).await?;
     let metric = "staffetta_feedback_inbound_total";
     until("the automatic reply to be counted", PATIENCE, || async {

@@ -99,6 +99,8 @@ mod tests {
         }
         let complaints = Address::parse(&returned.for_complaints(&keys).unwrap()).unwrap();
         let found = keys.destination(&complaints, 1_800_000_000);
-        assert!(matches!(found, Ok(Destination::Token(Purpose::Complaint, token)) if keys.is_of(&token, "")));
+        assert!(
+            matches!(found, Ok(Destination::Token(Purpose::Complaint, token)) if keys.is_of(&token, ""))
+        );
     }
 }

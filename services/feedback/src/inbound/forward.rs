@@ -80,7 +80,10 @@ mod tests {
         };
         let to = Address::parse("people@acme.example").unwrap();
         let made = forwarded(&record, &[7; 16], &to, "acme", "mail")?;
-        assert_eq!(forwarded(&record, &[7; 16], &to, "acme", "mail"), Ok(made.clone()));
+        assert_eq!(
+            forwarded(&record, &[7; 16], &to, "acme", "mail"),
+            Ok(made.clone())
+        );
         Ok((made.1, made.2))
     }
 
@@ -91,7 +94,10 @@ mod tests {
         assert_eq!(&content[..], text.as_bytes());
         assert_eq!(entry.header_length, 31);
         let envelope = entry.envelope.unwrap();
-        assert_eq!((envelope.return_path.as_str(), envelope.body()), ("", Body::EightBit));
+        assert_eq!(
+            (envelope.return_path.as_str(), envelope.body()),
+            ("", Body::EightBit)
+        );
         assert_eq!(envelope.recipients[0].address, "people@acme.example");
         assert!(envelope.forwarded.is_some() && envelope.from_domain.is_empty());
     }

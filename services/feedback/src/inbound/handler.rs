@@ -17,11 +17,11 @@ use telemetry::{IntCounterVec, IntGauge};
 use tokio::sync::watch;
 
 use super::attribution::Known;
+use super::derived;
 use super::forward::{InALoop, forwarded};
 use super::judge::{Consequence, Told, judge};
 use super::late::Late;
 use super::past::{self, Past};
-use super::derived;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 
@@ -157,7 +157,10 @@ impl Handler {
             match self.handle(&record, of, outcomes).await {
                 Ok(()) => return,
                 Err(Later(why)) => {
-                    tracing::warn!(why, "what follows from a message that came back can't be stored yet");
+                    tracing::warn!(
+                        why,
+                        "what follows from a message that came back can't be stored yet"
+                    );
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -210,8 +213,9 @@ impl Handler {
         }
         if !events.is_empty() {
             let record_id = derived(&id, "events", "");
-            let stored = self.stores.events().store_as(record_id, "feedback", events);
-            stored.await.map_err(|error| Later(error.to_string()))?;
+            let store = self.stores.events();
+            let stored = store.store_as(record_id, "feedback", events).await;
+            stored.map_err(|error| Later(error.to_string()))?;
         }
         for outcome in counted {
             outcomes.with_label_values(&[outcome]).inc();
@@ -273,9 +277,9 @@ impl Handler {
     ) -> Result<&'static str, Later> {
         let number = u32::from_be_bytes([block_id[12], block_id[13], block_id[14], block_id[15]]);
         let partition = PartitionId(number % self.partitions.max(1));
-        let stored =
-            self.stores
-                .publish_block(partition, block_id, vec![(entry, content)], 0);
+        let stored = self
+            .stores
+            .publish_block(partition, block_id, vec![(entry, content)], 0);
         match stored.await {
             Ok(_) => Ok(what),
             Err(SubmitError::TooLarge(size)) => {

@@ -137,8 +137,12 @@ fn of_address(
 
 fn bounced(subject: Subject<'_>, report: &Report, known: Known<'_>) -> Consequence {
     let token = &subject.token;
-    let addresses =
-        |recipient: &Recipient| [recipient.address.clone(), recipient.original_address.clone()];
+    let addresses = |recipient: &Recipient| {
+        [
+            recipient.address.clone(),
+            recipient.original_address.clone(),
+        ]
+    };
     let named = report.recipients.iter().find_map(|recipient| {
         let addresses = addresses(recipient);
         let named = known.named(token, addresses.iter().map(String::as_str))?;
@@ -158,8 +162,7 @@ fn bounced(subject: Subject<'_>, report: &Report, known: Known<'_>) -> Consequen
         }
     };
     // What an address behind ours can't take says nothing of ours.
-    let is_about_ours =
-        recipient.address.is_empty() || known.keys.is_of(token, &recipient.address);
+    let is_about_ours = recipient.address.is_empty() || known.keys.is_of(token, &recipient.address);
     let enhanced = recipient
         .status
         .map(|(class, subject, detail)| format!("{class}.{subject}.{detail}"));
@@ -171,7 +174,7 @@ fn bounced(subject: Subject<'_>, report: &Report, known: Known<'_>) -> Consequen
         reply: Some(Reply {
             code: recipient.code.into(),
             enhanced: enhanced.unwrap_or_default(),
-            text: recipient.diagnostic.clone(),
+            text: words(recipient).to_owned(),
             ..Reply::default()
         }),
         class: Class::try_from(recipient.class() as i32)
@@ -183,6 +186,26 @@ fn bounced(subject: Subject<'_>, report: &Report, known: Known<'_>) -> Consequen
         reporting_mta: report.reporting_mta.clone(),
     };
     told(subject, Kind::OutOfBandBounce(bounce))
+}
+
+/// What was said, without the codes before it: they are told beside it.
+fn words(recipient: &Recipient) -> &str {
+    let text = recipient.diagnostic.as_str();
+    let code = recipient.code.to_string();
+    let Some(rest) = text.strip_prefix(&code).filter(|_| recipient.code > 0) else {
+        return text;
+    };
+    let rest = rest.trim_start_matches([' ', '-']);
+    match rest.split_once(' ') {
+        Some((first, more)) if is_enhanced(first) => more,
+        _ => rest,
+    }
+}
+
+fn is_enhanced(word: &str) -> bool {
+    let mut parts = word.split('.');
+    let all_numbers = parts.clone().all(|part| part.parse::<u16>().is_ok());
+    all_numbers && parts.by_ref().count() == 3
 }
 
 fn complaint(subject: Subject<'_>, feedback: &Feedback, known: Known<'_>) -> Consequence {

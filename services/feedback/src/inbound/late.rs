@@ -131,7 +131,7 @@ mod tests {
             reply: Some(Reply {
                 code: 550,
                 enhanced: "5.1.1".to_owned(),
-                text: "550 5.1.1 no such user".to_owned(),
+                text: "no such user".to_owned(),
                 ..Reply::default()
             }),
             remote_mta: "mx.d.example".to_owned(),
@@ -168,7 +168,7 @@ mod tests {
         let text = String::from_utf8(content.to_vec()).unwrap();
         for field in [
             "Original-Envelope-Id: QQ314159\r\n",
-            "Original-Recipient: rfc822;b@d.example\r\n",
+            "Original-Recipient: rfc822; b@d.example\r\n",
             "Final-Recipient: rfc822; b@d.example\r\n",
             "Action: failed\r\n",
             "Status: 5.1.1\r\n",

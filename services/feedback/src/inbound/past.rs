@@ -47,7 +47,10 @@ pub(crate) async fn look_up(
                     None
                 }
             };
-            if found.as_ref().is_some_and(|past: &Past| past.asked.is_some()) {
+            if found
+                .as_ref()
+                .is_some_and(|past: &Past| past.asked.is_some())
+            {
                 return Ok(found);
             }
             best = best.or(found);

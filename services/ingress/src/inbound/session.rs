@@ -426,7 +426,11 @@ spec: { tenant: acme, unsigned: true, returnPath: { mode: ours, domain: b.acme.e
             let lines = format!("EHLO h\nMAIL FROM:<>\nRCPT TO:<{recipient}>\nDATA");
             let (said, effect) = talk(&mut session(), &lines, true);
             assert_eq!(codes(&said)[2], expected, "{recipient}: {said}");
-            assert_eq!(effect == Effect::Receive, expected.starts_with('2'), "{recipient}");
+            assert_eq!(
+                effect == Effect::Receive,
+                expected.starts_with('2'),
+                "{recipient}"
+            );
         }
     }
 

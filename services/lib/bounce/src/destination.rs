@@ -71,7 +71,9 @@ mod tests {
         };
         let domain = mail::Domain::parse("b.example").unwrap();
         for purpose in [Purpose::Bounce, Purpose::Complaint, Purpose::Unsubscribe] {
-            let text = keys.mint(purpose, &subject, &domain, 1_800_000_000).unwrap();
+            let text = keys
+                .mint(purpose, &subject, &domain, 1_800_000_000)
+                .unwrap();
             let Ok(Destination::Token(found, token)) = find(&format!("{text}@b.example")) else {
                 panic!("{purpose:?}");
             };

@@ -35,6 +35,4 @@ pub use inbound::{
     Action, Automatic, Feedback, FeedbackKind, Form, Inbound, Original, Recipient, Report,
 };
 pub use read::{read, read_by};
-pub use token::{
-    KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys,
-};
+pub use token::{KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys};

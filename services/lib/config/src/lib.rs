@@ -21,6 +21,7 @@ mod suffixes;
 
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
+pub use resources::OwnReturnPath;
 pub use resources::{
     API_VERSION, Action as AutomationAction, AskedWait, AutomationRule, AutomationSet, Credential,
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,
@@ -29,7 +30,6 @@ pub use resources::{
     ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping, Sticky, Stream, Tenant,
     TextPattern, Timing, TlsPolicy, Window, WithoutKey,
 };
-pub use resources::OwnReturnPath;
 // By what way mail leaves.
 pub use resources::{
     AddressFamily, AuthMechanism, AuthOver, ClientCertificate, EgressProxy, ProxyProtocol,

@@ -192,10 +192,11 @@ impl JournalStore {
     /// When there is no such time.
     pub fn since(&self, unix_ms: u64) -> Result<PackReader, Error> {
         let nanos = i128::from(unix_ms) * 1_000_000;
-        let start_time = async_nats::datetime::from_nanos(nanos).map_err(|error| Error::Unavailable {
-            what: "reading a journal from a time on".to_owned(),
-            detail: error.to_string(),
-        })?;
+        let start_time =
+            async_nats::datetime::from_nanos(nanos).map_err(|error| Error::Unavailable {
+                what: "reading a journal from a time on".to_owned(),
+                detail: error.to_string(),
+            })?;
         let consumption = Consumption::new(
             self.bulk.clone(),
             self.stream(),

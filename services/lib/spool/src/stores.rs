@@ -12,8 +12,8 @@ use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
-    InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
-    TranscriptStore, TranscriptWriter, WriterOptions,
+    InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations,
+    ReaderPositions, TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
 /// How to reach the stores.

@@ -53,7 +53,10 @@ fn bounce_address() -> String {
 fn judged(recipients: &[&str], content: &str) -> Vec<Consequence> {
     let snapshot = Snapshot::from_documents(DOCUMENTS).unwrap();
     let keys = keys();
-    let scopes = Scopes::new(&keys, [("acme", "mail"), ("acme", "bulk"), ("other", "bulk")]);
+    let scopes = Scopes::new(
+        &keys,
+        [("acme", "mail"), ("acme", "bulk"), ("other", "bulk")],
+    );
     let record = Record {
         recipients: recipients.iter().map(|text| (*text).to_owned()).collect(),
         content: Bytes::copy_from_slice(content.replace('\n', "\r\n").as_bytes()),
@@ -115,7 +118,10 @@ fn a_report_is_about_the_recipient_of_its_token() {
         &[&bounce_address()],
         &unknown_user("Final-Recipient: rfc822; reader@D.example"),
     );
-    assert_eq!((told.tenant.as_str(), told.stream.as_str()), ("acme", "bulk"));
+    assert_eq!(
+        (told.tenant.as_str(), told.stream.as_str()),
+        ("acme", "bulk")
+    );
     let Kind::OutOfBandBounce(bounce) = told.kind else {
         panic!("{told:?}");
     };
@@ -126,6 +132,7 @@ fn a_report_is_about_the_recipient_of_its_token() {
     assert_eq!(bounce.reason, "unknownMailbox");
     let reply = bounce.reply.unwrap();
     assert_eq!((reply.code, reply.enhanced.as_str()), (550, "5.1.1"));
+    assert_eq!(reply.text, "no such user");
 }
 
 #[test]
@@ -135,23 +142,34 @@ fn nobody_is_given_up_whom_the_token_does_not_name() {
     let bounce = bounced_to(&[&bounce_address()], &forged);
     assert_eq!((bounce.recipient.as_str(), bounce.hard), ("", false));
     // An address behind the one that we sent to.
-    let behind = "Original-Recipient: rfc822;reader@d.example\nFinal-Recipient: rfc822; box7@mail.d.example";
+    let behind =
+        "Original-Recipient: rfc822;reader@d.example\nFinal-Recipient: rfc822; box7@mail.d.example";
     let bounce = bounced_to(&[&bounce_address()], &unknown_user(behind));
-    assert_eq!((bounce.recipient.as_str(), bounce.hard), ("reader@d.example", false));
+    assert_eq!(
+        (bounce.recipient.as_str(), bounce.hard),
+        ("reader@d.example", false)
+    );
 }
 
 #[test]
 fn automatic_replies_are_no_bounces_and_people_are_heard() {
     let vacation = "From: reader@d.example\nSubject: Out of office\nAuto-Submitted: auto-replied\n\n550 5.1.1 no such user\n";
     let path = bounce_address();
-    assert_eq!(judged(&[&path], vacation), [Consequence::Dropped("automatic")]);
+    assert_eq!(
+        judged(&[&path], vacation),
+        [Consequence::Dropped("automatic")]
+    );
     let forwarded = [Consequence::Forwarded {
         tenant: "acme".to_owned(),
         to: Address::parse("people@acme.example").unwrap(),
     }];
     assert_eq!(judged(&[&path], FROM_A_PERSON), forwarded);
     // To several addresses of a domain: read once.
-    let both = ["postmaster@b.acme.example", "abuse@b.acme.example", path.as_str()];
+    let both = [
+        "postmaster@b.acme.example",
+        "abuse@b.acme.example",
+        path.as_str(),
+    ];
     assert_eq!(judged(&both, FROM_A_PERSON), forwarded);
 }
 
@@ -160,7 +178,12 @@ fn a_complaint_is_about_what_a_token_says() {
     let path = bounce_address();
     let with_path = complaint_about(&format!("Return-Path: <{path}>\n"));
     let for_all = address(Purpose::Complaint, "acme", "");
-    for to in ["fbl@b.acme.example", "abuse@b.acme.example", &for_all, &path] {
+    for to in [
+        "fbl@b.acme.example",
+        "abuse@b.acme.example",
+        &for_all,
+        &path,
+    ] {
         let told = told(&[to], &with_path);
         assert_eq!(told.tenant, "acme", "{to}");
         let Kind::Complaint(complaint) = &told.kind else {
@@ -169,13 +192,22 @@ fn a_complaint_is_about_what_a_token_says() {
         assert_eq!(complaint.feedback_type, "abuse");
         assert_eq!(&complaint.message_id[..], message().as_bytes());
         // The recipient is not told here, but the token is of one: the journal may know.
-        assert!(!keys().is_of(&told.token, "") && told.recipient().is_empty(), "{to}");
+        assert!(
+            !keys().is_of(&told.token, "") && told.recipient().is_empty(),
+            "{to}"
+        );
     }
     // Only the address says which message it is.
     let told = told(&[&for_all], &complaint_about(""));
     assert!(keys().is_of(&told.token, ""));
-    let people = judged(&["fbl@b.acme.example"], &complaint_about("Message-ID: <1@acme.example>\n"));
-    assert!(matches!(people[..], [Consequence::Forwarded { .. }]), "{people:?}");
+    let people = judged(
+        &["fbl@b.acme.example"],
+        &complaint_about("Message-ID: <1@acme.example>\n"),
+    );
+    assert!(
+        matches!(people[..], [Consequence::Forwarded { .. }]),
+        "{people:?}"
+    );
 }
 
 #[test]
@@ -185,7 +217,10 @@ fn a_message_to_an_address_for_unsubscribing_is_a_wish() {
     let Kind::Unsubscribe(wish) = &told.kind else {
         panic!("{told:?}");
     };
-    assert_eq!((wish.by.as_str(), wish.recipient.as_str()), ("mail", "reader@d.example"));
+    assert_eq!(
+        (wish.by.as_str(), wish.recipient.as_str()),
+        ("mail", "reader@d.example")
+    );
 }
 
 #[test]
@@ -197,6 +232,10 @@ fn what_is_of_nobody_here_is_dropped() {
         (address(Purpose::Bounce, "other", READER), "unknown_tenant"),
         (address(Purpose::Bounce, "gone", READER), "unknown_tenant"),
     ] {
-        assert_eq!(judged(&[&to], FROM_A_PERSON), [Consequence::Dropped(reason)], "{to}");
+        assert_eq!(
+            judged(&[&to], FROM_A_PERSON),
+            [Consequence::Dropped(reason)],
+            "{to}"
+        );
     }
 }

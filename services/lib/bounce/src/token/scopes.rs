@@ -58,16 +58,16 @@ mod tests {
                 recipient: "a@b.example",
             };
             let text = keys.mint(Purpose::Unsubscribe, &subject, &domain, 1_796_000_000);
-            keys.read(
-                Purpose::Unsubscribe,
-                &text.unwrap(),
-                &domain,
-                1_796_000_000,
-            )
-            .unwrap()
+            keys.read(Purpose::Unsubscribe, &text.unwrap(), &domain, 1_796_000_000)
+                .unwrap()
         };
         let newer = TokenKeys::parse("2 the second secret of ours\n1 the first secret of ours");
-        let pairs = [("acme", "bulk"), ("acme", "news"), ("other", "bulk"), ("acme", "bulk")];
+        let pairs = [
+            ("acme", "bulk"),
+            ("acme", "news"),
+            ("other", "bulk"),
+            ("acme", "bulk"),
+        ];
         let mut scopes = Scopes::new(&newer.unwrap(), pairs);
         assert_eq!(scopes.of(&token("bulk")), Some(("acme", "bulk")));
         assert_eq!(scopes.of(&token("news")), Some(("acme", "news")));

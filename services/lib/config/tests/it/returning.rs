@@ -79,7 +79,9 @@ fn return_paths_that_lead_nowhere_are_refused() {
         let found = problems(&documents);
         let (path, what) = problem.split_once(" (line 14): ").unwrap_or(("", problem));
         assert!(
-            found.iter().any(|found| found.contains(path) && found.contains(what)),
+            found
+                .iter()
+                .any(|found| found.contains(path) && found.contains(what)),
             "{problem}: {found:?}"
         );
     }
