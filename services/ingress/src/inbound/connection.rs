@@ -215,7 +215,7 @@ impl Connection {
         Ok(self.say(answer))
     }
 
-    async fn reserve(&self, reservation: &mut Reservation, need: usize) -> Result<(), Answer> {
+    async fn reserve(&mut self, reservation: &mut Reservation, need: usize) -> Result<(), Answer> {
         let pool = &self.shared.pool;
         let room = pool.grow(reservation, need, MEMORY_PATIENCE).await;
         room.map_err(|_| answer::NO_MEMORY)
@@ -278,7 +278,7 @@ impl Connection {
         }
     }
 
-    async fn store(&self, id: MessageId, transaction: Transaction, content: Vec<u8>) -> Answer {
+    async fn store(&mut self, id: MessageId, transaction: Transaction, content: Vec<u8>) -> Answer {
         let size = content.len();
         let recipients = transaction.recipients.len();
         let record = Record {

@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use super::{SCOPE, Token, TokenKeys, scope};
 
+/// Tenant and stream.
+type Pair = (Box<str>, Box<str>);
+
 /// The tenants and streams that there are, by what tokens say of them.
 #[derive(Debug, Default)]
 pub struct Scopes {
     /// By number of the key and scope; `None`: two have the same.
-    pairs: HashMap<(u8, [u8; SCOPE]), Option<(Box<str>, Box<str>)>>,
+    pairs: HashMap<(u8, [u8; SCOPE]), Option<Pair>>,
 }
 
 impl Scopes {
