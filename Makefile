@@ -109,6 +109,11 @@ bounces: servers ## reports that Postfix and Exim write, and the examples of flu
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/bounces/run.py
 
+inbound: servers ## Postfix accepts, and reports later to return paths of ours: events and notifications (Debian, root)
+	@tests/bounces/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/inbound/run.py
+
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean
 	rm -rf .servers
