@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces clean
+.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces inbound clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

@@ -121,7 +121,8 @@ def main():
         keys = rig.directory / "tokens.keys"
         keys.write_text("1 a secret of the test's own\n")
         nats, redis = Nats(rig), Redis(rig)
-        dns = Dns(rig, mx={"d.example": "mx.d.example", "acme.example": "mx.d.example"}, a={"mx.d.example": "127.0.0.1"})
+        hosts = [("mx.d.example", 10)]
+        dns = Dns(rig, mx={"d.example": hosts, "acme.example": hosts}, a={"mx.d.example": "127.0.0.1"})
         relay = Relay(rig, nats, redis, dns, services="all", tokens=keys)
         receiver = Receiver(rig, host.port, relay.inbound)
         relay.apply(documents(receiver.port))
