@@ -121,7 +121,7 @@ def main():
         keys = rig.directory / "tokens.keys"
         keys.write_text("1 a secret of the test's own\n")
         nats, redis = Nats(rig), Redis(rig)
-        hosts = [("mx.d.example", 10)]
+        hosts = [(10, "mx.d.example")]
         dns = Dns(rig, mx={"d.example": hosts, "acme.example": hosts}, a={"mx.d.example": "127.0.0.1"})
         relay = Relay(rig, nats, redis, dns, services="all", tokens=keys)
         receiver = Receiver(rig, host.port, relay.inbound)
