@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::PartitionId;
-use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
+use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, serve_health};
 use spool::Stores;
 use tokio::task::JoinSet;
 
 use crate::follower::Follower;
+use crate::inbound;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 
@@ -23,6 +24,9 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
+    /// What return paths are known by is no good.
+    #[error("feedback: {0}")]
+    Tokens(#[from] runtime::TokenKeyringError),
     /// A bug: what follows a partition does so until shutdown.
     #[error("feedback: a partition is not followed any more")]
     Follower(#[source] tokio::task::JoinError),
@@ -31,7 +35,7 @@ pub enum Error {
     Stores(#[from] spool::Error),
 }
 
-/// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`.
+/// Runs the service until shutdown: one follower for each partition, one for what comes back; health and metrics on `feedback.metrics`.
 /// `stores` are connected; they are opened here unless they are already.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
@@ -42,6 +46,8 @@ pub async fn run(
         Some(partitions) => partitions,
         None => stores.open().await?.partitions,
     };
+    let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
+    let tokens = tokens.transpose()?.map(Arc::new);
     let readiness = Readiness::new();
     readiness.set("nats", stores.is_connected());
     serve_health(
@@ -54,7 +60,7 @@ pub async fn run(
         snapshots = stores.follow_snapshots() => snapshots?,
         () = shutdown.requested() => return Ok(()),
     };
-    let tenants = Tenants::new(snapshots);
+    let tenants = Tenants::new(snapshots.clone());
     let messages = stores.message_reader(CACHE_BYTES);
     let mut followers = JoinSet::new();
     for partition in (0..partitions).map(PartitionId) {
@@ -68,6 +74,19 @@ pub async fn run(
             shutdown: shutdown.clone(),
         };
         followers.spawn(follower.run());
+    }
+    if let Some(tokens) = tokens {
+        tokio::spawn(Arc::clone(&tokens).follow(shutdown.clone()));
+        let handler = inbound::Handler {
+            stores: stores.clone(),
+            partitions,
+            snapshots,
+            tokens,
+            tenants,
+            hostname: bootstrap.hostname.as_str().to_owned(),
+            shutdown: shutdown.clone(),
+        };
+        followers.spawn(handler.run());
     }
     tracing::info!(partitions, "feedback started");
     loop {
