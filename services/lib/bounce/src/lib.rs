@@ -5,7 +5,7 @@
 //! - `status`, `prose`: reports in fields (RFC 3464) and in words
 //! - `feedback`: complaints (RFC 5965 and older forms)
 //! - `original`: the message that was sent back
-//! - [`TokenKeys`], [`Token`]: which message and recipient a report is about
+//! - [`TokenKeys`], [`Token`], [`Scopes`]: which message and recipient a report is about, and whose mail it was
 //! - `judge`: why, by the rules of `classify`
 //!
 //! All of it is hostile. Work is linear in the message and memory bounded; what is kept is one line of at most 1 KiB each. Nothing
@@ -33,5 +33,5 @@ pub use inbound::{
 };
 pub use read::{read, read_by};
 pub use token::{
-    KeysError, LARGEST_ORDINAL, MintError, Purpose, Subject, Token, TokenError, TokenKeys,
+    KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys,
 };

@@ -5,6 +5,7 @@ mod environment;
 mod forwarding;
 mod listener;
 mod services;
+mod tokens;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyP
 pub use services::{
     AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
+pub use tokens::Tokens;
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Bootstrap {
     pub storage: Storage,
     /// DNS servers; empty = those of the system.
     pub resolvers: Vec<SocketAddr>,
+    /// What makes return paths and such; `None`: there are none of ours.
+    pub tokens: Option<Tokens>,
     /// Service `ingress`.
     pub ingress: Ingress,
     /// Service `signer`.
@@ -215,6 +219,7 @@ impl Bootstrap {
                 text.parse()
                     .map_err(|_| "an address IP:port is expected".to_owned())
             }),
+            tokens: Tokens::read(fields, folder),
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
