@@ -6,6 +6,7 @@
 //! - `feedback`: complaints (RFC 5965 and older forms)
 //! - `original`: the message that was sent back
 //! - [`TokenKeys`], [`Token`], [`Scopes`]: which message and recipient a report is about, and whose mail it was
+//! - [`Link`]: the same of a link on the web
 //! - `judge`: why, by the rules of `classify`
 //!
 //! All of it is hostile. Work is linear in the message and memory bounded; what is kept is one line of at most 1 KiB each. Nothing
@@ -33,5 +34,6 @@ pub use inbound::{
 };
 pub use read::{read, read_by};
 pub use token::{
-    KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys,
+    KeysError, LONGEST_LINK, Link, LinkError, MintError, Purpose, Scopes, Subject, Token,
+    TokenError, TokenKeys,
 };

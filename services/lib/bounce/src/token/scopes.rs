@@ -4,11 +4,14 @@ use std::collections::HashMap;
 
 use super::{SCOPE, Token, TokenKeys, scope};
 
+/// Tenant and stream.
+type Pair = (Box<str>, Box<str>);
+
 /// The tenants and streams that there are, by what tokens say of them.
 #[derive(Debug, Default)]
 pub struct Scopes {
     /// By number of the key and scope; `None`: two have the same.
-    pairs: HashMap<(u8, [u8; SCOPE]), Option<(Box<str>, Box<str>)>>,
+    pairs: HashMap<(u8, [u8; SCOPE]), Option<Pair>>,
 }
 
 impl Scopes {
@@ -58,16 +61,16 @@ mod tests {
                 recipient: "a@b.example",
             };
             let text = keys.mint(Purpose::Unsubscribe, &subject, &domain, 1_796_000_000);
-            keys.read(
-                Purpose::Unsubscribe,
-                &text.unwrap(),
-                &domain,
-                1_796_000_000,
-            )
-            .unwrap()
+            keys.read(Purpose::Unsubscribe, &text.unwrap(), &domain, 1_796_000_000)
+                .unwrap()
         };
         let newer = TokenKeys::parse("2 the second secret of ours\n1 the first secret of ours");
-        let pairs = [("acme", "bulk"), ("acme", "news"), ("other", "bulk"), ("acme", "bulk")];
+        let pairs = [
+            ("acme", "bulk"),
+            ("acme", "news"),
+            ("other", "bulk"),
+            ("acme", "bulk"),
+        ];
         let mut scopes = Scopes::new(&newer.unwrap(), pairs);
         assert_eq!(scopes.of(&token("bulk")), Some(("acme", "bulk")));
         assert_eq!(scopes.of(&token("news")), Some(("acme", "news")));
