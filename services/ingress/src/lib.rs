@@ -3,7 +3,6 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `server` | start, listeners, stop |
-//! | `clients` | how many connections each client has |
 //! | `connection` | one connection: reads, asks the session, writes |
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
@@ -16,11 +15,12 @@
 //! | `token`, `issuers` | logins with tokens; the keys of who issues them |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `scanning` | scanners that are asked before a message is accepted |
+//! | `headers`, `links` | the fields that messages get where they are missing |
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
 //! | `watching` | credentials that may be stolen |
 //! | `watch_stores` | readiness and the writer's figures |
-//! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
+//! | `answer`, `socket`, `metrics` | replies, the connection's two forms, counters |
 //!
 //! What it accepts beyond the letter of the RFCs, and what it refuses: lines of any length in a
 //! message are accepted, since clients in the field send them (RFC 5321 section 4.5.3.1.6 names
@@ -33,13 +33,13 @@
 mod answer;
 mod chain;
 mod checks;
-mod clients;
 mod connection;
 mod content;
 mod events;
 mod forwarding;
 mod headers;
 mod issuers;
+mod links;
 mod login;
 mod memory;
 mod metrics;
@@ -57,7 +57,6 @@ mod session;
 mod simulator;
 mod socket;
 mod store;
-mod tls;
 mod token;
 mod watch_stores;
 mod watching;

@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use config::{Quota, Snapshot};
 use runtime::bootstrap::{Bootstrap, Listener, ListenerTls, ProxyProtocol};
-use runtime::{Readiness, Shutdown, TlsError};
+use runtime::{
+    ClientSlot, Clients, Readiness, Shutdown, TlsError, TlsFiles, TokenKeyring, TokenKeyringError,
+};
 use spool::{BlockWriter, Opened, Stores};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{self, Answer};
-use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
 use crate::events::Events;
 use crate::forwarding::{self, Forwarding, ForwardingError};
 use crate::issuers::Issuers;
+use crate::links;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
@@ -26,7 +28,6 @@ use crate::quota::{self, QuotaError};
 use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
-use crate::tls::TlsFiles;
 use crate::watch_stores;
 use crate::watching::{Tools, Watcher};
 
@@ -64,6 +65,9 @@ pub enum Error {
     /// The stores are not those of an installation, or not durable enough.
     #[error("ingress: {0}")]
     Stores(#[from] spool::Error),
+    /// The keys of links are no good.
+    #[error("ingress: {0}")]
+    Tokens(#[from] TokenKeyringError),
     /// What mail of foreign senders is forwarded with is no good.
     #[error("ingress: {0}")]
     Forwarding(#[from] ForwardingError),
@@ -84,6 +88,8 @@ pub(crate) struct Shared {
     pub(crate) quotas: limits::Quotas,
     pub(crate) claims: limits::Claims,
     pub(crate) scanners: Scanners,
+    /// What links are made with.
+    pub(crate) tokens: Option<Arc<TokenKeyring>>,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
@@ -350,6 +356,7 @@ async fn start(
         known = async { stores.measures().follow().await } => known,
         () = shutdown.requested() => return Ok(None),
     };
+    let tokens = tokens(bootstrap, &snapshot, shutdown)?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
     let events = Arc::new(Events::new(
@@ -374,6 +381,7 @@ async fn start(
         issuers,
         claims: quotas.claims(),
         scanners: Scanners::new(),
+        tokens,
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
         events,
@@ -382,6 +390,21 @@ async fn start(
         metrics,
         shutdown: shutdown.clone(),
     }))
+}
+
+/// The keys of `bootstrap`, followed; without any, what follows from that is said.
+fn tokens(
+    bootstrap: &Bootstrap,
+    snapshot: &watch::Receiver<Arc<Snapshot>>,
+    shutdown: &Shutdown,
+) -> Result<Option<Arc<TokenKeyring>>, TokenKeyringError> {
+    let Some(configured) = &bootstrap.tokens else {
+        tokio::spawn(links::warn_without_keys(snapshot.clone(), shutdown.clone()));
+        return Ok(None);
+    };
+    let keyring = Arc::new(TokenKeyring::load(configured)?);
+    tokio::spawn(Arc::clone(&keyring).follow(shutdown.clone()));
+    Ok(Some(keyring))
 }
 
 async fn accept_all(

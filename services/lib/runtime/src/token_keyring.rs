@@ -132,7 +132,10 @@ mod tests {
         assert!(!keyring.reload().unwrap());
         write("no key", 2);
         let error = keyring.reload().unwrap_err().to_string();
-        assert!(error.contains("line 1") && !error.contains("no key"), "{error}");
+        assert!(
+            error.contains("line 1") && !error.contains("no key"),
+            "{error}"
+        );
         assert_eq!(format!("{:?}", keyring.keys()), "TokenKeys(1)");
         write("2 another secret of ours\n1 a secret of sixteen octets", 3);
         assert!(keyring.reload().unwrap());

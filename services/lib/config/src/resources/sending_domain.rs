@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mail::{Domain, Span};
+use mail::{Domain, HttpsUrl, Span};
 use serde_json::{Value, json};
 
 use super::credential::read_file_reference;
@@ -29,6 +29,8 @@ pub struct SendingDomain {
     pub without_key: WithoutKey,
     /// Signatures say that they hold for so long (the tag `x=`), 1 h to 365 d.
     pub signatures_expire_after: Option<Span>,
+    /// `host` or `host:port`, to which links in its messages lead, over https.
+    pub link_host: Option<String>,
 }
 
 /// What becomes of mail of a domain none of whose keys can sign.
@@ -134,6 +136,7 @@ impl SendingDomain {
             );
         }
         let signatures_expire_after = read_life(spec);
+        let link_host = spec.read("linkHost", link_host);
         if unsigned && !dkim.is_empty() {
             spec.problem(
                 "unsigned",
@@ -153,6 +156,7 @@ impl SendingDomain {
             service_domain,
             without_key,
             signatures_expire_after,
+            link_host,
         })
     }
 
@@ -178,6 +182,9 @@ impl SendingDomain {
         if let Some(life) = self.signatures_expire_after {
             spec["signaturesExpireAfter"] = json!(life.to_string());
         }
+        if let Some(host) = &self.link_host {
+            spec["linkHost"] = json!(host);
+        }
         spec
     }
 }
@@ -197,6 +204,17 @@ impl DkimKey {
         }
         spec
     }
+}
+
+/// As it stands in a link: in lower case, and without the port when it is that of https.
+fn link_host(text: &str) -> Result<String, String> {
+    let url: Option<HttpsUrl> = match text.contains(['/', '?']) {
+        true => None,
+        false => format!("https://{text}").parse().ok(),
+    };
+    url.map(|url| url.authority()).ok_or_else(|| {
+        "a host such as u.acme.example is expected, with a port if needed".to_owned()
+    })
 }
 
 fn read_life(spec: &Fields<'_>) -> Option<Span> {
