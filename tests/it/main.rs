@@ -29,3 +29,4 @@ mod tenants;
 mod token_issuer;
 mod tokens;
 mod trust;
+mod unsubscribe;

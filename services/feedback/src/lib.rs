@@ -7,6 +7,7 @@
 //! | `ledger` | which DSNs are owed, from the journal alone: a state machine |
 //! | `notification` | a DSN as a message of the spool, with ids that follow from the original |
 //! | `original` | reading as much of the original as a DSN returns |
+//! | `links` | where the links in messages lead: unsubscribes |
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
@@ -17,6 +18,7 @@
 pub mod events;
 mod follower;
 mod ledger;
+mod links;
 mod metrics;
 mod notification;
 mod original;
@@ -28,4 +30,5 @@ pub use service::{Error, run};
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
+    metrics::LinkMetrics::new();
 }

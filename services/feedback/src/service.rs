@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::PartitionId;
-use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
+use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, WebServer, serve_health};
 use spool::Stores;
 use tokio::task::JoinSet;
 
 use crate::follower::Follower;
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 
@@ -26,12 +27,22 @@ pub enum Error {
     /// A bug: what follows a partition does so until shutdown.
     #[error("feedback: a partition is not followed any more")]
     Follower(#[source] tokio::task::JoinError),
+    /// Links can't be answered where they should be.
+    #[error("feedback.links: {0}")]
+    Links(#[from] runtime::WebError),
+    /// The keys of links are no good.
+    #[error("feedback: {0}")]
+    Tokens(#[from] runtime::TokenKeyringError),
+    /// A bug: links are answered until shutdown.
+    #[error("feedback: links are not answered any more")]
+    LinksEnded,
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
     Stores(#[from] spool::Error),
 }
 
-/// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`.
+/// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`, links on
+/// `feedback.links`.
 /// `stores` are connected; they are opened here unless they are already.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
@@ -50,6 +61,7 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
+    let links = open_links(&bootstrap, &stores, &shutdown).await?;
     let snapshots = tokio::select! {
         snapshots = stores.follow_snapshots() => snapshots?,
         () = shutdown.requested() => return Ok(()),
@@ -69,17 +81,46 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
+    let mut answering = JoinSet::new();
+    if let Some((links, server)) = links {
+        answering.spawn(links.serve(server, shutdown.clone()));
+    }
     tracing::info!(partitions, "feedback started");
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => readiness.set("nats", stores.is_connected()),
             Some(ended) = followers.join_next() => ended.map_err(Error::Follower)?,
+            Some(_) = answering.join_next() => {
+                if !shutdown.is_requested() {
+                    return Err(Error::LinksEnded);
+                }
+            }
             () = shutdown.requested() => break,
         }
     }
     while let Some(ended) = followers.join_next().await {
         ended.map_err(Error::Follower)?;
     }
+    while answering.join_next().await.is_some() {}
     tracing::info!("feedback stopped");
     Ok(())
+}
+
+/// What answers links, listening already; `None` where nothing is configured.
+async fn open_links(
+    bootstrap: &Bootstrap,
+    stores: &Stores,
+    shutdown: &Shutdown,
+) -> Result<Option<(Links, WebServer)>, Error> {
+    let (Some(listener), Some(tokens)) = (&bootstrap.feedback.links, &bootstrap.tokens) else {
+        return Ok(None);
+    };
+    let keyring = Arc::new(TokenKeyring::load(tokens)?);
+    let server = WebServer::bind(listener).await?;
+    tracing::info!(
+        address = server.address().map(tracing::field::display),
+        "listening for links"
+    );
+    tokio::spawn(Arc::clone(&keyring).follow(shutdown.clone()));
+    Ok(Some((Links::new(keyring, stores.events()), server)))
 }
