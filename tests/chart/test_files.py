@@ -75,6 +75,7 @@ class Refusals(unittest.TestCase):
             "tls.selfSigned=false,tls.existingSecret=": "no certificate",
             "ingress.proxyService.enabled=true": "proxyFrom",
             "scheduler.admin.enabled=true": "scheduler.admin.secret",
+            "feedback.links.enabled=true": "tokens.secret is missing",
         }
         for setting, why in wrong.items():
             for helm in rendering.HELMS:

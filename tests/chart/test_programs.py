@@ -189,6 +189,8 @@ class Programs(unittest.TestCase):
             config = rendering.one(here.objects, "ConfigMap", "staffetta-config")["data"]["staffetta.yaml"]
             # Certificates are checked too, and are not here.
             config = re.sub(r"(?m)^ *(certificate|key|admin|certificates|- \{ certificate): ?.*\n", "", config).replace("tls: starttls", "tls: none")
+            keys = here.write("/tokens", "1 0123456789abcdef\n")
+            config = config.replace("/etc/staffetta/tokens/keys", str(keys))
             path = here.write("/staffetta.yaml", config.replace("tls: implicit", "tls: none"))
             environment = os.environ | {
                 "POD_IP": "10.1.2.3",

@@ -30,3 +30,4 @@ mod tenants;
 mod token_issuer;
 mod tokens;
 mod trust;
+mod unsubscribe;

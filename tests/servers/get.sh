@@ -24,7 +24,7 @@ fail() { echo "servers: $*" >&2; exit 1; }
 
 # program:Debian package
 programs=(redis-server:redis-server dnsmasq:dnsmasq-base smtp-sink:postfix smtp-source:postfix
-    postfix:postfix opendkim:opendkim swaks:swaks python3:python3 openssl:openssl strace:strace
+    postfix:postfix opendkim:opendkim swaks:swaks python3:python3 openssl:openssl strace:strace curl:curl
     promtool:prometheus postsrsd:postsrsd nsd:nsd unbound:unbound ldns-signzone:ldnsutils)
 
 packages_missing() {

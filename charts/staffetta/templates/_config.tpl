@@ -141,6 +141,9 @@ storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasO
 {{- with .Values.resolvers }}
 resolvers: {{ toJson . }}
 {{- end }}
+{{- if .Values.tokens.secret }}
+tokens: { keys: /etc/staffetta/tokens/keys, lifetime: {{ .Values.tokens.lifetime }} }
+{{- end }}
 ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
@@ -210,4 +213,21 @@ sender:
   drainTimeout: {{ max 1 (sub (int .Values.sender.terminationGracePeriodSeconds) 20) }}s
 feedback:
   metrics: "{{ $bind }}:9105"
+  {{- with .Values.feedback.links }}
+  {{- if .enabled }}
+  links:
+    listen: "{{ $bind }}:8443"
+    maxConnections: {{ .maxConnections }}
+    maxConnectionsPerClient: {{ .maxConnectionsPerClient }}
+    {{- with .certificateSecrets }}
+    certificates:
+      {{- range . }}
+      - { certificate: /etc/staffetta/links/{{ . }}/tls.crt, key: /etc/staffetta/links/{{ . }}/tls.key }
+      {{- end }}
+    {{- end }}
+    {{- with .proxies }}
+    proxies: {{ toJson . }}
+    {{- end }}
+  {{- end }}
+  {{- end }}
 {{- end -}}

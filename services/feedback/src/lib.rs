@@ -7,6 +7,7 @@
 //! | `ledger` | which DSNs are owed, from the journal alone: a state machine |
 //! | `notification` | a DSN as a message of the spool, with ids that follow from the original |
 //! | `original` | reading as much of the original as a DSN returns |
+//! | `links` | where the links in messages lead: unsubscribes |
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `inbound` | reports, complaints and other mail that comes back |
 //! | `tenants`, `metrics` | default streams; counters |
@@ -19,6 +20,7 @@ pub mod events;
 mod follower;
 mod inbound;
 mod ledger;
+mod links;
 mod metrics;
 mod notification;
 mod original;
@@ -32,4 +34,5 @@ pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
     metrics::Metrics::came_back();
     metrics::Metrics::waiting();
+    metrics::LinkMetrics::new();
 }

@@ -1,6 +1,7 @@
 //! Counters of the service.
 
 use mail::PartitionId;
+use runtime::WebStats;
 use telemetry::{IntCounter, IntCounterVec, IntGauge};
 
 /// The figures of one partition's follower.
@@ -73,5 +74,51 @@ impl Metrics {
 
     pub(crate) fn give_up(&self, reason: &str) {
         self.given_up.with_label_values(&[reason]).inc();
+    }
+}
+
+/// The figures of links.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkMetrics {
+    answers: IntCounterVec,
+    connections: IntGauge,
+    turned_away: IntCounter,
+}
+
+impl LinkMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            answers: telemetry::counter_with(
+                "staffetta_feedback_links_answers_total",
+                "Requests at links in messages, by what was answered: question, unsubscribed, expired, unknown, not_one_click, not_allowed, unavailable.",
+                &["answer"],
+            ),
+            connections: telemetry::gauge(
+                "staffetta_feedback_links_connections",
+                "Open connections of those who follow links.",
+            ),
+            turned_away: telemetry::counter(
+                "staffetta_feedback_links_turned_away_total",
+                "Connections that were closed at once, since there were too many.",
+            ),
+        }
+    }
+
+    pub(crate) fn answered(&self, answer: &str) {
+        self.answers.with_label_values(&[answer]).inc();
+    }
+}
+
+impl WebStats for LinkMetrics {
+    fn opened(&self) {
+        self.connections.inc();
+    }
+
+    fn closed(&self) {
+        self.connections.dec();
+    }
+
+    fn turned_away(&self) {
+        self.turned_away.inc();
     }
 }

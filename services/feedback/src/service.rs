@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::PartitionId;
-use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, serve_health};
+use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, WebServer, serve_health};
 use spool::Stores;
 use tokio::task::JoinSet;
 
 use crate::follower::Follower;
 use crate::inbound;
+use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 
@@ -24,18 +25,25 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
-    /// What return paths are known by is no good.
+    /// The keys of return paths and links are no good.
     #[error("feedback: {0}")]
     Tokens(#[from] runtime::TokenKeyringError),
     /// A bug: what follows a partition does so until shutdown.
     #[error("feedback: a partition is not followed any more")]
     Follower(#[source] tokio::task::JoinError),
+    /// Links can't be answered where they should be.
+    #[error("feedback.links: {0}")]
+    Links(#[from] runtime::WebError),
+    /// A bug: links are answered until shutdown.
+    #[error("feedback: links are not answered any more")]
+    LinksEnded,
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
     Stores(#[from] spool::Error),
 }
 
-/// Runs the service until shutdown: one follower for each partition, one for what comes back; health and metrics on `feedback.metrics`.
+/// Runs the service until shutdown: one follower for each partition, one for what comes back; health and metrics on
+/// `feedback.metrics`, links on `feedback.links`.
 /// `stores` are connected; they are opened here unless they are already.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
@@ -48,6 +56,9 @@ pub async fn run(
     };
     let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
     let tokens = tokens.transpose()?.map(Arc::new);
+    if let Some(tokens) = &tokens {
+        tokio::spawn(Arc::clone(tokens).follow(shutdown.clone()));
+    }
     let readiness = Readiness::new();
     readiness.set("nats", stores.is_connected());
     serve_health(
@@ -56,6 +67,7 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
+    let links = open_links(&bootstrap, &stores, tokens.as_ref()).await?;
     let snapshots = tokio::select! {
         snapshots = stores.follow_snapshots() => snapshots?,
         () = shutdown.requested() => return Ok(()),
@@ -76,7 +88,6 @@ pub async fn run(
         followers.spawn(follower.run());
     }
     if let Some(tokens) = tokens {
-        tokio::spawn(Arc::clone(&tokens).follow(shutdown.clone()));
         let handler = inbound::Handler {
             stores: stores.clone(),
             partitions,
@@ -88,17 +99,47 @@ pub async fn run(
         };
         followers.spawn(handler.run());
     }
+    let mut answering = JoinSet::new();
+    if let Some((links, server)) = links {
+        answering.spawn(links.serve(server, shutdown.clone()));
+    }
     tracing::info!(partitions, "feedback started");
     loop {
         tokio::select! {
             () = tokio::time::sleep(TICK) => readiness.set("nats", stores.is_connected()),
             Some(ended) = followers.join_next() => ended.map_err(Error::Follower)?,
+            Some(_) = answering.join_next() => {
+                if !shutdown.is_requested() {
+                    return Err(Error::LinksEnded);
+                }
+            }
             () = shutdown.requested() => break,
         }
     }
     while let Some(ended) = followers.join_next().await {
         ended.map_err(Error::Follower)?;
     }
+    while answering.join_next().await.is_some() {}
     tracing::info!("feedback stopped");
     Ok(())
+}
+
+/// What answers links, listening already; `None` where nothing is configured.
+async fn open_links(
+    bootstrap: &Bootstrap,
+    stores: &Stores,
+    tokens: Option<&Arc<TokenKeyring>>,
+) -> Result<Option<(Links, WebServer)>, Error> {
+    let (Some(listener), Some(tokens)) = (&bootstrap.feedback.links, tokens) else {
+        return Ok(None);
+    };
+    let server = WebServer::bind(listener).await?;
+    tracing::info!(
+        address = server.address().map(tracing::field::display),
+        "listening for links"
+    );
+    Ok(Some((
+        Links::new(Arc::clone(tokens), stores.events()),
+        server,
+    )))
 }

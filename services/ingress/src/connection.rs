@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::event::Stage;
+use runtime::ClientSlot;
 use smtp::{AuthLineDecoder, CommandDecoder};
 use tokio::time::{Instant, timeout};
 
 use crate::answer::{self, Answer};
-use crate::clients::ClientSlot;
-use crate::events::{self, Refused, Whose};
+use crate::events::{Refused, Whose};
 use crate::metrics::TenantMetrics;
 use crate::policy::Rules;
 use crate::proxy::Client;
@@ -343,7 +343,7 @@ impl Connection {
 
     /// The network of the client, for logs: who it is, is nobody's business there.
     pub(crate) fn client_network(&self) -> ipnet::IpNet {
-        events::network(self.session.client())
+        runtime::network_of(self.session.client())
     }
 
     fn tell_refusal(&self, refusal: &Refusal) {

@@ -15,6 +15,7 @@ use message::{Converter, HeaderEnd, LineBreaker, LineWatch, has_long_line};
 use crate::answer::{self, Answer};
 use crate::chain::Checks;
 use crate::checks::Examine;
+use crate::links::Links;
 use crate::policy::JudgedTimes;
 use crate::scanning::Marks;
 
@@ -96,6 +97,8 @@ pub(crate) struct Judged {
     pub(crate) warned: u32,
     /// What its scanners want.
     pub(crate) marks: Marks,
+    /// Of a message to several, of whom each gets a link of its own.
+    pub(crate) links: Option<Box<Links>>,
 }
 
 /// A message that came in whole.

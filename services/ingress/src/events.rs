@@ -5,7 +5,6 @@
 mod crowd;
 mod reason;
 
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -13,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use config::Credential;
-use ipnet::IpNet;
 use mail::MessageId;
 use preflight::Findings;
 use proto::event::event::Kind;
 use proto::event::{
     Event, Finding, LoginFailed, LoginsBlocked, Preflight, Rejection, Resubmission, Stage,
 };
+use runtime::network_of;
 use spool::EventWriter;
 
 use crate::answer::Answer;
@@ -192,18 +191,10 @@ impl Events {
     }
 }
 
-/// The network of a client, by which it is told: IPv4 /24 or IPv6 /48.
-pub(crate) fn network(client: IpAddr) -> IpNet {
-    let bits = if client.is_ipv4() { 24 } else { 48 };
-    IpNet::new(client, bits)
-        .map(|network| network.trunc())
-        .unwrap_or_else(|_| client.into())
-}
-
-/// The same as a text; empty when a load balancer does not say who the client is.
+/// The network of a client, as a text; empty when a load balancer does not say who the client is.
 pub(crate) fn network_text(client: Client) -> String {
     if client.is_known() {
-        network(client.address).to_string()
+        network_of(client.address).to_string()
     } else {
         String::new()
     }

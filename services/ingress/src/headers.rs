@@ -6,6 +6,8 @@ use config::{Headers, Repair, UriValues};
 use mail::{Address, Domain};
 use message::{Addition, date_text, message_id_text};
 
+use crate::links::{Links, NAMES, ONE_CLICK};
+
 /// What the fields of a message are made of.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts<'a> {
@@ -22,6 +24,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) recipient: Option<&'a str>,
     /// Our address for complaints about it, where the stream wants one.
     pub(crate) complaints: Option<&'a str>,
+    /// With several recipients they are added to what each of them gets, and not here.
+    pub(crate) links: Option<&'a Links>,
 }
 
 /// What is to be added where it is missing, as the tenant and the stream of the message have it.
@@ -60,8 +64,6 @@ pub(crate) fn additions<'a>(
         add("Feedback-ID", parts, &["Feedback-ID"]);
     }
     let message = facts.id.to_string();
-    // A tenant's own is kept, and a link that is not ours is not called one-click.
-    const UNSUBSCRIBE: &[&str] = &["List-Unsubscribe", "List-Unsubscribe-Post"];
     let values = UriValues {
         message: &message,
         recipient: facts.recipient,
@@ -71,13 +73,17 @@ pub(crate) fn additions<'a>(
     let uris: Vec<(bool, String)> = filled
         .filter_map(|template| Some((template.is_https(), template.fill(&values)?)))
         .collect();
-    if !uris.is_empty() {
+    if let Some(links) = facts.links {
+        if let Some(value) = facts.recipient.and_then(|recipient| links.value(recipient)) {
+            add("List-Unsubscribe", value, NAMES);
+            add("List-Unsubscribe-Post", ONE_CLICK.to_owned(), NAMES);
+        }
+    } else if !uris.is_empty() {
         // One in each line: RFC 2369 section 2 allows white space between them.
         let listed: Vec<String> = uris.iter().map(|(_, uri)| format!("<{uri}>")).collect();
-        add("List-Unsubscribe", listed.join(",\r\n "), UNSUBSCRIBE);
+        add("List-Unsubscribe", listed.join(",\r\n "), NAMES);
         if headers.one_click && uris.iter().any(|(is_https, _)| *is_https) {
-            let value = "List-Unsubscribe=One-Click".to_owned();
-            add("List-Unsubscribe-Post", value, UNSUBSCRIBE);
+            add("List-Unsubscribe-Post", ONE_CLICK.to_owned(), NAMES);
         }
     }
     let own = facts.complaints.map(Address::parse).and_then(Result::ok);
@@ -119,6 +125,7 @@ mod tests {
             author: &Domain::parse(author).unwrap(),
             recipient,
             complaints: Some("c1token@b.acme.example").filter(|_| headers.contains("ours")),
+            links: None,
         };
         let headers = tenant.stream("news").unwrap().headers.as_deref();
         let additions = additions(tenant.repair, headers, &facts);

@@ -3,7 +3,6 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `server` | start, listeners, stop |
-//! | `clients` | how many connections each client has |
 //! | `connection` | one connection: reads, asks the session, writes |
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
@@ -18,11 +17,12 @@
 //! | `inbound` | the listener for what comes back |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `scanning` | scanners that are asked before a message is accepted |
+//! | `headers`, `links` | the fields that messages get where they are missing |
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
 //! | `watching` | credentials that may be stolen |
 //! | `watch_stores` | readiness and the writer's figures |
-//! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
+//! | `answer`, `socket`, `metrics` | replies, the connection's two forms, counters |
 //!
 //! What it accepts beyond the letter of the RFCs, and what it refuses: lines of any length in a
 //! message are accepted, since clients in the field send them (RFC 5321 section 4.5.3.1.6 names
@@ -35,7 +35,6 @@
 mod answer;
 mod chain;
 mod checks;
-mod clients;
 mod connection;
 mod content;
 mod events;
@@ -43,6 +42,7 @@ mod forwarding;
 mod headers;
 mod inbound;
 mod issuers;
+mod links;
 mod login;
 mod memory;
 mod metrics;
@@ -61,7 +61,6 @@ mod session;
 mod simulator;
 mod socket;
 mod store;
-mod tls;
 mod token;
 mod watch_stores;
 mod watching;

@@ -14,7 +14,6 @@ use crate::connection::{Connection, Ended};
 use crate::events::{self, Refused, Whose};
 use crate::password::Verdict;
 use crate::policy::{By, Identity};
-use crate::quota;
 use crate::sasl::{Claim, Evidence};
 use crate::server::Shared;
 use crate::session::Effect;
@@ -161,7 +160,7 @@ impl Connection {
         let name = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]);
         let allowed = self.shared.failed_logins;
         Scope {
-            key: format!("{}/{name}", quota::network(self.session.client())),
+            key: format!("{}/{name}", runtime::one_client(self.session.client())),
             windows: vec![WindowLimit {
                 length_ms: allowed.window.as_millis(),
                 limit: allowed.count,

@@ -10,6 +10,7 @@ use spool::{DurabilityReport, MeasureMap, PackStats, WriterStats};
 use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::answer::Answer;
+use crate::links::NoLinks;
 use crate::proxy::Refused;
 
 /// Upper bounds of the buckets of block sizes.
@@ -29,6 +30,7 @@ pub(crate) struct Metrics {
     proxy_refusals: IntCounterVec,
     preflight: IntCounterVec,
     forwarded: IntCounterVec,
+    no_links: IntCounterVec,
     pub(crate) auth_failures: IntCounter,
     token_refusals: IntCounterVec,
     token_key_fetches: IntCounterVec,
@@ -212,6 +214,11 @@ impl Metrics {
                 "Messages of authors who are not of the tenant, by what their ARC set says of the chain that they came with: none, pass, fail; unsealed.",
                 &["chain"],
             ),
+            no_links: counter_with(
+                "staffetta_ingress_unsubscribe_missing_total",
+                "Messages of streams with `unsubscribe` that got no link, by reason: no_host (of the author's domain), no_keys (of this process).",
+                &["reason"],
+            ),
             auth_failures: counter(
                 "staffetta_ingress_auth_failures_total",
                 "Logins with wrong credentials.",
@@ -351,6 +358,15 @@ impl Metrics {
             ChainStatus::Fail => "fail",
         });
         self.forwarded.with_label_values(&[chain]).inc();
+    }
+
+    /// Counts a message without the links that its stream should have.
+    pub(crate) fn no_links(&self, why: NoLinks) {
+        let why = match why {
+            NoLinks::Host => "no_host",
+            NoLinks::Keys => "no_keys",
+        };
+        self.no_links.with_label_values(&[why]).inc();
     }
 
     /// Counts a handshake by its version.

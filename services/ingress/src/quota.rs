@@ -1,12 +1,12 @@
 //! Quotas: how much a tenant, a credential and a client's network may send, counted over all pods.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{OverQuota, Quota};
 use limits::{Charged, Quotas, Receipt, Scope, WindowLimit};
 use runtime::bootstrap::Redis;
+use runtime::one_client;
 use smtp::EnhancedCode;
 
 use crate::answer::{self, Answer};
@@ -135,7 +135,7 @@ pub(crate) async fn charge(
 /// Everything that is counted for a message of this sender from this client.
 fn scopes(sender: &Sender, client: Client) -> Vec<Scope> {
     let (tenant, credential) = (&sender.rules.tenant.limits, &sender.rules.credential.limits);
-    let network = client.is_known().then(|| network(client.address));
+    let network = client.is_known().then(|| one_client(client.address));
     let mut scopes = Vec::with_capacity(2);
     let mut add = |key: String, quotas: &[Quota], monthly: Option<u64>| {
         let windows = quotas.iter().map(|quota| WindowLimit {
@@ -170,17 +170,6 @@ fn scopes(sender: &Sender, client: Client) -> Vec<Scope> {
         );
     }
     scopes
-}
-
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
-pub(crate) fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let bits = u128::from(address) >> 64 << 64;
-            IpAddr::V6(bits.into())
-        }
-    }
 }
 
 #[cfg(test)]

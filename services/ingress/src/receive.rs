@@ -24,6 +24,7 @@ use crate::content::{Content, Judged, Lines, Received, Repaired};
 use crate::events::Whose;
 use crate::forwarding;
 use crate::headers::{self, Facts};
+use crate::links::{self, Links};
 use crate::memory::Reservation;
 use crate::policy::{self, Author, Sender};
 use crate::proxy::Client;
@@ -600,6 +601,32 @@ impl<'a> HeaderJudge<'a> {
         }
     }
 
+    /// The links of a message of the stream, as far as it has them.
+    fn links(
+        &self,
+        headers: &config::Headers,
+        stream: &str,
+        campaign: &str,
+        author: &Domain,
+    ) -> Option<Links> {
+        let whose = links::Whose {
+            message: self.id,
+            tenant: &self.sender.rules.tenant.name,
+            stream,
+            campaign,
+            author,
+            unix_ms: self.unix_ms,
+        };
+        let keys = self.shared.tokens.as_deref();
+        match Links::of(headers, &whose, self.snapshot, keys) {
+            Ok(links) => links,
+            Err(why) => {
+                self.shared.metrics.no_links(why);
+                None
+            }
+        }
+    }
+
     /// Address for complaints about this message.
     fn complaints_go_to(&self, domain: &Domain, stream: &str) -> Result<Option<String>, Answer> {
         let Some(tokens) = &self.shared.tokens else {
@@ -660,6 +687,15 @@ impl<'a> HeaderJudge<'a> {
             Some(domain) => self.complaints_go_to(domain, &stream)?,
             None => None,
         };
+        let foreign = self.sender.foreign_senders().filter(|_| author.is_foreign);
+        // What the stream adds is for its own mail.
+        let of_stream = tenant_stream
+            .and_then(|stream| stream.headers.as_deref())
+            .filter(|_| !author.is_foreign);
+        let signed = SignedNames::of(header);
+        let links = of_stream
+            .filter(|headers| headers.unsubscribe.is_some() && !links::has_own(header, &signed))
+            .and_then(|headers| self.links(headers, &stream, &campaign, &author.domain));
         let facts = Facts {
             complaints: complaints.as_deref(),
             id: self.id,
@@ -670,13 +706,8 @@ impl<'a> HeaderJudge<'a> {
             campaign: &campaign,
             author: &author.domain,
             recipient: self.recipient,
+            links: links.as_ref(),
         };
-        let foreign = self.sender.foreign_senders().filter(|_| author.is_foreign);
-        // What the stream adds is for its own mail.
-        let of_stream = tenant_stream
-            .and_then(|stream| stream.headers.as_deref())
-            .filter(|_| !author.is_foreign);
-        let signed = SignedNames::of(header);
         let if_missing = if author.is_foreign && signed.is_signed() {
             Vec::new()
         } else {
@@ -730,6 +761,7 @@ impl<'a> HeaderJudge<'a> {
                 message_id,
                 warned: looked.said.weight,
                 marks: Marks::default(),
+                links: links.filter(|_| self.recipient.is_none()).map(Box::new),
             },
         })
     }

@@ -6,19 +6,21 @@ use std::time::Duration;
 
 use config::{Quota, Snapshot};
 use runtime::bootstrap::{Bootstrap, Listener, ListenerKind, ListenerTls, ProxyProtocol};
-use runtime::{Readiness, Shutdown, TlsError, TokenKeyring, TokenKeyringError};
+use runtime::{
+    ClientSlot, Clients, Readiness, Shutdown, TlsError, TlsFiles, TokenKeyring, TokenKeyringError,
+};
 use spool::{BlockWriter, Opened, Stores};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::answer::{self, Answer};
-use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
 use crate::events::Events;
 use crate::forwarding::{self, Forwarding, ForwardingError};
 use crate::inbound;
 use crate::issuers::Issuers;
+use crate::links;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
@@ -27,7 +29,6 @@ use crate::quota::{self, QuotaError};
 use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
-use crate::tls::TlsFiles;
 use crate::watch_stores;
 use crate::watching::{Tools, Watcher};
 
@@ -68,7 +69,7 @@ pub enum Error {
     /// What mail of foreign senders is forwarded with is no good.
     #[error("ingress: {0}")]
     Forwarding(#[from] ForwardingError),
-    /// What return paths are made with is no good.
+    /// The keys of return paths and links are no good.
     #[error("ingress: {0}")]
     Tokens(#[from] TokenKeyringError),
     /// Redis, where quotas are counted, can't even be tried.
@@ -92,7 +93,7 @@ pub(crate) struct Shared {
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
     pub(crate) watcher: Watcher,
-    /// What return paths are made with and known by; `None`: there are none of ours.
+    /// What return paths and links are made with and known by; `None`: there are none of ours.
     pub(crate) tokens: Option<Arc<TokenKeyring>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
@@ -203,9 +204,13 @@ impl Listeners {
         if let Some(forwarding) = self.forwarding {
             tokio::spawn(forwarding::follow(forwarding, shutdown.clone()));
         }
-        if let Some(tokens) = self.tokens {
-            tokio::spawn(tokens.follow(shutdown.clone()));
-        }
+        match self.tokens {
+            Some(tokens) => tokio::spawn(tokens.follow(shutdown.clone())),
+            None => {
+                let snapshot = shared.snapshot.clone();
+                tokio::spawn(links::warn_without_keys(snapshot, shutdown.clone()))
+            }
+        };
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
         for (socket, listening) in self.bound {

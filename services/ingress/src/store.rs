@@ -8,6 +8,7 @@ use spool::{Submission, SubmitError, Upload};
 
 use crate::answer::{self, Answer};
 use crate::content::{Judged, PIECE, Received};
+use crate::links::Links;
 use crate::return_paths::Returned;
 use crate::server::Shared;
 use crate::session::Transaction;
@@ -123,6 +124,27 @@ impl Shared {
     }
 }
 
+/// What is put before the message: the same for all recipients, and a link of its own for each.
+fn variants(fields: Vec<u8>, links: Option<&Links>, recipients: &mut [Recipient]) -> Vec<Bytes> {
+    let mut number = 0;
+    if let Some(links) = links {
+        let of_each = recipients.iter_mut().map(|recipient| {
+            number += 1;
+            recipient.header_variant = number;
+            let own = links.fields(&recipient.address);
+            Bytes::from([fields.as_slice(), own.as_bytes()].concat())
+        });
+        return of_each.collect();
+    }
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    for recipient in recipients {
+        recipient.header_variant = 1;
+    }
+    vec![Bytes::from(fields)]
+}
+
 fn index_entry(
     id: MessageId,
     mut transaction: Transaction,
@@ -134,15 +156,9 @@ fn index_entry(
     let sandbox = sender.is_sandboxed(&judged.stream);
     let is_simulated = |recipient: &Recipient| recipient.simulated.is_some();
     let some_simulated = sandbox || transaction.recipients.iter().any(is_simulated);
-    let header_variants = match std::mem::take(&mut judged.marks.fields) {
-        fields if fields.is_empty() => Vec::new(),
-        fields => {
-            for recipient in &mut transaction.recipients {
-                recipient.header_variant = 1;
-            }
-            vec![Bytes::from(fields)]
-        }
-    };
+    let fields = std::mem::take(&mut judged.marks.fields);
+    let links = judged.links.take();
+    let header_variants = variants(fields, links.as_deref(), &mut transaction.recipients);
     let envelope = Envelope {
         tenant: sender.tenant,
         stream: judged.stream,

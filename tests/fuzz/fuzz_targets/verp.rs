@@ -1,8 +1,8 @@
-//! Return paths: what was made is read again, and nothing that differs from it is taken, but for its case.
+//! Return paths and links: what was made is read again, and nothing that differs from it is taken, but for the case of return paths.
 
 #![no_main]
 
-use bounce::{Purpose, Subject, TokenKeys};
+use bounce::{Link, Purpose, Subject, TokenKeys};
 use libfuzzer_sys::fuzz_target;
 use mail::{Domain, MessageId};
 
@@ -13,6 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let domain = Domain::parse("b.acme.example").expect("it is a domain");
     if let Ok(text) = std::str::from_utf8(input) {
         assert!(keys.read(Purpose::Bounce, text, &domain, NOW).is_err());
+        assert!(keys.read_link(text, NOW).is_err());
     }
     let Some((seed, rest)) = input.split_at_checked(20) else {
         return;
@@ -34,14 +35,30 @@ fuzz_target!(|input: &[u8]| {
         .expect("it is ours");
     assert_eq!(token.message, message);
     assert!(keys.is_of(&token, &recipient) && !keys.is_of(&token, ""));
-    // Pairs of a place and what is put there.
-    let mut octets = text.clone().into_bytes();
-    for pair in rest.chunks_exact(2) {
-        let at = usize::from(pair[0]) % octets.len();
-        octets[at] = pair[1];
-    }
-    if let Ok(changed) = String::from_utf8(octets) {
+    if let Some(changed) = changed(&text, rest) {
         let is_taken = keys.read(Purpose::Bounce, &changed, &domain, NOW).is_ok();
         assert_eq!(is_taken, changed.eq_ignore_ascii_case(&text), "{changed}");
     }
+    let link = Link {
+        message,
+        tenant: "acme",
+        stream: "bulk",
+        recipient: recipient.as_str(),
+    };
+    let text = keys.mint_link(&link, end).expect("it has room");
+    let read = keys.read_link(&text, NOW).expect("it is ours");
+    assert_eq!((read.message, read.recipient), (message, recipient));
+    if let Some(changed) = changed(&text, rest) {
+        assert_eq!(keys.read_link(&changed, NOW).is_ok(), changed == text, "{changed}");
+    }
 });
+
+/// With pairs of a place and what is put there; `None` when it is no text any more.
+fn changed(text: &str, pairs: &[u8]) -> Option<String> {
+    let mut octets = text.as_bytes().to_vec();
+    for pair in pairs.chunks_exact(2) {
+        let at = usize::from(pair[0]) % octets.len();
+        octets[at] = pair[1];
+    }
+    String::from_utf8(octets).ok()
+}

@@ -10,14 +10,13 @@ use bytes::Bytes;
 use mail::MessageId;
 use message::{ReceivedInfo, received_field};
 use proto::inbound::Record;
+use runtime::{ClientSlot, network_of};
 use smtp::{CommandDecoder, DataDecoder, EnhancedCode};
 use spool::InboundUnstored;
 use tokio::time::{Instant, timeout};
 
 use super::session::{Effect, Moment, Session, Transaction};
 use crate::answer::{self, Answer};
-use crate::clients::ClientSlot;
-use crate::events;
 use crate::memory::Reservation;
 use crate::proxy::Client;
 use crate::server::{Listening, Shared};
@@ -109,7 +108,7 @@ impl Connection {
             Ended::Silent => Some(answer::TOO_SLOW),
             Ended::Shutdown => Some(answer::SHUTTING_DOWN),
             Ended::Broken(error) => {
-                let client = events::network(self.client.address);
+                let client = network_of(self.client.address);
                 tracing::debug!(%client, %error, "connection broke");
                 return;
             }
@@ -291,7 +290,7 @@ impl Connection {
             content: content.into(),
             ..Record::default()
         };
-        let client = events::network(self.client.address);
+        let client = network_of(self.client.address);
         match self.shared.stores.inbound().store(record).await {
             Ok(()) => {
                 self.shared.metrics.inbound.inc();

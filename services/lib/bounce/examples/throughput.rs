@@ -5,7 +5,7 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use bounce::{Purpose, Subject, TokenKeys, read};
+use bounce::{Link, Purpose, Subject, TokenKeys, read};
 use mail::{Domain, MessageId};
 
 fn main() {
@@ -59,6 +59,16 @@ fn main() {
     measure("compare a recipient", || {
         keys.is_of(&read, "reader@receiver.example")
     });
+    let link = Link {
+        message: MessageId::now(),
+        tenant: "acme",
+        stream: "bulk",
+        recipient: "reader@receiver.example",
+    };
+    let mint = || keys.mint_link(&link, 2_000_000_000);
+    let text = mint().expect("it has room");
+    measure("make a link", mint);
+    measure("read a link", || keys.read_link(&text, 1_900_000_000));
 }
 
 fn measure<T>(name: &str, mut work: impl FnMut() -> T) {

@@ -7,6 +7,7 @@
 //! - `original`: the message that was sent back
 //! - [`TokenKeys`], [`Token`], [`Scopes`]: which message and recipient a report is about, and whose mail it was
 //! - [`Destination`]: what an address that is written to is for
+//! - [`Link`]: the same of a link on the web
 //! - `judge`: why, by the rules of `classify`
 //!
 //! All of it is hostile. Work is linear in the message and memory bounded; what is kept is one line of at most 1 KiB each. Nothing
@@ -35,4 +36,7 @@ pub use inbound::{
     Action, Automatic, Feedback, FeedbackKind, Form, Inbound, Original, Recipient, Report,
 };
 pub use read::{read, read_by};
-pub use token::{KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys};
+pub use token::{
+    KeysError, LONGEST_LINK, Link, LinkError, MintError, Purpose, Scopes, Subject, Token,
+    TokenError, TokenKeys,
+};

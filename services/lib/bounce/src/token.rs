@@ -14,6 +14,7 @@
 
 mod base32;
 mod keys;
+mod link;
 mod scopes;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -21,6 +22,7 @@ use aws_lc_rs::hmac;
 use mail::{Domain, MessageId};
 
 pub use keys::{KeysError, TokenKeys};
+pub use link::{LONGEST_LINK, Link, LinkError};
 pub use scopes::Scopes;
 
 /// Octets that are signed.

@@ -57,6 +57,7 @@ impl<'a> References<'a> {
             Resource::Scanner(_) | Resource::TokenIssuer(_) | Resource::Provider(_) => {}
             Resource::Tenant(tenant) => {
                 self.check_complaint_addresses(resource, tenant);
+                self.check_link_hosts(resource, tenant);
                 self.check_scanners(resource, tenant);
             }
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
@@ -150,6 +151,25 @@ impl<'a> References<'a> {
                     "{domain} is no SendingDomain of the tenant: its mail is not signed for it"
                 );
                 self.report(resource, &path, what);
+            }
+        }
+    }
+
+    /// Reports links that would lead nowhere.
+    fn check_link_hosts(&self, resource: &Resource, tenant: &Tenant) {
+        let has_host = self.entries.values().any(|entry| match entry {
+            Resource::SendingDomain(own) => own.tenant == tenant.name && own.link_host.is_some(),
+            _ => false,
+        });
+        if has_host || self.some_unreadable(Kind::SendingDomain) {
+            return;
+        }
+        for (index, stream) in tenant.streams.iter().enumerate() {
+            let headers = stream.headers.as_ref();
+            if headers.is_some_and(|headers| headers.unsubscribe.is_some()) {
+                let path = format!("spec.streams[{index}].headers.unsubscribe");
+                let what = "no SendingDomain of the tenant has a linkHost: there would be no links";
+                self.report(resource, &path, what.to_owned());
             }
         }
     }

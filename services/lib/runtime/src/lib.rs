@@ -2,16 +2,20 @@
 
 pub mod bootstrap;
 mod certificates;
+mod clients;
 mod clock;
 mod health;
 mod https;
 mod open_files;
 mod shutdown;
 mod tls;
+mod tls_files;
 mod token_keyring;
+mod web;
 
 pub use bootstrap::{Bootstrap, LoadError};
 pub use certificates::certificate_names;
+pub use clients::{ClientSlot, Clients, network_of, one_client};
 pub use clock::now_ms;
 pub use health::{HealthError, Readiness, serve_health};
 pub use https::{Fetched, Get, HttpsClient, HttpsError, Stage, trusted_authorities};
@@ -21,4 +25,6 @@ pub use tls::{
     TlsError, certificate_of_files, init_tls, tls_server_config, tls_server_config_asking,
     tls_server_config_for,
 };
+pub use tls_files::TlsFiles;
 pub use token_keyring::{TokenKeyring, TokenKeyringError};
+pub use web::{Method, Request, Response, WebError, WebServer, WebStats};

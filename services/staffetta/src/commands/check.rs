@@ -29,6 +29,7 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
         match global.bootstrap() {
             Ok(bootstrap) => {
                 problems.extend(certificate_problems(&bootstrap));
+                problems.extend(key_problem(&bootstrap));
                 read.push(format!("{}: read", global.config_path().display()));
             }
             Err(error) => problems.push(error.to_string()),
@@ -72,7 +73,14 @@ pub(crate) fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<Exit
     })
 }
 
-/// Certificates of the listeners, and of `scheduler.admin`, that can't be used.
+/// The keys of tokens and links, when they can't be used.
+fn key_problem(bootstrap: &Bootstrap) -> Option<String> {
+    let tokens = bootstrap.tokens.as_ref()?;
+    let error = runtime::TokenKeyring::load(tokens).err()?;
+    Some(error.to_string())
+}
+
+/// Certificates of the listeners, of `scheduler.admin` and of `feedback.links` that can't be used.
 pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
     let listeners = bootstrap.ingress.listeners.iter();
     let of_listeners = listeners
@@ -91,7 +99,14 @@ pub(crate) fn certificate_problems(bootstrap: &Bootstrap) -> Vec<String> {
         let read = runtime::tls_server_config_for(clients, &files.certificate, &files.key);
         Some(format!("scheduler.admin: {}", read.err()?))
     });
-    of_listeners.chain(of_admin).collect()
+    let links = bootstrap.feedback.links.iter();
+    let of_links = links
+        .filter(|links| !links.certificates.is_empty())
+        .filter_map(|links| {
+            let read = runtime::tls_server_config(&links.certificates);
+            Some(format!("feedback.links: {}", read.err()?))
+        });
+    of_listeners.chain(of_admin).chain(of_links).collect()
 }
 
 /// Files that resources refer to and that are not on this machine. They need not be where the

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
-use mail::Address;
+use mail::{Address, Span};
 use serde_json::{Map, Value, json};
 
 use crate::Fields;
@@ -18,6 +18,9 @@ pub struct Headers {
     pub list_unsubscribe: Vec<UriTemplate>,
     /// With it `List-Unsubscribe-Post` (RFC 8058), if one of them is `https`.
     pub one_click: bool,
+    /// A link of ours comes before them, one for each recipient, which is answered here for so long, 30 d to 10 years; the field of
+    /// RFC 8058 comes with it. It leads to the link host of the author's domain; where that has none, there is no link.
+    pub unsubscribe: Option<Span>,
     /// `CFBL-Address` (RFC 9477): where hosts send complaints, in the form of ARF.
     pub cfbl_address: Option<Address>,
     /// That address is one of ours, made for each message, where the author's domain has return paths of ours.
@@ -28,6 +31,11 @@ pub struct Headers {
 const SENDER_ID: std::ops::RangeInclusive<usize> = 5..=15;
 /// URIs of a field.
 const MOST_URIS: usize = 4;
+const DAY_S: u64 = 86_400;
+const USUAL_LINK: Span = Span::from_secs(365 * DAY_S);
+/// Some laws ask for 30 days.
+const SHORTEST_LINK: Span = Span::from_secs(30 * DAY_S);
+const LONGEST_LINK: Span = Span::from_secs(3650 * DAY_S);
 
 impl Headers {
     pub(super) fn read(fields: &Fields<'_>) -> Option<Box<Self>> {
@@ -42,7 +50,17 @@ impl Headers {
             let what = "listUnsubscribe has no https URI that could be posted to (RFC 8058)";
             fields.problem("oneClick", what);
         }
+        let unsubscribe = read_unsubscribe(fields);
+        if unsubscribe.is_some() && can_be {
+            let what =
+                "has an https URI, and so has unsubscribe: with it only mailto: URIs are expected";
+            fields.problem("listUnsubscribe", what);
+        }
+        if unsubscribe.is_some() && asked.is_some() {
+            fields.problem("oneClick", "goes without saying with unsubscribe");
+        }
         let headers = Self {
+            unsubscribe,
             feedback_id: fields.read("feedbackId", sender_id),
             one_click: asked.unwrap_or(can_be),
             list_unsubscribe,
@@ -60,7 +78,13 @@ impl Headers {
         if !self.list_unsubscribe.is_empty() {
             let uris: Vec<&str> = self.list_unsubscribe.iter().map(|uri| &*uri.0).collect();
             spec.insert("listUnsubscribe".to_owned(), json!(uris));
-            spec.insert("oneClick".to_owned(), json!(self.one_click));
+            if self.unsubscribe.is_none() {
+                spec.insert("oneClick".to_owned(), json!(self.one_click));
+            }
+        }
+        if let Some(life) = self.unsubscribe {
+            let link = json!({ "validFor": life.to_string() });
+            spec.insert("unsubscribe".to_owned(), link);
         }
         if self.cfbl_ours {
             spec.insert("cfblAddress".to_owned(), json!(OURS));
@@ -80,6 +104,20 @@ fn cfbl_address(text: &str) -> Result<Option<Address>, String> {
         Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => Ok(Some(address)),
         _ => Err("`ours` or an address such as complaints@acme.example is expected".to_owned()),
     }
+}
+
+fn read_unsubscribe(fields: &Fields<'_>) -> Option<Span> {
+    if !fields.is_given("unsubscribe") {
+        return None;
+    }
+    let link = fields.map("unsubscribe");
+    let life: Span = link.parsed("validFor").unwrap_or(USUAL_LINK);
+    if !(SHORTEST_LINK..=LONGEST_LINK).contains(&life) {
+        let what = format!("30d to 3650d is expected, found {life}");
+        link.problem("validFor", what);
+    }
+    link.close();
+    Some(life)
 }
 
 fn sender_id(text: &str) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mail::{Address, Domain, Span};
+use mail::{Address, Domain, HttpsUrl, Span};
 use serde_json::{Value, json};
 
 use super::credential::read_file_reference;
@@ -31,6 +31,8 @@ pub struct SendingDomain {
     pub return_path: Option<OwnReturnPath>,
     /// Signatures say that they hold for so long (the tag `x=`), 1 h to 365 d.
     pub signatures_expire_after: Option<Span>,
+    /// `host` or `host:port`, to which links in its messages lead, over https.
+    pub link_host: Option<String>,
 }
 
 /// Return paths of ours, for mail of authors of a sending domain.
@@ -157,6 +159,7 @@ impl SendingDomain {
         }
         let signatures_expire_after = read_life(spec);
         let return_path = OwnReturnPath::read(spec.map("returnPath"));
+        let link_host = spec.read("linkHost", link_host);
         if unsigned && !dkim.is_empty() {
             spec.problem(
                 "unsigned",
@@ -177,6 +180,7 @@ impl SendingDomain {
             without_key,
             return_path,
             signatures_expire_after,
+            link_host,
         })
     }
 
@@ -204,6 +208,9 @@ impl SendingDomain {
         }
         if let Some(life) = self.signatures_expire_after {
             spec["signaturesExpireAfter"] = json!(life.to_string());
+        }
+        if let Some(host) = &self.link_host {
+            spec["linkHost"] = json!(host);
         }
         spec
     }
@@ -267,6 +274,17 @@ impl DkimKey {
         }
         spec
     }
+}
+
+/// As it stands in a link: in lower case, and without the port when it is that of https.
+fn link_host(text: &str) -> Result<String, String> {
+    let url: Option<HttpsUrl> = match text.contains(['/', '?']) {
+        true => None,
+        false => format!("https://{text}").parse().ok(),
+    };
+    url.map(|url| url.authority()).ok_or_else(|| {
+        "a host such as u.acme.example is expected, with a port if needed".to_owned()
+    })
 }
 
 fn read_life(spec: &Fields<'_>) -> Option<Span> {

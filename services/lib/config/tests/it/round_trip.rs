@@ -264,6 +264,70 @@ fn headers_of_streams_read_back_and_name_addresses_of_the_tenant() {
 }
 
 #[test]
+fn links_to_unsubscribe_read_back_and_lead_somewhere() {
+    let documents = |headers: &str, domain: &str| {
+        let tenant =
+            format!("{{ defaultStream: m, streams: [ {{ name: m, headers: {headers} }} ] }}");
+        let domain = format!("{{ tenant: t, unsigned: true{domain} }}");
+        document("Tenant", "t", &tenant) + &document("SendingDomain", "t.example", &domain)
+    };
+    let host = ", linkHost: \"U.t.example:8443\"";
+    let snapshot = Snapshot::from_documents(&documents(
+        "{ unsubscribe: { validFor: 90d }, listUnsubscribe: [ \"mailto:l@t.example\" ] }",
+        host,
+    ))
+    .unwrap();
+    let read = Snapshot::from_json(snapshot.to_json().as_bytes()).unwrap();
+    assert_eq!(read.hash(), snapshot.hash());
+    let stream = read.tenant("t").unwrap().stream("m").unwrap().clone();
+    assert_eq!(
+        stream.headers.unwrap().unsubscribe,
+        Some(mail::Span::from_secs(90 * 86_400))
+    );
+    let domain = read.sending_domain("t.example").unwrap();
+    assert_eq!(domain.link_host.as_deref(), Some("u.t.example:8443"));
+    let usual = Snapshot::from_documents(&documents("{ unsubscribe: {} }", host)).unwrap();
+    let stream = usual.tenant("t").unwrap().stream("m").unwrap().clone();
+    assert_eq!(
+        stream.headers.unwrap().unsubscribe,
+        Some(mail::Span::from_secs(365 * 86_400))
+    );
+
+    let bad = documents(
+        "{ unsubscribe: { validFor: 7d }, oneClick: true, listUnsubscribe: [ \"https://t.example/\" ] }",
+        ", linkHost: https://u.t.example/",
+    );
+    for (text, expected) in [
+        (
+            &bad,
+            "headers.unsubscribe.validFor (line 5): 30d to 3650d is expected, found 7d",
+        ),
+        (
+            &bad,
+            "headers.oneClick (line 5): goes without saying with unsubscribe",
+        ),
+        (
+            &bad,
+            "headers.listUnsubscribe (line 5): has an https URI, and so has unsubscribe",
+        ),
+        (
+            &bad,
+            "spec.linkHost (line 10): a host such as u.acme.example is expected",
+        ),
+        (
+            &documents("{ unsubscribe: {} }", ""),
+            "headers.unsubscribe (line 5): no SendingDomain of the tenant has a linkHost",
+        ),
+    ] {
+        let problems = Snapshot::from_documents(text).unwrap_err();
+        let found = problems
+            .iter()
+            .any(|problem| problem.to_string().contains(expected));
+        assert!(found, "{expected}: {problems:#?}");
+    }
+}
+
+#[test]
 fn scanners_read_back_and_must_be_there() {
     let tenant = |more: &str| {
         document(

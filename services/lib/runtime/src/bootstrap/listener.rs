@@ -300,7 +300,11 @@ impl Listener {
     }
 }
 
-fn read_files(fields: &Fields<'_>, folder: &Path, why: &str) -> Option<CertificateFiles> {
+pub(super) fn read_files(
+    fields: &Fields<'_>,
+    folder: &Path,
+    why: &str,
+) -> Option<CertificateFiles> {
     match (fields.text("certificate"), fields.text("key")) {
         (Some(certificate), Some(key)) => Some(CertificateFiles {
             certificate: folder.join(certificate),

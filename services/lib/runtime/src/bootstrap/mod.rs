@@ -6,6 +6,7 @@ mod forwarding;
 mod listener;
 mod services;
 mod tokens;
+mod web;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use services::{
     AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
 pub use tokens::Tokens;
+pub use web::WebListener;
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -234,7 +236,7 @@ impl Bootstrap {
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
             sender: Sender::read(fields.map("sender"), folder),
-            feedback: Feedback::read(fields.map("feedback")),
+            feedback: Feedback::read(fields.map("feedback"), folder, fields.is_given("tokens")),
             all: All::read(fields.map("all")),
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use config::{Fields, Quota};
 use mail::{ByteSize, Span};
 
-use super::{CertificateFiles, Forwarding, Listener};
+use super::{CertificateFiles, Forwarding, Listener, WebListener};
 
 /// Service `ingress`.
 #[derive(Debug, Clone)]
@@ -111,6 +111,8 @@ pub struct MtaSts {
 pub struct Feedback {
     /// Health and metrics.
     pub metrics: SocketAddr,
+    /// Where the links in messages lead; `None`: nobody answers them here.
+    pub links: Option<WebListener>,
 }
 
 /// Several services in one process.
@@ -278,10 +280,14 @@ impl Transcripts {
 }
 
 impl Feedback {
-    pub(super) fn read(fields: Fields<'_>) -> Self {
+    pub(super) fn read(fields: Fields<'_>, folder: &Path, has_tokens: bool) -> Self {
         let feedback = Self {
             metrics: address(&fields, "metrics", 9105),
+            links: WebListener::read(&fields, "links", folder),
         };
+        if feedback.links.is_some() && !has_tokens {
+            fields.problem("links", "can't be read without tokens, which are missing");
+        }
         fields.close();
         feedback
     }

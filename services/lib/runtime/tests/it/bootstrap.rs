@@ -434,3 +434,42 @@ redis: { username: a, authorities: ca.pem }
         ]
     );
 }
+
+#[test]
+fn links_are_answered_where_it_is_said_and_only_with_keys() {
+    let text = "tokens: { keys: token.keys }\nfeedback:\n  links:\n    listen: 0.0.0.0:8443\n    proxies: [ 10.0.0.0/8 ]\n    maxConnections: 7\n    \
+                certificates: [ { certificate: u.pem, key: /etc/u.key } ]\n";
+    let bootstrap = Bootstrap::from_yaml_in(text, Path::new("/conf")).unwrap();
+    let links = bootstrap.feedback.links.unwrap();
+    assert_eq!(links.listen.port(), 8443);
+    assert_eq!(links.certificates[0].certificate, Path::new("/conf/u.pem"));
+    assert_eq!(links.certificates[0].key, Path::new("/etc/u.key"));
+    assert_eq!(
+        (links.max_connections, links.max_connections_per_client),
+        (7, 50)
+    );
+    assert_eq!(links.proxies, ["10.0.0.0/8".parse().unwrap()]);
+    assert!(Bootstrap::from_yaml("").unwrap().feedback.links.is_none());
+
+    let found = problems(
+        "feedback: { links: { port: 1, maxConnections: 0, proxies: [ x ], certificates: [ { key: k } ] } }",
+    );
+    let expected = [
+        "feedback.links.listen (line 1): is missing",
+        "feedback.links.certificates[0].certificate (line 1): is missing: each certificate has both",
+        "feedback.links.maxConnections (line 1): a whole number from 1 to 100000",
+        "feedback.links.proxies[0] (line 1): a network such as 10.0.0.0/8 is expected",
+        "feedback.links.port (line 1): unknown field",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for expected in expected {
+        let is_there = found.iter().any(|problem| problem.contains(expected));
+        assert!(is_there, "{expected}: {found:#?}");
+    }
+    let found = problems("feedback: { links: { listen: \"127.0.0.1:80\" } }");
+    assert_eq!(found.len(), 1, "{found:#?}");
+    assert!(
+        found[0].contains("feedback.links (line 1): can't be read without tokens"),
+        "{found:#?}"
+    );
+}

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use runtime::TlsError;
-use runtime::bootstrap::CertificateFiles;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::NoServerSessionStorage;
 use tokio_rustls::TlsAcceptor;
 
+use crate::TlsError;
+use crate::bootstrap::CertificateFiles;
+use crate::tls::{tls_server_config, tls_server_config_asking};
+
 /// TLS 1.2 and 1.3 with the certificates of PEM files, chosen by the name that a client asks for.
-pub(crate) struct TlsFiles {
+pub struct TlsFiles {
     files: Vec<CertificateFiles>,
     /// Who signs the certificates of clients; none are asked for without.
     clients: Option<PathBuf>,
@@ -29,11 +31,8 @@ struct Loaded {
 type Written = Vec<Option<SystemTime>>;
 
 impl TlsFiles {
-    /// Loads all files.
-    pub(crate) fn load(
-        files: &[CertificateFiles],
-        clients: Option<&Path>,
-    ) -> Result<Self, TlsError> {
+    /// Loads all files. `clients`: who signs the certificates of clients; none are asked for without.
+    pub fn load(files: &[CertificateFiles], clients: Option<&Path>) -> Result<Self, TlsError> {
         let written = written(files, clients);
         let config = server_config(files, clients)?;
         Ok(Self {
@@ -44,13 +43,13 @@ impl TlsFiles {
     }
 
     /// For a new connection.
-    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+    pub fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.load().config))
     }
 
     /// Loads the files again if one was written since; what is in use stays when one of them is no good.
     /// `Ok(true)` when there is a new certificate.
-    pub(crate) fn reload(&self) -> Result<bool, TlsError> {
+    pub fn reload(&self) -> Result<bool, TlsError> {
         let clients = self.clients.as_deref();
         let written = written(&self.files, clients);
         if written == self.current.load().written {
@@ -80,8 +79,8 @@ fn server_config(
     clients: Option<&Path>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
     let config = match clients {
-        None => runtime::tls_server_config(files),
-        Some(clients) => runtime::tls_server_config_asking(clients, files),
+        None => tls_server_config(files),
+        Some(clients) => tls_server_config_asking(clients, files),
     };
     let mut config = Arc::unwrap_or_clone(config?);
     // Resumption by tickets: no memory per client.

@@ -4,25 +4,45 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::quota::network;
+use ipnet::IpNet;
+
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
+pub fn one_client(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let bits = u128::from(address) >> 64 << 64;
+            IpAddr::V6(bits.into())
+        }
+    }
+}
+
+/// The network of a client, by which it is told: IPv4 /24 or IPv6 /48.
+pub fn network_of(client: IpAddr) -> IpNet {
+    let bits = if client.is_ipv4() { 24 } else { 48 };
+    IpNet::new(client, bits)
+        .map(|network| network.trunc())
+        .unwrap_or_else(|_| client.into())
+}
 
 /// Open connections by client network: an IPv4 address, an IPv6 /64. Holds as many entries as there are
 /// networks with connections.
-#[derive(Default)]
-pub(crate) struct Clients {
+#[derive(Debug, Default)]
+pub struct Clients {
     open: Mutex<HashMap<IpAddr, u32>>,
 }
 
 /// One connection of a client, as long as it lives.
-pub(crate) struct ClientSlot {
+#[derive(Debug)]
+pub struct ClientSlot {
     clients: Arc<Clients>,
     network: IpAddr,
 }
 
 impl Clients {
     /// `None` when the client's network has `most` already.
-    pub(crate) fn enter(self: &Arc<Self>, client: IpAddr, most: u32) -> Option<ClientSlot> {
-        let network = network(client);
+    pub fn enter(self: &Arc<Self>, client: IpAddr, most: u32) -> Option<ClientSlot> {
+        let network = one_client(client);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(network).or_insert(0);
         if *count >= most {
