@@ -16,7 +16,17 @@ macro_rules! generated {
 }
 
 generated!(
-    envelope, operation, standing, watch, event, transcript, spool, journal, dispatch, signer,
+    envelope,
+    operation,
+    standing,
+    watch,
+    suppression,
+    event,
+    transcript,
+    spool,
+    journal,
+    dispatch,
+    signer,
     admin
 );
 

@@ -8,6 +8,7 @@
 //! | `notification` | a DSN as a message of the spool, with ids that follow from the original |
 //! | `original` | reading as much of the original as a DSN returns |
 //! | [`events`] | the journal as events, one JSON object each |
+//! | `suppression` | whom nothing is sent to any more, from what comes back |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
@@ -21,6 +22,7 @@ mod metrics;
 mod notification;
 mod original;
 mod service;
+mod suppression;
 mod tenants;
 
 pub use service::{Error, run};
@@ -28,4 +30,5 @@ pub use service::{Error, run};
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
+    metrics::SuppressionMetrics::new();
 }

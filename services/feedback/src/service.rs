@@ -69,6 +69,7 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
+    crate::suppression::start(&stores, partitions, &tenants, &shutdown, &mut followers);
     tracing::info!(partitions, "feedback started");
     loop {
         tokio::select! {

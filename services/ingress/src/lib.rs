@@ -19,6 +19,7 @@
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
 //! | `watching` | credentials that may be stolen |
+//! | `suppression` | recipients that nothing is sent to any more |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `tls`, `metrics` | replies, the connection's two forms, certificates, counters |
 //!
@@ -57,6 +58,7 @@ mod session;
 mod simulator;
 mod socket;
 mod store;
+mod suppression;
 mod tls;
 mod token;
 mod watch_stores;

@@ -26,6 +26,7 @@ use crate::quota::{self, QuotaError};
 use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
+use crate::suppression::Suppressed;
 use crate::tls::TlsFiles;
 use crate::watch_stores;
 use crate::watching::{Tools, Watcher};
@@ -88,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
     pub(crate) watcher: Watcher,
+    pub(crate) suppressed: Suppressed,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -365,6 +367,7 @@ async fn start(
         events: Arc::clone(&events),
         metrics: metrics.watch(),
     });
+    let suppressed = Suppressed::start(&stores, snapshot.clone(), shutdown.clone());
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
@@ -378,6 +381,7 @@ async fn start(
         failed_logins: bootstrap.ingress.failed_logins,
         events,
         watcher,
+        suppressed,
         stores,
         metrics,
         shutdown: shutdown.clone(),

@@ -12,19 +12,21 @@ use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, EventRecord,
-    EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse,
-    MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
-    OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
-    PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
-    SetStandingRequest, SetStandingResponse, StoredTranscript, TenantsRequest, TenantsResponse,
+    ApplyRequest, ApplyResponse, ChangeSuppressionRequest, ChangeSuppressionResponse,
+    ConfigurationRequest, ConfigurationResponse, EventRecord, EventsRequest, ExplainedDelivery,
+    JournalRecord, JournalRequest, LiftRequest, LiftResponse, MeasuresRequest, MeasuresResponse,
+    OperateRequest, OperateResponse, OperationProgress, OperationState, OperationsRequest,
+    OperationsResponse, Partition, PartitionsRequest, PartitionsResponse, QueueRequest,
+    QueueResponse, SetMeasureRequest, SetMeasureResponse, SetStandingRequest, SetStandingResponse,
+    StoredTranscript, SuppressionRequest, SuppressionRows, TenantsRequest, TenantsResponse,
     TranscriptsRequest, WhyRequest, WhyResponse,
 };
 use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
 use spool::{
-    ConfigConflict, JournalError, JournalReader, OperationError, PackReader, StandingsError, Stores,
+    ConfigConflict, JournalError, JournalReader, OperationError, PackReader, StandingsError,
+    Stores, SuppressionStore,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -34,7 +36,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::{measures, tenants, transcripts};
+use crate::{measures, suppression, tenants, transcripts};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -64,6 +66,7 @@ impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
     type TranscriptsStream = Pin<Box<dyn Stream<Item = Result<StoredTranscript, Status>> + Send>>;
+    type SuppressionStream = Pin<Box<dyn Stream<Item = Result<SuppressionRows, Status>> + Send>>;
 
     async fn apply(
         &self,
@@ -397,6 +400,37 @@ impl AdminService for Admin {
         }))
     }
 
+    async fn suppression(
+        &self,
+        request: Request<SuppressionRequest>,
+    ) -> Result<Response<Self::SuppressionStream>, Status> {
+        let store = self.suppressed()?;
+        let asked = suppression::Asked::new(request.into_inner(), store.keys())
+            .map_err(Status::invalid_argument)?;
+        let (rows, stream) = mpsc::channel(READ_AHEAD);
+        tokio::spawn(asked.send(store, runtime::now_ms(), rows));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn change_suppression(
+        &self,
+        request: Request<ChangeSuppressionRequest>,
+    ) -> Result<Response<ChangeSuppressionResponse>, Status> {
+        let request = request.into_inner();
+        let (store, now_ms) = (self.suppressed()?, runtime::now_ms());
+        let config = self.applied().await?;
+        let changes = suppression::wanted(&request, store.keys(), &config, now_ms)
+            .map_err(Status::invalid_argument)?;
+        let events = suppression::events(&changes, &request.author, now_ms);
+        let stored = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        store.store(changes).await.map_err(unavailable)?;
+        // They hold; that they are told is no condition.
+        if let Err(error) = self.stores.events().store("scheduler", events).await {
+            tracing::warn!(%error, "changes of the suppression are not told as events");
+        }
+        Ok(Response::new(ChangeSuppressionResponse { stored }))
+    }
+
     async fn partitions(
         &self,
         _: Request<PartitionsRequest>,
@@ -421,6 +455,14 @@ impl AdminService for Admin {
 }
 
 impl Admin {
+    fn suppressed(&self) -> Result<SuppressionStore, Status> {
+        self.stores.suppression().ok_or_else(|| {
+            Status::failed_precondition(
+                "this installation has no stream SUPPRESSION; `staffetta init` creates it and touches nothing else",
+            )
+        })
+    }
+
     /// The other scheduler that a call is for; `None` when it is for this one. Only owners of partitions are called, not
     /// whatever address a client names.
     async fn other<T>(&self, request: &Request<T>) -> Result<Option<AdminClient<Channel>>, Status> {

@@ -6,14 +6,16 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 19 %, less what `TRANSCRIPTS` has |
+//! | `CHUNKS_<p>` | 16 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
 //! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
+//! | `SUPPRESSION` | 3 % |
 //! | the five key-value buckets | 1 % each |
 //!
 //! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
-//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well.
+//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well; so has one that is older than
+//! `SUPPRESSION`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +31,9 @@ pub(crate) const INSTALLATION: &str = "staffetta.installation";
 
 /// Streams of which nothing depends: they discard what is old, and a lost one is made again.
 pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
+
+/// Streams that earlier releases made no installation with: `init` adds them.
+pub(crate) const ADDED: [&str; 3] = [EVENTS, TRANSCRIPTS, SUPPRESSION];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -92,6 +97,16 @@ pub(crate) fn transcripts_subject(service: &str) -> String {
     format!("transcripts.{service}")
 }
 
+/// Whom nothing is sent to.
+pub(crate) const SUPPRESSION: &str = "SUPPRESSION";
+
+/// All shards of it.
+pub(crate) const SUPPRESSION_SUBJECTS: &str = "suppression.>";
+
+pub(crate) fn suppression_subject(shard: u8) -> String {
+    format!("suppression.{shard}")
+}
+
 /// How much is kept of what was said to and by mail hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TranscriptBounds {
@@ -133,7 +148,7 @@ pub(crate) fn streams(
         .max_bytes
         .unwrap_or(share / 100)
         .min(most_transcripts(volume_bytes));
-    let chunk_bytes = of_each((share / 100 * 19).saturating_sub(transcript_bytes));
+    let chunk_bytes = of_each((share / 100 * 16).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -165,6 +180,13 @@ pub(crate) fn streams(
             ),
         ]);
     }
+    all.push(log_config(
+        SUPPRESSION.to_owned(),
+        vec![SUPPRESSION_SUBJECTS.to_owned()],
+        replicas,
+        share / 100 * 3,
+        installation,
+    ));
     let history = |name: &str, subjects: &str, bytes, max_age| Config {
         discard: DiscardPolicy::Old,
         max_age,

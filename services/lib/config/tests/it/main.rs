@@ -11,6 +11,7 @@ mod problems;
 mod round_trip;
 mod shaping;
 mod signing;
+mod suppression;
 mod times;
 mod tokens;
 mod watch;
