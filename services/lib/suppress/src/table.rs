@@ -22,6 +22,8 @@ const LIST_SHIFT: u32 = 48;
 const REASON_SHIFT: u32 = 28;
 const MOST_SCOPES: u32 = 1 << REASON_SHIFT;
 const GLOBAL: u32 = 0;
+/// Steps from a guessed place before it is given up.
+const STEPS: usize = 64;
 const MINUTE_MS: u64 = 60_000;
 
 /// Why nothing is sent, and for which mail.
@@ -184,7 +186,7 @@ impl Table {
             return None;
         }
         let list = read(self.list(key));
-        let first = list.partition_point(|slot| slot.key < key);
+        let first = first_of(&list, key);
         let of_key = list.get(first..)?.iter().take_while(|slot| slot.key == key);
         let holds = |slot: &&Slot| {
             let by_choice = matches!(slot.reason(), Reason::Complaint | Reason::Unsubscribe);
@@ -204,7 +206,8 @@ impl Table {
     /// Whether there is any entry of an address, whatever its scope and end, by as much of a key as [`Keys::short_of`] gives.
     pub fn knows(&self, key: u64) -> bool {
         let list = read(self.list(key));
-        list.binary_search_by_key(&key, |slot| slot.key).is_ok()
+        let first = first_of(&list, key);
+        list.get(first).is_some_and(|slot| slot.key == key)
     }
 
     /// The entry of exactly this scope: its reason, and its end in Unix milliseconds, 0 = none.
@@ -299,6 +302,25 @@ impl Table {
             self.entries.fetch_sub(1, Relaxed);
         }
     }
+}
+
+/// Where the slots of a key begin, or would. Keys are evenly spread: the place is guessed, and a few steps from there; so an
+/// answer takes two or three lines of memory out of the hundred thousands that are in no cache.
+fn first_of(list: &[Slot], key: u64) -> usize {
+    let len = u64::try_from(list.len()).unwrap_or(u64::MAX);
+    let within = u128::from(key << (u64::BITS - LIST_SHIFT)) * u128::from(len);
+    let mut at = usize::try_from(within >> u64::BITS).unwrap_or(0);
+    for _ in 0..STEPS {
+        let before = at.checked_sub(1).and_then(|before| list.get(before));
+        if before.is_some_and(|slot| slot.key >= key) {
+            at -= 1;
+        } else if list.get(at).is_some_and(|slot| slot.key < key) {
+            at += 1;
+        } else {
+            return at;
+        }
+    }
+    list.partition_point(|slot| slot.key < key)
 }
 
 /// A list is whole after every step: one that panicked elsewhere leaves nothing broken.
