@@ -18,7 +18,7 @@ use tonic::Status;
 use crate::operate::short;
 
 /// Changes of a request at most.
-const MOST: usize = 1_000;
+const MOST: usize = 5_000;
 /// Octets of an author and of a cause.
 const AUTHOR: usize = 128;
 const CAUSE: usize = 256;
@@ -200,26 +200,29 @@ impl Asked {
         Ok(Self { key, request })
     }
 
-    fn wants(&self, change: &Change) -> bool {
+    /// By what does not change: address and scope.
+    fn may_want(&self, change: &Change) -> bool {
         let SuppressionRequest {
             tenant,
             stream,
             global,
             ..
         } = &self.request;
-        let reason = match &change.kind {
-            Some(Kind::Entry(entry)) => entry.reason(),
-            _ => Reason::Unspecified,
-        };
         let is = |asked: &str, of: &str| asked.is_empty() || asked == of;
-        let of_reason =
-            self.request.reason() == Reason::Unspecified || self.request.reason() == reason;
         let of_key = self.key.is_none_or(|key| change.key[..] == key);
         is(tenant, &change.tenant)
             && is(stream, &change.stream)
             && (!global || change.tenant.is_empty())
-            && of_reason
             && of_key
+    }
+
+    fn wants(&self, change: &Change) -> bool {
+        let reason = match &change.kind {
+            Some(Kind::Entry(entry)) => entry.reason(),
+            _ => Reason::Unspecified,
+        };
+        let asked = self.request.reason();
+        (asked == Reason::Unspecified || asked == reason) && self.may_want(change)
     }
 
     /// Sends the entries, shard by shard.
@@ -234,7 +237,7 @@ impl Asked {
             None => 0..SHARDS,
         };
         for shard in shards {
-            let fold = match store.shard(shard).await {
+            let fold = match store.shard(shard, |change| self.may_want(change)).await {
                 Ok(fold) => fold,
                 Err(error) => {
                     tracing::debug!(%error, "SUPPRESSION can't be read at the moment");

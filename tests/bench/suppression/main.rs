@@ -134,6 +134,7 @@ async fn through_the_store() -> anyhow::Result<()> {
     print("nats_mib", nats_mib(&server)?, "MiB");
 
     let begun = Instant::now();
+    server.kill9()?;
     server.restart().await?;
     print("nats_restart_seconds", begun.elapsed().as_secs_f64(), "s");
     let stores = connect(&server).await?;

@@ -1,5 +1,6 @@
 //! What happenings come to: changes of the log, from what is known.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use config::{Snapshot, StoredAddresses, Suppression};
@@ -10,9 +11,12 @@ use proto::journal::{Outcome, RecipientOutcome, Record, Reply, Simulation};
 use proto::suppression::change::Kind;
 use proto::suppression::{Change, Entry, Reason, Strikes as StrikesOf};
 use suppress::{
-    AddressKey, Limit, Meaning, Scope, Strikes, Struck, Table, day_of, meaning, normal_form,
+    AddressKey, KEPT_MS, Limit, Meaning, Scope, Strikes, Struck, Table, day_of, meaning,
+    normal_form,
 };
 
+/// Removals that are known at most.
+const MOST_REMOVED: usize = 100_000;
 /// Octets of a cause.
 const CAUSE: usize = 256;
 /// Complaints of a reader who wants no more (RFC 5965 section 7.3; `fraud` as well, since nobody who says so wants more). What
@@ -23,6 +27,8 @@ const WISHES: [&str; 4] = ["abuse", "fraud", "virus", "opt-out"];
 pub(super) struct Book {
     table: Arc<Table>,
     strikes: Strikes,
+    /// When entries were removed, lately: what happened before does not bring them back.
+    removed: HashMap<(AddressKey, Scope), u64>,
 }
 
 /// Whom something happened to, and when.
@@ -38,6 +44,7 @@ impl Book {
         Self {
             table,
             strikes: Strikes::default(),
+            removed: HashMap::new(),
         }
     }
 
@@ -54,7 +61,21 @@ impl Book {
             Some(Kind::Entry(_)) => {
                 self.strikes.forget(&Scope::of(change), &key);
             }
-            Some(Kind::Removal(_)) | None => {}
+            Some(Kind::Removal(_)) => self.note_removal(key, change, now_ms),
+            None => {}
+        }
+    }
+
+    fn note_removal(&mut self, key: AddressKey, change: &Change, now_ms: u64) {
+        let scope = Scope::of(change);
+        self.strikes.forget(&scope, &key);
+        self.removed.insert((key, scope), change.at_ms);
+        if self.removed.len() > MOST_REMOVED {
+            self.removed
+                .retain(|_, at_ms| at_ms.saturating_add(KEPT_MS) > now_ms);
+        }
+        if self.removed.len() > MOST_REMOVED {
+            self.removed.clear();
         }
     }
 
@@ -148,8 +169,7 @@ impl Book {
         }
     }
 
-    /// A rule suppresses an address for one stream. It never shortens an entry that is there, nor touches one that was made
-    /// by hand.
+    /// A rule suppresses an address for one stream. It never shortens an entry that is there.
     fn suppress(
         &mut self,
         happening: &Happening<'_>,
@@ -164,6 +184,10 @@ impl Book {
         let scope = Scope::new(happening.tenant, happening.stream);
         let expires_ms = expires_ms(policy, reason, happening.at_ms);
         if expires_ms != 0 && expires_ms <= now_ms {
+            return None;
+        }
+        let removed_ms = self.removed.get(&(key, scope.clone()));
+        if removed_ms.is_some_and(|removed_ms| *removed_ms >= happening.at_ms) {
             return None;
         }
         if let Some((_, until_ms)) = self.table.entry(&scope, &key, now_ms)
@@ -281,6 +305,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use proto::event::{OutOfBandBounce, Unsubscribe};
     use proto::journal::{Class, Disposition, Entry as JournalEntry, Stage};
+    use proto::suppression::Removal;
     use suppress::Keys;
 
     use super::*;
@@ -367,6 +392,23 @@ spec:
         assert_eq!(hit(&book, "transactional", "ann@x.example"), None);
         // Read again, after a kill or by another replica: nothing is new.
         assert!(book.journal(&gone, &config, NOW_MS).is_empty());
+    }
+
+    #[test]
+    fn what_happened_before_somebody_removed_it_does_not_bring_it_back() {
+        let (mut book, config) = (book(), config());
+        let gone = |at_ms| record("bulk", "ann@x.example", at_ms, GONE);
+        let mut removal = book.journal(&gone(NOW_MS), &config, NOW_MS).remove(0);
+        removal.at_ms = NOW_MS + 1_000;
+        removal.kind = Some(Kind::Removal(Removal::default()));
+        book.read(&removal, NOW_MS);
+        assert_eq!(hit(&book, "bulk", "ann@x.example"), None);
+        // Read again by a replica that was behind.
+        assert!(book.journal(&gone(NOW_MS), &config, NOW_MS).is_empty());
+        assert_eq!(
+            book.journal(&gone(NOW_MS + 2_000), &config, NOW_MS).len(),
+            1
+        );
     }
 
     #[test]

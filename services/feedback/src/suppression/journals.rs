@@ -58,9 +58,8 @@ impl<'a> Reading<'a> {
         let positions = desk.stores.reader_positions();
         let saved = positions.get(READER, partition).await?;
         let info = store.info().await?;
-        // A new reader begins with what is to come: old bounces of an installation that had no suppression say nothing
-        // of today.
-        let position = saved.unwrap_or(info.last);
+        // A new reader begins with what is there.
+        let position = saved.unwrap_or(info.first - 1);
         let is_there = position + 1 >= info.first && position <= info.last;
         let from = if is_there { position + 1 } else { info.first };
         if !is_there {

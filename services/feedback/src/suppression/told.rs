@@ -49,10 +49,8 @@ async fn begin(desk: &Desk) -> Result<(u64, PackReader), spool::Error> {
         Some(position) if position <= last => position.max(first - 1),
         // The stream was made again.
         Some(_) => first - 1,
-        None => {
-            positions.set_of_events(READER, last).await?;
-            last
-        }
+        // A new reader begins with what is there.
+        None => first - 1,
     };
     Ok((position, events.read(position + 1, true)))
 }

@@ -1,6 +1,6 @@
 //! The stream `SUPPRESSION`: whom nothing is sent to.
 //!
-//! It is a log of changes in 16 shards, by the first bits of the address's key; a shard is a subject. Who asks about
+//! It is a log of changes in 64 shards, by the first bits of the address's key; a shard is a subject. Who asks about
 //! recipients reads all of it at its start and follows it. When most of a shard is history it is written anew: what holds
 //! is repeated at its end, and what was read for that is removed. Nobody need know: the repeated changes say what the
 //! earlier ones came to.
@@ -106,17 +106,25 @@ impl SuppressionStore {
         }
     }
 
-    /// What the changes of a shard (below [`suppress::SHARDS`]) come to.
-    pub async fn shard(&self, shard: u8) -> Result<Fold, Error> {
-        Ok(self.fold(shard).await?.0)
+    /// What the changes of a shard (below [`suppress::SHARDS`]) come to, those that are wanted: by address or scope, since
+    /// a change that is left out would be replaced by none.
+    pub async fn shard(&self, shard: u8, wanted: impl Fn(&Change) -> bool) -> Result<Fold, Error> {
+        Ok(self.fold(shard, wanted).await?.0)
     }
 
-    async fn fold(&self, shard: u8) -> Result<(Fold, u64), Error> {
+    async fn fold(
+        &self,
+        shard: u8,
+        wanted: impl Fn(&Change) -> bool,
+    ) -> Result<(Fold, u64), Error> {
         let mut fold = Fold::default();
         let mut last = 0;
         let changes = |sequence, changes: Vec<Change>| {
             last = sequence;
-            changes.into_iter().for_each(|change| fold.apply(change));
+            changes
+                .into_iter()
+                .filter(|change| wanted(change))
+                .for_each(|change| fold.apply(change));
         };
         self.read(shard, 0, changes).await?;
         Ok((fold, last))
@@ -147,7 +155,7 @@ impl SuppressionStore {
 
     /// Writes a shard anew, without what is over. `None` when others wrote so much meanwhile that it is left for later.
     pub async fn rewrite(&self, shard: u8, now_ms: u64) -> Result<Option<Rewritten>, Error> {
-        let (fold, read_up_to) = self.fold(shard).await?;
+        let (fold, read_up_to) = self.fold(shard, |_| true).await?;
         if read_up_to == 0 {
             let nothing = Rewritten {
                 kept: 0,

@@ -35,7 +35,11 @@ impl Fold {
         let slots = self.entries.entry((key, Scope::of(&change)));
         let slots = slots.or_default();
         match &change.kind {
-            Some(Kind::Entry(_) | Kind::Removal(_)) => slots.entry = Some(Box::new(change)),
+            // From then on failures are counted anew.
+            Some(Kind::Entry(_) | Kind::Removal(_)) => {
+                slots.entry = Some(Box::new(change));
+                slots.strikes = None;
+            }
             Some(Kind::Strikes(_)) => slots.strikes = Some(Box::new(change)),
             // Of a later release, which raises the format when it matters.
             None => {}
@@ -129,8 +133,9 @@ mod tests {
         let today = crate::day_of(NOW_MS);
         fold.apply(change(1, "bulk", old + 1, removal()));
         fold.apply(change(2, "bulk", old, removal()));
-        fold.apply(change(3, "bulk", old, strikes(today - LONGEST_DAYS + 1)));
+        fold.apply(change(3, "bulk", old, strikes(1)));
         fold.apply(change(3, "bulk", old, entry(0)));
+        fold.apply(change(3, "bulk", old, strikes(today - LONGEST_DAYS + 1)));
         fold.apply(change(4, "bulk", old, strikes(today - LONGEST_DAYS)));
         fold.apply(change(5, "bulk", old, Kind::Strikes(Strikes::default())));
         fold.apply(change(

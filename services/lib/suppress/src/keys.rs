@@ -5,8 +5,8 @@ use std::fmt;
 use aws_lc_rs::hmac;
 use mail::Address;
 
-/// Slices of the change log, by the first four bits of the keys. Fixed for the life of an installation.
-pub const SHARDS: u8 = 16;
+/// Slices of the change log, by the first six bits of the keys. Fixed for the life of an installation.
+pub const SHARDS: u8 = 64;
 
 /// The first 16 octets of HMAC-SHA-256 over an address in its normal form.
 pub type AddressKey = [u8; 16];
@@ -55,7 +55,7 @@ pub(crate) fn short(key: &AddressKey) -> u64 {
 
 /// The slice of the change log in which a key is, below [`SHARDS`].
 pub fn shard_of(key: &AddressKey) -> u8 {
-    key[0] >> 4
+    key[0] >> 2
 }
 
 /// The form in which addresses are compared: the domain as the DNS has it, and the local part without upper case. Local

@@ -20,7 +20,7 @@ use crate::commands::queue::Author;
 use crate::output::{self, OutputFormat};
 
 /// Entries of one request.
-const BATCH: usize = 1_000;
+const BATCH: usize = 5_000;
 /// Octets of a line at most.
 const LINE: u64 = 64 << 10;
 const COLUMNS: [&str; 8] = [
