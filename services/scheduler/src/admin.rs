@@ -25,8 +25,7 @@ use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
 use queue::Which;
 use spool::{
-    ConfigConflict, JournalError, JournalReader, OperationError, PackReader, StandingsError,
-    Stores, SuppressionStore,
+    ConfigConflict, JournalError, JournalReader, OperationError, PackReader, StandingsError, Stores,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -404,7 +403,8 @@ impl AdminService for Admin {
         &self,
         request: Request<SuppressionRequest>,
     ) -> Result<Response<Self::SuppressionStream>, Status> {
-        let store = self.suppressed()?;
+        let store = self.stores.suppression();
+        let store = store.ok_or_else(suppression::no_stream)?;
         let asked = suppression::Asked::new(request.into_inner(), store.keys())
             .map_err(Status::invalid_argument)?;
         let (rows, stream) = mpsc::channel(READ_AHEAD);
@@ -417,7 +417,9 @@ impl AdminService for Admin {
         request: Request<ChangeSuppressionRequest>,
     ) -> Result<Response<ChangeSuppressionResponse>, Status> {
         let request = request.into_inner();
-        let (store, now_ms) = (self.suppressed()?, runtime::now_ms());
+        let now_ms = runtime::now_ms();
+        let store = self.stores.suppression();
+        let store = store.ok_or_else(suppression::no_stream)?;
         let config = self.applied().await?;
         let changes = suppression::wanted(&request, store.keys(), &config, now_ms)
             .map_err(Status::invalid_argument)?;
@@ -455,14 +457,6 @@ impl AdminService for Admin {
 }
 
 impl Admin {
-    fn suppressed(&self) -> Result<SuppressionStore, Status> {
-        self.stores.suppression().ok_or_else(|| {
-            Status::failed_precondition(
-                "this installation has no stream SUPPRESSION; `staffetta init` creates it and touches nothing else",
-            )
-        })
-    }
-
     /// The other scheduler that a call is for; `None` when it is for this one. Only owners of partitions are called, not
     /// whatever address a client names.
     async fn other<T>(&self, request: &Request<T>) -> Result<Option<AdminClient<Channel>>, Status> {

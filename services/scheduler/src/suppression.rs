@@ -29,6 +29,13 @@ const ROWS: usize = 500;
 /// How the key of an address begins that is not stored.
 const HASH: &str = "hash:";
 
+/// An installation that is older than the stream.
+pub(crate) fn no_stream() -> Status {
+    Status::failed_precondition(
+        "this installation has no stream SUPPRESSION; `staffetta init` creates it and touches nothing else",
+    )
+}
+
 /// What an operator wants, or what is wrong with it.
 pub(crate) fn wanted(
     request: &ChangeSuppressionRequest,

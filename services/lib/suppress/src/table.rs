@@ -190,7 +190,8 @@ impl Table {
         let of_key = list.get(first..)?.iter().take_while(|slot| slot.key == key);
         let holds = |slot: &&Slot| {
             let by_choice = matches!(slot.reason(), Reason::Complaint | Reason::Unsubscribe);
-            !slot.is_over(now_ms) && !(is_transactional && by_choice)
+            let counts = !is_transactional || !by_choice;
+            counts && !slot.is_over(now_ms)
         };
         let mut scopes = None;
         for slot in of_key.filter(holds) {
