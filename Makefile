@@ -75,7 +75,7 @@ mutants: ## change the code that decides about mail, one place at a time, and se
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
 	$(CARGO) build --profile dist -p staffetta
-	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler --example bench-signer --example bench-store
+	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler --example bench-signer --example bench-store --example bench-suppression
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
 image: ## the container image, without a Docker daemon: target/image/staffetta-<version>.tar

@@ -1,10 +1,11 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 12] = [
+const NOUNS: [&str; 13] = [
     "envelope",
     "operation",
     "standing",
     "watch",
+    "suppression",
     "event",
     "inbound",
     "transcript",

@@ -16,8 +16,19 @@ macro_rules! generated {
 }
 
 generated!(
-    envelope, operation, standing, watch, event, inbound, transcript, spool, journal, dispatch,
-    signer, admin
+    envelope,
+    operation,
+    standing,
+    watch,
+    suppression,
+    event,
+    inbound,
+    transcript,
+    spool,
+    journal,
+    dispatch,
+    signer,
+    admin
 );
 
 mod signal;

@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench import ingress, relay, scheduler, signer, takeover, waiting  # noqa: E402
+from bench import ingress, relay, scheduler, signer, suppression, takeover, waiting  # noqa: E402
 from rig.processes import Failed  # noqa: E402
 
 BENCHES = {
@@ -17,6 +17,7 @@ BENCHES = {
     "ingress": lambda arguments: ingress.run_bench(arguments.messages or ingress.MESSAGES),
     "signer": lambda arguments: signer.run(),
     "scheduler": lambda arguments: scheduler.run(),
+    "suppression": lambda arguments: suppression.run(),
     "fairness": lambda arguments: scheduler.run_fairness(),
     "waiting": lambda arguments: waiting.run(arguments.messages or waiting.WAITING),
     "takeover": lambda arguments: takeover.run(arguments.messages or takeover.WAITING),

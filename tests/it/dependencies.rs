@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "bearer",
     "classify",
     "bounce",
+    "suppress",
     "egress",
     "journal",
     "queue",

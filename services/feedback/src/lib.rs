@@ -10,6 +10,7 @@
 //! | `links` | where the links in messages lead: unsubscribes |
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `inbound` | reports, complaints and other mail that comes back |
+//! | `suppression` | whom nothing is sent to any more, from what comes back |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
@@ -25,6 +26,7 @@ mod metrics;
 mod notification;
 mod original;
 mod service;
+mod suppression;
 mod tenants;
 
 pub use service::{Error, run};
@@ -35,4 +37,5 @@ pub fn register_metrics() {
     metrics::Metrics::came_back();
     metrics::Metrics::waiting();
     metrics::LinkMetrics::new();
+    metrics::SuppressionMetrics::new();
 }

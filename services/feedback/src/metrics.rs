@@ -4,6 +4,56 @@ use mail::PartitionId;
 use runtime::WebStats;
 use telemetry::{IntCounter, IntCounterVec, IntGauge};
 
+/// The figures of the suppression.
+#[derive(Debug, Clone)]
+pub(crate) struct SuppressionMetrics {
+    /// Entries that rules made, by reason.
+    pub(crate) added: IntCounterVec,
+    /// What went wrong, by what was done.
+    pub(crate) errors: IntCounterVec,
+    entries: IntGauge,
+    octets: IntGauge,
+    bound: IntGauge,
+}
+
+impl SuppressionMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            added: telemetry::counter_with(
+                "staffetta_feedback_suppressed_total",
+                "Addresses that rules suppressed for a stream, by reason: hard, soft, complaint, unsubscribe.",
+                &["reason"],
+            ),
+            errors: telemetry::counter_with(
+                "staffetta_feedback_suppression_errors_total",
+                "What went wrong about the suppression, by what was done.",
+                &["what"],
+            ),
+            entries: telemetry::gauge(
+                "staffetta_feedback_suppression_entries",
+                "Entries of those that nothing is sent to; some may be over.",
+            ),
+            octets: telemetry::gauge(
+                "staffetta_feedback_suppression_store_bytes",
+                "Octets that the stream SUPPRESSION has.",
+            ),
+            bound: telemetry::gauge(
+                "staffetta_feedback_suppression_store_max_bytes",
+                "Octets that the stream SUPPRESSION may have; beyond them nobody is suppressed any more, and what is to be stored waits.",
+            ),
+        }
+    }
+
+    pub(crate) fn note_entries(&self, entries: usize) {
+        self.entries.set(i64::try_from(entries).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn note_usage(&self, octets: u64, bound: u64) {
+        self.octets.set(i64::try_from(octets).unwrap_or(i64::MAX));
+        self.bound.set(i64::try_from(bound).unwrap_or(i64::MAX));
+    }
+}
+
 /// The figures of one partition's follower.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {

@@ -87,6 +87,7 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
+    crate::suppression::start(&stores, partitions, &tenants, &shutdown, &mut followers);
     if let Some(tokens) = tokens {
         let handler = inbound::Handler {
             stores: stores.clone(),

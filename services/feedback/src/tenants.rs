@@ -1,4 +1,4 @@
-//! The traffic classes that DSNs go out in.
+//! What the configuration says of tenants: the traffic classes that DSNs go out in, and all else.
 
 use std::sync::Arc;
 
@@ -15,6 +15,11 @@ impl Tenants {
     /// Looks them up in the newest of the snapshots.
     pub(crate) fn new(snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
         Self { snapshots }
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshots.borrow())
     }
 
     /// The stream for mail of the tenant that names none; that of the original when the tenant is not known (any more).

@@ -307,6 +307,12 @@ pub(crate) const RECIPIENT_NEEDS_SMTPUTF8: Answer = Answer::new(
     EnhancedCode(5, 6, 7),
     "Recipient address needs SMTPUTF8",
 );
+/// Delivery not authorized (RFC 3463 section 3.8): filtering by recipient.
+pub(crate) const SUPPRESSED: Answer = Answer::new(
+    550,
+    EnhancedCode(5, 7, 1),
+    "Nothing is sent to this address any more",
+);
 pub(crate) const ADDRESS_LITERAL: Answer = Answer::new(
     550,
     EnhancedCode(5, 1, 2),

@@ -232,6 +232,7 @@ impl Connection {
             snapshot: &self.shared.snapshot.borrow(),
             measures: &self.shared.watcher.measures(),
             storage: self.shared.storage(),
+            suppressed: self.shared.suppressed.table(),
             now_ms: runtime::now_ms(),
         };
         let effect = self.session.command(command, moment, &mut self.output);

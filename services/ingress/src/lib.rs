@@ -21,6 +21,7 @@
 //! | `memory` | the bound on all contents together |
 //! | `events` | what is told of refusals, logins and checks |
 //! | `watching` | credentials that may be stolen |
+//! | `suppression` | recipients that nothing is sent to any more |
 //! | `watch_stores` | readiness and the writer's figures |
 //! | `answer`, `socket`, `metrics` | replies, the connection's two forms, counters |
 //!
@@ -61,6 +62,7 @@ mod session;
 mod simulator;
 mod socket;
 mod store;
+mod suppression;
 mod token;
 mod watch_stores;
 mod watching;

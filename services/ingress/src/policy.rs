@@ -143,6 +143,12 @@ impl Sender {
         }
     }
 
+    /// Whether a message may turn out to be of this stream.
+    pub(crate) fn may_be_of(&self, stream: &str) -> bool {
+        // Without one of its own, its author's domain may name any.
+        self.rules.credential.stream.is_none() || self.may_choose(stream)
+    }
+
     /// Recipients of one message; `None` = no rule.
     pub(crate) fn max_recipients(&self) -> Option<usize> {
         let (credential, tenant) = (&self.rules.credential.limits, &self.rules.tenant.limits);

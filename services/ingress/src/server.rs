@@ -29,6 +29,7 @@ use crate::quota::{self, QuotaError};
 use crate::scanning::Scanners;
 use crate::session::{ListenerPolicy, Storage};
 use crate::socket::{ContentBuffers, Socket};
+use crate::suppression::Suppressed;
 use crate::watch_stores;
 use crate::watching::{Tools, Watcher};
 
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     pub(crate) watcher: Watcher,
     /// What return paths and links are made with and known by; `None`: there are none of ours.
     pub(crate) tokens: Option<Arc<TokenKeyring>>,
+    pub(crate) suppressed: Suppressed,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -389,6 +391,7 @@ async fn start(
         events: Arc::clone(&events),
         metrics: metrics.watch(),
     });
+    let suppressed = Suppressed::start(&stores, snapshot.clone(), shutdown.clone());
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
@@ -403,6 +406,7 @@ async fn start(
         events,
         watcher,
         tokens: None,
+        suppressed,
         stores,
         metrics,
         shutdown: shutdown.clone(),

@@ -9,6 +9,7 @@ use mail::Domain;
 use message::Protocol;
 use smtp::{AuthLine, Command, CommandError, XClient, XClientAddress};
 use spool::MeasureMap;
+use suppress::Table;
 
 use crate::answer::{self, Answer};
 use crate::forwarding::Forwarding;
@@ -82,6 +83,8 @@ pub(crate) struct Moment<'a> {
     /// What is done about credentials.
     pub(crate) measures: &'a MeasureMap,
     pub(crate) storage: Storage,
+    /// Whom nothing is sent to, where that is refused.
+    pub(crate) suppressed: Option<&'a Table>,
     /// Unix milliseconds.
     pub(crate) now_ms: u64,
 }
@@ -241,7 +244,7 @@ impl Session {
             Ok(Command::Rcpt { address, params }) => {
                 // What is wrong with one recipient says nothing against the client.
                 let answer = self
-                    .rcpt(&address, &params, moment.now_ms)
+                    .rcpt(&address, &params, moment)
                     .unwrap_or_else(|refusal| self.refuse_recipient(refusal, &address));
                 return if answer.code == 503 {
                     self.say(answer, out)

@@ -12,12 +12,13 @@ use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, EventRecord,
-    EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse,
-    MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
-    OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
-    PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
-    SetStandingRequest, SetStandingResponse, StoredTranscript, TenantsRequest, TenantsResponse,
+    ApplyRequest, ApplyResponse, ChangeSuppressionRequest, ChangeSuppressionResponse,
+    ConfigurationRequest, ConfigurationResponse, EventRecord, EventsRequest, ExplainedDelivery,
+    JournalRecord, JournalRequest, LiftRequest, LiftResponse, MeasuresRequest, MeasuresResponse,
+    OperateRequest, OperateResponse, OperationProgress, OperationState, OperationsRequest,
+    OperationsResponse, Partition, PartitionsRequest, PartitionsResponse, QueueRequest,
+    QueueResponse, SetMeasureRequest, SetMeasureResponse, SetStandingRequest, SetStandingResponse,
+    StoredTranscript, SuppressionRequest, SuppressionRows, TenantsRequest, TenantsResponse,
     TranscriptsRequest, WhyRequest, WhyResponse,
 };
 use proto::event;
@@ -34,7 +35,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::{measures, tenants, transcripts};
+use crate::{measures, suppression, tenants, transcripts};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -64,6 +65,7 @@ impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
     type TranscriptsStream = Pin<Box<dyn Stream<Item = Result<StoredTranscript, Status>> + Send>>;
+    type SuppressionStream = Pin<Box<dyn Stream<Item = Result<SuppressionRows, Status>> + Send>>;
 
     async fn apply(
         &self,
@@ -395,6 +397,40 @@ impl AdminService for Admin {
         Ok(Response::new(SetMeasureResponse {
             measure: Some(measure),
         }))
+    }
+
+    async fn suppression(
+        &self,
+        request: Request<SuppressionRequest>,
+    ) -> Result<Response<Self::SuppressionStream>, Status> {
+        let store = self.stores.suppression();
+        let store = store.ok_or_else(suppression::no_stream)?;
+        let asked = suppression::Asked::new(request.into_inner(), store.keys())
+            .map_err(Status::invalid_argument)?;
+        let (rows, stream) = mpsc::channel(READ_AHEAD);
+        tokio::spawn(asked.send(store, runtime::now_ms(), rows));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn change_suppression(
+        &self,
+        request: Request<ChangeSuppressionRequest>,
+    ) -> Result<Response<ChangeSuppressionResponse>, Status> {
+        let request = request.into_inner();
+        let now_ms = runtime::now_ms();
+        let store = self.stores.suppression();
+        let store = store.ok_or_else(suppression::no_stream)?;
+        let config = self.applied().await?;
+        let changes = suppression::wanted(&request, store.keys(), &config, now_ms)
+            .map_err(Status::invalid_argument)?;
+        let events = suppression::events(&changes, &request.author, now_ms);
+        let stored = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        store.store(changes).await.map_err(unavailable)?;
+        // They hold; that they are told is no condition.
+        if let Err(error) = self.stores.events().store("scheduler", events).await {
+            tracing::warn!(%error, "changes of the suppression are not told as events");
+        }
+        Ok(Response::new(ChangeSuppressionResponse { stored }))
     }
 
     async fn partitions(

@@ -30,6 +30,7 @@ mod ownership;
 mod partition;
 mod run;
 mod store_sizes;
+mod suppression;
 mod takeover;
 mod tenants;
 mod transcripts;
@@ -40,6 +41,7 @@ pub use run::{Error, Scheduler, run, serve};
 pub fn register_metrics() {
     metrics::Metrics::new();
     metrics::redis_connected();
+    metrics::suppression();
     oldest::Oldest::new();
     errands::answers();
     errands::leases();

@@ -118,6 +118,20 @@ pub(crate) fn redis_connected() -> IntGauge {
     )
 }
 
+/// Whether all entries are read, and how many there are.
+pub(crate) fn suppression() -> (IntGauge, IntGauge) {
+    (
+        telemetry::gauge(
+            "staffetta_scheduler_suppression_loaded",
+            "1 while it is known whom nothing is sent to; 0 while that is not read yet, and nobody is suppressed whose entry is missing.",
+        ),
+        telemetry::gauge(
+            "staffetta_scheduler_suppression_entries",
+            "Entries of those that nothing is sent to, as this scheduler knows them; some may be over.",
+        ),
+    )
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let recipients = telemetry::counter_with(

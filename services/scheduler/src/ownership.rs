@@ -8,6 +8,7 @@ use mail::PartitionId;
 use queue::Settings;
 use runtime::Shutdown;
 use spool::{Holder, Lease, LeaseHolder, Renewal, Stores};
+use suppress::Keys;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -48,6 +49,8 @@ pub(crate) struct Ownership {
     pub(crate) partitions: u32,
     pub(crate) clock: Clock,
     pub(crate) settings: Settings,
+    /// For the keys of recipients' addresses.
+    pub(crate) keys: Option<Keys>,
     pub(crate) events: Events,
     pub(crate) dropped: mpsc::UnboundedReceiver<(PartitionId, String)>,
     pub(crate) takeovers: JoinSet<Result<TakenOver, takeover::Error>>,
@@ -260,14 +263,15 @@ impl Ownership {
             .await
         {
             Ok(Some(lease)) => {
-                let (stores, clock, id, settings) = (
+                let (stores, clock, id, settings, keys) = (
                     self.stores.clone(),
                     self.clock,
                     self.holder.id.clone(),
                     self.settings,
+                    self.keys.clone(),
                 );
                 let takeover = async move {
-                    takeover::take_over(&stores, clock, partition, &id, settings).await
+                    takeover::take_over(&stores, clock, partition, &id, settings, keys).await
                 };
                 let state = Held {
                     renewed: lease.asked_at(),

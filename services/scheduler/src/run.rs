@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use config::Snapshot;
 use limits::{Grants, Options as GrantOptions};
@@ -16,7 +16,8 @@ use proto::{Attached, Call, Dispatch};
 use queue::Settings;
 use runtime::bootstrap::{AdminListener, Redis};
 use runtime::{Bootstrap, Readiness, Shutdown};
-use spool::Stores;
+use spool::{Stores, SuppressionFollower};
+use suppress::Table;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,6 +33,10 @@ use crate::ownership::{Ownership, holder};
 
 /// Events on their way to the core; then their makers wait.
 const EVENTS: usize = 16 * 1024;
+
+/// So long no partition is taken while it is not known whom nothing is sent to.
+const SUPPRESSION_PATIENCE: Duration = Duration::from_secs(60);
+const SUPPRESSION_LOOK: Duration = Duration::from_secs(5);
 
 /// How often it is seen whether Redis is there.
 const REDIS_LOOK: Duration = Duration::from_secs(1);
@@ -115,7 +120,15 @@ impl Scheduler {
             events.clone(),
             partitions,
         );
-        let machine = Machine::new(&*id, partitions).leasing_connections();
+        let mut machine = Machine::new(&*id, partitions).leasing_connections();
+        let suppression = stores.suppression();
+        let followed = suppression.as_ref().map(|store| {
+            let table = Arc::new(Table::new(store.keys().clone()));
+            (store.follow(Arc::clone(&table)), table)
+        });
+        if let Some((_, table)) = &followed {
+            machine = machine.suppressing(Arc::clone(table));
+        }
         tokio::spawn(Core::new(machine, clock, errands, dropped).run(inbox));
         tokio::spawn(follow_config(snapshots, events.clone()));
         tokio::spawn(follow_acts(stores.acts().follow(), events.clone()));
@@ -125,6 +138,7 @@ impl Scheduler {
             partitions,
             clock,
             settings: Settings::default(),
+            keys: suppression.map(|store| store.keys().clone()),
             events: events.clone(),
             dropped: drops,
             takeovers: JoinSet::new(),
@@ -137,6 +151,7 @@ impl Scheduler {
             ownership: tokio::spawn(own_partitions(
                 ownership,
                 (stores.operations().follow(), stores.standings().follow()),
+                followed,
                 events,
                 shutdown,
             )),
@@ -179,14 +194,45 @@ async fn watch_redis(grants: Grants, shutdown: Shutdown) {
 /// All of what is stored of a kind, as it is now; `None` until it is known.
 type Followed<T> = watch::Receiver<Option<Arc<Vec<T>>>>;
 
+/// Waits until it is known whom nothing is sent to, but not for ever: mail to all others must not wait for a store.
+async fn load_suppression(follower: SuppressionFollower, table: Arc<Table>) {
+    let (loaded, entries) = crate::metrics::suppression();
+    let begun = Instant::now();
+    if follower.loaded_within(SUPPRESSION_PATIENCE).await {
+        tracing::info!(
+            entries = table.len(),
+            milliseconds = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "it is known whom nothing is sent to"
+        );
+    } else {
+        tracing::error!(
+            "it is not known yet whom nothing is sent to; mail leaves without being held back for that"
+        );
+    }
+    tokio::spawn(async move {
+        loop {
+            loaded.set(i64::from(follower.is_loaded()));
+            entries.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
+            tokio::time::sleep(SUPPRESSION_LOOK).await;
+        }
+    });
+}
+
 /// Takes partitions as soon as it is known what operators have suspended and how tenants stand in pools, not before:
 /// nothing of that may leave.
 async fn own_partitions(
     ownership: Ownership,
     (mut operations, mut standings): (Followed<Operation>, Followed<PoolStandings>),
+    suppressed: Option<(SuppressionFollower, Arc<Table>)>,
     events: Events,
     shutdown: Shutdown,
 ) {
+    if let Some((follower, table)) = suppressed {
+        tokio::select! {
+            () = load_suppression(follower, table) => {}
+            () = shutdown.requested() => {}
+        }
+    }
     let known = async {
         // The tasks that follow them live as long as the receivers.
         operations.wait_for(Option::is_some).await.is_ok()

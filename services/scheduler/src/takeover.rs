@@ -6,6 +6,7 @@ use journal::{Append, Claimed, Lost, Tail, Writer, WriterEffect, WriterEvent};
 use mail::PartitionId;
 use queue::{BlockError, Intake, ReplayError, Settings};
 use spool::{BlockDamage, BlockFollower, Followed, IndexedBlock, JournalStore, Stores};
+use suppress::Keys;
 
 use crate::clock::Clock;
 
@@ -45,11 +46,15 @@ pub(crate) async fn take_over(
     partition: PartitionId,
     scheduler_id: &str,
     settings: Settings,
+    keys: Option<Keys>,
 ) -> Result<TakenOver, Error> {
     let began = Instant::now();
     let store = stores.journal(partition);
     let (writer, claimed) = claim(&store, clock, scheduler_id).await?;
     let mut intake = Intake::new(partition, settings, writer);
+    if let Some(keys) = keys {
+        intake = intake.with_keys(keys);
+    }
     let mut records = store.replay(claimed.replay_from, claimed.epoch);
     while let Some(record) = records.next().await {
         match record {

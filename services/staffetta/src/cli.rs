@@ -61,6 +61,9 @@ enum Command {
     /// Show which credentials are locked since they may be stolen; lock and unlock them
     #[command(subcommand)]
     Credential(commands::credential::Command),
+    /// Show, add and remove addresses that nothing is sent to
+    #[command(subcommand)]
+    Suppression(commands::suppression::Command),
     /// Say why mail does not move: a message, the mail to a domain or of a tenant
     Why(commands::why::Arguments),
     /// Which limits hold for mail to a domain, and why
@@ -171,6 +174,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Queue(arguments) => commands::queue::run(global, &arguments).await?,
         Command::Tenants(arguments) => commands::tenants::run(global, &arguments).await?,
         Command::Credential(command) => commands::credential::run(global, &command).await?,
+        Command::Suppression(command) => commands::suppression::run(global, &command).await?,
         Command::Why(arguments) => commands::why::run(global, &arguments).await?,
         Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,

@@ -32,6 +32,7 @@ struct Client {
     snapshot: Snapshot,
     measures: MeasureMap,
     storage: Storage,
+    suppressed: Option<Table>,
     out: Vec<u8>,
     effect: Effect,
 }
@@ -58,6 +59,7 @@ fn client(tls: bool) -> Client {
         snapshot: Snapshot::from_documents(DOCUMENTS).unwrap(),
         measures: MeasureMap::default(),
         storage: Storage::Ready,
+        suppressed: None,
         out: Vec::new(),
         effect: Effect::Continue,
     }
@@ -75,6 +77,7 @@ impl Client {
             snapshot: &self.snapshot,
             measures: &self.measures,
             storage: self.storage,
+            suppressed: self.suppressed.as_ref(),
             now_ms: NOW_MS,
         };
         self.effect = self.session.command(command, moment, &mut self.out);
@@ -453,5 +456,72 @@ fn a_lock_and_a_hold_are_looked_up_at_mail() {
         let transaction = client.session.take_transaction();
         let is_held = transaction.is_some_and(|transaction| transaction.sender.is_on_hold(""));
         assert_eq!(is_held, held, "{action:?}");
+    }
+}
+
+#[test]
+fn a_suppressed_recipient_is_refused_where_every_stream_refuses_it() {
+    use proto::suppression::change::Kind;
+    use proto::suppression::{Change, Entry, Reason};
+    let change = |table: &Table, stream: &str, reason: Reason| Change {
+        key: table.keys().of("gone@d.example").unwrap().to_vec().into(),
+        tenant: "acme".to_owned(),
+        stream: stream.to_owned(),
+        kind: Some(Kind::Entry(Entry {
+            reason: reason.into(),
+            ..Entry::default()
+        })),
+        ..Change::default()
+    };
+    let refuses = "suppression: { atRecipient: reject }";
+    for (streams, scope, reason, expected) in [
+        (
+            format!("[ {{ name: bulk, {refuses} }} ]"),
+            "bulk",
+            Reason::Hard,
+            "550",
+        ),
+        ("[ { name: bulk } ]".to_owned(), "bulk", Reason::Hard, "250"),
+        (
+            format!("[ {{ name: bulk, {refuses} }}, {{ name: news }} ]"),
+            "",
+            Reason::Hard,
+            "250",
+        ),
+        (
+            format!("[ {{ name: bulk, {refuses} }}, {{ name: news, {refuses} }} ]"),
+            "bulk",
+            Reason::Hard,
+            "250",
+        ),
+        (
+            format!("[ {{ name: bulk, {refuses} }}, {{ name: news, {refuses} }} ]"),
+            "",
+            Reason::Hard,
+            "550",
+        ),
+        (
+            format!("[ {{ name: bulk, transactional: true, {refuses} }} ]"),
+            "bulk",
+            Reason::Complaint,
+            "250",
+        ),
+    ] {
+        let mut client = client(false);
+        let documents = DOCUMENTS.replace("[ { name: bulk } ]", &streams);
+        client.snapshot = Snapshot::from_documents(&documents).unwrap();
+        let table = Table::new(suppress::Keys::new(&[1; 32]));
+        table.apply(&change(&table, scope, reason), NOW_MS);
+        client.suppressed = Some(table);
+        client.say("EHLO c.example");
+        client.say("MAIL FROM:<x@acme.example>");
+        let reply = client.say("RCPT TO:<Gone@d.example>");
+        assert!(reply.starts_with(expected), "{streams}: {reply}");
+        let told = client
+            .session
+            .take_refusal()
+            .map(|refusal| refusal.recipient);
+        assert_eq!(told.is_some(), expected == "550", "{streams}");
+        assert_eq!(client.code("RCPT TO:<b@d.example>"), "250");
     }
 }

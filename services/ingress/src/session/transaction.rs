@@ -12,6 +12,7 @@ use crate::answer::{self, Answer};
 use crate::forwarding;
 use crate::policy::{self, Sender};
 use crate::simulator;
+use crate::suppression;
 use crate::watching;
 
 /// An open transaction.
@@ -123,8 +124,9 @@ impl Session {
         &mut self,
         path: &ForwardPath,
         params: &RcptParams,
-        now_ms: u64,
+        moment: Moment<'_>,
     ) -> Result<Answer, Answer> {
+        let now_ms = moment.now_ms;
         let transaction = self.transaction.as_mut().ok_or(answer::NEED_MAIL)?;
         if transaction.chunked {
             return Err(answer::CHUNKS_BEGUN);
@@ -187,6 +189,11 @@ impl Session {
             return Err(answer::TOO_LARGE_FOR_RECIPIENTS);
         }
         let simulated = simulator::simulated(&self.listener.simulator, &address)?;
+        if let Some(table) = moment.suppressed.filter(|_| simulated.is_none())
+            && suppression::is_refused(table, sender, &address, now_ms)
+        {
+            return Err(answer::SUPPRESSED);
+        }
         transaction.recipients.push(envelope::Recipient {
             address,
             simulated,

@@ -42,6 +42,8 @@ pub use resources::{
     ScramKeysError, SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys,
     TokenSubject, UriTemplate, UriValues, Watch, WordList, WordText,
 };
+// To whom nothing is sent.
+pub use resources::{AtRecipient, SoftBounces, StoredAddresses, Suppression, SuppressionExpiry};
 // Who looks at it before it is accepted.
 pub use resources::{
     Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,

@@ -247,6 +247,7 @@ impl Intake {
                 NewDelivery {
                     domain: &group.domain,
                     ordinals: &group.ordinals,
+                    keys: &self.keys_of(&envelope, &group.ordinals),
                     attempts: 0,
                     deferred: Deferred::default(),
                     due_ms,
@@ -284,6 +285,19 @@ impl Intake {
         {
             self.live.release_block(finished.sequence);
         }
+    }
+
+    /// Keys of the addresses of recipients, 0 for what is none; none without keys.
+    fn keys_of(&self, envelope: &Envelope, ordinals: &[u16]) -> Vec<u64> {
+        let Some(keys) = &self.keys else {
+            return Vec::new();
+        };
+        let address = |ordinal: &u16| envelope.recipients.get(usize::from(*ordinal));
+        let key = |ordinal| keys.short_of(&address(ordinal)?.address);
+        ordinals
+            .iter()
+            .map(|ordinal| key(ordinal).unwrap_or(0))
+            .collect()
     }
 
     /// A delivery is for the lanes, or the simulator.

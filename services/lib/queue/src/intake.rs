@@ -118,6 +118,8 @@ pub struct Intake {
     pub(crate) settings: Settings,
     pub(crate) writer: Writer,
     pub(crate) live: Live,
+    /// For the keys of recipients' addresses; without them nobody is suppressed.
+    pub(crate) keys: Option<suppress::Keys>,
     /// Spool sequence up to which blocks were read.
     pub(crate) cursor: u64,
     /// Spool sequence up to which the journal says that blocks were accepted.
@@ -171,6 +173,7 @@ impl Intake {
             simulated: VecDeque::new(),
             writer,
             live: Live::default(),
+            keys: None,
             cursor: 0,
             accepted_up_to: 0,
             quarantined_blocks: std::collections::BTreeSet::new(),
@@ -189,6 +192,12 @@ impl Intake {
             last_flush_ms: 0,
             lost: None,
         }
+    }
+
+    /// Notes the keys of recipients' addresses, so that they can be suppressed ([`Intake::suppress`]).
+    pub fn with_keys(mut self, keys: suppress::Keys) -> Self {
+        self.keys = Some(keys);
+        self
     }
 
     /// The partition.

@@ -30,6 +30,7 @@ mod simulator;
 mod snapshot;
 mod standing;
 mod strings;
+mod suppression;
 mod trim;
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ use crate::strings::{Name, Strings};
 pub(crate) struct NewDelivery<'a> {
     pub(crate) domain: &'a str,
     pub(crate) ordinals: &'a [u16],
+    /// Of their addresses, in their order; none where they are not known.
+    pub(crate) keys: &'a [u64],
     pub(crate) attempts: u16,
     pub(crate) deferred: Deferred,
     pub(crate) due_ms: u64,
@@ -150,7 +152,7 @@ impl Live {
         self.recipients += new.ordinals.len();
         let delivery = Delivery {
             due_ms: new.due_ms,
-            ordinals: self.ordinals.keep(new.ordinals),
+            ordinals: self.ordinals.keep(new.ordinals, new.keys),
             message: message_slot,
             next: first,
             domain: self.strings.acquire(new.domain),
@@ -173,14 +175,15 @@ impl Live {
 
     /// Recipients that leave a delivery for one of their own, which waits for its first state.
     pub(crate) fn part(&mut self, slot: u32, leaving: &[u16]) {
-        let (left, rest): (Vec<u16>, Vec<u16>) = self
-            .ordinals(slot)
-            .iter()
-            .partition(|ordinal| leaving.contains(ordinal));
+        let (left, rest): (Vec<_>, Vec<_>) = self
+            .recipients(slot)
+            .into_iter()
+            .partition(|(ordinal, _)| leaving.contains(ordinal));
         if left.is_empty() || rest.is_empty() {
             return;
         }
-        self.replace_ordinals(slot, &rest);
+        self.replace_recipients(slot, &rest);
+        let (left, keys): (Vec<u16>, Vec<u64>) = left.into_iter().unzip();
         let Some(delivery) = self.deliveries.get(slot) else {
             return;
         };
@@ -192,6 +195,7 @@ impl Live {
         let new = NewDelivery {
             domain: &domain,
             ordinals: &left,
+            keys: &keys,
             attempts,
             deferred,
             due_ms,
@@ -209,10 +213,24 @@ impl Live {
         delivery.map_or(&[], |delivery| self.ordinals.get(&delivery.ordinals))
     }
 
-    fn replace_ordinals(&mut self, slot: u32, ordinals: &[u16]) {
+    /// The keys of their addresses, in the same order; none where they are not known.
+    pub(crate) fn address_keys(&self, slot: u32) -> &[u64] {
+        let delivery = self.deliveries.get(slot);
+        delivery.map_or(&[], |delivery| self.ordinals.keys(&delivery.ordinals))
+    }
+
+    /// Recipients of a delivery that are not final, each with the key of its address, or 0.
+    pub(crate) fn recipients(&self, slot: u32) -> Vec<(u16, u64)> {
+        let delivery = self.deliveries.get(slot);
+        delivery.map_or_else(Vec::new, |delivery| {
+            self.ordinals.with_keys(&delivery.ordinals)
+        })
+    }
+
+    fn replace_recipients(&mut self, slot: u32, recipients: &[(u16, u64)]) {
         if let Some(delivery) = self.deliveries.get_mut(slot) {
             self.ordinals.forget(delivery.ordinals);
-            delivery.ordinals = self.ordinals.keep(ordinals);
+            delivery.ordinals = self.ordinals.keep_pairs(recipients);
         }
     }
 
@@ -379,10 +397,10 @@ impl Live {
         match self.ordinals.get(&delivery.ordinals) {
             present if !present.contains(&ordinal) => return,
             [_] => self.remove_delivery(delivery_slot),
-            present => {
-                let others = present.iter().copied().filter(|&other| other != ordinal);
-                let others: Vec<u16> = others.collect();
-                self.replace_ordinals(delivery_slot, &others);
+            _ => {
+                let mut others = self.recipients(delivery_slot);
+                others.retain(|(other, _)| *other != ordinal);
+                self.replace_recipients(delivery_slot, &others);
             }
         }
         self.recipients -= 1;

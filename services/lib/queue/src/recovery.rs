@@ -459,6 +459,7 @@ impl Intake {
                 NewDelivery {
                     domain: text(delivery.domain),
                     ordinals: &ordinals,
+                    keys: &delivery.address_keys,
                     attempts: u16::try_from(delivery.attempts).unwrap_or(u16::MAX),
                     deferred: Deferred::new(
                         // Earlier releases counted attempts only.

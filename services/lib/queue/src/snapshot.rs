@@ -249,6 +249,7 @@ impl Intake {
                 .unwrap_or_default(),
             held_since_ms,
             held_for_ms,
+            address_keys: self.live.address_keys(slot).to_vec(),
         })
     }
 }

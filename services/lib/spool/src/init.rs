@@ -50,14 +50,17 @@ pub(crate) struct Installation {
     pub volume_bytes: u64,
     /// All streams, those of the buckets included.
     pub streams: Vec<String>,
+    /// Secret of the keys of addresses, 64 hexadecimal digits; none in an installation that is older than `SUPPRESSION`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_secret: Option<String>,
     /// False while `init` is at work (or was interrupted).
     pub complete: bool,
 }
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed, an installation that is older than `EVENTS`, `TRANSCRIPTS` or `INBOUND` gets them, and the bounds
-    /// of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
+    /// interrupted is completed, an installation that is older than `EVENTS`, `TRANSCRIPTS`, `INBOUND` or `SUPPRESSION` gets
+    /// them, and the bounds of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
     /// this installation, and an installation of which a stream is missing that holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
         check(options)?;
@@ -99,6 +102,10 @@ impl Stores {
             }
         }
         let is_new = !installation.complete;
+        let lacks_secret = installation.address_secret.is_none();
+        if lacks_secret {
+            installation.address_secret = Some(secret()?);
+        }
         let lacking = installation.lacking();
         for name in &lacking {
             created.extend(add(link, &mut installation, name, &options.transcripts).await?);
@@ -109,10 +116,10 @@ impl Stores {
             }
             installation.complete = true;
         }
-        if is_new || !lacking.is_empty() {
+        if is_new || lacks_secret || !lacking.is_empty() {
             write(link, &installation, revision).await?;
         }
-        self.note_partitions(installation.partitions);
+        self.note_installation(&installation);
         Ok(InitReport {
             partitions: installation.partitions,
             created,
@@ -143,6 +150,16 @@ async fn add(
     Ok(Some(name.to_owned()))
 }
 
+/// 32 octets that nobody guesses.
+fn secret() -> Result<String, Error> {
+    let mut octets = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| Error::Unavailable {
+        what: "making the secret of the keys of addresses".to_owned(),
+        detail: "the system has no random octets".to_owned(),
+    })?;
+    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect())
+}
+
 /// What may be changed of a stream that forgets by itself.
 fn bounds(config: &Config) -> (i64, std::time::Duration) {
     (config.max_bytes, config.max_age)
@@ -155,6 +172,15 @@ impl Installation {
         let mut lacking = layout::ADDED.to_vec();
         lacking.retain(|name| !is_listed(name));
         lacking
+    }
+
+    /// What makes keys of addresses; `None` in an installation that is older than `SUPPRESSION`.
+    pub fn address_keys(&self) -> Option<suppress::Keys> {
+        let has_stream = self.streams.iter().any(|name| name == layout::SUPPRESSION);
+        let secret = self.address_secret.as_ref().filter(|_| has_stream)?;
+        let octet = |at: usize| u8::from_str_radix(secret.get(at..at + 2)?, 16).ok();
+        let octets: Option<Vec<u8>> = (0..secret.len()).step_by(2).map(octet).collect();
+        Some(suppress::Keys::new(&octets?))
     }
 
     /// All its streams as they should be, but for the bounds of `TRANSCRIPTS`.
@@ -304,6 +330,7 @@ async fn begin(
         replicas: options.replicas,
         volume_bytes: options.volume_bytes,
         streams: configs.into_iter().map(|config| config.name).collect(),
+        address_secret: Some(secret()?),
         complete: false,
     };
     let revision = write(link, &installation, 0).await?;

@@ -6,16 +6,17 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 18 %, less what `TRANSCRIPTS` has |
+//! | `CHUNKS_<p>` | 15 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
 //! | `INBOUND` | 1 % |
 //! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
+//! | `SUPPRESSION` | 3 % |
 //! | the five key-value buckets | 1 % each |
 //!
 //! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
-//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well; one that is older than `INBOUND` has
-//! that beside.
+//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well; so have those that are older than
+//! `INBOUND` or `SUPPRESSION`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(crate) const INSTALLATION: &str = "staffetta.installation";
 pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
 
 /// Streams that earlier releases made no installation with: `init` adds them.
-pub(crate) const ADDED: [&str; 3] = [EVENTS, TRANSCRIPTS, INBOUND];
+pub(crate) const ADDED: [&str; 4] = [EVENTS, TRANSCRIPTS, INBOUND, SUPPRESSION];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -102,6 +103,16 @@ pub(crate) const INBOUND: &str = "INBOUND";
 
 pub(crate) const INBOUND_SUBJECT: &str = "inbound.mail";
 
+/// Whom nothing is sent to.
+pub(crate) const SUPPRESSION: &str = "SUPPRESSION";
+
+/// All shards of it.
+pub(crate) const SUPPRESSION_SUBJECTS: &str = "suppression.>";
+
+pub(crate) fn suppression_subject(shard: u8) -> String {
+    format!("suppression.{shard}")
+}
+
 /// How much is kept of what was said to and by mail hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TranscriptBounds {
@@ -143,7 +154,7 @@ pub(crate) fn streams(
         .max_bytes
         .unwrap_or(share / 100)
         .min(most_transcripts(volume_bytes));
-    let chunk_bytes = of_each((share / 100 * 18).saturating_sub(transcript_bytes));
+    let chunk_bytes = of_each((share / 100 * 15).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -175,6 +186,13 @@ pub(crate) fn streams(
             ),
         ]);
     }
+    all.push(log_config(
+        SUPPRESSION.to_owned(),
+        vec![SUPPRESSION_SUBJECTS.to_owned()],
+        replicas,
+        share / 100 * 3,
+        installation,
+    ));
     let history = |name: &str, subjects: &str, bytes, max_age| Config {
         discard: DiscardPolicy::Old,
         max_age,

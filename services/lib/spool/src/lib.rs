@@ -15,6 +15,7 @@
 //! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
 //! | [`InboundStore`] | what came back and is not handled yet |
 //! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
+//! | [`SuppressionStore`] | whom nothing is sent to |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
 //! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
@@ -51,6 +52,7 @@ mod records;
 mod snapshots;
 mod standings;
 mod stores;
+mod suppression;
 mod transcripts;
 mod trim;
 mod upload;
@@ -78,6 +80,7 @@ pub use positions::{ReaderPosition, ReaderPositions};
 pub use reader::{Message, MessageReader, OpenMessage, ReadError, ReaderStats};
 pub use standings::{PoolStandingsStore, StandingsError};
 pub use stores::{Access, Options, Stores};
+pub use suppression::{Rewritten, SuppressionFollower, SuppressionStore};
 pub use transcripts::{TRANSCRIPT_FORMAT, TranscriptStore, TranscriptWriter, decode_transcripts};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};

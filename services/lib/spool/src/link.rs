@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::header::{HeaderMap, NATS_EXPECTED_LAST_SEQUENCE};
+use async_nats::header::{
+    HeaderMap, NATS_EXPECTED_LAST_SEQUENCE, NATS_EXPECTED_LAST_SUBJECT_SEQUENCE,
+};
 use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::{Client, ConnectOptions, Event, Request, RequestErrorKind, ServerAddr};
 use bytes::Bytes;
@@ -365,6 +367,11 @@ async fn identified(access: &Access) -> std::io::Result<ConnectOptions> {
 /// The header by which a stream refuses what another writer has overtaken.
 pub(crate) fn expect_last_sequence(headers: &mut HeaderMap, sequence: u64) {
     headers.insert(NATS_EXPECTED_LAST_SEQUENCE, sequence.to_string());
+}
+
+/// As [`expect_last_sequence`], of the record's subject.
+pub(crate) fn expect_last_subject_sequence(headers: &mut HeaderMap, sequence: u64) {
+    headers.insert(NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, sequence.to_string());
 }
 
 fn note_event(changes: &watch::Sender<LinkState>, name: &str, event: &Event) {

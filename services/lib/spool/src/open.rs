@@ -73,7 +73,12 @@ impl Stores {
                 );
             }
         }
-        self.note_partitions(installation.partitions);
+        if installation.address_keys().is_none() {
+            tracing::warn!(
+                "there is no stream SUPPRESSION: nobody is suppressed; `staffetta init` creates it and touches nothing else"
+            );
+        }
+        self.note_installation(&installation);
         Ok(Opened {
             partitions: installation.partitions,
             replicas: installation.replicas,

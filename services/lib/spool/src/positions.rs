@@ -21,6 +21,9 @@ pub struct ReaderPosition {
     pub sequence: u64,
 }
 
+/// In keys, in place of a partition.
+const EVENTS: &str = "events";
+
 #[derive(Serialize, Deserialize)]
 struct Value {
     sequence: u64,
@@ -57,8 +60,11 @@ impl ReaderPositions {
 
     /// How far a reader is; `None` when it is not registered.
     pub async fn get(&self, reader: &str, partition: PartitionId) -> Result<Option<u64>, Error> {
-        let key = key_of(reader, partition)?;
-        let Some(value) = self.bucket.get(&key).await?.value else {
+        self.read(&key_of(reader, partition)?).await
+    }
+
+    async fn read(&self, key: &str) -> Result<Option<u64>, Error> {
+        let Some(value) = self.bucket.get(key).await?.value else {
             return Ok(None);
         };
         let value: Value = serde_json::from_slice(&value).map_err(|error| Error::Damaged {
@@ -66,6 +72,23 @@ impl ReaderPositions {
             detail: error.to_string(),
         })?;
         Ok(Some(value.sequence))
+    }
+
+    /// As [`ReaderPositions::set`], in the stream `EVENTS`, which is not kept for anybody.
+    pub async fn set_of_events(&self, reader: &str, sequence: u64) -> Result<(), Error> {
+        bucket::check_key(reader)?;
+        let value =
+            serde_json::to_vec(&Value { sequence }).expect("a number can be written as JSON");
+        let key = format!("{reader}.{EVENTS}");
+        let value = Bytes::from(value);
+        let set = self.bucket.put(&key, value, None, None::<Duration>);
+        set.await.map(drop)
+    }
+
+    /// As [`ReaderPositions::get`], in the stream `EVENTS`.
+    pub async fn get_of_events(&self, reader: &str) -> Result<Option<u64>, Error> {
+        bucket::check_key(reader)?;
+        self.read(&format!("{reader}.{EVENTS}")).await
     }
 
     /// Ends a registration: the journal need not be kept for this reader.

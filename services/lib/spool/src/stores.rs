@@ -8,12 +8,13 @@ use mail::PartitionId;
 use proto::spool::IndexEntry;
 
 use crate::acts::Acts;
+use crate::init::Installation;
 use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
     InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations,
-    ReaderPositions, TranscriptStore, TranscriptWriter, WriterOptions,
+    ReaderPositions, SuppressionStore, TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -68,6 +69,8 @@ struct Inner {
     blocks: Link,
     bulk: Link,
     partitions: OnceLock<u32>,
+    /// `None` in an installation that is older than `SUPPRESSION`.
+    address_keys: OnceLock<Option<suppress::Keys>>,
 }
 
 impl Stores {
@@ -83,6 +86,7 @@ impl Stores {
             blocks,
             bulk,
             partitions: OnceLock::new(),
+            address_keys: OnceLock::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -183,6 +187,13 @@ impl Stores {
         TranscriptStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
+    /// Whom nothing is sent to, once `open` or `init` has looked; `None` in an installation that has no such stream.
+    pub fn suppression(&self) -> Option<SuppressionStore> {
+        let keys = self.inner.address_keys.get()?.clone()?;
+        let (control, bulk) = (self.inner.control.clone(), self.inner.bulk.clone());
+        Some(SuppressionStore::new(control, bulk, keys))
+    }
+
     /// What is done about credentials that may be stolen.
     pub fn measures(&self) -> Measures {
         Measures::new(self.control().clone())
@@ -203,8 +214,13 @@ impl Stores {
         self.inner.partitions.get().copied()
     }
 
-    pub(crate) fn note_partitions(&self, partitions: u32) {
-        self.inner.partitions.get_or_init(|| partitions);
+    pub(crate) fn note_installation(&self, installation: &Installation) {
+        self.inner
+            .partitions
+            .get_or_init(|| installation.partitions);
+        self.inner
+            .address_keys
+            .get_or_init(|| installation.address_keys());
     }
 
     pub(crate) fn options(&self) -> &Options {

@@ -16,6 +16,7 @@ mod pools;
 mod reach;
 mod sessions;
 mod sources;
+mod suppression;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -39,6 +40,7 @@ use proto::operation::Operation;
 use proto::spool::BlockIndex;
 use proto::standing::PoolStandings;
 use queue::{Effect, Intake, Key, SessionId};
+use suppress::Table;
 
 use automation::Told;
 use isolation::Isolation;
@@ -183,6 +185,8 @@ pub struct Machine {
     told: Told,
     operations: Operations,
     isolation: Isolation,
+    /// Whom nothing is sent to; somebody else keeps it.
+    suppressed: Option<Arc<Table>>,
     /// Some stream has a window.
     has_windows: bool,
     /// The time of the last call.
@@ -213,6 +217,7 @@ impl Machine {
             told: Told::default(),
             operations: Operations::default(),
             isolation: Isolation::default(),
+            suppressed: None,
             has_windows: false,
             now_ms: 0,
             outputs: Vec::new(),
@@ -225,6 +230,12 @@ impl Machine {
     /// together. Without this each partition has its share of a limit.
     pub fn leasing_connections(mut self) -> Self {
         self.leases_connections = true;
+        self
+    }
+
+    /// Nothing is sent to whom this table names, which others keep.
+    pub fn suppressing(mut self, table: Arc<Table>) -> Self {
+        self.suppressed = Some(table);
         self
     }
 

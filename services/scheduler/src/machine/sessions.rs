@@ -425,6 +425,13 @@ impl Machine {
             self.lanes.unassign(lane, slot, sender, drawn);
             return;
         }
+        if self.suppress(now_ms, item) {
+            self.lanes.unassign(lane, slot, sender, drawn);
+            return;
+        }
+        let Some(owned) = self.partitions.get_mut(&item.partition) else {
+            return;
+        };
         let Some(assigned) = owned.intake.assign(item.key, session) else {
             self.lanes.unassign(lane, slot, sender, drawn);
             return;

@@ -24,6 +24,7 @@ mod provider;
 mod reach;
 mod shaping;
 mod simulator;
+mod suppression;
 mod used;
 mod why;
 mod windows;
@@ -59,6 +60,10 @@ fn route(spec: &str) -> String {
     format!(
         "---\napiVersion: staffetta.dev/v1alpha1\nkind: Route\nmetadata: {{ name: default }}\nspec: {{ pool: default, {spec} }}\n"
     )
+}
+
+fn address_keys() -> suppress::Keys {
+    suppress::Keys::new(b"of the keys of addresses")
 }
 
 struct Desk {
@@ -106,7 +111,7 @@ impl Desk {
             journal_linger_ms: 0,
             ..Settings::default()
         };
-        let mut intake = Intake::new(P0, settings, writer);
+        let mut intake = Intake::new(P0, settings, writer).with_keys(address_keys());
         intake
             .replay(1, journal::decode(&journal::genesis(START_MS)).unwrap())
             .unwrap();

@@ -15,6 +15,7 @@ pub(crate) mod queue;
 pub(crate) mod run;
 pub(crate) mod shaping;
 pub(crate) mod srs;
+pub(crate) mod suppression;
 pub(crate) mod tenants;
 pub(crate) mod trace;
 pub(crate) mod up;

@@ -16,6 +16,7 @@ mod scanner;
 mod scram_keys;
 mod sending_domain;
 mod shaping;
+mod suppression;
 mod tenant;
 mod token_issuer;
 mod watch;
@@ -53,6 +54,7 @@ pub use shaping::{
     Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping,
     TlsPolicy,
 };
+pub use suppression::{AtRecipient, SoftBounces, StoredAddresses, Suppression, SuppressionExpiry};
 pub use tenant::{HoldEnd, InDoubt, Mode, Priority, Stream, Tenant};
 pub use token_issuer::{TokenAlgorithm, TokenIssuer, TokenKeys};
 pub use watch::{SignalRule, Signals, Watch};

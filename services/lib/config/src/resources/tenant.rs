@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::names::{LABEL_FORM, is_label};
 use super::window::{self, MOST_HOURS, OpenHours, Timing, Window};
-use super::{Allowance, Headers, Preflight, Repair, Watch, scanner};
+use super::{Allowance, Headers, Preflight, Repair, Suppression, Watch, scanner};
 use crate::Fields;
 
 /// A customer whose mail is isolated from the others'.
@@ -37,6 +37,8 @@ pub struct Tenant {
     pub watch: Option<Watch>,
     /// Names of the scanners that look at its messages.
     pub scanners: Vec<String>,
+    /// What is done about addresses that nothing should be sent to.
+    pub suppression: Suppression,
 }
 
 /// What becomes of accepted mail.
@@ -98,6 +100,10 @@ pub struct Stream {
     pub mode: Mode,
     /// Names of the scanners that look at its messages; `None`: the tenant's.
     pub scanners: Option<Vec<String>>,
+    /// Its mail is asked for one by one: complaints and unsubscriptions do not end it.
+    pub transactional: bool,
+    /// What is done about addresses that nothing should be sent to.
+    pub suppression: Suppression,
 }
 
 /// Whether mail goes before other mail of its lane.
@@ -119,7 +125,7 @@ impl Priority {
     }
 }
 
-/// The stream that has high priority when nothing is said.
+/// The stream that is transactional and has high priority when nothing is said.
 const TRANSACTIONAL: &str = "transactional";
 
 /// What becomes of an attempt that was begun and has no outcome.
@@ -155,7 +161,14 @@ impl Tenant {
         own.unwrap_or(&self.scanners)
     }
 
+    /// What is done about addresses that nothing should be sent to by a stream.
+    pub fn suppression_of(&self, stream: &str) -> &Suppression {
+        let own = self.stream(stream).map(|stream| &stream.suppression);
+        own.unwrap_or(&self.suppression)
+    }
+
     pub(super) fn read(name: &str, spec: &Fields<'_>) -> Option<Self> {
+        let suppression = Suppression::read(spec, &Suppression::default());
         let mut streams: Vec<Stream> = Vec::new();
         for fields in spec.maps("streams") {
             let in_doubt = fields
@@ -172,6 +185,8 @@ impl Tenant {
             header_fields.close();
             let mode = fields.one_of("mode", &MODE).unwrap_or_default();
             let scanners = scanner::read_names(&fields);
+            let transactional = fields.boolean("transactional");
+            let suppression = Suppression::read(&fields, &suppression);
             if let Some(name) = fields.required_text("name") {
                 if !is_label(name) {
                     fields.problem("name", format!("{LABEL_FORM}, found {name:?}"));
@@ -198,6 +213,8 @@ impl Tenant {
                     headers,
                     mode,
                     scanners,
+                    transactional: transactional.unwrap_or(name == TRANSACTIONAL),
+                    suppression,
                 });
             }
             fields.close();
@@ -245,6 +262,7 @@ impl Tenant {
             repair,
             watch,
             scanners: scanners.unwrap_or_default(),
+            suppression,
         })
     }
 
@@ -284,6 +302,12 @@ impl Tenant {
             if let Some(scanners) = &stream.scanners {
                 spec["scanners"] = json!(scanners);
             }
+            if stream.transactional != (stream.name == TRANSACTIONAL) {
+                spec["transactional"] = json!(stream.transactional);
+            }
+            if let Some(suppression) = stream.suppression.spec(&self.suppression) {
+                spec["suppression"] = suppression;
+            }
             spec
         };
         let streams: Vec<Value> = self.streams.iter().map(stream).collect();
@@ -314,6 +338,9 @@ impl Tenant {
         }
         if !self.scanners.is_empty() {
             spec["scanners"] = json!(self.scanners);
+        }
+        if let Some(suppression) = self.suppression.spec(&Suppression::default()) {
+            spec["suppression"] = suppression;
         }
         spec
     }

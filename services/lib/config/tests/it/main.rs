@@ -12,6 +12,7 @@ mod returning;
 mod round_trip;
 mod shaping;
 mod signing;
+mod suppression;
 mod times;
 mod tokens;
 mod watch;

@@ -90,7 +90,7 @@ fn each_bad_document_gets_its_message() {
             &[
                 "doc 7 Tenant/B! metadata.name: a name of at most 63 lower-case letters, digits, '-' and '.' is expected, found \"B!\"",
                 "doc 7 Tenant/B! spec.streams[1].name: \"main\" is used twice",
-                "doc 7 Tenant/B! spec.colour: unknown field; known: streams, weight, mode, mayForward, maxHold, whenHoldEnds, preflight, repair, scanners, limits, watch, defaultStream",
+                "doc 7 Tenant/B! spec.colour: unknown field; known: suppression, streams, weight, mode, mayForward, maxHold, whenHoldEnds, preflight, repair, scanners, limits, watch, defaultStream",
             ],
         ),
         (

@@ -15,6 +15,7 @@ mod retries;
 mod rows;
 mod simulator;
 mod standings;
+mod suppression;
 mod trimming;
 
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ const VIA: crate::Via<'static> = crate::Via {
     source: "source",
     site: "site",
 };
+const SECRET: &[u8] = b"of the keys of addresses";
 const SESSION: SessionId = SessionId(1);
 
 pub(crate) struct Rules {
@@ -178,7 +180,8 @@ impl Stores {
             *self.records.keys().next().unwrap() <= claimed.replay_from,
             "the journal was trimmed too far"
         );
-        let mut intake = Intake::new(PartitionId(0), settings, writer);
+        let intake = Intake::new(PartitionId(0), settings, writer);
+        let mut intake = intake.with_keys(suppress::Keys::new(SECRET));
         for (sequence, (_, record)) in self.records.range(claimed.replay_from..=claimed.epoch) {
             intake
                 .replay(*sequence, journal::decode(record).unwrap())

@@ -14,5 +14,6 @@ mod ownership;
 mod repeating;
 mod server;
 mod standings;
+mod suppression;
 mod transcripts;
 mod uploads;
