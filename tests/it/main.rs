@@ -26,7 +26,6 @@ mod stages;
 mod stalled;
 mod starting;
 mod submission;
-mod suppression;
 mod tenants;
 mod token_issuer;
 mod tokens;
