@@ -26,6 +26,7 @@ mod stages;
 mod stalled;
 mod starting;
 mod submission;
+mod suppression;
 mod tenants;
 mod token_issuer;
 mod tokens;
