@@ -141,6 +141,9 @@ storage: { volumeBytes: {{ $volume }}, replicas: {{ include "staffetta.replicasO
 {{- with .Values.resolvers }}
 resolvers: {{ toJson . }}
 {{- end }}
+{{- with .Values.tlsReports }}
+tlsReports: {{ toJson . }}
+{{- end }}
 ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
@@ -202,6 +205,9 @@ sender:
   {{- end }}
   {{- with .Values.sender.dane }}
   dane: {{ toJson . }}
+  {{- end }}
+  {{- with .Values.sender.domainChecks }}
+  domainChecks: {{ toJson . }}
   {{- end }}
   {{- with .Values.sender.authorities }}
   authorities: {{ . }}

@@ -8,6 +8,7 @@
 //! | `notification` | a DSN as a message of the spool, with ids that follow from the original |
 //! | `original` | reading as much of the original as a DSN returns |
 //! | [`events`] | the journal as events, one JSON object each |
+//! | `tls_reports` | what domains are told of TLS to their hosts, once a day |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
@@ -22,10 +23,12 @@ mod notification;
 mod original;
 mod service;
 mod tenants;
+mod tls_reports;
 
 pub use service::{Error, run};
 
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
+    metrics::TlsReportMetrics::new();
 }

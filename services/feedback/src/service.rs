@@ -10,7 +10,9 @@ use tokio::task::JoinSet;
 
 use crate::follower::Follower;
 use crate::metrics::Metrics;
+use crate::metrics::TlsReportMetrics;
 use crate::tenants::Tenants;
+use crate::tls_reports::TlsReporting;
 
 /// Blocks of originals that are kept; bounces of one block come together.
 const CACHE_BYTES: usize = 16 << 20;
@@ -23,9 +25,12 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
-    /// A bug: what follows a partition does so until shutdown.
-    #[error("feedback: a partition is not followed any more")]
+    /// A bug: what follows a partition, and what reports, does so until shutdown.
+    #[error("feedback: a partition is not followed any more, or nobody reports")]
     Follower(#[source] tokio::task::JoinError),
+    /// The resolver can't be set up.
+    #[error("feedback: DNS")]
+    Dns(#[from] dns::Error),
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
     Stores(#[from] spool::Error),
@@ -68,6 +73,18 @@ pub async fn run(
             shutdown: shutdown.clone(),
         };
         followers.spawn(follower.run());
+    }
+    if let Some(configured) = bootstrap.tls_reports.clone() {
+        let reporting = TlsReporting {
+            stores: stores.clone(),
+            partitions,
+            configured,
+            resolver: dns::Resolver::new(&bootstrap.resolvers)?,
+            tenants: tenants.clone(),
+            metrics: TlsReportMetrics::new(),
+            shutdown: shutdown.clone(),
+        };
+        followers.spawn(reporting.run());
     }
     tracing::info!(partitions, "feedback started");
     loop {

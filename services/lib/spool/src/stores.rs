@@ -12,7 +12,7 @@ use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
-    JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
+    JournalStore, Leases, Marks, Measures, Members, MessageReader, Operations, ReaderPositions,
     TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
@@ -146,6 +146,11 @@ impl Stores {
     /// How far readers of the journals are.
     pub fn reader_positions(&self) -> ReaderPositions {
         ReaderPositions::new(self.control().clone())
+    }
+
+    /// How far work is that one process of several does.
+    pub fn marks(&self) -> Marks {
+        Marks::new(self.control().clone())
     }
 
     /// The configuration snapshot.

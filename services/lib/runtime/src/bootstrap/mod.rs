@@ -5,6 +5,7 @@ mod environment;
 mod forwarding;
 mod listener;
 mod services;
+mod tls_reports;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyP
 pub use services::{
     AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
+pub use tls_reports::TlsReports;
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Bootstrap {
     pub storage: Storage,
     /// DNS servers; empty = those of the system.
     pub resolvers: Vec<SocketAddr>,
+    /// Who reports to domains about TLS to their hosts; `None`: nobody does.
+    pub tls_reports: Option<TlsReports>,
     /// Service `ingress`.
     pub ingress: Ingress,
     /// Service `signer`.
@@ -215,6 +219,7 @@ impl Bootstrap {
                 text.parse()
                     .map_err(|_| "an address IP:port is expected".to_owned())
             }),
+            tls_reports: TlsReports::read(fields),
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
