@@ -12,11 +12,12 @@ BINARY = os.environ.get("STAFFETTA_BIN", ROOT / "target" / "release" / "staffett
 
 
 class Relay:
-    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission."""
+    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission,
+    and `sender` to the section of the senders."""
 
     def __init__(self, rig, nats, redis, dns, services="separate", certificate=None, hostname="relay.example.com",
-                 listener=""):
-        self.rig, self.listener = rig, listener
+                 listener="", sender=""):
+        self.rig, self.listener, self.sender_fields = rig, listener, sender
         self.submission, self.submissions = free_port(), free_port()
         self.ports = {name: free_port() for name in ("signer", "scheduler")}
         self.metrics = {name: free_port() for name in (*SERVICES, "all")}
@@ -57,6 +58,7 @@ scheduler:
 sender:
   signers: ["http://127.0.0.1:{self.ports["signer"]}"]
   metrics: 127.0.0.1:{self.metrics["sender"]}
+  {self.sender_fields}
 feedback: {{ metrics: "127.0.0.1:{self.metrics["feedback"]}" }}
 all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
 """
