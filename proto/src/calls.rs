@@ -7,7 +7,7 @@ use std::pin::Pin;
 use tokio::sync::mpsc;
 
 use crate::dispatch::{SchedulerFrame, SenderFrame};
-use crate::signer::{SignRequest, SignResult};
+use crate::signer::{KeysAnswer, KeysRequest, SignRequest, SignResult};
 
 /// A boxed future, so that the traits can be used as objects.
 pub type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, CallError>> + Send + 'a>>;
@@ -31,6 +31,12 @@ impl std::error::Error for CallError {}
 pub trait Sign: Send + Sync + 'static {
     /// Signs up to 256 messages; one result for each request, in order.
     fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>>;
+}
+
+/// The signer, as those see it who want to know of its keys.
+pub trait TellKeys: Send + Sync + 'static {
+    /// How the configured keys stand: a part of them, in the order of domains.
+    fn keys(&self, request: KeysRequest) -> Call<'_, KeysAnswer>;
 }
 
 /// Two ends of an open dispatch stream, as the sender sees it.

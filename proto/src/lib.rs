@@ -36,7 +36,7 @@ mod signal;
 #[cfg(feature = "grpc")]
 mod calls;
 #[cfg(feature = "grpc")]
-pub use calls::{Attached, Call, CallError, Dispatch, Sign};
+pub use calls::{Attached, Call, CallError, Dispatch, Sign, TellKeys};
 #[cfg(feature = "grpc")]
 mod endpoints;
 #[cfg(feature = "grpc")]

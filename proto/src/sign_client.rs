@@ -9,10 +9,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 use tonic::transport::{Channel, Endpoint};
 
-use crate::calls::{Call, CallError, Sign};
+use crate::calls::{Call, CallError, Sign, TellKeys};
 use crate::endpoints::{Endpoints, Lookup, system_lookup};
 use crate::signer::signer_client::SignerClient;
-use crate::signer::{SignRequest, SignRequests, SignResult};
+use crate::signer::{KeysAnswer, KeysRequest, SignRequest, SignRequests, SignResult};
 
 /// Most requests in one call.
 pub const MAX_SIGN_REQUESTS: usize = 256;
@@ -87,6 +87,30 @@ impl GrpcSigner {
 impl Sign for GrpcSigner {
     fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>> {
         Box::pin(self.call(requests))
+    }
+}
+
+impl TellKeys for GrpcSigner {
+    fn keys(&self, request: KeysRequest) -> Call<'_, KeysAnswer> {
+        Box::pin(async move {
+            let deadline = Instant::now() + DEADLINE;
+            let mut last_error = None;
+            for target in self.endpoints.in_turn(deadline).await {
+                let attempt_ends = deadline.min(Instant::now() + ATTEMPT);
+                let mut client = client(target.channel);
+                match timeout_at(attempt_ends, client.keys(request.clone())).await {
+                    Ok(Ok(reply)) => return Ok(reply.into_inner()),
+                    Ok(Err(status)) => last_error = Some(error(format!("signer: {status}"))),
+                    Err(_) => last_error = Some(error("signer: no answer in time")),
+                }
+                self.endpoints.failed(target.address);
+                if Instant::now() >= deadline {
+                    break;
+                }
+            }
+            Err(last_error
+                .unwrap_or_else(|| error(format!("signer: {}", self.endpoints.problem()))))
+        })
     }
 }
 

@@ -9,12 +9,13 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench import ingress, relay, scheduler, signer, suppression, takeover, waiting  # noqa: E402
+from bench import ingress, relay, scheduler, sender, signer, suppression, takeover, waiting  # noqa: E402
 from rig.processes import Failed  # noqa: E402
 
 BENCHES = {
     "relay": lambda arguments: relay.run(arguments.case or relay.CASES, arguments.messages),
     "ingress": lambda arguments: ingress.run_bench(arguments.messages or ingress.MESSAGES),
+    "sender": lambda arguments: sender.run(arguments.messages or sender.MESSAGES),
     "signer": lambda arguments: signer.run(),
     "scheduler": lambda arguments: scheduler.run(),
     "suppression": lambda arguments: suppression.run(),

@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "srs",
     "message",
     "sts",
+    "tlsrpt",
     "multibuffer",
     "dkim",
     "dsn",
@@ -31,7 +32,8 @@ const PURE: &[&str] = &[
 ];
 /// Each is the only user of a foreign client; they do not know each other.
 const ADAPTERS: &[&str] = &["dns", "limits", "spool"];
-/// What a process needs around the service in it; a crate may depend on those before it, and `records` on `dns`.
+/// What a process needs around the service in it; a crate may depend on those before it, and `records` on `dns`
+/// and the messages of `proto`.
 const AROUND: &[&str] = &["telemetry", "runtime", "records"];
 const SERVICES: &[&str] = &["ingress", "signer", "scheduler", "sender", "feedback"];
 /// May depend on everything.
@@ -46,6 +48,7 @@ const STD_LIKE: &[&str] = &[
     "base64",
     "bytes",
     "crc32c",
+    "flate2",
     "hashbrown",
     "idna",
     "ipnet",
@@ -173,11 +176,14 @@ fn allowed(name: &str) -> BTreeSet<&'static str> {
     } else if ADAPTERS.contains(&name) {
         PURE.iter().copied().chain(["proto"]).collect()
     } else if AROUND.contains(&name) {
-        let adapter = (name == "records").then_some("dns");
+        let more: &[&str] = match name {
+            "records" => &["dns", "proto"],
+            _ => &[],
+        };
         PURE.iter()
             .copied()
             .chain(before(AROUND))
-            .chain(adapter)
+            .chain(more.iter().copied())
             .collect()
     } else if SERVICES.contains(&name) {
         libraries().collect()

@@ -12,12 +12,12 @@ BINARY = os.environ.get("STAFFETTA_BIN", ROOT / "target" / "release" / "staffett
 
 
 class Relay:
-    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission. With
-    `tokens`, a file of keys, there is a listener for what comes back."""
+    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission, and
+    `sender` to the section of the senders. With `tokens`, a file of keys, there is a listener for what comes back."""
 
     def __init__(self, rig, nats, redis, dns, services="separate", certificate=None, hostname="relay.example.com",
-                 listener="", tokens=None):
-        self.rig, self.listener, self.tokens = rig, listener, tokens
+                 listener="", sender="", tokens=None):
+        self.rig, self.listener, self.sender_fields, self.tokens = rig, listener, sender, tokens
         self.inbound = free_port()
         self.submission, self.submissions = free_port(), free_port()
         self.ports = {name: free_port() for name in ("signer", "scheduler")}
@@ -62,6 +62,7 @@ scheduler:
 sender:
   signers: ["http://127.0.0.1:{self.ports["signer"]}"]
   metrics: 127.0.0.1:{self.metrics["sender"]}
+  {self.sender_fields}
 feedback: {{ metrics: "127.0.0.1:{self.metrics["feedback"]}" }}
 all: {{ metrics: "127.0.0.1:{self.metrics["all"]}" }}
 """

@@ -385,6 +385,8 @@ fn report(delivery: &DeliveryRef, stage: Stage, code: u32, dot_sent: bool) -> Re
     let recipient = |ordinal: &u32| RecipientReport {
         ordinal: *ordinal,
         address: String::new(),
+        // Some hosts know DSN, and others do not.
+        relayed: code == 250 && ordinal % 2 == 1,
         reply: Some(Reply {
             stage: stage.into(),
             code,

@@ -144,6 +144,9 @@ resolvers: {{ toJson . }}
 {{- if .Values.tokens.secret }}
 tokens: { keys: /etc/staffetta/tokens/keys, lifetime: {{ .Values.tokens.lifetime }} }
 {{- end }}
+{{- with .Values.tlsReports }}
+tlsReports: {{ toJson . }}
+{{- end }}
 ingress:
   metrics: "{{ $bind }}:9101"
   bodyMemory: {{ .Values.ingress.bodyMemory }}
@@ -205,6 +208,9 @@ sender:
   {{- end }}
   {{- with .Values.sender.dane }}
   dane: {{ toJson . }}
+  {{- end }}
+  {{- with .Values.sender.domainChecks }}
+  domainChecks: {{ toJson . }}
   {{- end }}
   {{- with .Values.sender.authorities }}
   authorities: {{ . }}

@@ -18,7 +18,7 @@
 //! |---|---|---|
 //! | `Reception` | a message was read from the spool | `recipients`, `size`, `reports_on` |
 //! | `Attempt` | the attempt is recorded, the final dot allowed | `ordinals` |
-//! | `Delivery` | the other side accepted | |
+//! | `Delivery` | the other side accepted | `relay_owed`: true when the sender is to be told that it was relayed |
 //! | `Deferral` | refused for now | `next_attempt` |
 //! | `Bounce` | refused for good | `dsn_owed` |
 //! | `Expiration` | not accepted in time | `dsn_owed` |
@@ -426,6 +426,7 @@ impl Event {
         if matches!(disposition, Disposition::Bounced | Disposition::Expired) {
             event = event.put("dsn_owed", json!(recipient.dsn_owed));
         }
+        event = event.flag("relay_owed", recipient.relay_owed);
         event
     }
 }

@@ -9,13 +9,13 @@ use proto::journal::{
     Disposition, DsnSpooled, LiveMessage, Moved, Outcome, RecipientOutcome, Record, SnapshotPart,
 };
 
-/// A DSN that is owed: about the recipients of a message that failed together.
+/// A DSN that is owed: about the recipients of a message that failed, or were relayed, together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Owed {
     pub(crate) message_id: MessageId,
     /// Where the message is, as far as the journal has been read.
     pub(crate) place: Place,
-    /// Number of the notice of delay that it is; 0 = they failed.
+    /// Number of the notice of delay that it is; 0 = they failed, or were relayed.
     pub(crate) notice: u32,
     /// With a notice: until when they are tried, Unix milliseconds; 0 = not known.
     pub(crate) tried_until_ms: u64,
@@ -39,6 +39,12 @@ pub(crate) struct OwedRecipient {
 }
 
 impl Owed {
+    /// They were relayed, and have not failed.
+    pub(crate) fn is_relay(&self) -> bool {
+        let first = self.recipients.first();
+        first.is_some_and(|recipient| recipient.failure == Failure::Relayed)
+    }
+
     /// The ordinals, ascending.
     pub(crate) fn ordinals(&self) -> Vec<u32> {
         let mut ordinals: Vec<u32> = self
@@ -56,6 +62,8 @@ impl Owed {
 pub(crate) type Key = (u64, u32);
 /// Bit of the position of a notice of delay.
 const DELAY: u32 = 1 << 31;
+/// Bit of the position of a notice of what was relayed.
+const RELAY: u32 = 1 << 30;
 
 /// Reads records in order and knows which DSNs they leave owed.
 ///
@@ -87,6 +95,7 @@ impl Ledger {
             match &entry.kind {
                 Some(Kind::Outcome(outcome)) => {
                     self.outcome(key, record.written_at_ms, outcome);
+                    self.relays((sequence, number | RELAY), record.written_at_ms, outcome);
                     self.delays((sequence, number | DELAY), record.written_at_ms, outcome);
                 }
                 Some(Kind::Moved(moved)) => self.moved(moved),
@@ -182,6 +191,43 @@ impl Ledger {
         self.pending.insert(key, owed);
     }
 
+    /// Recipients of an outcome whose sender is to be told that they were relayed.
+    fn relays(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
+        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
+            return;
+        };
+        let relayed = outcome.recipients.iter().filter(|of| of.relay_owed);
+        let recipients: Vec<OwedRecipient> = relayed
+            .map(|recipient| {
+                let reply = recipient.reply.clone().unwrap_or_default();
+                OwedRecipient {
+                    ordinal: recipient.ordinal,
+                    failure: Failure::Relayed,
+                    code: reply.code,
+                    enhanced: reply.enhanced,
+                    text: reply.text,
+                }
+            })
+            .collect();
+        if recipients.is_empty() {
+            return;
+        }
+        let owed = Owed {
+            message_id,
+            place: Place {
+                sequence: outcome.sequence,
+                index: outcome.index,
+            },
+            notice: 0,
+            tried_until_ms: 0,
+            written_at_ms,
+            mx_host: outcome.mx_host.clone(),
+            last_attempt_ms: outcome.finished_at_ms,
+            recipients,
+        };
+        self.pending.insert(key, owed);
+    }
+
     /// Recipients of an outcome whose sender is to be told of their delay.
     fn delays(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
         let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
@@ -256,14 +302,27 @@ impl Ledger {
 
     fn snapshot_part(&mut self, sequence: u64, written_at_ms: u64, part: &SnapshotPart) {
         for (message, number) in part.messages.iter().zip(0..) {
-            if let Some(owed) = self.owed_since_before(written_at_ms, message) {
-                self.pending.insert((sequence, number), owed);
+            let lists = [
+                (number, &message.dsn_owed, Failure::Refused),
+                (number | RELAY, &message.relay_owed, Failure::Relayed),
+            ];
+            for (number, ordinals, what) in lists {
+                let owed = self.owed_since_before(written_at_ms, message, ordinals, what);
+                if let Some(owed) = owed {
+                    self.pending.insert((sequence, number), owed);
+                }
             }
         }
     }
 
     /// What a snapshot says is owed and no outcome that was read did.
-    fn owed_since_before(&self, written_at_ms: u64, message: &LiveMessage) -> Option<Owed> {
+    fn owed_since_before(
+        &self,
+        written_at_ms: u64,
+        message: &LiveMessage,
+        ordinals: &[u32],
+        failure: Failure,
+    ) -> Option<Owed> {
         let message_id = MessageId::try_from(&message.message_id[..]).ok()?;
         let is_known = |ordinal: u32| {
             self.pending.values().any(|owed| {
@@ -275,13 +334,12 @@ impl Ledger {
                         .any(|recipient| recipient.ordinal == ordinal)
             })
         };
-        let recipients: Vec<OwedRecipient> = message
-            .dsn_owed
+        let recipients: Vec<OwedRecipient> = ordinals
             .iter()
             .filter(|ordinal| !is_known(**ordinal))
             .map(|ordinal| OwedRecipient {
                 ordinal: *ordinal,
-                failure: Failure::Refused,
+                failure,
                 code: 0,
                 enhanced: String::new(),
                 text: String::new(),
@@ -380,6 +438,47 @@ mod tests {
                 index: 1
             }
         );
+    }
+
+    #[test]
+    fn what_was_relayed_is_told_apart_from_what_failed() {
+        let outcome = Outcome {
+            message_id: bytes(id(1)),
+            recipients: [(0, true, false), (1, false, true), (2, false, false)]
+                .map(|(ordinal, dsn_owed, relay_owed)| RecipientOutcome {
+                    ordinal,
+                    dsn_owed,
+                    relay_owed,
+                    ..RecipientOutcome::default()
+                })
+                .into(),
+            ..Outcome::default()
+        };
+        let mut ledger = Ledger::new(9, false);
+        ledger.read(10, &record(vec![Kind::Outcome(outcome)]));
+        let owed = |ledger: &Ledger| -> Vec<(bool, Vec<u32>)> {
+            let pending = ledger.pending();
+            pending
+                .map(|(_, owed)| (owed.is_relay(), owed.ordinals()))
+                .collect()
+        };
+        assert_eq!(owed(&ledger), [(false, vec![0]), (true, vec![1])]);
+        ledger.read(11, &record(vec![spooled(id(1), &[1])]));
+        assert_eq!(owed(&ledger), [(false, vec![0])]);
+
+        let message = LiveMessage {
+            message_id: bytes(id(2)),
+            dsn_owed: vec![4],
+            relay_owed: vec![5],
+            ..LiveMessage::default()
+        };
+        let part = SnapshotPart {
+            messages: vec![message],
+            ..SnapshotPart::default()
+        };
+        let mut ledger = Ledger::new(9, true);
+        ledger.read(10, &record(vec![Kind::SnapshotPart(part)]));
+        assert_eq!(owed(&ledger), [(false, vec![4]), (true, vec![5])]);
     }
 
     #[test]

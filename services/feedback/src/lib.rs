@@ -11,6 +11,7 @@
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `inbound` | reports, complaints and other mail that comes back |
 //! | `suppression` | whom nothing is sent to any more, from what comes back |
+//! | `tls_reports` | what domains are told of TLS to their hosts, once a day |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
@@ -28,6 +29,7 @@ mod original;
 mod service;
 mod suppression;
 mod tenants;
+mod tls_reports;
 
 pub use service::{Error, run};
 
@@ -38,4 +40,5 @@ pub fn register_metrics() {
     metrics::Metrics::waiting();
     metrics::LinkMetrics::new();
     metrics::SuppressionMetrics::new();
+    metrics::TlsReportMetrics::new();
 }

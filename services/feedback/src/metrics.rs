@@ -69,6 +69,31 @@ pub(crate) struct Metrics {
     pub(crate) lag: IntGauge,
 }
 
+/// The figures of reports about TLS.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsReportMetrics {
+    /// By what became of them.
+    pub(crate) reports: IntCounterVec,
+    /// Passes over a day that did not come to its end.
+    pub(crate) failed: IntCounter,
+}
+
+impl TlsReportMetrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            reports: telemetry::counter_with(
+                "staffetta_feedback_tls_reports_total",
+                "Reports about TLS to domains (RFC 8460), by result: mail (stored, to be sent as mail), unwanted (the domain does not ask for one any more, or not by mail).",
+                &["result"],
+            ),
+            failed: telemetry::counter(
+                "staffetta_feedback_tls_report_passes_failed_total",
+                "Times that the reports about TLS of a day could not all be made; it is tried again a minute later.",
+            ),
+        }
+    }
+}
+
 impl Metrics {
     pub(crate) fn new(partition: PartitionId) -> Self {
         let label = partition.to_string();

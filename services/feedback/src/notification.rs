@@ -54,6 +54,7 @@ pub(crate) fn notification(
     let wants_whole = envelope.ret() == DsnReturn::Full
         && !original.is_partial
         && owed.notice == 0
+        && !owed.is_relay()
         && !envelope.require_tls;
     let built = dsn::notification(&Report {
         reporting_mta: hostname,
@@ -69,6 +70,7 @@ pub(crate) fn notification(
             Return::Headers
         },
         action: match owed.notice {
+            0 if owed.is_relay() => Action::Relayed,
             0 => Action::Failed,
             _ => Action::Delayed {
                 until_ms: owed.tried_until_ms,
@@ -331,6 +333,27 @@ mod tests {
                 assert_eq!(built.entry.envelope.unwrap().sandbox, sandbox);
             }
         }
+    }
+
+    #[test]
+    fn what_was_relayed_is_said_to_be() {
+        let mut owed = owed(&[1]);
+        (owed.recipients[0].failure, owed.recipients[0].code) = (Failure::Relayed, 250);
+        owed.recipients[0].enhanced = "2.0.0".into();
+        let mut original = original("me@sender.example");
+        let envelope = Arc::make_mut(&mut original.entry).envelope.as_mut();
+        envelope.unwrap().set_ret(DsnReturn::Full);
+        let built = notification(&owed, &original, "h.example", "s").unwrap();
+        assert_eq!(built.entry.reports_on.unwrap().ordinals, [1]);
+        let text = String::from_utf8(built.content.to_vec()).unwrap();
+        assert!(
+            text.contains("Action: relayed\r\nStatus: 2.0.0\r\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("Subject: hello\r\n") && !text.contains("\r\nbody\r\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -12,7 +12,9 @@ use crate::follower::Follower;
 use crate::inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
+use crate::metrics::TlsReportMetrics;
 use crate::tenants::Tenants;
+use crate::tls_reports::TlsReporting;
 
 /// Blocks of originals that are kept; bounces of one block come together.
 const CACHE_BYTES: usize = 16 << 20;
@@ -28,8 +30,8 @@ pub enum Error {
     /// The keys of return paths and links are no good.
     #[error("feedback: {0}")]
     Tokens(#[from] runtime::TokenKeyringError),
-    /// A bug: what follows a partition does so until shutdown.
-    #[error("feedback: a partition is not followed any more")]
+    /// A bug: what follows a partition, and what reports, does so until shutdown.
+    #[error("feedback: a partition is not followed any more, or nobody reports")]
     Follower(#[source] tokio::task::JoinError),
     /// Links can't be answered where they should be.
     #[error("feedback.links: {0}")]
@@ -37,6 +39,9 @@ pub enum Error {
     /// A bug: links are answered until shutdown.
     #[error("feedback: links are not answered any more")]
     LinksEnded,
+    /// The resolver can't be set up.
+    #[error("feedback: DNS")]
+    Dns(#[from] dns::Error),
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
     Stores(#[from] spool::Error),
@@ -88,6 +93,18 @@ pub async fn run(
         followers.spawn(follower.run());
     }
     crate::suppression::start(&stores, partitions, &tenants, &shutdown, &mut followers);
+    if let Some(configured) = bootstrap.tls_reports.clone() {
+        let reporting = TlsReporting {
+            stores: stores.clone(),
+            partitions,
+            configured,
+            resolver: dns::Resolver::new(&bootstrap.resolvers)?,
+            tenants: tenants.clone(),
+            metrics: TlsReportMetrics::new(),
+            shutdown: shutdown.clone(),
+        };
+        followers.spawn(reporting.run());
+    }
     if let Some(tokens) = tokens {
         let handler = inbound::Handler {
             stores: stores.clone(),

@@ -30,4 +30,11 @@ impl Tenants {
             None => of_original.to_owned(),
         }
     }
+
+    /// The same for a tenant of our own; `None` when it is not known.
+    pub(crate) fn known_default_stream(&self, tenant: &str) -> Option<String> {
+        let snapshot = self.snapshots.borrow();
+        let tenant = snapshot.tenant(tenant)?;
+        Some(tenant.default_stream.clone())
+    }
 }

@@ -66,6 +66,8 @@ struct Finished {
     mx_address: String,
     /// Empty = without.
     tls: &'static str,
+    /// The host knows DSN, and answers for what it takes.
+    tells_of_success: bool,
     record: Option<Record>,
 }
 
@@ -241,6 +243,7 @@ impl Delivery {
                         mx_host: connection.host.to_string(),
                         mx_address: connection.address.ip().to_string(),
                         tls: connection.tls_version(),
+                        tells_of_success: connection.knows_dsn(),
                         record: None,
                     }));
                 }
@@ -270,6 +273,7 @@ impl Delivery {
                         .map(|address| address.to_string())
                         .unwrap_or_default(),
                     tls: "",
+                    tells_of_success: false,
                     record: None,
                 })
             }
@@ -281,7 +285,6 @@ impl Delivery {
         let Some(keeping) = &self.tools.transcripts else {
             return;
         };
-        let is_accepted = |reply: &Reply| reply.stage() == Stage::FinalDot && reply.code / 100 == 2;
         let failed = outcome.replies.iter().find(|reply| !is_accepted(reply));
         let attempt = self.delivery.attempt;
         match failed {
@@ -335,6 +338,7 @@ impl Delivery {
         let recipient = |(recipient, reply): (&MailRecipient, Reply)| RecipientReport {
             ordinal: recipient.ordinal,
             address: recipient.address.as_str().to_owned(),
+            relayed: is_accepted(&reply) && !finished.tells_of_success && recipient.wants_success(),
             reply: Some(reply),
         };
         let report = Report {
@@ -370,8 +374,14 @@ fn broken_off(mail: &Mail, why: &str) -> Finished {
         mx_host: String::new(),
         mx_address: String::new(),
         tls: "",
+        tells_of_success: false,
         record: None,
     }
+}
+
+/// The host has taken the message for the recipient.
+fn is_accepted(reply: &Reply) -> bool {
+    reply.stage() == Stage::FinalDot && reply.code / 100 == 2
 }
 
 /// Puts the connection back, or closes it: in silence when it broke, else with QUIT.

@@ -12,6 +12,8 @@
 //! | `secret` | passwords and tokens in files |
 //! | `slots` | the connections that are open between deliveries |
 //! | `policies` | what domains say about TLS to their hosts (MTA-STS) |
+//! | `reporting` | what TLS came to, counted for the domains that ask for reports |
+//! | `domain_checks` | what is published about sending domains, looked at on a schedule |
 //! | `transcript` | the dialogue of an attempt, as it is told when it fails |
 //! | `validation` | whether the resolvers check DNSSEC |
 //! | `session` | SMTP: finding a host, opening a connection, the transaction |
@@ -20,12 +22,14 @@ mod attempt;
 mod content;
 mod delivery;
 mod desk;
+mod domain_checks;
 mod lane;
 mod ledger;
 mod metrics;
 mod outbox;
 mod policies;
 mod reach;
+mod reporting;
 mod run;
 mod secret;
 mod session;
@@ -45,4 +49,5 @@ pub fn register_metrics() {
     metrics::cache();
     metrics::transcripts();
     metrics::dnssec();
+    metrics::DomainMetrics::new();
 }

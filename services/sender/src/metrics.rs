@@ -2,7 +2,9 @@
 
 use proto::dispatch::ReturnReason;
 use proto::journal::Stage;
-use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge};
+use telemetry::{Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use crate::domain_checks::{Difference, State, TOPICS};
 
 /// Handles of the metrics of the sender.
 pub(crate) struct Metrics {
@@ -74,6 +76,60 @@ pub(crate) fn cache() -> CacheMetrics {
             "Blocks fetched from the spool.",
         ),
         bytes: telemetry::gauge("staffetta_sender_block_cache_bytes", "Blocks in memory."),
+    }
+}
+
+/// Handles of the metrics of what is published about domains.
+pub(crate) struct DomainMetrics {
+    checks: IntCounterVec,
+    findings: IntGaugeVec,
+    domains: IntGauge,
+    ended: IntGauge,
+}
+
+impl DomainMetrics {
+    pub fn new() -> Self {
+        Self {
+            checks: telemetry::counter_with(
+                "staffetta_sender_domain_checks_total",
+                "Looks at what is published about a sending domain and a pool, by result: same (as the last time), changed (told as an event).",
+                &["result"],
+            ),
+            findings: telemetry::gauge_with(
+                "staffetta_sender_domain_findings",
+                "Sending domains, with each of their pools, about which something is published that is wrong, to be noted, or not known since the DNS does not answer, by what it is about (spf, dkim, dmarc, return-path, names, mta-sts, tls-rpt) and verdict: wrong, note, unknown. Every sender that is configured to look shows the same, of the last whole pass of any of them.",
+                &["topic", "verdict"],
+            ),
+            domains: telemetry::gauge(
+                "staffetta_sender_domains_checked",
+                "Sending domains, with each of their pools, that were looked at.",
+            ),
+            ended: telemetry::gauge(
+                "staffetta_sender_domain_checks_ended_seconds",
+                "When all sending domains had been looked at last, Unix time; 0 = never.",
+            ),
+        }
+    }
+
+    pub fn checked(&self, difference: Difference) {
+        let result = match difference {
+            Difference::Same => "same",
+            Difference::Changed => "changed",
+        };
+        self.checks.with_label_values(&[result]).inc();
+    }
+
+    pub fn show(&self, state: &State) {
+        for (topic, counts) in TOPICS.iter().zip(state.shown) {
+            for (verdict, count) in ["wrong", "note", "unknown"].into_iter().zip(counts) {
+                let labels = [topic.as_str(), verdict];
+                self.findings.with_label_values(&labels).set(count.into());
+            }
+        }
+        let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.domains
+            .set(i64::try_from(state.len()).unwrap_or(i64::MAX));
+        self.ended.set(whole(state.ended_ms() / 1_000));
     }
 }
 

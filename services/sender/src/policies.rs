@@ -16,6 +16,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
 use crate::metrics::Metrics;
+use crate::reporting::Reporting;
 
 /// How long deliveries wait for the first look at a domain, from its beginning.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -77,10 +78,16 @@ struct Shared {
     /// A look is over.
     news: Notify,
     metrics: Arc<Metrics>,
+    reporting: Reporting,
 }
 
 impl Policies {
-    pub fn new(resolver: Resolver, fetching: Fetching, metrics: Arc<Metrics>) -> Self {
+    pub fn new(
+        resolver: Resolver,
+        fetching: Fetching,
+        metrics: Arc<Metrics>,
+        reporting: Reporting,
+    ) -> Self {
         let shared = Shared {
             book: Mutex::new(Book::new(BOUNDS)),
             resolver,
@@ -88,6 +95,7 @@ impl Policies {
             places: Semaphore::new(MOST_FETCHES),
             news: Notify::new(),
             metrics,
+            reporting,
         };
         Self {
             shared: Some(Arc::new(shared)),
@@ -169,6 +177,9 @@ impl Shared {
                 Err(failed) => failed.name(),
             };
             shared.metrics.policy_lookups(result);
+            if let Some(result) = looked.as_ref().err().and_then(Failed::reported) {
+                shared.reporting.note_policy(domain.as_str(), result);
+            }
             let (finding, why) = match looked {
                 Ok(finding) => (finding, None),
                 Err(failed) => (Finding::Failed, Some(failed)),
@@ -283,6 +294,15 @@ impl Failed {
             Self::Dns(_) => "dns_failed",
             Self::Fetch(_) => "fetch_failed",
             Self::Policy(_) => "invalid",
+        }
+    }
+
+    /// What the domain is told (RFC 8460 section 4.3.2.2), when it has a policy.
+    fn reported(&self) -> Option<&'static str> {
+        match self {
+            Self::Dns(_) => None,
+            Self::Fetch(_) => Some("sts-policy-fetch-error"),
+            Self::Policy(_) => Some("sts-policy-invalid"),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::{BatchingSigner, Dispatch, GrpcDispatch, Sign};
+use proto::{BatchingSigner, Dispatch, GrpcDispatch, Sign, TellKeys};
 use runtime::{Bootstrap, HttpsClient, Shutdown};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::content::{ReadMessage, SpooledMessages};
 use crate::delivery::Tools;
 use crate::desk::Desk;
-use crate::metrics::Metrics;
+use crate::domain_checks::DomainChecks;
+use crate::metrics::{DomainMetrics, Metrics};
 use crate::policies::{Clock, Fetching, Policies};
+use crate::reporting::{Reporting, Tell};
 use crate::session::{Names, Opener};
 use crate::stream::{Sender, hold_stream};
 use crate::transcript::Keeping;
@@ -24,6 +26,8 @@ use crate::transcript::Keeping;
 pub struct Links {
     /// Signs; calls are batched here.
     pub signer: Arc<dyn Sign>,
+    /// Tells of its keys.
+    pub keys: Arc<dyn TellKeys>,
     /// Assigns work.
     pub schedulers: Schedulers,
 }
@@ -48,6 +52,12 @@ pub enum Error {
     /// The authorities that are to be trusted can't be read.
     #[error("sender.{0}")]
     Authorities(#[from] runtime::TlsError),
+    /// What is published about domains can't be looked at.
+    #[error("sender.domainChecks: {0}")]
+    Doctor(#[from] records::Error),
+    /// The stores are not those of an installation.
+    #[error("{0}")]
+    Stores(#[from] spool::Error),
 }
 
 /// Kind under which schedulers announce themselves.
@@ -56,6 +66,8 @@ const SCHEDULER: &str = "scheduler";
 const BLOCK_CACHE: usize = 64 * 1024 * 1024;
 /// After the last delivery, reports may take so long to be stored.
 const STORING_PATIENCE: Duration = Duration::from_secs(15);
+/// The last of what is counted for reports may take so long to be told.
+const LAST_TELLING: Duration = Duration::from_secs(3);
 /// How often a stop looks whether everything is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);
 
@@ -87,6 +99,21 @@ pub async fn run(
         one_in: configured.one_in,
     });
     let watching = count(cache, transcripts.clone(), shutdown.clone());
+    let is_told = bootstrap.tls_reports.is_some() || bootstrap.sender.domain_checks.is_some();
+    let events = is_told.then(|| stores.event_writer("sender"));
+    let tell = events.clone().map(|writer| -> Tell {
+        Arc::new(move |event| {
+            // What finds no room is lost: it is history, and counts.
+            let _kept: bool = writer.tell(event);
+        })
+    });
+    let checks = domain_checks(&bootstrap, &stores, &links, tell.clone(), &shutdown).await?;
+    let checking = tokio::spawn(async move {
+        if let Some(checks) = checks {
+            checks.run().await;
+        }
+    });
+    let reporting = tell.filter(|_| bootstrap.tls_reports.is_some());
     let (authorities, fetching) = trust(&bootstrap.sender)?;
     let settings = Settings {
         hostname: bootstrap.hostname.to_string(),
@@ -96,6 +123,7 @@ pub async fn run(
         authorities,
         fetching,
         transcripts: keeping,
+        reporting,
     };
     let served = serve(
         settings,
@@ -113,7 +141,44 @@ pub async fn run(
     if let Some(transcripts) = transcripts {
         transcripts.flush().await;
     }
+    checking.abort();
+    if let Some(events) = events {
+        events.flush().await;
+    }
     served
+}
+
+/// What looks at what is published about domains, when it is configured.
+async fn domain_checks(
+    bootstrap: &Bootstrap,
+    stores: &spool::Stores,
+    links: &Links,
+    tell: Option<Tell>,
+    shutdown: &Shutdown,
+) -> Result<Option<DomainChecks>, Error> {
+    let (Some(every), Some(tell)) = (bootstrap.sender.domain_checks, tell) else {
+        return Ok(None);
+    };
+    let mut doctor = records::Doctor::new(&bootstrap.resolvers)?;
+    let authorities = bootstrap.sender.authorities.as_deref();
+    if let Err(error) = doctor.fetch(authorities, bootstrap.sender.mta_sts.port) {
+        tracing::warn!(%error, "MTA-STS policies of our domains are not looked at");
+    }
+    let snapshots = tokio::select! {
+        snapshots = stores.follow_snapshots() => snapshots?,
+        () = shutdown.requested() => return Ok(None),
+    };
+    Ok(Some(DomainChecks {
+        marks: stores.marks(),
+        snapshots,
+        keys: links.keys.clone(),
+        doctor,
+        hostname: bootstrap.hostname.to_string(),
+        every,
+        tell,
+        metrics: DomainMetrics::new(),
+        shutdown: shutdown.clone(),
+    }))
 }
 
 /// Who is trusted to have signed certificates, and how policies are fetched. A system that names nobody is no reason to
@@ -158,6 +223,8 @@ pub(crate) struct Settings {
     pub fetching: Option<Fetching>,
     /// What is kept of dialogues; `None`: nothing.
     pub transcripts: Option<Keeping>,
+    /// Who hears what TLS came to, of domains that ask for reports; `None`: nobody.
+    pub reporting: Option<Tell>,
 }
 
 /// [`run`] with other sources of messages and names.
@@ -171,14 +238,22 @@ pub(crate) async fn serve(
 ) -> Result<(), Error> {
     let metrics = Arc::new(Metrics::new());
     let desk = Desk::new(metrics.clone());
+    let reporting = Reporting::new(settings.reporting);
     let policies = match settings.fetching {
-        Some(fetching) => Policies::new(resolver.clone(), fetching, metrics.clone()),
+        Some(fetching) => Policies::new(
+            resolver.clone(),
+            fetching,
+            metrics.clone(),
+            reporting.clone(),
+        ),
         None => Policies::off(),
     };
     let fresh = tokio::spawn(policies.clone().keep_fresh());
+    let telling = tokio::spawn(reporting.clone().keep_telling(resolver.clone()));
     let names = Names {
-        resolver,
+        resolver: resolver.clone(),
         policies,
+        reporting: reporting.clone(),
         own_name: settings.hostname,
     };
     let opener = Opener::new(names, settings.authorities, metrics.clone())?;
@@ -221,6 +296,13 @@ pub(crate) async fn serve(
     drain(&desk, &sender.draining, settings.drain_timeout).await;
     end.cancel();
     fresh.abort();
+    telling.abort();
+    let told = tokio::time::timeout(LAST_TELLING, reporting.tell(&resolver));
+    if told.await.is_err() {
+        tracing::warn!(
+            "some of what TLS came to is missing in reports: the DNS did not answer in time"
+        );
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use config::Snapshot;
 use dkim::Batches;
 use proto::signer::{KeysAnswer, KeysRequest, SignErrorKind, SignRequest, SignResult};
-use proto::{Call, Sign};
+use proto::{Call, Sign, TellKeys};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -200,6 +200,12 @@ fn work(mut jobs: Vec<Job>, batches: Batches, metrics: &Metrics) {
 impl Sign for Signer {
     fn sign(&self, requests: Vec<SignRequest>) -> Call<'_, Vec<SignResult>> {
         Box::pin(async move { Ok(self.answer(requests).await) })
+    }
+}
+
+impl TellKeys for Signer {
+    fn keys(&self, request: KeysRequest) -> Call<'_, KeysAnswer> {
+        Box::pin(async move { Ok(Self::keys(self, &request)) })
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use config::Snapshot;
-use proto::{Attached, Call, CallError, Dispatch, GrpcSigner, Sign};
+use proto::{Attached, Call, CallError, Dispatch, GrpcSigner, Sign, TellKeys};
 use runtime::{Bootstrap, Readiness, Shutdown};
 use spool::{Opened, Stores};
 use tokio::net::TcpListener;
@@ -240,9 +240,12 @@ impl Running {
     }
 
     fn start_sender(&mut self) -> anyhow::Result<()> {
-        let signer: Arc<dyn Sign> = match &self.signer {
-            Some(signer) => Arc::new(signer.clone()),
-            None => Arc::new(GrpcSigner::new(&self.bootstrap.sender.signers)?),
+        let (signer, keys): (Arc<dyn Sign>, Arc<dyn TellKeys>) = match &self.signer {
+            Some(signer) => (Arc::new(signer.clone()), Arc::new(signer.clone())),
+            None => {
+                let signer = Arc::new(GrpcSigner::new(&self.bootstrap.sender.signers)?);
+                (signer.clone(), signer)
+            }
         };
         // Where every process has all services, each sender serves the scheduler beside it. Any other
         // layout may have schedulers elsewhere, which only this sender serves.
@@ -252,7 +255,11 @@ impl Running {
             }
             _ => sender::Schedulers::Announced,
         };
-        let links = sender::Links { signer, schedulers };
+        let links = sender::Links {
+            signer,
+            keys,
+            schedulers,
+        };
         let (bootstrap, stores) = (self.bootstrap.clone(), self.stores.clone());
         self.spawn(Service::Sender, |stop| async move {
             Ok(sender::run(bootstrap, links, stores, stop).await?)

@@ -181,6 +181,7 @@ pub fn report(delivery: DeliveryRef, now_ms: u64, to: Destination) -> SenderItem
         ordinal,
         address: "user@recipient.example".into(),
         reply: Some(reply.clone()),
+        relayed: false,
     });
     let report = Report {
         recipients: recipients.collect(),

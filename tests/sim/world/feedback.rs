@@ -91,7 +91,7 @@ impl World {
         let original = MessageId::try_from(&outcome.message_id[..]).expect("ids are valid");
         let mut ordinals = Vec::new();
         for recipient in &outcome.recipients {
-            if recipient.dsn_owed {
+            if recipient.dsn_owed || recipient.relay_owed {
                 ordinals.push(recipient.ordinal);
             }
         }
@@ -234,10 +234,13 @@ impl World {
                                 "a notice of delay is owed twice"
                             );
                         }
-                        if recipient.dsn_owed {
+                        if recipient.relay_owed {
+                            assert_eq!(recipient.disposition(), Disposition::Delivered);
+                        }
+                        if recipient.dsn_owed || recipient.relay_owed {
                             assert!(
                                 owed.insert((id, recipient.ordinal)),
-                                "a recipient failed twice"
+                                "a recipient came to its end twice"
                             );
                         }
                     }

@@ -3,7 +3,8 @@
 use proto::event::event::Kind;
 use proto::event::{
     Complaint, CredentialMeasure, CredentialNoticed, DomainChecked, Event as Told, OutOfBandBounce,
-    Preflight, Record, Rejection, Stage, SuppressionChanged, Unsubscribe, WebhookGivenUp,
+    Preflight, Record, Rejection, Stage, SuppressionChanged, TlsSessions, Unsubscribe,
+    WebhookGivenUp,
 };
 use proto::watch::{Action, Evidence, Measure};
 use serde_json::{Map, Value, json};
@@ -43,6 +44,7 @@ impl Written<'_> {
             Some(Kind::SuppressionChanged(changed)) => suppression_changed(event, changed),
             Some(Kind::DomainChecked(checked)) => domain_checked(event, checked),
             Some(Kind::WebhookGivenUp(given_up)) => webhook_given_up(event, given_up),
+            Some(Kind::TlsSessions(sessions)) => tls_sessions(event, sessions),
             None => event,
         };
         Value::Object(event.0)
@@ -89,6 +91,7 @@ fn type_name(kind: Option<&Kind>) -> &'static str {
         Some(Kind::SuppressionChanged(_)) => "SuppressionChanged",
         Some(Kind::DomainChecked(_)) => "DomainChecked",
         Some(Kind::WebhookGivenUp(_)) => "WebhookGivenUp",
+        Some(Kind::TlsSessions(_)) => "TlsSessions",
         None => "Unknown",
     }
 }
@@ -199,6 +202,25 @@ fn webhook_given_up(event: Event, given_up: &WebhookGivenUp) -> Event {
         .text("webhook", &given_up.webhook)
         .number("events", given_up.events)
         .text("reason", &given_up.reason)
+}
+
+fn tls_sessions(event: Event, sessions: &TlsSessions) -> Event {
+    let policy = sessions.policy.clone().unwrap_or_default();
+    let failures = sessions.failures.iter().map(|failure| {
+        let failure = Event(Map::new())
+            .text("result", &failure.result)
+            .text("source_address", &failure.source_address)
+            .text("host", &failure.host)
+            .text("address", &failure.address)
+            .number("sessions", failure.sessions);
+        Value::Object(failure.0)
+    });
+    event
+        .text("domain", &sessions.domain)
+        .text("policy", &policy.r#type)
+        .text("policy_domain", &policy.domain)
+        .put("succeeded", json!(sessions.succeeded))
+        .put("failures", failures.collect())
 }
 
 /// A measure as JSON: what is done, who wants it, and what for.

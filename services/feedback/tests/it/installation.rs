@@ -73,8 +73,15 @@ impl Installation {
 
     /// The service, as a process would run it.
     pub fn feedback(&self) -> Feedback {
-        let bootstrap = "hostname: relay.example.com\nfeedback: { metrics: \"127.0.0.1:0\" }\n";
-        let bootstrap = Arc::new(Bootstrap::from_yaml(bootstrap).unwrap());
+        self.feedback_with("")
+    }
+
+    /// The same, with more of the bootstrap.
+    pub fn feedback_with(&self, more: &str) -> Feedback {
+        let bootstrap = format!(
+            "hostname: relay.example.com\nfeedback: {{ metrics: \"127.0.0.1:0\" }}\n{more}"
+        );
+        let bootstrap = Arc::new(Bootstrap::from_yaml(&bootstrap).unwrap());
         let shutdown = Shutdown::new();
         let task = tokio::spawn(feedback::run(
             bootstrap,
@@ -145,12 +152,21 @@ impl Installation {
     }
 
     async fn dsns_now(&self) -> Vec<Dsn> {
-        let mut dsns = Vec::new();
+        let messages = self.messages().await.into_iter();
+        let dsns = messages.filter(|(entry, _)| entry.reports_on.is_some());
+        let dsn = |(entry, text): (IndexEntry, String)| Dsn {
+            id: MessageId::try_from(&entry.message_id[..]).unwrap(),
+            entry,
+            text,
+        };
+        dsns.map(dsn).collect()
+    }
+
+    /// All that is in the spool.
+    pub async fn messages(&self) -> Vec<(IndexEntry, String)> {
+        let mut messages = Vec::new();
         for (sequence, index) in self.blocks().await {
             for (entry, number) in index.entries.into_iter().zip(0..) {
-                if entry.reports_on.is_none() {
-                    continue;
-                }
                 let id = MessageId::try_from(&entry.message_id[..]).unwrap();
                 let place = Place {
                     sequence,
@@ -162,14 +178,11 @@ impl Installation {
                     .read(P0, place, id)
                     .await
                     .unwrap();
-                dsns.push(Dsn {
-                    id,
-                    entry,
-                    text: String::from_utf8(read.content.to_vec()).unwrap(),
-                });
+                let text = String::from_utf8(read.content.to_vec()).unwrap();
+                messages.push((entry, text));
             }
         }
-        dsns
+        messages
     }
 
     async fn blocks(&self) -> Vec<(u64, BlockIndex)> {

@@ -4,3 +4,4 @@
 mod dsns;
 mod installation;
 mod recovery;
+mod tls_reports;

@@ -71,6 +71,7 @@ fn header(report: &Report<'_>, boundary: &str, eight_bit: bool) -> String {
     let subject = match report.action {
         Action::Failed => "Your message could not be delivered",
         Action::Delayed { .. } => "Your message is delayed",
+        Action::Relayed => "Your message was relayed",
     };
     header.push_str(&field("Subject", subject));
     header.push_str(&field(

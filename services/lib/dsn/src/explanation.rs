@@ -31,6 +31,14 @@ pub(crate) fn explanation(report: &Report<'_>) -> String {
             (Action::Delayed { .. }, count) => {
                 format!("Your message could not yet be delivered to the {count} recipients below.")
             }
+            (Action::Relayed, 1) => {
+                "Your message was accepted by the mail system of the recipient below.".into()
+            }
+            (Action::Relayed, count) => {
+                format!(
+                    "Your message was accepted by the mail system of the {count} recipients below."
+                )
+            }
         },
         match report.action {
             Action::Failed => "No further attempt will be made.".into(),
@@ -41,6 +49,10 @@ pub(crate) fn explanation(report: &Report<'_>) -> String {
                 "You need not send it again: it is tried until {}.",
                 date_text(until_ms)
             ),
+            Action::Relayed => {
+                "It will not tell you whether it was delivered: only failures may be reported."
+                    .into()
+            }
         },
     ];
     for recipient in report.recipients.iter().take(SHOWN) {
@@ -89,6 +101,9 @@ fn push_recipient(lines: &mut Vec<String>, recipient: &FailedRecipient<'_>) {
 fn reason(recipient: &FailedRecipient<'_>) -> &'static str {
     if recipient.failure == Failure::Expired {
         return "The receiving server could not be reached or did not accept the message in time.";
+    }
+    if recipient.failure == Failure::Relayed {
+        return "The receiving server accepted the message.";
     }
     if recipient.failure == Failure::Delayed {
         return match recipient.reply_code {

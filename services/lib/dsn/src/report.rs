@@ -21,7 +21,7 @@ pub struct Report<'a> {
     pub ret: Return,
     /// What became of them.
     pub action: Action,
-    /// The recipients that failed together.
+    /// The recipients to whom it happened together.
     pub recipients: Vec<FailedRecipient<'a>>,
     /// The original; `None` when it can't be read any more.
     pub original: Option<Original<'a>>,
@@ -38,6 +38,8 @@ pub enum Action {
         /// Until then, Unix milliseconds.
         until_ms: u64,
     },
+    /// They were taken by a host that does not know DSN (RFC 3461 section 5.2.2).
+    Relayed,
 }
 
 /// What of the original comes back (RFC 3461 section 4.3).
@@ -59,7 +61,7 @@ pub struct Original<'a> {
     pub header_length: usize,
 }
 
-/// A recipient that was not reached.
+/// A recipient that was not reached, or of which nothing more will be heard.
 #[derive(Debug, Clone)]
 pub struct FailedRecipient<'a> {
     /// The address as it was given to us.
@@ -89,4 +91,6 @@ pub enum Failure {
     Expired,
     /// Not accepted yet.
     Delayed,
+    /// It did not fail: a host took it that does not tell what becomes of it.
+    Relayed,
 }

@@ -38,6 +38,7 @@ fn push_group(part: &mut String, recipient: &FailedRecipient<'_>, action: Action
     let word = match action {
         Action::Failed => "failed",
         Action::Delayed { .. } => "delayed",
+        Action::Relayed => "relayed",
     };
     part.push_str(&field("Action", word));
     part.push_str(&field("Status", &status(recipient)));
@@ -64,7 +65,8 @@ fn push_group(part: &mut String, recipient: &FailedRecipient<'_>, action: Action
 }
 
 /// The enhanced code of the refusal; 4.4.7 (delivery time expired) when the time is what ended it; 5.0.0 when
-/// nothing was said, or something that is no failure. Of a delay the code that says "for now", else 4.0.0.
+/// nothing was said, or something that is no failure. Of a delay the code that says "for now", else 4.0.0; of what was
+/// relayed one that says "done", else 2.0.0.
 pub(crate) fn status(recipient: &FailedRecipient<'_>) -> String {
     if recipient.failure == Failure::Expired {
         return "4.4.7".into();
@@ -75,6 +77,7 @@ pub(crate) fn status(recipient: &FailedRecipient<'_>) -> String {
     };
     let class = match recipient.failure {
         Failure::Delayed => "4",
+        Failure::Relayed => "2",
         _ => "5",
     };
     match parts.as_slice() {

@@ -308,3 +308,24 @@ fn a_delay_is_told_as_one_and_says_until_when_it_is_tried() {
     let status = status_of(&notification(&delayed).content);
     assert!(status.contains("Status: 4.0.0\r\n"), "{status}");
 }
+
+#[test]
+fn what_was_relayed_did_not_fail() {
+    let mut relayed = report();
+    relayed.action = Action::Relayed;
+    relayed.recipients[0].failure = Failure::Relayed;
+    relayed.recipients[0].reply_code = 250;
+    for (status, said) in [("2.1.5", "2.1.5"), ("", "2.0.0"), ("5.1.1", "2.0.0")] {
+        relayed.recipients[0].status = status;
+        let built = notification(&relayed);
+        let fields = status_of(&built.content);
+        let expected = format!("Action: relayed\r\nStatus: {said}\r\n");
+        assert!(fields.contains(&expected), "{fields}");
+        let text = text_of(&built.content);
+        assert!(
+            text.contains("Subject: Your message was relayed\r\n"),
+            "{text}"
+        );
+        assert!(!text.contains("could not"), "{text}");
+    }
+}

@@ -415,7 +415,8 @@ impl Intake {
             Change::Outcome(outcome) => outcome
                 .recipients
                 .iter()
-                .any(|recipient| recipient.dsn_owed && ordinals.contains(&recipient.ordinal)),
+                .filter(|recipient| recipient.dsn_owed || recipient.relay_owed)
+                .any(|recipient| ordinals.contains(&recipient.ordinal)),
             _ => false,
         };
         let waits = self

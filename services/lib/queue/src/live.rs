@@ -62,6 +62,16 @@ pub(crate) struct Finished {
     pub(crate) upload_id: Option<Box<str>>,
 }
 
+/// What the sender of a message is owed about a recipient that is final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owed {
+    Nothing,
+    /// That it failed.
+    Failure,
+    /// That it was relayed.
+    Relay,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     pub(crate) messages: Arena<Message>,
@@ -71,8 +81,10 @@ pub(crate) struct Live {
     pub(crate) flights: HashMap<u32, Flight>,
     /// Flights that are begun, by the time at which they are in doubt for good.
     doubts: BTreeSet<(u64, u32)>,
-    /// Recipients by message slot whose failure is final and whose DSN is not yet spooled.
+    /// Recipients by message slot that are final and whose DSN is not yet spooled.
     pub(crate) owed: HashMap<u32, Vec<u16>>,
+    /// Those among them, or of before, that were relayed and have not failed.
+    relayed: HashMap<u32, Vec<u16>>,
     /// Notices of delay by message slot that are not yet spooled: ordinal and number.
     pub(crate) delays_owed: HashMap<u32, Vec<(u16, u32)>>,
     /// Uploads by the slot of the message whose content they are.
@@ -389,7 +401,7 @@ impl Live {
     }
 
     /// A recipient is final: takes it out of its delivery, and the delivery out of its message when it was the last.
-    pub(crate) fn finish_recipient(&mut self, delivery_slot: u32, ordinal: u16, dsn_owed: bool) {
+    pub(crate) fn finish_recipient(&mut self, delivery_slot: u32, ordinal: u16, owed: Owed) {
         let Some(delivery) = self.deliveries.get(delivery_slot) else {
             return;
         };
@@ -405,9 +417,41 @@ impl Live {
         }
         self.recipients -= 1;
         self.delay_told(message_slot, |of, _| of == ordinal);
-        if dsn_owed {
-            self.owed.entry(message_slot).or_default().push(ordinal);
+        self.owe(message_slot, ordinal, owed);
+    }
+
+    /// Its sender is owed a DSN about a recipient that is final.
+    pub(crate) fn owe(&mut self, message_slot: u32, ordinal: u16, owed: Owed) {
+        if owed == Owed::Nothing {
+            return;
         }
+        self.owed.entry(message_slot).or_default().push(ordinal);
+        if owed == Owed::Relay {
+            self.relayed.entry(message_slot).or_default().push(ordinal);
+        }
+    }
+
+    /// What is owed about recipients of a message: of those that failed, or of those that were relayed.
+    pub(crate) fn owed_about(&self, message_slot: u32, of: Owed) -> impl Iterator<Item = u16> {
+        let relayed = self.relayed.get(&message_slot);
+        let owed = self.owed.get(&message_slot).into_iter().flatten().copied();
+        owed.filter(move |ordinal| {
+            let is_relayed = relayed.is_some_and(|relayed| relayed.contains(ordinal));
+            is_relayed == (of == Owed::Relay)
+        })
+    }
+
+    /// The DSN about these recipients is spooled. False when nothing was owed.
+    pub(crate) fn told(&mut self, message_slot: u32, ordinals: &[u32]) -> bool {
+        let Some(owed) = self.owed.get_mut(&message_slot) else {
+            return false;
+        };
+        owed.retain(|ordinal| !ordinals.contains(&u32::from(*ordinal)));
+        if owed.is_empty() {
+            self.owed.remove(&message_slot);
+            self.relayed.remove(&message_slot);
+        }
+        true
     }
 
     /// Notices of delay of a message that are not owed any more. False when there was none. Costs nothing while none is
@@ -492,6 +536,7 @@ impl Live {
             self.remove_delivery(slot);
         }
         self.owed.remove(&message_slot);
+        self.relayed.remove(&message_slot);
         self.delays_owed.remove(&message_slot);
         if let Some(finished) = self.finish_message(message_slot) {
             self.release_block(finished.sequence);

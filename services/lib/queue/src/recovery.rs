@@ -11,7 +11,7 @@ use crate::accepting::priority;
 use crate::delivery::{Deferred, Flight, Mark, State, Told, mix};
 use crate::holds::Submitter;
 use crate::intake::Intake;
-use crate::live::{Finished, NewDelivery, NewMessage};
+use crate::live::{Finished, NewDelivery, NewMessage, Owed};
 use crate::simulator::Simulated;
 use crate::snapshot::{TELLS_HOLDS, marks_of};
 
@@ -215,10 +215,8 @@ impl Intake {
         ordinals: &[u32],
     ) -> Option<Finished> {
         let slot = self.live.find(&id)?;
-        let owed = self.live.owed.get_mut(&slot)?;
-        owed.retain(|ordinal| !ordinals.contains(&u32::from(*ordinal)));
-        if owed.is_empty() {
-            self.live.owed.remove(&slot);
+        if !self.live.told(slot, ordinals) {
+            return None;
         }
         self.live.finish_message(slot)
     }
@@ -439,11 +437,13 @@ impl Intake {
             },
         );
         let short = |ordinal: &u32| u16::try_from(*ordinal).ok();
-        if !message.dsn_owed.is_empty() {
-            self.live.owed.insert(
-                message_slot,
-                message.dsn_owed.iter().filter_map(short).collect(),
-            );
+        for (owed, about) in [
+            (&message.dsn_owed, Owed::Failure),
+            (&message.relay_owed, Owed::Relay),
+        ] {
+            for ordinal in owed.iter().filter_map(short) {
+                self.live.owe(message_slot, ordinal, about);
+            }
         }
         if !message.delays_owed.is_empty() {
             let owed = message.delays_owed.iter();

@@ -8,13 +8,15 @@ use crate::Key;
 use crate::delivery::{Deferred, State, TellDelays, seed, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
-use crate::live::{Finished, Live};
+use crate::live::{Finished, Live, Owed};
 
 /// What a reply means for a recipient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Accepted.
     Delivered,
+    /// Accepted by a host that tells nobody of it, and the sender wants to hear of it.
+    Relayed,
     /// Not now.
     Transient,
     /// Not now, and nothing was said of the message: no attempt of it is consumed, and it waits like after one.
@@ -258,7 +260,7 @@ impl Intake {
             let next_ms = next.map_or(now_ms, |next| next.at_ms);
             let expires_ms = next.map_or(u64::MAX, |next| next.expires_ms);
             let (disposition, next_attempt_ms) = match judged.verdict {
-                Verdict::Delivered => (Disposition::Delivered, 0),
+                Verdict::Delivered | Verdict::Relayed => (Disposition::Delivered, 0),
                 Verdict::Permanent => (Disposition::Bounced, 0),
                 Verdict::Transient | Verdict::HostTrouble if next_ms >= expires_ms => {
                     (Disposition::Expired, 0)
@@ -279,6 +281,7 @@ impl Intake {
                 reply: Some(judged.reply),
                 next_attempt_ms,
                 dsn_owed: failed && delivery.wants_dsn(),
+                relay_owed: judged.verdict == Verdict::Relayed,
                 class: judged.class.into(),
                 deferrals: match (disposition, next) {
                     (Disposition::Deferred, Some(next)) => next.deferred.times.into(),
@@ -399,7 +402,7 @@ impl Intake {
     fn dispose_late(&self, message_slot: u32, judged: Vec<Judged>) -> Vec<RecipientOutcome> {
         let decide = |judged: Judged| {
             let disposition = match judged.verdict {
-                Verdict::Delivered => Disposition::Delivered,
+                Verdict::Delivered | Verdict::Relayed => Disposition::Delivered,
                 Verdict::Permanent => Disposition::Bounced,
                 _ => return None,
             };
@@ -418,6 +421,7 @@ impl Intake {
                 disposition: disposition.into(),
                 reply: Some(judged.reply),
                 dsn_owed: bounced && delivery.wants_dsn(),
+                relay_owed: judged.verdict == Verdict::Relayed,
                 class: judged.class.into(),
                 ..RecipientOutcome::default()
             })
@@ -487,8 +491,12 @@ impl Intake {
                 | Disposition::Expired
                 | Disposition::Suppressed
                 | Disposition::Cancelled => {
-                    self.live
-                        .finish_recipient(slot, ordinal, recipient.dsn_owed)
+                    let owed = match (recipient.dsn_owed, recipient.relay_owed) {
+                        (true, _) => Owed::Failure,
+                        (false, true) => Owed::Relay,
+                        (false, false) => Owed::Nothing,
+                    };
+                    self.live.finish_recipient(slot, ordinal, owed)
                 }
             }
         }

@@ -180,6 +180,7 @@ impl Intake {
                 ordinal: *ordinal,
                 address: address.clone(),
                 reply: Some(reply.clone()),
+                relayed: false,
             })
         });
         let judged = judged.collect();

@@ -15,6 +15,7 @@ use proto::journal::{
 use crate::delivery::{Mark, Marks, State};
 use crate::effect::Effect;
 use crate::intake::{Gate, Intake};
+use crate::live::Owed;
 use crate::strings::Name;
 
 /// Message slots per part at most.
@@ -158,7 +159,7 @@ impl Intake {
     fn live_message(&self, slot: u32, table: &mut Table) -> Option<LiveMessage> {
         let message = self.live.messages.get(slot)?;
         let deliveries = self.live.deliveries_of(slot);
-        let owed = self.live.owed.get(&slot);
+        let owed = |of| self.live.owed_about(slot, of).map(u32::from).collect();
         let is_simulated = deliveries
             .iter()
             .any(|slot| self.live.simulated.contains_key(slot));
@@ -183,7 +184,8 @@ impl Intake {
                 .into_iter()
                 .filter_map(|slot| self.live_delivery(slot, table))
                 .collect(),
-            dsn_owed: owed.into_iter().flatten().copied().map(u32::from).collect(),
+            dsn_owed: owed(Owed::Failure),
+            relay_owed: owed(Owed::Relay),
             delays_owed: self
                 .live
                 .delays_owed

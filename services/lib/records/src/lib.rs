@@ -5,6 +5,7 @@
 //! of the addresses, MTA-STS and TLS-RPT. It changes nothing. The only user of `mail-auth`, which evaluates SPF and reads
 //! records of DMARC and TLS-RPT.
 
+mod configured;
 mod dmarc;
 mod doctor;
 mod finding;
@@ -13,5 +14,6 @@ mod keys;
 mod names;
 mod spf;
 
+pub use configured::domains_and_pools;
 pub use doctor::{Doctor, Error, Key, KeyUse, Source, Subject};
 pub use finding::{Finding, Record, Topic, Verdict};

@@ -105,12 +105,16 @@ impl EventStore {
     /// Reads the records from a sequence on: to the end as it is when that is reached, or, when it follows, those to come as
     /// well. What was discarded is passed over. Dropping it ends it.
     pub fn read(&self, from: u64, follow: bool) -> PackReader {
-        let consumption = Consumption::after(
-            self.bulk.clone(),
-            layout::EVENTS.to_owned(),
-            "events.>".to_owned(),
-            from.max(1) - 1,
-        );
-        PackReader::start(consumption, follow)
+        PackReader::start(self.consume("events.>".to_owned(), from), follow)
+    }
+
+    /// Reads what one service told, from a sequence on to the end as it is when that is reached.
+    pub fn read_of(&self, service: &str, from: u64) -> PackReader {
+        PackReader::start(self.consume(layout::events_subject(service), from), false)
+    }
+
+    fn consume(&self, filter: String, from: u64) -> Consumption {
+        let after = from.max(1) - 1;
+        Consumption::after(self.bulk.clone(), layout::EVENTS.to_owned(), filter, after)
     }
 }

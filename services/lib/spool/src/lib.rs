@@ -18,7 +18,7 @@
 //! | [`SuppressionStore`] | whom nothing is sent to |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
-//! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
+//! | [`Leases`], [`Members`], [`ReaderPositions`], [`Marks`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
 //!
 //! Nothing here decides about mail: what to do when a partition is full, whether to take a lease,
 //! and what a journal record means is decided by the callers.
@@ -40,6 +40,7 @@ mod journal;
 mod layout;
 mod leases;
 mod link;
+mod marks;
 mod measures;
 mod members;
 mod monitor;
@@ -71,6 +72,7 @@ pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
 pub use layout::{FORMAT_VERSION, TranscriptBounds};
 pub use leases::{Holder, Lease, LeaseHolder, Leases, Renewal};
+pub use marks::{AtWork, Mark, Marks};
 pub use measures::{MeasureMap, Measures};
 pub use members::{Announcement, MemberMap, Members, PartitionStatus};
 pub use open::Opened;

@@ -13,7 +13,7 @@ use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
-    InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations,
+    InboundStore, JournalStore, Leases, Marks, Measures, Members, MessageReader, Operations,
     ReaderPositions, SuppressionStore, TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
@@ -150,6 +150,11 @@ impl Stores {
     /// How far readers of the journals are.
     pub fn reader_positions(&self) -> ReaderPositions {
         ReaderPositions::new(self.control().clone())
+    }
+
+    /// How far work is that one process of several does.
+    pub fn marks(&self) -> Marks {
+        Marks::new(self.control().clone())
     }
 
     /// The configuration snapshot.

@@ -110,6 +110,27 @@ impl Policy {
         self.hosts.iter().any(|pattern| pattern.fits(host))
     }
 
+    /// The hosts that it takes, as it names them.
+    pub fn hosts(&self) -> impl Iterator<Item = String> {
+        self.hosts.iter().map(|pattern| match pattern {
+            Pattern::This(name) => name.to_string(),
+            Pattern::Below(name) => format!("*.{name}"),
+        })
+    }
+
+    /// Its fields that are known, a line each.
+    pub fn lines(&self) -> Vec<String> {
+        let mode = match self.mode {
+            Mode::Enforce => "enforce",
+            Mode::Testing => "testing",
+            Mode::None => "none",
+        };
+        let mut lines = vec!["version: STSv1".to_owned(), format!("mode: {mode}")];
+        lines.extend(self.hosts().map(|host| format!("mx: {host}")));
+        lines.push(format!("max_age: {}", self.max_age.as_secs()));
+        lines
+    }
+
     /// Octets that it takes up, about.
     pub(crate) fn weight(&self) -> usize {
         let of = |pattern: &Pattern| match pattern {
@@ -176,6 +197,14 @@ mod tests {
                 "{other:?}"
             );
         }
+    }
+
+    #[test]
+    fn says_what_it_says() {
+        let good = Policy::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(good.lines().join("\n") + "\n", GOOD);
+        let hosts: Vec<String> = good.hosts().collect();
+        assert_eq!(hosts, ["mail.example.com", "*.example.net"]);
     }
 
     #[test]

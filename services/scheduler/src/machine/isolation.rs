@@ -166,7 +166,8 @@ impl Isolation {
         if standing != Some(Standing::Probation) || self.delivered.len() >= MOST {
             return;
         }
-        let is_delivered = |judged: &&Judged| judged.verdict == Verdict::Delivered;
+        let is_delivered =
+            |judged: &&Judged| matches!(judged.verdict, Verdict::Delivered | Verdict::Relayed);
         let count = judged.iter().filter(is_delivered).count() as u64;
         if count > 0 {
             let key = (pool.to_owned(), tenant.to_owned());

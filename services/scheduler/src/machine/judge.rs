@@ -21,6 +21,7 @@ pub(super) fn judge(report: RecipientReport, dot_sent: bool) -> Judged {
         ordinal: report.ordinal,
         address: report.address,
         verdict: match verdict.kind {
+            Kind::Delivered if report.relayed => Verdict::Relayed,
             Kind::Delivered => Verdict::Delivered,
             Kind::Transient => Verdict::Transient,
             Kind::HostTrouble => Verdict::HostTrouble,
@@ -89,6 +90,7 @@ mod tests {
                 ordinal: 0,
                 address: String::new(),
                 reply: Some(reply),
+                relayed: false,
             },
             dot_sent,
         )

@@ -18,7 +18,7 @@ pub const RESULTS: [&str; 6] = [
 
 fn position(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Delivered => 0,
+        Verdict::Delivered | Verdict::Relayed => 0,
         Verdict::Transient => 1,
         Verdict::HostTrouble => 2,
         Verdict::Permanent => 3,

@@ -278,6 +278,7 @@ impl Desk {
             ordinal: *ordinal,
             address: String::new(),
             reply: Some(reply.clone()),
+            relayed: false,
         });
         let report = Report {
             delivery: Some(delivery.clone()),

@@ -43,7 +43,8 @@ impl Opener {
             });
         }
         let dane = dane.map_err(|error| {
-            self.metrics.tls_result("tlsa", Fault::DnssecInvalid.name());
+            let unknown = demand.of(Dane::Unusable);
+            self.tls_came_to(lane, &unknown, host, None, Some(Fault::DnssecInvalid));
             let text = format!("TLSA records of the host: {error}");
             own_words(Stage::Dns, 0, "4.7.5", &text)
         })?;

@@ -46,6 +46,13 @@ pub(crate) struct MailRecipient {
     params: RcptParams,
 }
 
+impl MailRecipient {
+    /// Its sender wants to hear when it is delivered (NOTIFY=SUCCESS).
+    pub fn wants_success(&self) -> bool {
+        self.params.notify.contains(Notify::SUCCESS)
+    }
+}
+
 /// The index entry does not fit the assignment: nothing can be sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unfit {

@@ -156,6 +156,11 @@ impl Connection {
         }
     }
 
+    /// The host knows DSN (RFC 3461), and answers for what it takes.
+    pub fn knows_dsn(&self) -> bool {
+        self.capabilities.dsn
+    }
+
     /// Whether it is under TLS.
     pub fn is_tls(&self) -> bool {
         matches!(self.io, Io::Tls(_))

@@ -104,6 +104,8 @@ pub(crate) struct Demand {
     policy: Option<Arc<Policy>>,
     /// The recipient domain, when DNSSEC says which are its hosts: what it says of them holds.
     signed: Option<Arc<str>>,
+    /// The recipient domain, when it may be told what TLS came to.
+    reported_to: Option<Arc<str>>,
 }
 
 impl Demand {
@@ -112,6 +114,7 @@ impl Demand {
             wish,
             policy,
             signed: None,
+            reported_to: None,
         }
     }
 
@@ -119,6 +122,15 @@ impl Demand {
     pub fn signed(self, domain: &str) -> Self {
         let signed = Some(domain.into());
         Self { signed, ..self }
+    }
+
+    /// The recipient domain may be told what TLS comes to.
+    pub fn reported_to(self, domain: &str) -> Self {
+        let reported_to = Some(domain.into());
+        Self {
+            reported_to,
+            ..self
+        }
     }
 
     /// The recipient domain, when DNSSEC says which are its hosts.

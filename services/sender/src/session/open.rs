@@ -24,6 +24,7 @@ use super::tried::{Tried, encryption_needed};
 use crate::lane::Lane;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
+use crate::reporting::{Reporting, Session};
 use crate::transcript;
 
 /// A lookup that takes longer has waited for an answer that did not come.
@@ -66,6 +67,7 @@ pub(crate) enum Way {
 pub(crate) struct Names {
     pub resolver: Resolver,
     pub policies: Policies,
+    pub reporting: Reporting,
     /// Mail is not sent to hosts of that name.
     pub own_name: String,
 }
@@ -148,6 +150,11 @@ impl Opener {
         let demand = match &known {
             Known::Policy(policy) => Demand::new(wish, Some(policy.clone())),
             _ => Demand::new(wish, None),
+        };
+        let demand = if self.names.reporting.is_on() {
+            demand.reported_to(domain.as_str())
+        } else {
+            demand
         };
         if secure {
             return Ok(demand.signed(domain.as_str()));
@@ -246,7 +253,7 @@ impl Opener {
             };
             if asked.forbids(host) {
                 self.judged(&asked, Some(Lack::Host));
-                self.metrics.tls_result("sts", Fault::Other.name());
+                self.tls_came_to(lane, &asked, host, None, Some(Fault::Other));
                 let text = "the domain does not name this host in what it enforces with MTA-STS";
                 tried.is_forbidden(host, own_words(Stage::Dns, 0, "4.7.5", text));
                 continue;
@@ -422,8 +429,8 @@ impl Opener {
             }
         }
         let is_tls = made.as_ref().is_ok_and(Connection::is_tls);
-        if let Some(result) = fault.map(Fault::name).or(is_tls.then_some("success")) {
-            self.metrics.tls_result(demand.policy_type(), result);
+        if is_tls || fault.is_some() {
+            self.tls_came_to(lane, demand, host, Some(address), fault);
         }
         let result = match &made {
             Ok(_) => "ok",
@@ -439,6 +446,32 @@ impl Opener {
             self.unreachable.add(address, now);
         }
         self.with_all_that_is_asked(lane, made, demand).await
+    }
+
+    /// Counts what TLS came to at an address of a host, or before one was spoken to.
+    pub(super) fn tls_came_to(
+        &self,
+        lane: &Lane,
+        demand: &HostDemand<'_>,
+        host: &str,
+        address: Option<IpAddr>,
+        fault: Option<Fault>,
+    ) {
+        let result = fault.map_or("success", Fault::name);
+        self.metrics.tls_result(demand.policy_type(), result);
+        let Some(domain) = demand.reported_to() else {
+            return;
+        };
+        self.names.reporting.note(Session {
+            domain,
+            policy: demand.policy_of(domain, host),
+            failure: fault.map(|fault| tlsrpt::Failure {
+                result: fault.name().to_owned(),
+                source: lane.reach.source_address,
+                host: host.to_owned(),
+                address,
+            }),
+        });
     }
 
     /// What TLS came to at an address.

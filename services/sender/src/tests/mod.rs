@@ -10,6 +10,7 @@ mod pieces;
 mod play;
 mod protocol;
 mod proxies;
+mod reports;
 mod sink;
 mod smart_hosts;
 mod transactions;

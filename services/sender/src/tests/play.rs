@@ -128,6 +128,12 @@ impl Sign for Marker {
     }
 }
 
+impl proto::TellKeys for Marker {
+    fn keys(&self, _: proto::signer::KeysRequest) -> Call<'_, proto::signer::KeysAnswer> {
+        Box::pin(async { Ok(proto::signer::KeysAnswer::default()) })
+    }
+}
+
 struct Ends {
     from_sender: mpsc::Receiver<SenderFrame>,
     to_sender: mpsc::Sender<SchedulerFrame>,
@@ -408,10 +414,12 @@ pub fn start_with(
         authorities: None,
         fetching: None,
         transcripts: None,
+        reporting: None,
     };
     change(&mut settings);
     let links = Links {
         signer: Arc::new(Marker),
+        keys: Arc::new(Marker),
         schedulers: Schedulers::Fixed(schedulers),
     };
     let stop = shutdown.clone();

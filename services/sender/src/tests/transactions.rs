@@ -462,7 +462,10 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         recipient.header_variant = 2;
         let (_started, _scheduler, mut stream) = with(messages).await;
         stream.lane(host.port, |_| {}).await;
-        assert_eq!(replies(&stream.carry(1, &[0]).await)[0].2, 250);
+        let report = stream.carry(1, &[0]).await;
+        assert_eq!(replies(&report)[0].2, 250);
+        // A host that does not know DSN tells nobody that it is delivered.
+        assert_eq!(report.recipients[0].relayed, script == not_offered);
         assert_eq!(host.done().await, [arrived]);
     }
 }

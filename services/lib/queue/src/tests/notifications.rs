@@ -138,3 +138,33 @@ fn a_dsn_finds_its_original_whose_copy_comes_after_it() {
     assert!(!desk.is_live(id));
     assert!(desk.is_live(dsn));
 }
+
+#[test]
+fn what_was_relayed_waits_for_its_notice_and_is_no_failure_after_a_restart_either() {
+    let mut desk = Desk::new();
+    let id = desk.message(&["a@one.example", "b@one.example"]);
+    let delivery = desk.assign();
+    desk.begin(&delivery);
+    desk.settle();
+    desk.report(&delivery, &[(0, Verdict::Relayed), (1, Verdict::Permanent)]);
+    desk.settle();
+    let owed: Vec<(bool, bool)> = desk
+        .entries()
+        .into_iter()
+        .find_map(|kind| match kind {
+            Kind::Outcome(outcome) => Some(outcome.recipients),
+            _ => None,
+        })
+        .unwrap()
+        .iter()
+        .map(|of| (of.dsn_owed, of.relay_owed))
+        .collect();
+    assert_eq!(owed, [(false, true), (true, false)]);
+    assert_eq!(desk.intake.totals().dsn_owed, 2);
+    let dsn = desk.id();
+    desk.accept(vec![notification(dsn, id, &[0])]);
+    assert!(desk.is_live(id) && desk.is_live(dsn));
+    let other = desk.id();
+    desk.accept(vec![notification(other, id, &[1])]);
+    assert!(!desk.is_live(id));
+}

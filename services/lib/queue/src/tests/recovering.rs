@@ -7,6 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::live::Owed;
 
 /// The live set, as far as it is to survive an owner.
 fn live_set(intake: &Intake) -> Vec<String> {
@@ -42,8 +43,11 @@ fn live_set(intake: &Intake) -> Vec<String> {
                 })
                 .collect();
             deliveries.sort();
-            let mut owed = live.owed.get(&slot).cloned().unwrap_or_default();
-            owed.sort_unstable();
+            let owed = [Owed::Failure, Owed::Relay].map(|of| {
+                let mut owed: Vec<u16> = live.owed_about(slot, of).collect();
+                owed.sort_unstable();
+                owed
+            });
             format!(
                 "{} {}.{} from {} {} {:?} {:?} {} {deliveries:?} owed {owed:?}",
                 message.id,
@@ -75,7 +79,8 @@ struct Walk {
 impl Walk {
     fn verdict(&mut self) -> Verdict {
         match self.rng.random_range(0..10) {
-            0..5 => Verdict::Delivered,
+            0..4 => Verdict::Delivered,
+            4 => Verdict::Relayed,
             5 => Verdict::Permanent,
             6 => Verdict::Returned,
             7 => Verdict::InDoubt,

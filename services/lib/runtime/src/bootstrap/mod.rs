@@ -5,6 +5,7 @@ mod environment;
 mod forwarding;
 mod listener;
 mod services;
+mod tls_reports;
 mod tokens;
 mod web;
 
@@ -20,6 +21,7 @@ pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyP
 pub use services::{
     AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
+pub use tls_reports::TlsReports;
 pub use tokens::Tokens;
 pub use web::WebListener;
 
@@ -42,6 +44,8 @@ pub struct Bootstrap {
     pub resolvers: Vec<SocketAddr>,
     /// What makes return paths and such; `None`: there are none of ours.
     pub tokens: Option<Tokens>,
+    /// Who reports to domains about TLS to their hosts; `None`: nobody does.
+    pub tls_reports: Option<TlsReports>,
     /// Service `ingress`.
     pub ingress: Ingress,
     /// Service `signer`.
@@ -232,6 +236,7 @@ impl Bootstrap {
                     .map_err(|_| "an address IP:port is expected".to_owned())
             }),
             tokens: Tokens::read(fields, folder),
+            tls_reports: TlsReports::read(fields),
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),

@@ -84,6 +84,8 @@ pub struct Sender {
     pub dane: bool,
     /// What is kept of the dialogues with mail hosts.
     pub transcripts: Transcripts,
+    /// How often is looked at what is published about sending domains, 10 min to 30 d; `None`: never.
+    pub domain_checks: Option<Span>,
 }
 
 /// What is kept of the dialogues with mail hosts.
@@ -236,6 +238,7 @@ impl Sender {
             mta_sts: MtaSts::read(fields.map("mtaSts")),
             transcripts: Transcripts::read(fields.map("transcripts")),
             dane: read_dane(fields.map("dane")),
+            domain_checks: read_domain_checks(&fields),
         };
         fields.close();
         sender
@@ -246,6 +249,19 @@ fn read_dane(fields: Fields<'_>) -> bool {
     let enabled = fields.boolean("enabled").unwrap_or(false);
     fields.close();
     enabled
+}
+
+fn read_domain_checks(sender: &Fields<'_>) -> Option<Span> {
+    if !sender.is_given("domainChecks") {
+        return None;
+    }
+    let fields = sender.map("domainChecks");
+    let every = fields.parsed("every").unwrap_or(Span::from_secs(6 * 3_600));
+    if !(Span::from_secs(600)..=Span::from_secs(30 * 86_400)).contains(&every) {
+        fields.problem("every", format!("10m to 30d is expected, found {every}"));
+    }
+    fields.close();
+    Some(every)
 }
 
 impl MtaSts {

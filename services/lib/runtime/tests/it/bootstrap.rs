@@ -286,6 +286,38 @@ fn the_admin_listener_has_certificates_for_both_sides() {
 }
 
 #[test]
+fn domains_are_looked_at_when_it_is_asked_for() {
+    let every = |text: &str| Bootstrap::from_yaml(text).unwrap().sender.domain_checks;
+    assert_eq!(every(""), None);
+    let hours = |hours: u64| Some(Span::from_secs(hours * 3_600));
+    assert_eq!(every("sender: { domainChecks: {} }"), hours(6));
+    assert_eq!(every("sender: { domainChecks: { every: 1h } }"), hours(1));
+    assert_eq!(
+        problems("sender: { domainChecks: { every: 1m } }"),
+        ["sender.domainChecks.every (line 1): 10m to 30d is expected, found 1m"]
+    );
+}
+
+#[test]
+fn who_reports_about_tls_says_who_it_is() {
+    let whole =
+        "tlsReports: { organization: Relay, contact: a@b.example, from: tls@b.example, tenant: t }";
+    let reports = Bootstrap::from_yaml(whole).unwrap().tls_reports.unwrap();
+    assert_eq!(reports.organization, "Relay");
+    assert_eq!(reports.from.as_str(), "tls@b.example");
+    assert!(Bootstrap::from_yaml("").unwrap().tls_reports.is_none());
+    assert_eq!(
+        problems("tlsReports: { organization: \"a\\nb\", from: x, tenant: t, every: 1d }"),
+        [
+            "tlsReports.organization (line 1): one line of 1 to 200 characters is expected",
+            "tlsReports.contact (line 1): is missing",
+            r#"tlsReports.from (line 1): an ASCII address local@domain is expected, found "x""#,
+            "tlsReports.every (line 1): unknown field; known: organization, contact, tenant, from",
+        ]
+    );
+}
+
+#[test]
 fn an_ipv6_address_gets_brackets_and_a_password_is_not_shown() {
     let bootstrap = Bootstrap::from_yaml("scheduler: { advertise: \"fd00::1:7103\" }").unwrap();
     assert_eq!(bootstrap.scheduler.advertise, "[fd00::1]:7103");

@@ -59,6 +59,7 @@ fn answer(desk: &mut Desk, delivery: &DeliveryRef, code: u32, text: &str) {
         ordinal: *ordinal,
         address: String::new(),
         reply: Some(reply.clone()),
+        relayed: false,
     });
     let report = Report {
         delivery: Some(delivery.clone()),

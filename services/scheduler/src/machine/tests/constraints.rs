@@ -338,6 +338,7 @@ impl Scene {
             ordinal: *ordinal,
             address: String::new(),
             reply: Some(reply.clone()),
+            relayed: false,
         });
         let report = Report {
             recipients: recipients.collect(),

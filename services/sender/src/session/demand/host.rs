@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use dns::TlsaRecord;
+
 use super::{Demand, Encryption, Lack, Level, Peer, Seen};
 use crate::lane::TlsPolicy;
 use crate::session::dane::{Dane, Proved};
@@ -45,6 +47,35 @@ impl<'a> HostDemand<'a> {
             (_, Some(_)) => "sts",
             (Dane::Absent, None) => "no-policy-found",
         }
+    }
+
+    /// The recipient domain, when it may be told what TLS comes to.
+    pub fn reported_to(&self) -> Option<&'a str> {
+        self.demand.reported_to.as_deref()
+    }
+
+    /// The policy of the domain that holds for the host, as it is reported (RFC 8460 section 4.4). The domain of TLSA records is
+    /// the name that has them; that of others is the recipient's.
+    pub fn policy_of(&self, domain: &str, host: &str) -> tlsrpt::Policy {
+        let kind = self.policy_type();
+        let mut policy = tlsrpt::Policy {
+            kind: kind.to_owned(),
+            domain: domain.to_owned(),
+            ..tlsrpt::Policy::default()
+        };
+        match (&self.dane, &self.demand.policy) {
+            (Dane::Usable(tlsa), _) => {
+                policy.domain = tlsa.base.to_string();
+                policy.lines = tlsa.records.iter().filter_map(record_text).collect();
+            }
+            (Dane::Unusable, None) => policy.domain = host.to_owned(),
+            (_, Some(sts)) => {
+                policy.lines = sts.lines();
+                policy.hosts = sts.hosts().collect();
+            }
+            (Dane::Absent, None) => {}
+        }
+        policy
     }
 
     /// What is wrong before the host is spoken to.
@@ -124,6 +155,28 @@ impl<'a> HostDemand<'a> {
             Level::Named => self.lack(peer).is_none(),
         }
     }
+}
+
+/// Octets of a TLSA record that is reported; a whole certificate may be of many thousands.
+const LONGEST_RECORD: usize = 512;
+
+/// As zone files have it (RFC 6698 section 2.2).
+fn record_text(record: &TlsaRecord) -> Option<String> {
+    if record.data.len() > LONGEST_RECORD {
+        return None;
+    }
+    let digits: String = record
+        .data
+        .iter()
+        .map(|octet| format!("{octet:02x}"))
+        .collect();
+    let TlsaRecord {
+        usage,
+        selector,
+        matching,
+        ..
+    } = record;
+    Some(format!("{usage} {selector} {matching} {digits}"))
 }
 
 #[cfg(test)]

@@ -4,9 +4,8 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use config::{EgressPool, SendingDomain, Snapshot};
+use config::{EgressPool, Snapshot};
 use mail::Domain;
-use proto::signer::{KeyState, KeyUse};
 use records::{Doctor, Finding, Key, Record, Source, Subject, Verdict};
 use serde_json::{Value, json};
 
@@ -64,17 +63,13 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     let hostname = bootstrap
         .as_ref()
         .map(|bootstrap| bootstrap.hostname.to_string());
-    let subject = Subject {
-        domain: domain.clone(),
-        signed_by: sending_domain.domain.clone(),
-        return_path: arguments
-            .return_path
-            .clone()
-            .unwrap_or_else(|| domain.clone()),
-        keys: keys.iter().map(key).collect(),
-        unsigned: is_unsigned(sending_domain),
-        sources: sources(pool, hostname.as_deref())?,
-    };
+    let now = runtime::now_ms();
+    let keys = keys.iter().map(|key| Key::of(key, now)).collect();
+    let sources = sources(pool, hostname.as_deref())?;
+    let mut subject = Subject::of(domain, sending_domain, keys, sources);
+    if let Some(return_path) = &arguments.return_path {
+        return_path.clone_into(&mut subject.return_path);
+    }
     let servers = bootstrap
         .as_ref()
         .map_or(&[][..], |bootstrap| &bootstrap.resolvers);
@@ -103,11 +98,6 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
     })
 }
 
-/// Without own keys the service domain signs, which is not aligned.
-fn is_unsigned(domain: &SendingDomain) -> bool {
-    domain.unsigned || domain.dkim.is_empty()
-}
-
 fn pool<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> anyhow::Result<&'a EgressPool> {
     let mut names: Vec<&str> = snapshot.pools().map(|pool| pool.name.as_str()).collect();
     names.sort_unstable();
@@ -127,38 +117,11 @@ fn pool<'a>(snapshot: &'a Snapshot, name: Option<&str>) -> anyhow::Result<&'a Eg
 }
 
 fn sources(pool: &EgressPool, hostname: Option<&str>) -> anyhow::Result<Vec<Source>> {
-    let source = |source: &config::EgressSource| {
-        let ehlo = source.ehlo.as_ref().map(|ehlo| ehlo.as_str()).or(hostname);
-        let ehlo = ehlo.with_context(|| {
-            format!(
-                "the source {} has no ehlo, and without staffetta.yaml no hostname stands for it",
-                source.name
-            )
-        })?;
-        Ok(Source {
-            name: source.name.clone(),
-            address: source.address,
-            ehlo: ehlo.to_owned(),
-        })
-    };
-    pool.sources.iter().map(source).collect()
-}
-
-fn key(state: &KeyState) -> Key {
-    Key {
-        selector: state.selector.clone(),
-        record: state.record.clone(),
-        used: match state.r#use() {
-            KeyUse::Active => records::KeyUse::Active,
-            KeyUse::Pending => records::KeyUse::Pending,
-            KeyUse::Retiring if state.keep_until_ms <= runtime::now_ms() => {
-                records::KeyUse::Retired
-            }
-            KeyUse::Retiring => records::KeyUse::Retiring,
-            KeyUse::Missing | KeyUse::Unspecified => records::KeyUse::Missing,
-        },
-        problem: state.problem.clone(),
-    }
+    Source::of_pool(pool, hostname).map_err(|name| {
+        anyhow::anyhow!(
+            "the source {name} has no ehlo, and without staffetta.yaml no hostname stands for it"
+        )
+    })
 }
 
 fn word(verdict: Verdict) -> &'static str {
