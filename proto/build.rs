@@ -1,6 +1,6 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 12] = [
     "envelope",
     "operation",
     "standing",
@@ -11,6 +11,7 @@ const NOUNS: [&str; 11] = [
     "journal",
     "dispatch",
     "signer",
+    "webhook",
     "admin",
 ];
 

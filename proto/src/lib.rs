@@ -17,7 +17,7 @@ macro_rules! generated {
 
 generated!(
     envelope, operation, standing, watch, event, transcript, spool, journal, dispatch, signer,
-    admin
+    webhook, admin
 );
 
 mod signal;

@@ -9,6 +9,7 @@
 //! | `original` | reading as much of the original as a DSN returns |
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `tenants`, `metrics` | default streams; counters |
+//! | `webhooks` | events posted to endpoints as they happen |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
 //! that it is stored once however often it is written: the journal's owner drops a DSN of which no recipient is
@@ -22,10 +23,12 @@ mod notification;
 mod original;
 mod service;
 mod tenants;
+mod webhooks;
 
 pub use service::{Error, run};
 
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
+    webhooks::metrics::HookMetrics::new("");
 }

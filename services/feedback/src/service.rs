@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use crate::follower::Follower;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
+use crate::webhooks;
 
 /// Blocks of originals that are kept; bounces of one block come together.
 const CACHE_BYTES: usize = 16 << 20;
@@ -23,8 +24,8 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
-    /// A bug: what follows a partition does so until shutdown.
-    #[error("feedback: a partition is not followed any more")]
+    /// A bug: what follows a partition, or posts to webhooks, does so until shutdown.
+    #[error("feedback: a partition is not followed any more, or webhooks are not posted to")]
     Follower(#[source] tokio::task::JoinError),
     /// The stores are not those of an installation, or not what the bootstrap asks for.
     #[error("feedback: the stores can't be used")]
@@ -54,7 +55,7 @@ pub async fn run(
         snapshots = stores.follow_snapshots() => snapshots?,
         () = shutdown.requested() => return Ok(()),
     };
-    let tenants = Tenants::new(snapshots);
+    let tenants = Tenants::new(snapshots.clone());
     let messages = stores.message_reader(CACHE_BYTES);
     let mut followers = JoinSet::new();
     for partition in (0..partitions).map(PartitionId) {
@@ -69,6 +70,8 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
+    let webhooks = webhooks::run(stores.clone(), partitions, snapshots, shutdown.clone());
+    followers.spawn(webhooks);
     tracing::info!(partitions, "feedback started");
     loop {
         tokio::select! {

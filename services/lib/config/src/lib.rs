@@ -41,6 +41,8 @@ pub use resources::{
     ScramKeysError, SignalRule, Signals, SizeLimit, TokenAlgorithm, TokenIssuer, TokenKeys,
     TokenSubject, UriTemplate, UriValues, Watch, WordList, WordText,
 };
+// Who is told of it.
+pub use resources::{EVENT_TYPES, Webhook};
 // Who looks at it before it is accepted.
 pub use resources::{
     Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,

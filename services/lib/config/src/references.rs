@@ -13,7 +13,7 @@ use mail::Address;
 use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
-    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant,
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant, Webhook,
     index, shipped,
 };
 
@@ -74,6 +74,17 @@ impl<'a> References<'a> {
             Resource::Automation(set) => {
                 self.check_matches(resource, set.rules.iter().map(|rule| &rule.matches));
             }
+            Resource::Webhook(webhook) => self.check_webhook(resource, webhook),
+        }
+    }
+
+    fn check_webhook(&self, resource: &Resource, webhook: &Webhook) {
+        let Some(tenant) = &webhook.tenant else {
+            return;
+        };
+        self.check_name(resource, "spec.tenant", Kind::Tenant, tenant);
+        for (index, stream) in webhook.streams.iter().enumerate() {
+            self.check_stream(resource, &format!("spec.streams[{index}]"), tenant, stream);
         }
     }
 

@@ -56,7 +56,7 @@ pub(crate) struct Installation {
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed, an installation that is older than `EVENTS` or `TRANSCRIPTS` gets them, and the bounds
+    /// interrupted is completed, an installation that is older than one of the histories (`EVENTS`, …) gets it, and the bounds
     /// of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
     /// this installation, and an installation of which a stream is missing that holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {

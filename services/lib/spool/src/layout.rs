@@ -6,14 +6,15 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 19 %, less what `TRANSCRIPTS` has |
+//! | `CHUNKS_<p>` | 18 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
+//! | `DEADLETTERS` | 1 % |
 //! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
 //! | the five key-value buckets | 1 % each |
 //!
 //! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
-//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well.
+//! `TRANSCRIPTS` or `DEADLETTERS` has them beside, and what is configured later comes on top as well.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -28,7 +29,7 @@ pub const FORMAT_VERSION: u32 = 1;
 pub(crate) const INSTALLATION: &str = "staffetta.installation";
 
 /// Streams of which nothing depends: they discard what is old, and a lost one is made again.
-pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
+pub(crate) const HISTORIES: [&str; 3] = [EVENTS, TRANSCRIPTS, DEADLETTERS];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -85,6 +86,17 @@ pub(crate) fn events_subject(service: &str) -> String {
     format!("events.{service}")
 }
 
+/// Events that endpoints of webhooks did not accept in time.
+pub(crate) const DEADLETTERS: &str = "DEADLETTERS";
+
+/// They are discarded when they are so old, or when there is no room.
+const DEADLETTERS_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+/// `webhook` is a name as in a key: without dots.
+pub(crate) fn deadletters_subject(webhook: &str) -> String {
+    format!("deadletters.{webhook}")
+}
+
 /// What was said to and by mail hosts.
 pub(crate) const TRANSCRIPTS: &str = "TRANSCRIPTS";
 
@@ -133,7 +145,7 @@ pub(crate) fn streams(
         .max_bytes
         .unwrap_or(share / 100)
         .min(most_transcripts(volume_bytes));
-    let chunk_bytes = of_each((share / 100 * 19).saturating_sub(transcript_bytes));
+    let chunk_bytes = of_each((share / 100 * 18).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -177,6 +189,12 @@ pub(crate) fn streams(
         )
     };
     all.push(history(EVENTS, "events.>", share / 100, EVENTS_AGE));
+    all.push(history(
+        DEADLETTERS,
+        "deadletters.>",
+        share / 100,
+        DEADLETTERS_AGE,
+    ));
     all.push(history(
         TRANSCRIPTS,
         "transcripts.>",

@@ -14,6 +14,8 @@
 //! | `packs` | writing what nothing depends on, behind its back |
 //! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
 //! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
+//! | [`WebhookStore`] | how far webhooks are, and what was given up |
+//! | [`Duties`] | what one of several processes does |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
 //! | [`Leases`], [`Members`], [`ReaderPositions`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
@@ -29,6 +31,7 @@ mod chunks;
 mod config_store;
 mod consume;
 mod durability;
+mod duty;
 mod error;
 mod events;
 mod follow;
@@ -52,6 +55,7 @@ mod stores;
 mod transcripts;
 mod trim;
 mod upload;
+mod webhooks;
 mod writer;
 
 pub use acts::Acts;
@@ -59,6 +63,7 @@ pub use block::{BLOCK_COPY, BlockDamage, MAX_INLINE_CONTENT};
 pub use chunks::{ChunkReader, Content};
 pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};
 pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification};
+pub use duty::{Duties, Duty};
 pub use error::Error;
 pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
@@ -78,4 +83,5 @@ pub use stores::{Access, Options, Stores};
 pub use transcripts::{TRANSCRIPT_FORMAT, TranscriptStore, TranscriptWriter, decode_transcripts};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};
+pub use webhooks::{WEBHOOK_FORMAT, WebhookStore, decode_dead_letter};
 pub use writer::{BlockWriter, Stored, Submission, SubmitError, WriterOptions, WriterStats};

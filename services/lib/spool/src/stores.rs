@@ -11,9 +11,9 @@ use crate::acts::Acts;
 use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
-    BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
+    BlockFollower, BlockWriter, ConfigStore, Durability, Duties, Error, EventStore, EventWriter,
     JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
-    TranscriptStore, TranscriptWriter, WriterOptions,
+    TranscriptStore, TranscriptWriter, WebhookStore, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -141,6 +141,16 @@ impl Stores {
     /// Who is there.
     pub fn members(&self) -> Members {
         Members::new(self.control().clone())
+    }
+
+    /// What one of several processes does.
+    pub fn duties(&self) -> Duties {
+        Duties::new(self.control().clone())
+    }
+
+    /// How far webhooks are, and what was given up.
+    pub fn webhooks(&self) -> WebhookStore {
+        WebhookStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
     /// How far readers of the journals are.
