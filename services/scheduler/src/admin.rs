@@ -12,13 +12,13 @@ use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, EventRecord,
+    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, DeadLettersRequest, EventRecord,
     EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse,
     MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
     OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
     PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
-    SetStandingRequest, SetStandingResponse, StoredTranscript, TenantsRequest, TenantsResponse,
-    TranscriptsRequest, WhyRequest, WhyResponse,
+    SetStandingRequest, SetStandingResponse, SetWebhookRequest, SetWebhookResponse, StoredDeadLetter, StoredTranscript, TenantsRequest, TenantsResponse,
+    TranscriptsRequest, WebhooksRequest, WebhooksResponse, WhyRequest, WhyResponse,
 };
 use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
@@ -34,7 +34,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::{measures, tenants, transcripts};
+use crate::{measures, tenants, transcripts, webhooks};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -63,6 +63,7 @@ pub(crate) struct Admin {
 impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
+    type DeadLettersStream = Pin<Box<dyn Stream<Item = Result<StoredDeadLetter, Status>> + Send>>;
     type TranscriptsStream = Pin<Box<dyn Stream<Item = Result<StoredTranscript, Status>> + Send>>;
 
     async fn apply(
@@ -397,6 +398,34 @@ impl AdminService for Admin {
         }))
     }
 
+    async fn webhooks(
+        &self,
+        request: Request<WebhooksRequest>,
+    ) -> Result<Response<WebhooksResponse>, Status> {
+        let config = self.applied().await?;
+        let wanted = request.into_inner().webhook;
+        let found = webhooks::overview(&self.stores, self.partitions, &config, &wanted).await?;
+        Ok(Response::new(WebhooksResponse { webhooks: found }))
+    }
+
+    async fn dead_letters(
+        &self,
+        request: Request<DeadLettersRequest>,
+    ) -> Result<Response<Self::DeadLettersStream>, Status> {
+        let webhook = request.into_inner().webhook;
+        let stream = webhooks::dead_letters(&self.stores.webhooks(), &webhook).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn set_webhook(
+        &self,
+        request: Request<SetWebhookRequest>,
+    ) -> Result<Response<SetWebhookResponse>, Status> {
+        let config = self.applied().await?;
+        let order = webhooks::set(&self.stores.webhooks(), &config, &request.into_inner()).await?;
+        Ok(Response::new(SetWebhookResponse { order: Some(order) }))
+    }
+
     async fn partitions(
         &self,
         _: Request<PartitionsRequest>,
@@ -554,7 +583,7 @@ fn not_changed(error: StandingsError) -> Status {
     }
 }
 
-fn unavailable(error: spool::Error) -> Status {
+pub(crate) fn unavailable(error: spool::Error) -> Status {
     Status::unavailable(error.to_string())
 }
 

@@ -33,6 +33,7 @@ mod store_sizes;
 mod takeover;
 mod tenants;
 mod transcripts;
+mod webhooks;
 
 pub use run::{Error, Scheduler, run, serve};
 

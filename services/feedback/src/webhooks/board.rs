@@ -106,6 +106,8 @@ struct Board {
     origins: Vec<Origin>,
     running: BTreeMap<String, Running>,
     tasks: JoinSet<()>,
+    /// A webhook could not be begun yet.
+    is_incomplete: bool,
     /// Ends everything.
     shutdown: Shutdown,
 }
@@ -135,6 +137,7 @@ impl Board {
             origins,
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
+            is_incomplete: false,
             shutdown: Shutdown::new(),
         })
     }
@@ -175,7 +178,7 @@ impl Board {
                     let snapshot = Arc::clone(&snapshots.borrow_and_update());
                     let present = Arc::clone(&orders.borrow());
                     self.follow_configuration(&snapshot, &present).await;
-                    if self.running.is_empty() {
+                    if self.running.is_empty() && !self.is_incomplete {
                         break;
                     }
                 }
@@ -197,6 +200,9 @@ impl Board {
                 _ = look.tick() => {
                     self.look().await;
                     self.save_states().await;
+                    if self.is_incomplete {
+                        snapshots.mark_changed();
+                    }
                 }
                 Some(ended) = self.tasks.join_next() => {
                     if let Err(error) = ended && error.is_panic() {
@@ -238,6 +244,7 @@ impl Board {
                 tracing::warn!(webhook = name, %error, "a webhook that is no more is still remembered");
             }
         }
+        self.is_incomplete = false;
         for config in snapshot.webhooks() {
             let mut state = None;
             if let Some(running) = self.running.get(&config.name) {
@@ -260,7 +267,7 @@ impl Board {
                 Err(error) => Err(error),
             };
             if let Err(error) = begun {
-                // Tried again with the next look.
+                self.is_incomplete = true;
                 metrics::error("webhooks");
                 tracing::warn!(webhook = config.name, %error, "a webhook can't be begun yet");
             }

@@ -18,4 +18,5 @@ pub(crate) mod srs;
 pub(crate) mod tenants;
 pub(crate) mod trace;
 pub(crate) mod up;
+pub(crate) mod webhook;
 pub(crate) mod why;
