@@ -134,7 +134,7 @@ def check(name, endpoint, expected):
 
 
 def test(rig, messages, kills):
-    nats, redis, dns = Nats(rig), Redis(rig), Dns(rig, "")
+    nats, redis, dns = Nats(rig), Redis(rig), Dns(rig, {}, {})
     relay = Relay(rig, nats, redis, dns)
     endpoints = {
         "stormy": (Endpoint(free_port(), secret(1), faults=0.25), "batch: 100"),

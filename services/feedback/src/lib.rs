@@ -9,13 +9,17 @@
 //! | `original` | reading as much of the original as a DSN returns |
 //! | [`events`] | the journal as events, one JSON object each |
 //! | `tenants`, `metrics` | default streams; counters |
+//! | `feed` | the events of one source, read once for all that want them |
 //! | `webhooks` | events posted to endpoints as they happen |
+//! | `export` | events written into files |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
 //! that it is stored once however often it is written: the journal's owner drops a DSN of which no recipient is
 //! owed one any more. Several replicas, a restart from an old position and a `kill -9` at any place are harmless.
 
 pub mod events;
+mod export;
+mod feed;
 mod follower;
 mod ledger;
 mod metrics;
@@ -31,4 +35,5 @@ pub use service::{Error, run};
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
     webhooks::metrics::HookMetrics::new("");
+    export::Metrics::new();
 }

@@ -8,6 +8,7 @@ use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
 use spool::Stores;
 use tokio::task::JoinSet;
 
+use crate::export;
 use crate::follower::Follower;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
@@ -72,6 +73,14 @@ pub async fn run(
     }
     let webhooks = webhooks::run(stores.clone(), partitions, snapshots, shutdown.clone());
     followers.spawn(webhooks);
+    if let Some(settings) = bootstrap.feedback.export.clone() {
+        followers.spawn(export::run(
+            stores.clone(),
+            partitions,
+            settings,
+            shutdown.clone(),
+        ));
+    }
     tracing::info!(partitions, "feedback started");
     loop {
         tokio::select! {

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::feed::{Cursor, Feed, READERS, Source};
+use crate::feed::{Cursor, Feed, READERS, Source};
 use super::hook::Hook;
 use super::line::{Line, Poster, replay};
 use super::metrics;

@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::feed::Piece;
+use crate::feed::Piece;
 use super::metrics::HookMetrics;
 use super::pace::Verdict;
 use super::signature::{Secret, sign};

@@ -11,7 +11,7 @@ use spool::{EventWriter, WebhookStore};
 use tokio::time::{Instant, timeout_at};
 
 use super::batch::{Batch, id_of};
-use super::feed::{Cursor, Parsed, Taken};
+use crate::feed::{Cursor, Parsed, Taken};
 use super::hook::{Hook, Outcome, reason, verdict};
 use super::metrics;
 use super::pace::{Next, Pace, Verdict};

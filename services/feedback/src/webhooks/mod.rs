@@ -6,7 +6,6 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `board` | who posts; what begins and ends with the configuration; what is kept |
-//! | `feed` | the events of one source, read once for all |
 //! | `line` | one source for one webhook: gathered, posted, settled in order |
 //! | `pace` | when it is posted again, and when it is given up: a state machine |
 //! | `hook` | what the lines of one webhook share: its choice of events, its keys, its log |
@@ -15,7 +14,6 @@
 
 mod batch;
 mod board;
-mod feed;
 mod hook;
 mod line;
 pub(crate) mod metrics;

@@ -219,7 +219,7 @@ impl Bootstrap {
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
             sender: Sender::read(fields.map("sender"), folder),
-            feedback: Feedback::read(fields.map("feedback")),
+            feedback: Feedback::read(fields.map("feedback"), folder),
             all: All::read(fields.map("all")),
         }
     }
