@@ -21,6 +21,8 @@ const POSITION: &str = "position.json";
 const LOCK: &str = "lock";
 /// As fast as most disks, and small enough.
 const LEVEL: i32 = 3;
+/// How often finished files are looked through, also when none is finished.
+const TIDY_EVERY_MS: u64 = 60_000;
 /// Format of the position.
 const FORMAT: u32 = 1;
 
@@ -48,8 +50,8 @@ pub(super) struct Folder {
     settings: Export,
     current: Option<Current>,
     number: u64,
-    /// Whether finished files were looked through since the last one was finished.
-    is_tidy: bool,
+    /// When finished files are looked through again, Unix milliseconds.
+    tidy_at_ms: u64,
     /// Held as long as this lives.
     _lock: File,
 }
@@ -58,6 +60,15 @@ struct Current {
     file: File,
     octets: u64,
     begun_ms: u64,
+}
+
+impl Current {
+    fn cut(&mut self, octets: u64) -> io::Result<()> {
+        self.file.set_len(octets)?;
+        self.file.seek(SeekFrom::Start(octets))?;
+        self.octets = octets;
+        Ok(())
+    }
 }
 
 impl Folder {
@@ -72,7 +83,7 @@ impl Folder {
             settings,
             current: None,
             number: places.number,
-            is_tidy: false,
+            tidy_at_ms: 0,
             _lock: lock,
         };
         folder.recover(now_ms)?;
@@ -105,24 +116,33 @@ impl Folder {
     }
 
     /// Writes whole lines; when it returns they and the position are on the disk. After an error nothing of them is in the
-    /// file. Without lines it only does what is due.
+    /// file.
     pub(super) fn append(&mut self, lines: &[u8], places: &Places, now_ms: u64) -> io::Result<()> {
-        if !lines.is_empty() {
-            self.write(lines, now_ms)?;
-            self.keep(places)?;
+        let before = self.current.as_ref().map_or(0, |current| current.octets);
+        self.write(lines, now_ms)?;
+        if let Err(error) = self.keep(places) {
+            if let Some(current) = &mut self.current {
+                current.cut(before)?;
+            }
+            return Err(error);
         }
+        Ok(())
+    }
+
+    /// Finishes the file when it is time, compresses what is finished, and removes what is old or too much.
+    pub(super) fn maintain(&mut self, places: &Places, now_ms: u64) -> io::Result<()> {
         let is_due = self.current.as_ref().is_some_and(|current| {
             let age_ms = now_ms.saturating_sub(current.begun_ms);
-            current.octets >= self.settings.rotate_size.bytes()
+            current.octets >= self.settings.rotate_size.as_u64()
                 || age_ms >= self.settings.rotate_every.as_millis() && current.octets > 0
         });
         if is_due {
             self.finish()?;
             self.keep(places)?;
         }
-        if !self.is_tidy {
+        if now_ms >= self.tidy_at_ms {
+            self.tidy_at_ms = now_ms + TIDY_EVERY_MS;
             self.tidy(now_ms)?;
-            self.is_tidy = true;
         }
         Ok(())
     }
@@ -150,8 +170,7 @@ impl Folder {
             .and_then(|()| current.file.sync_data());
         if let Err(error) = written {
             // The disk may be full: what is there of it goes, so that every line is whole.
-            current.file.set_len(current.octets)?;
-            current.file.seek(SeekFrom::Start(current.octets))?;
+            current.cut(current.octets)?;
             return Err(error);
         }
         current.octets += lines.len() as u64;
@@ -188,7 +207,7 @@ impl Folder {
             return Err(error);
         }
         self.number += 1;
-        self.is_tidy = false;
+        self.tidy_at_ms = 0;
         sync_folder(&self.settings.folder)
     }
 
@@ -212,7 +231,7 @@ impl Folder {
         // Their names begin with their times.
         finished.sort();
         let mut octets = 0;
-        let most = self.settings.keep_size.map(|size| size.bytes());
+        let most = self.settings.keep_size.map(mail::ByteSize::as_u64);
         for path in finished.iter().rev() {
             let about = fs::metadata(path)?;
             octets += about.len();
@@ -311,6 +330,13 @@ mod tests {
         places
     }
 
+    fn put(folder: &mut Folder, lines: &[u8], places: &Places, now_ms: u64) -> io::Result<()> {
+        if !lines.is_empty() {
+            folder.append(lines, places, now_ms)?;
+        }
+        folder.maintain(places, now_ms)
+    }
+
     fn names(folder: &Path) -> Vec<String> {
         let entries = fs::read_dir(folder.join("events")).unwrap();
         let mut names: Vec<String> = entries
@@ -326,20 +352,20 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (mut folder, found) = Folder::open(settings(root.path()), NOW).unwrap();
         assert_eq!(found.get("0"), 0);
-        folder.append(b"{\"a\":1}\n", &places(1), NOW).unwrap();
+        put(&mut folder, b"{\"a\":1}\n", &places(1), NOW).unwrap();
         assert!(names(root.path()).is_empty());
-        folder.append(b"{\"a\":2}\n", &places(2), NOW).unwrap();
+        put(&mut folder, b"{\"a\":2}\n", &places(2), NOW).unwrap();
         let first = "events-20261122T140006Z-00000000.jsonl.zst";
         assert_eq!(names(root.path()), [first]);
         let packed = fs::read(root.path().join("events").join(first)).unwrap();
         let text = zstd::decode_all(&packed[..]).unwrap();
         assert_eq!(text, b"{\"a\":1}\n{\"a\":2}\n");
         // Nothing is in the file that comes next, so that it does not age.
-        folder.append(b"", &places(2), NOW + 70_000).unwrap();
-        folder.append(b"{}\n", &places(3), NOW + 70_000).unwrap();
-        folder.append(b"", &places(3), NOW + 129_999).unwrap();
+        put(&mut folder, b"", &places(2), NOW + 70_000).unwrap();
+        put(&mut folder, b"{}\n", &places(3), NOW + 70_000).unwrap();
+        put(&mut folder, b"", &places(3), NOW + 129_999).unwrap();
         assert_eq!(names(root.path()).len(), 1);
-        folder.append(b"", &places(3), NOW + 130_000).unwrap();
+        put(&mut folder, b"", &places(3), NOW + 130_000).unwrap();
         let second = "events-20261122T140116Z-00000001.jsonl.zst";
         assert_eq!(names(root.path()), [first, second]);
     }
@@ -348,7 +374,7 @@ mod tests {
     fn after_a_crash_every_line_is_whole_and_the_position_is_that_of_the_disk() {
         let root = tempfile::tempdir().unwrap();
         let (mut folder, _) = Folder::open(settings(root.path()), NOW).unwrap();
-        folder.append(b"{}\n", &places(7), NOW).unwrap();
+        put(&mut folder, b"{}\n", &places(7), NOW).unwrap();
         let second = Folder::open(settings(root.path()), NOW).err().unwrap();
         assert!(second.to_string().contains("another process"), "{second}");
         drop(folder);
@@ -357,14 +383,14 @@ mod tests {
         torn.write_all(b"{\"torn\":").unwrap();
         let (mut folder, found) = Folder::open(settings(root.path()), NOW).unwrap();
         assert_eq!(found.get("0"), 7);
-        folder.append(b"{\"b\":1}\n", &places(8), NOW).unwrap();
+        put(&mut folder, b"{\"b\":1}\n", &places(8), NOW).unwrap();
         let packed = root.path().join("events").join(&names(root.path())[0]);
         let text = zstd::decode_all(&fs::read(packed).unwrap()[..]).unwrap();
         assert_eq!(text, b"{}\n{\"b\":1}\n");
         // Numbers go on after a restart.
         drop(folder);
         let (mut folder, _) = Folder::open(settings(root.path()), NOW).unwrap();
-        folder.append(b"{\"c\":12345}\n", &places(9), NOW).unwrap();
+        put(&mut folder, b"{\"c\":12345}\n", &places(9), NOW).unwrap();
         assert!(names(root.path())[1].contains("-00000001."));
     }
 
@@ -378,13 +404,13 @@ mod tests {
         let (mut folder, _) = Folder::open(few.clone(), now_ms).unwrap();
         for number in 0..5 {
             let line = b"{\"longer than ten\":1}\n";
-            folder.append(line, &places(number), now_ms).unwrap();
+            put(&mut folder, line, &places(number), now_ms).unwrap();
         }
         assert_eq!(names(root.path()).len(), 2);
         drop(folder);
         few.keep = Span::from_secs(60);
         let (mut folder, _) = Folder::open(few, now_ms).unwrap();
-        folder.append(b"", &places(5), now_ms + 120_000).unwrap();
+        put(&mut folder, b"", &places(5), now_ms + 120_000).unwrap();
         assert!(names(root.path()).is_empty());
     }
 }

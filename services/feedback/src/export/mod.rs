@@ -107,8 +107,16 @@ async fn write(
     let readers = Arc::new(Semaphore::new(READERS));
     let journals = (0..partitions).map(|partition| Source::Journal(PartitionId(partition)));
     for source in journals.chain([Source::Told]) {
-        let place = places.get(&source.to_string());
         let feed = Arc::new(Feed::new(source, stores.clone(), Arc::clone(&readers)));
+        let place = match (feed.bounds().await, places.get(&source.to_string())) {
+            // A stream that was restored from a backup, or made anew.
+            (Ok((first, last)), place) if place > last => first - 1,
+            (Ok(_), place) => place,
+            (Err(error), _) => {
+                tracing::warn!(%source, %error, "events can't be read yet");
+                return;
+            }
+        };
         let cursor = Cursor::after(Arc::clone(&feed), place);
         let follow_until = shutdown.child();
         tasks.spawn(async move { feed.run(place + 1, follow_until).await });
@@ -125,39 +133,49 @@ async fn write(
         if !batch.is_empty() {
             collect(&mut items, &mut batch).await;
         }
+        let is_empty = batch.is_empty();
         let (mut lines, mut events) = (Vec::new(), 0);
         for item in batch {
             lines.extend_from_slice(&item.lines);
             places.set(item.source.to_string(), item.sequence);
             events += item.events;
         }
-        let lines = Bytes::from(lines);
         // Until it is written: what waits behind it waits in the streams.
+        let mut text = (!is_empty).then(|| Bytes::from(lines));
         loop {
-            let (text, at) = (lines.clone(), places.clone());
+            let (lines, at) = (text.clone(), places.clone());
             let written = on_disk(move || {
-                let written = folder.append(&text, &at, now_ms());
+                let written = match lines {
+                    Some(lines) => folder.append(&lines, &at, now_ms()),
+                    None => folder.maintain(&at, now_ms()),
+                };
                 Ok((folder, written))
             });
             let Ok((back, written)) = written.await else {
                 return;
             };
             folder = back;
-            match written {
-                Ok(()) => break,
-                Err(error) => {
+            match (written, text.take()) {
+                (Ok(()), None) => break,
+                (Ok(()), Some(_)) => metrics.events.inc_by(events),
+                (Err(error), None) => {
+                    metrics.failures.inc();
+                    tracing::error!(%error, "files of events can't be finished, compressed or removed yet");
+                    break;
+                }
+                (Err(error), unwritten) => {
                     metrics.failures.inc();
                     metrics.failing.set(1);
                     tracing::error!(%error, "events can't be written into files; they wait");
+                    text = unwritten;
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => {}
+                        () = shutdown.requested() => return,
+                    }
                 }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = shutdown.requested() => return,
             }
         }
         metrics.failing.set(0);
-        metrics.events.inc_by(events);
     }
 }
 
