@@ -18,8 +18,9 @@ use crate::events;
 /// Records that the window holds at most, and octets of their events.
 const MOST_RECORDS: usize = 4_096;
 const MOST_OCTETS: usize = 16 << 20;
-/// What one that is behind reads at a time.
+/// Records that one that is behind reads at a time, and octets of their events.
 const CHUNK: u64 = 256;
+const CHUNK_OCTETS: usize = 1 << 20;
 /// How many that are behind read at once, in all sources.
 pub(crate) const READERS: usize = 8;
 /// Between two attempts at a stream that can't be read.
@@ -351,6 +352,14 @@ impl Cursor {
         self.feed.source
     }
 
+    /// Holds nothing in memory that was read ahead: it is read again when it is wanted.
+    pub(crate) fn forget(&mut self) {
+        if let Some(first) = self.ahead.pop_front() {
+            self.next = first.sequence;
+            self.ahead = VecDeque::new();
+        }
+    }
+
     /// Waits for the next record. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Taken {
         let mut newest = self.feed.newest.subscribe();
@@ -409,16 +418,23 @@ impl Cursor {
         if to < self.next {
             return Ok(());
         }
+        let mut octets = 0;
         match feed.source {
             Source::Journal(partition) => {
                 let mut reader = feed.stores.journal(partition).replay(self.next, to);
-                while let Some(parsed) = feed.journal_record(reader.next().await)? {
+                while octets < CHUNK_OCTETS
+                    && let Some(parsed) = feed.journal_record(reader.next().await)?
+                {
+                    octets += parsed.octets();
                     self.ahead.push_back(Arc::new(parsed));
                 }
             }
             Source::Told => {
                 let mut reader = feed.stores.events().read(self.next, false);
-                while let Some(parsed) = feed.told_record(reader.next().await)? {
+                while octets < CHUNK_OCTETS
+                    && let Some(parsed) = feed.told_record(reader.next().await)?
+                {
+                    octets += parsed.octets();
                     let is_last = parsed.sequence >= to;
                     if parsed.sequence >= end {
                         // It is in the window; what was between is gone.

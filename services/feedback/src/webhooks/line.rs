@@ -72,15 +72,17 @@ impl Poster {
                 settled(part, Settled::GivenUp(self.reason.clone())).await;
                 continue;
             }
-            let body = part.body(&self.hook.config.name, &self.source);
-            let id = id_of(&body);
             let mut number = 0;
             loop {
                 self.hook.active().await;
                 number += 1;
                 let (begun, at_ms) = (Instant::now(), now_ms());
+                // Not kept while it waits: many may wait.
+                let body = part.body(&self.hook.config.name, &self.source);
+                let id = id_of(&body);
                 let post = self.hook.post(&mut self.connection, &id, &body, at_ms);
                 let outcome = post.await;
+                drop(body);
                 let verdict = verdict(&outcome);
                 self.note(&outcome, verdict, &id, part.len(), number, at_ms, begun);
                 let next = self.pace.judge(now_ms(), posted, verdict, chance());
@@ -187,6 +189,10 @@ impl Line {
         loop {
             self.poster.hook.active().await;
             let batch = self.gather().await;
+            if self.poster.pace.failing_since_ms() > 0 {
+                // Many may fail, and for days.
+                self.cursor.forget();
+            }
             let (hook, shelf) = (Arc::clone(&self.poster.hook), Arc::clone(&self.shelf));
             let name = &hook.config.name;
             let (store, told) = (self.store.clone(), self.told.clone());
