@@ -73,8 +73,15 @@ impl Installation {
 
     /// The service, as a process would run it.
     pub fn feedback(&self) -> Feedback {
-        let bootstrap = "hostname: relay.example.com\nfeedback: { metrics: \"127.0.0.1:0\" }\n";
-        let bootstrap = Arc::new(Bootstrap::from_yaml(bootstrap).unwrap());
+        self.feedback_with("")
+    }
+
+    /// The same with more of its configuration.
+    pub fn feedback_with(&self, more: &str) -> Feedback {
+        let bootstrap = format!(
+            "hostname: relay.example.com\nfeedback: {{ metrics: \"127.0.0.1:0\", {more} }}\n"
+        );
+        let bootstrap = Arc::new(Bootstrap::from_yaml(&bootstrap).unwrap());
         let shutdown = Shutdown::new();
         let task = tokio::spawn(feedback::run(
             bootstrap,
@@ -82,6 +89,15 @@ impl Installation {
             shutdown.clone(),
         ));
         Feedback { shutdown, task }
+    }
+
+    /// Applies resource documents, as the whole configuration.
+    pub async fn apply(&self, documents: &str) {
+        let snapshot = config::Snapshot::from_documents(documents).unwrap();
+        let store = self.stores().config();
+        let version = store.load().await.unwrap().map_or(0, |stored| stored.version);
+        let json = Bytes::from(snapshot.to_json());
+        store.put(json, snapshot.hash(), version).await.unwrap();
     }
 
     /// Appends a record as the owner would; tells its sequence.
