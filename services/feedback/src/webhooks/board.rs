@@ -22,10 +22,10 @@ use super::shelf::{Place, Shelf};
 /// Name of the duty.
 const DUTY: &str = "webhooks";
 /// A process that does not renew it has lost it.
-const DUTY_LASTS: Duration = Duration::from_secs(15);
-const RENEW_EVERY: Duration = Duration::from_secs(4);
+const DUTY_LASTS: Duration = Duration::from_secs(10);
+const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How often it is tried to take it.
-const TAKE_EVERY: Duration = Duration::from_secs(3);
+const TAKE_EVERY: Duration = Duration::from_secs(2);
 /// How often it is kept how far webhooks are: what was accepted since is posted again after a crash.
 const SAVE_EVERY: Duration = Duration::from_secs(2);
 /// How often the log of attempts is kept, and the lag is looked up.
