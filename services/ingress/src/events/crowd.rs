@@ -148,7 +148,7 @@ fn common(event: &Event) -> Option<(Event, u32)> {
             user.clear();
             10
         }
-        Some(Kind::CredentialNoticed(_) | Kind::CredentialMeasure(_)) | None => return None,
+        _ => return None,
     };
     Some((common, singly))
 }
