@@ -12,12 +12,13 @@ use proto::admin::admin_client::AdminClient;
 use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
-    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, DeadLettersRequest, EventRecord,
-    EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse,
-    MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse, OperationProgress,
-    OperationState, OperationsRequest, OperationsResponse, Partition, PartitionsRequest,
-    PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse,
-    SetStandingRequest, SetStandingResponse, SetWebhookRequest, SetWebhookResponse, StoredDeadLetter, StoredTranscript, TenantsRequest, TenantsResponse,
+    ApplyRequest, ApplyResponse, ConfigurationRequest, ConfigurationResponse, DeadLettersRequest,
+    EventRecord, EventsRequest, ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest,
+    LiftResponse, MeasuresRequest, MeasuresResponse, OperateRequest, OperateResponse,
+    OperationProgress, OperationState, OperationsRequest, OperationsResponse, Partition,
+    PartitionsRequest, PartitionsResponse, QueueRequest, QueueResponse, SetMeasureRequest,
+    SetMeasureResponse, SetStandingRequest, SetStandingResponse, SetWebhookRequest,
+    SetWebhookResponse, StoredDeadLetter, StoredTranscript, TenantsRequest, TenantsResponse,
     TranscriptsRequest, WebhooksRequest, WebhooksResponse, WhyRequest, WhyResponse,
 };
 use proto::event;

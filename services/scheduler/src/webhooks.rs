@@ -29,9 +29,9 @@ pub(crate) async fn overview(
     let store = stores.webhooks();
     let mut sources = Vec::new();
     for partition in 0..partitions {
-        let info = stores.journal(PartitionId(partition)).info();
-        let last = info.await.map_err(unavailable)?.last;
-        sources.push((partition.to_string(), last));
+        let journal = stores.journal(PartitionId(partition));
+        let info = journal.info().await.map_err(unavailable)?;
+        sources.push((partition.to_string(), info.last));
     }
     match stores.events().bounds().await {
         Ok((_, last)) => sources.push(("events".to_owned(), last)),
@@ -89,7 +89,9 @@ async fn send(mut reader: PackReader, found: mpsc::Sender<Result<StoredDeadLette
                 .map_err(|error| Status::data_loss(error.to_string())),
             Err(error) => {
                 tracing::debug!(%error, "DEADLETTERS can't be read at the moment");
-                Err(Status::unavailable("DEADLETTERS can't be read at the moment"))
+                Err(Status::unavailable(
+                    "DEADLETTERS can't be read at the moment",
+                ))
             }
         };
         let is_over = item.is_err();

@@ -296,7 +296,9 @@ fn end_of_lines(file: &mut File) -> io::Result<u64> {
         let begin = end.saturating_sub(PIECE);
         file.seek(SeekFrom::Start(begin))?;
         let mut piece = Vec::new();
-        file.by_ref().take(end - begin).read_to_end(&mut piece)?;
+        Read::by_ref(file)
+            .take(end - begin)
+            .read_to_end(&mut piece)?;
         if let Some(at) = piece.iter().rposition(|octet| *octet == b'\n') {
             return Ok(begin + at as u64 + 1);
         }

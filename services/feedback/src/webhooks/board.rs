@@ -13,11 +13,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::feed::{Cursor, Feed, READERS, Source};
 use super::hook::Hook;
 use super::line::{Line, Poster, replay};
 use super::metrics;
 use super::shelf::{Place, Shelf};
+use crate::feed::{Cursor, Feed, READERS, Source};
 
 /// Name of the duty.
 const DUTY: &str = "webhooks";
@@ -163,11 +163,8 @@ impl Board {
             every.set_missed_tick_behavior(MissedTickBehavior::Delay);
             every
         };
-        let (mut renew, mut save, mut look) = (
-            every(RENEW_EVERY),
-            every(SAVE_EVERY),
-            every(STATE_EVERY),
-        );
+        let (mut renew, mut save, mut look) =
+            (every(RENEW_EVERY), every(SAVE_EVERY), every(STATE_EVERY));
         loop {
             tokio::select! {
                 () = shutdown.requested() => break,
@@ -224,7 +221,8 @@ impl Board {
             let (first, last) = origin.feed.bounds().await?;
             let from = last.saturating_sub(WARM).max(first);
             let (feed, shutdown) = (Arc::clone(&origin.feed), self.shutdown.child());
-            self.tasks.spawn(async move { feed.run(from, shutdown).await });
+            self.tasks
+                .spawn(async move { feed.run(from, shutdown).await });
         }
         Ok(())
     }
@@ -263,7 +261,10 @@ impl Board {
                 None => self.store.state(&config.name).await,
             };
             let begun = match known {
-                Ok(state) => self.start(Arc::new(Hook::new(Arc::clone(config), state))).await,
+                Ok(state) => {
+                    self.start(Arc::new(Hook::new(Arc::clone(config), state)))
+                        .await
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = begun {

@@ -14,10 +14,10 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::feed::Piece;
 use super::metrics::HookMetrics;
 use super::pace::Verdict;
 use super::signature::{Secret, sign};
+use crate::feed::Piece;
 
 /// Attempts that are kept.
 const ATTEMPTS: usize = 100;
@@ -303,7 +303,11 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
         }
         let (state, is_changed) = hook.take_state();
         assert!(is_changed && !hook.take_state().1);
-        let numbers: Vec<u32> = state.attempts.iter().map(|attempt| attempt.number).collect();
+        let numbers: Vec<u32> = state
+            .attempts
+            .iter()
+            .map(|attempt| attempt.number)
+            .collect();
         assert_eq!(numbers, (50..150).collect::<Vec<_>>());
     }
 }

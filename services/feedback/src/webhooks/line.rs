@@ -11,11 +11,11 @@ use spool::{EventWriter, WebhookStore};
 use tokio::time::{Instant, timeout_at};
 
 use super::batch::{Batch, id_of};
-use crate::feed::{Cursor, Parsed, Taken};
 use super::hook::{Hook, Outcome, reason, verdict};
 use super::metrics;
 use super::pace::{Next, Pace, Verdict};
 use super::shelf::Shelf;
+use crate::feed::{Cursor, Parsed, Taken};
 
 /// Records that are passed over before others get their turn.
 const BREATH: u32 = 256;
@@ -28,6 +28,15 @@ pub(crate) enum Settled {
     Delivered,
     /// The last answer, or why there was none.
     GivenUp(String),
+}
+
+/// Who is told what becomes of batches.
+pub(crate) trait Books: Send {
+    /// Something has become of all of it.
+    fn settled(&mut self, part: Batch, settled: Settled) -> impl Future<Output = ()> + Send;
+
+    /// Since when the endpoint accepts nothing, Unix milliseconds; 0 = it accepts.
+    fn failing(&self, since_ms: u64);
 }
 
 /// Posts batches, one after the other.
@@ -56,20 +65,15 @@ impl Poster {
         }
     }
 
-    /// Posts a batch until something has become of all of it, part after part where it was halved. `failing` is told since
-    /// when the endpoint accepts nothing.
-    pub(crate) async fn settle(
-        &mut self,
-        batch: Batch,
-        failing: impl Fn(u64),
-        mut settled: impl AsyncFnMut(Batch, Settled),
-    ) {
+    /// Posts a batch until something has become of all of it, part after part where it was halved.
+    pub(crate) async fn settle(&mut self, batch: Batch, books: &mut impl Books) {
         let mut parts = vec![batch];
         'parts: while let Some(part) = parts.pop() {
             let mut posted = part.posted();
             posted.youngest_ms = posted.youngest_ms.max(self.not_before_ms);
             if self.pace.is_hopeless(now_ms(), posted) {
-                settled(part, Settled::GivenUp(self.reason.clone())).await;
+                let given_up = Settled::GivenUp(self.reason.clone());
+                books.settled(part, given_up).await;
                 continue;
             }
             let mut number = 0;
@@ -86,14 +90,15 @@ impl Poster {
                 let verdict = verdict(&outcome);
                 self.note(&outcome, verdict, &id, part.len(), number, at_ms, begun);
                 let next = self.pace.judge(now_ms(), posted, verdict, chance());
-                failing(self.pace.failing_since_ms());
+                books.failing(self.pace.failing_since_ms());
                 match next {
                     Next::Advance => {
-                        settled(part, Settled::Delivered).await;
+                        books.settled(part, Settled::Delivered).await;
                         continue 'parts;
                     }
                     Next::GiveUp => {
-                        settled(part, Settled::GivenUp(self.reason.clone())).await;
+                        let given_up = Settled::GivenUp(self.reason.clone());
+                        books.settled(part, given_up).await;
                         continue 'parts;
                     }
                     Next::Halve => {
@@ -138,8 +143,11 @@ impl Poster {
         if verdict != Verdict::Accepted {
             self.reason = reason(outcome);
             tracing::info!(
-                webhook = self.hook.config.name, source = self.source, number,
-                reason = self.reason, "a post was not accepted"
+                webhook = self.hook.config.name,
+                source = self.source,
+                number,
+                reason = self.reason,
+                "a post was not accepted"
             );
         }
         self.hook.note(Attempt {
@@ -150,7 +158,11 @@ impl Poster {
             events: u32::try_from(events).unwrap_or(u32::MAX),
             number,
             status: outcome.as_ref().map_or(0, |answer| answer.status.into()),
-            error: outcome.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+            error: outcome
+                .as_ref()
+                .err()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
         });
     }
 }
@@ -193,21 +205,14 @@ impl Line {
                 // Many may fail, and for days.
                 self.cursor.forget();
             }
-            let (hook, shelf) = (Arc::clone(&self.poster.hook), Arc::clone(&self.shelf));
-            let name = &hook.config.name;
-            let (store, told) = (self.store.clone(), self.told.clone());
-            let source = self.poster.source.clone();
-            let settled = async |part: Batch, settled: Settled| {
-                match settled {
-                    Settled::Delivered => hook.metrics.delivered.inc_by(part.len() as u64),
-                    Settled::GivenUp(reason) => {
-                        bury(&store, &told, &hook, &source, &part, reason).await;
-                    }
-                }
-                shelf.advance(name, part.through());
+            let mut books = Kept {
+                hook: Arc::clone(&self.poster.hook),
+                source: self.poster.source.clone(),
+                shelf: Arc::clone(&self.shelf),
+                store: self.store.clone(),
+                told: self.told.clone(),
             };
-            let failing = |since_ms| shelf.failing(name, since_ms);
-            self.poster.settle(batch, failing, settled).await;
+            self.poster.settle(batch, &mut books).await;
         }
     }
 
@@ -267,40 +272,66 @@ impl Line {
             webhook = hook.config.name, %source, from, to,
             "records of events were removed before they were posted"
         );
-        let reason = format!("records {from} to {to} of {source} were removed before they were read");
+        let reason =
+            format!("records {from} to {to} of {source} were removed before they were read");
         tell(&self.told, hook, 0, reason);
     }
 }
 
-/// Keeps what is given up, and tells it. Waits until it is stored: what is nowhere is not given up.
-async fn bury(
-    store: &WebhookStore,
-    told: &EventWriter,
-    hook: &Hook,
-    source: &str,
-    part: &Batch,
-    reason: String,
-) {
-    let name = &hook.config.name;
-    let events = part.events().to_vec();
-    let id = format!("dead-{}", id_of(&part.body(name, source)));
-    let letter = DeadLetter {
-        webhook: name.clone(),
-        given_up_ms: now_ms(),
-        reason: reason.clone(),
-        source: source.to_owned(),
-        events,
-        ..DeadLetter::default()
-    };
-    while let Err(error) = store.bury(letter.clone(), &id).await {
-        metrics::error("dead_letter");
-        tracing::warn!(webhook = name, %error, "what is given up can't be stored yet; posts to this webhook wait");
-        tokio::time::sleep(RETRY).await;
+/// The books of a line: its place moves, and what is given up is kept elsewhere first.
+struct Kept {
+    hook: Arc<Hook>,
+    source: String,
+    shelf: Arc<Shelf>,
+    store: WebhookStore,
+    told: EventWriter,
+}
+
+impl Books for Kept {
+    async fn settled(&mut self, part: Batch, settled: Settled) {
+        match settled {
+            Settled::Delivered => self.hook.metrics.delivered.inc_by(part.len() as u64),
+            Settled::GivenUp(reason) => self.bury(&part, reason).await,
+        }
+        self.shelf.advance(&self.hook.config.name, part.through());
     }
-    let count = part.len() as u64;
-    hook.metrics.given_up.inc_by(count);
-    tracing::warn!(webhook = name, source, events = count, reason, "events were given up");
-    tell(told, hook, count, reason);
+
+    fn failing(&self, since_ms: u64) {
+        self.shelf.failing(&self.hook.config.name, since_ms);
+    }
+}
+
+impl Kept {
+    /// Keeps what is given up, and tells it. Waits until it is stored: what is nowhere is not given up.
+    async fn bury(&self, part: &Batch, reason: String) {
+        let (hook, source) = (&*self.hook, &self.source);
+        let name = &hook.config.name;
+        let events = part.events().to_vec();
+        let id = format!("dead-{}", id_of(&part.body(name, source)));
+        let letter = DeadLetter {
+            webhook: name.clone(),
+            given_up_ms: now_ms(),
+            reason: reason.clone(),
+            source: source.clone(),
+            events,
+            ..DeadLetter::default()
+        };
+        while let Err(error) = self.store.bury(letter.clone(), &id).await {
+            metrics::error("dead_letter");
+            tracing::warn!(webhook = name, %error, "what is given up can't be stored yet; posts to this webhook wait");
+            tokio::time::sleep(RETRY).await;
+        }
+        let count = part.len() as u64;
+        hook.metrics.given_up.inc_by(count);
+        tracing::warn!(
+            webhook = name,
+            source,
+            events = count,
+            reason,
+            "events were given up"
+        );
+        tell(&self.told, hook, count, reason);
+    }
 }
 
 fn tell(told: &EventWriter, hook: &Hook, events: u64, reason: String) {
@@ -315,6 +346,23 @@ fn tell(told: &EventWriter, hook: &Hook, events: u64, reason: String) {
         })),
         ..Event::default()
     });
+}
+
+/// The books of a replay: what is given up again stays where it is.
+struct Replayed {
+    hook: Arc<Hook>,
+    is_accepted: bool,
+}
+
+impl Books for Replayed {
+    async fn settled(&mut self, part: Batch, settled: Settled) {
+        match settled {
+            Settled::Delivered => self.hook.metrics.delivered.inc_by(part.len() as u64),
+            Settled::GivenUp(_) => self.is_accepted = false,
+        }
+    }
+
+    fn failing(&self, _: u64) {}
 }
 
 /// Posts again what was given up, up to a sequence; what is accepted is removed.
@@ -348,16 +396,16 @@ pub(crate) async fn replay(mut poster: Poster, store: WebhookStore, to: u64) {
         for event in letter.events {
             batch.push(event, letter.given_up_ms);
         }
-        let mut is_delivered = true;
-        let delivered = &mut is_delivered;
-        let hook = Arc::clone(&poster.hook);
-        let settled = async |part: Batch, settled: Settled| match settled {
-            Settled::Delivered => hook.metrics.delivered.inc_by(part.len() as u64),
-            Settled::GivenUp(_) => *delivered = false,
+        let mut books = Replayed {
+            hook: Arc::clone(&poster.hook),
+            is_accepted: true,
         };
-        poster.settle(batch, drop, settled).await;
-        if !is_delivered {
-            tracing::warn!(webhook = name, "what was given up is not accepted either, and stays");
+        poster.settle(batch, &mut books).await;
+        if !books.is_accepted {
+            tracing::warn!(
+                webhook = name,
+                "what was given up is not accepted either, and stays"
+            );
             return;
         }
         if let Err(error) = store.unbury(&name, pack.sequence).await {

@@ -160,10 +160,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        assert_eq!(
-            waits,
-            [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
-        );
+        assert_eq!(waits, [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]);
         let asked = Verdict::Failed(Some(Duration::from_secs(900)));
         let longer = pace.judge(NOW, posted(1, NOW), asked, 255);
         assert_eq!(longer, Next::Again(Duration::from_secs(900)));
@@ -181,10 +178,7 @@ mod tests {
         // We were away for days: the endpoint gets its hour.
         let old = posted(9, NOW - 100 * HOUR);
         assert!(!pace.is_hopeless(NOW, old));
-        assert!(matches!(
-            pace.judge(NOW, old, failed, 0),
-            Next::Again(_)
-        ));
+        assert!(matches!(pace.judge(NOW, old, failed, 0), Next::Again(_)));
         assert!(!pace.is_hopeless(NOW + 1, old));
         assert_eq!(pace.judge(NOW + HOUR, old, failed, 0), Next::GiveUp);
         // What is as old is not even tried, what is younger waits.

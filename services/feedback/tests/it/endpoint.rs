@@ -140,7 +140,11 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
         let body: Vec<u8> = read.drain(..end + length).skip(end).collect();
         assert!(head.starts_with("POST /hook?x=1 HTTP/1.1\r\n"), "{head}");
         let id = field("webhook-id");
-        let signed = [format!("{id}.{}.", field("webhook-timestamp")).as_bytes(), &body].concat();
+        let signed = [
+            format!("{id}.{}.", field("webhook-timestamp")).as_bytes(),
+            &body,
+        ]
+        .concat();
         let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY), &signed);
         let expected = format!("v1,{}", STANDARD.encode(signature));
         assert_eq!(field("webhook-signature"), expected);
@@ -155,7 +159,9 @@ async fn serve(mut stream: TcpStream, inner: Arc<Mutex<Inner>>) {
         if status == 0 {
             return;
         }
-        let answer = format!("HTTP/1.1 {status} Word\r\nlocation: /elsewhere\r\ncontent-length: 2\r\n\r\nok");
+        let answer = format!(
+            "HTTP/1.1 {status} Word\r\nlocation: /elsewhere\r\ncontent-length: 2\r\n\r\nok"
+        );
         if stream.write_all(answer.as_bytes()).await.is_err() {
             return;
         }

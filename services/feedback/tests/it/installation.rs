@@ -95,7 +95,11 @@ impl Installation {
     pub async fn apply(&self, documents: &str) {
         let snapshot = config::Snapshot::from_documents(documents).unwrap();
         let store = self.stores().config();
-        let version = store.load().await.unwrap().map_or(0, |stored| stored.version);
+        let version = store
+            .load()
+            .await
+            .unwrap()
+            .map_or(0, |stored| stored.version);
         let json = Bytes::from(snapshot.to_json());
         store.put(json, snapshot.hash(), version).await.unwrap();
     }

@@ -98,7 +98,11 @@ async fn events_come_signed_and_in_order_whatever_the_endpoint_answers_and_whoev
     assert_eq!(endpoint.wait_for(10).await, expected);
     let posts = endpoint.posts();
     assert_eq!(posts[0].status, 302);
-    assert!(posts[..3].iter().all(|post| post.id == posts[0].id && post.events.len() == 7));
+    assert!(
+        posts[..3]
+            .iter()
+            .all(|post| post.id == posts[0].id && post.events.len() == 7)
+    );
 
     // Nobody takes anything when the process dies; what comes then is behind what waits.
     endpoint.answer(|_| 503);

@@ -13,8 +13,8 @@ use mail::Address;
 use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
-    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant, Webhook,
-    index, shipped,
+    Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant,
+    Webhook, index, shipped,
 };
 
 /// All resources by kind and name.

@@ -279,12 +279,7 @@ mod tests {
                 false,
             ),
             ("http://a.example", "http://a.example/", 80, true),
-            (
-                "http://a.example:443/",
-                "http://a.example:443/",
-                443,
-                true,
-            ),
+            ("http://a.example:443/", "http://a.example:443/", 443, true),
             ("http://[::1]:8080/h", "http://[::1]:8080/h", 8080, true),
         ] {
             let url: WebUrl = given.parse().unwrap();

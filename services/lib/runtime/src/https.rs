@@ -197,11 +197,7 @@ fn server_name(host: &str) -> Result<ServerName<'static>, HttpsError> {
         .map_err(|error| HttpsError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))
 }
 
-async fn resolve(
-    host: &str,
-    port: u16,
-    deadline: Instant,
-) -> Result<Vec<SocketAddr>, HttpsError> {
+async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, HttpsError> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }

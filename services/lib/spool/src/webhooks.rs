@@ -212,9 +212,5 @@ fn orders_of(keys: &KeyMap) -> Arc<BTreeMap<String, Order>> {
         .values()
         .filter_map(|(_, value)| Order::decode(&**value).ok());
     let known = orders.filter(|order| order.format == WEBHOOK_FORMAT);
-    Arc::new(
-        known
-            .map(|order| (order.webhook.clone(), order))
-            .collect(),
-    )
+    Arc::new(known.map(|order| (order.webhook.clone(), order)).collect())
 }

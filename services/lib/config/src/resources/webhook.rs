@@ -100,7 +100,10 @@ impl Webhook {
         }
         let secrets = spec.read_list("secrets", read_file_reference);
         if !spec.is_given("secrets") {
-            spec.problem("secrets", "is missing: nobody could tell whose posts they are");
+            spec.problem(
+                "secrets",
+                "is missing: nobody could tell whose posts they are",
+            );
         } else if spec.is_empty_list("secrets") || secrets.len() > MOST_SECRETS {
             spec.problem("secrets", format!("1 to {MOST_SECRETS} are expected"));
         }

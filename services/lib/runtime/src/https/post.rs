@@ -18,9 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{
-    HttpsError, MOST_HEADER, Stage, connect, resolve, server_name, trusted_authorities,
-};
+use super::{HttpsError, MOST_HEADER, Stage, connect, resolve, server_name, trusted_authorities};
 use crate::tls::{TlsError, init_tls};
 
 /// Octets of an answer's body that are read so that the connection can be kept; what is longer is not waited for.

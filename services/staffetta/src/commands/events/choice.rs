@@ -29,8 +29,15 @@ impl Choice {
     /// Refuses a type that there is not: nothing would ever be written.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let known = config::EVENT_TYPES;
-        match self.types.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => anyhow::bail!("there are no events of the type {name:?}: {}", known.join(", ")),
+        match self
+            .types
+            .iter()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            Some(name) => anyhow::bail!(
+                "there are no events of the type {name:?}: {}",
+                known.join(", ")
+            ),
             None => Ok(()),
         }
     }
@@ -75,6 +82,9 @@ mod tests {
         assert!(!choice(&[], &[], &["bulk"]).takes(&event));
         assert!(choice(&["Bounce"], &[], &[]).check().is_ok());
         let error = choice(&["Bouncing"], &[], &[]).check().unwrap_err();
-        assert!(error.to_string().contains("\"Bouncing\": AdminAction, "), "{error}");
+        assert!(
+            error.to_string().contains("\"Bouncing\": AdminAction, "),
+            "{error}"
+        );
     }
 }

@@ -66,7 +66,13 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         for read in &batch {
             match read {
                 Read::Journal(partition, record) => {
-                    write_record(&mut lines, *partition, record, &positions, &arguments.choice)?;
+                    write_record(
+                        &mut lines,
+                        *partition,
+                        record,
+                        &positions,
+                        &arguments.choice,
+                    )?;
                     positions.advance(*partition, record.sequence);
                 }
                 Read::Told(record) => {

@@ -45,7 +45,10 @@ pub(super) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
                 letter.reason
             ),
             OutputFormat::Json => {
-                let events = letter.events.iter().map(|event| serde_json::from_slice(event));
+                let events = letter
+                    .events
+                    .iter()
+                    .map(|event| serde_json::from_slice(event));
                 let events: Vec<Value> = events
                     .collect::<Result<_, _>>()
                     .context("an event that was given up is no JSON")?;

@@ -52,7 +52,10 @@ fn failing_since_ms(webhook: &WebhookStatus) -> Option<u64> {
 }
 
 fn gone_since_ms(webhook: &WebhookStatus) -> u64 {
-    webhook.state.as_ref().map_or(0, |state| state.gone_since_ms)
+    webhook
+        .state
+        .as_ref()
+        .map_or(0, |state| state.gone_since_ms)
 }
 
 fn standing(webhook: &WebhookStatus) -> String {
