@@ -9,7 +9,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench import ingress, relay, scheduler, signer, takeover, waiting  # noqa: E402
+from bench import feedback, ingress, relay, scheduler, signer, takeover, waiting  # noqa: E402
 from rig.processes import Failed  # noqa: E402
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "scheduler": lambda arguments: scheduler.run(),
     "fairness": lambda arguments: scheduler.run_fairness(),
     "waiting": lambda arguments: waiting.run(arguments.messages or waiting.WAITING),
+    "feedback": lambda arguments: feedback.run(arguments.messages or feedback.MESSAGES),
     "takeover": lambda arguments: takeover.run(arguments.messages or takeover.WAITING),
 }
 
