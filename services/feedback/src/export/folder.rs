@@ -357,7 +357,7 @@ mod tests {
         put(&mut folder, b"{\"a\":1}\n", &places(1), NOW).unwrap();
         assert!(names(root.path()).is_empty());
         put(&mut folder, b"{\"a\":2}\n", &places(2), NOW).unwrap();
-        let first = "events-20261122T140006Z-00000000.jsonl.zst";
+        let first = "events-20261122T124006Z-00000000.jsonl.zst";
         assert_eq!(names(root.path()), [first]);
         let packed = fs::read(root.path().join("events").join(first)).unwrap();
         let text = zstd::decode_all(&packed[..]).unwrap();
@@ -368,7 +368,7 @@ mod tests {
         put(&mut folder, b"", &places(3), NOW + 129_999).unwrap();
         assert_eq!(names(root.path()).len(), 1);
         put(&mut folder, b"", &places(3), NOW + 130_000).unwrap();
-        let second = "events-20261122T140116Z-00000001.jsonl.zst";
+        let second = "events-20261122T124116Z-00000001.jsonl.zst";
         assert_eq!(names(root.path()), [first, second]);
     }
 

@@ -130,7 +130,7 @@ mod tests {
         let read: Value = serde_json::from_slice(&body).unwrap();
         let expected = json!({
             "type": "staffetta.events",
-            "timestamp": "2026-11-22T14:00:06.001Z",
+            "timestamp": "2026-11-22T12:40:06.001Z",
             "data": { "webhook": "acme", "source": "3", "events": [{ "id": "0" }, { "id": "1" }] },
         });
         assert_eq!(read, expected);

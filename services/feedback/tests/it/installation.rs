@@ -106,8 +106,13 @@ impl Installation {
 
     /// Appends a record as the owner would; tells its sequence.
     pub async fn write(&mut self, kinds: Vec<Kind>) -> u64 {
+        self.write_at(1_795_351_206_000, kinds).await
+    }
+
+    /// The same at a time, Unix milliseconds.
+    pub async fn write_at(&mut self, at_ms: u64, kinds: Vec<Kind>) -> u64 {
         let entries = kinds.into_iter().map(journal::entry).collect();
-        let record = journal::encode(1, 1_795_351_206_000, 1, entries);
+        let record = journal::encode(1, at_ms, 1, entries);
         let id = format!("record-{}", self.journal_end);
         let begun = Instant::now();
         loop {

@@ -177,9 +177,13 @@ async fn what_is_given_up_is_kept_told_and_posted_again_and_who_is_gone_is_left_
     accepted.retain(|id| id.starts_with("0-"));
     assert_eq!(accepted, expected);
 
+    // What is new is worth a try, however long it has failed.
     endpoint.answer(|_| 410);
     let before = endpoint.posts().len();
-    installation.write(vec![outcome("acme", 3)]).await;
+    let now_ms = runtime::now_ms();
+    installation
+        .write_at(now_ms, vec![outcome("acme", 3)])
+        .await;
     let started = Instant::now();
     while store.state(name).await.unwrap().gone_since_ms == 0 {
         assert!(started.elapsed() < PATIENCE, "it is not gone");
