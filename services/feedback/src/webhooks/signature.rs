@@ -60,7 +60,10 @@ mod tests {
         let body = br#"{"test": 2432232314}"#;
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
         let expected = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
-        assert_eq!(sign(&[secret.clone()], id, 1_614_265_330, body), expected);
+        assert_eq!(
+            sign(std::slice::from_ref(&secret), id, 1_614_265_330, body),
+            expected
+        );
         let both = sign(&[secret.clone(), secret], id, 1_614_265_330, body);
         assert_eq!(both, format!("{expected} {expected}"));
     }
