@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces webhooks clean
+.PHONY: help build servers chart-tools test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces webhooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,11 +25,16 @@ build: ## build everything, with debug information
 servers: ## get nats-server, redis-server and the other programs that demo, tests and benchmarks need
 	@tests/servers/get.sh
 
+chart-tools: servers
+	@tests/chart/get.sh
+
 lint: ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 
-test: servers lint ## all tests in their short form (15 minutes at most)
+# What is fetched comes while the compiler works.
+test: ## all tests in their short form (15 minutes at most)
+	+$(MAKE) --no-print-directory --jobs 4 --output-sync=target lint chart-tools
 	$(CARGO) build --workspace
 	RUST_TEST_THREADS=$(TEST_THREADS) CARGO=$(CARGO) .servers/python/bin/python tests/run.py
 	STAFFETTA_BIN=$(CURDIR)/target/debug/staffetta .servers/python/bin/python tests/limits/run.py --short --seconds 25
@@ -70,15 +75,14 @@ mutants: ## change the code that decides about mail, one place at a time, and se
 
 bench: servers ## all benchmarks, or one: BENCH=relay; figures go to target/bench/*.jsonl
 	$(CARGO) build --profile dist -p staffetta
-	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler --example bench-signer
+	$(CARGO) build --release -p tests --bin paced-load --example bench-scheduler --example bench-signer --example bench-store
 	STAFFETTA_BIN=$(CURDIR)/target/dist/staffetta .servers/python/bin/python tests/bench/run.py --bench $(BENCH)
 
 image: ## the container image, without a Docker daemon: target/image/staffetta-<version>.tar
 	@image/build.sh
 	python3 -m unittest discover -s tests/image
 
-chart: servers ## check the Helm chart with Helm 3 and 4, the plain manifests in k8s/, and run what they configure
-	@tests/chart/get.sh
+chart: chart-tools ## check the Helm chart with Helm 3 and 4, the plain manifests in k8s/, and run what they configure
 	$(CARGO) build -p staffetta
 	.servers/kube/python/bin/python -m unittest discover -s tests/chart -t tests/chart
 

@@ -4,7 +4,7 @@
     python3 tests/run.py
 
 `cargo test` runs one binary after the other, and most of their time is waiting. Here the tests of the whole relay run beside
-all others; the simulation runs by itself, since it fills a core. Each binary's output is printed when it has ended. The last
+all others, of which the simulation is the last, since it fills a core. Each binary's output is printed when it has ended. The last
 line is `tests: ok …`, or `tests: FAILED …` with exit status 1.
 """
 
@@ -53,12 +53,12 @@ def run(name, command, folder):
 
 
 def main():
-    of_relay, alone, others = [], [], []
+    of_relay, last, others = [], [], []
     for package, target, kind, executable, folder in binaries():
         job = (f"{package} {target if kind == 'test' else kind}", [executable], folder)
-        where = of_relay if (package, target) == ("tests", "it") else alone if target == "sim" else others
+        where = of_relay if (package, target) == ("tests", "it") else last if target == "sim" else others
         where.append(job)
-    if not (of_relay and alone and others):
+    if not (of_relay and last and others):
         sys.exit("tests: FAILED some are missing")
     failed, stop = [], threading.Event()
 
@@ -66,17 +66,16 @@ def main():
         failed.extend(job[0] for job in jobs if not stop.is_set() and not run(*job))
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        lanes = [pool.submit(one_after_the_other, jobs) for jobs in (of_relay, others)]
+        lanes = [pool.submit(one_after_the_other, jobs) for jobs in (of_relay, others + last)]
         try:
             for lane in lanes:
                 lane.result()
         except KeyboardInterrupt:
             stop.set()
             raise
-    one_after_the_other(alone)
     if failed:
         sys.exit(f"tests: FAILED {', '.join(failed)}")
-    print(f"tests: ok binaries={len(of_relay) + len(alone) + len(others)}")
+    print(f"tests: ok binaries={len(of_relay) + len(others) + len(last)}")
 
 
 if __name__ == "__main__":

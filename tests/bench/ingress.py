@@ -2,7 +2,8 @@
 
 Messages of 10 KiB with one recipient come over 20 connections; `cpu_us_per_message` is CPU time of the ingress process
 alone, what it does for the storage included: `plain` without TLS, `tls` with it (handshakes are made before), `quotas`
-without TLS and with three windows for the credential and one for its tenant. `scram` is a login with its connection.
+without TLS and with three windows for the credential and one for its tenant. `storage` is what storing the same messages
+costs a process that does nothing else; `accept` is `plain` without it. `scram` is a login with its connection.
 
 `bytes_per_connection` is the growth of its memory by connections: `idle` and `idle-tls` have said EHLO and then nothing;
 `active` are in the middle of a message, of which an octet comes each second. Beside all of these and as many that say
@@ -13,22 +14,25 @@ contents in use. `large-500m` is what one message of 500 MB takes of memory at m
 import base64
 import hashlib
 import hmac
+import json
 import os
 import pathlib
 import resource
 import socket
 import ssl
 import struct
+import subprocess
 import threading
 import time
 
-from rig.processes import Failed, Rig, run, wait_until
+from rig.processes import ROOT, Failed, Rig, run, wait_until
 from rig.relay import Relay, bench_documents
 from rig.servers import Dns, Nats, Redis, rsa_key
 
 from .figures import Figures
 from .load import SENDER_DOMAIN, SINK_DOMAIN, Sink
 
+STORE = ROOT / "target" / "release" / "examples" / "bench-store"
 MESSAGES = 20_000
 CLIENTS = 20
 IDLE = 2_000
@@ -151,6 +155,15 @@ def submit(clients, messages):
         thread.join()
     if problems:
         raise Failed(f"submission: {problems[0]}")
+
+
+def storage(nats, messages):
+    """CPU time of storing a message, in microseconds."""
+    command = [STORE, nats.url, f"http://127.0.0.1:{nats.monitor}", messages, f"load@{SENDER_DOMAIN}", f"user@{SINK_DOMAIN}"]
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise Failed(f"bench-store ended with {done.returncode}")
+    return json.loads(done.stdout)["value"]
 
 
 def rss_bytes(pid):
@@ -280,6 +293,9 @@ def run_bench(messages=MESSAGES):
             before = ingress.cpu_us()
             submit(clients, messages)
             figures.add(case, "cpu_us_per_message", (ingress.cpu_us() - before) / messages)
+        figures.add("storage", "cpu_us_per_message", storage(nats, messages))
+        accept = figures.values["plain", "cpu_us_per_message"] - figures.values["storage", "cpu_us_per_message"]
+        figures.add("accept", "cpu_us_per_message", accept)
         before = ingress.cpu_us()
         for _ in range(LOGINS):
             client = Client(relay.submission)
@@ -287,7 +303,7 @@ def run_bench(messages=MESSAGES):
             client.say(b"QUIT\r\n", b"221")
         figures.add("scram", "cpu_us_per_login", (ingress.cpu_us() - before) / LOGINS, "us")
 
-        sink.wait_for(3 * (messages + messages // 10))
+        sink.wait_for(4 * (messages + messages // 10))
         large_message(figures, relay, sink)
     for (case, metric), value in figures.values.items():
         print(f"{case:<12}{metric:<26}{value:>12,.1f}", flush=True)

@@ -3,6 +3,7 @@
 mod dane;
 mod dependencies;
 mod dialogs;
+mod documents;
 mod draining;
 mod events;
 mod forwarding;
