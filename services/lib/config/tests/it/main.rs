@@ -14,6 +14,7 @@ mod signing;
 mod times;
 mod tokens;
 mod watch;
+mod webhooks;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"
