@@ -6,6 +6,7 @@ const NOUNS: [&str; 12] = [
     "standing",
     "watch",
     "event",
+    "inbound",
     "transcript",
     "spool",
     "journal",

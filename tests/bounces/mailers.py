@@ -11,7 +11,7 @@ from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 from rig.processes import ROOT, Failed, free_port, run
 
-EXIM = ROOT / ".servers" / "bounces" / "exim" / "usr" / "sbin" / "exim4"
+EXIM = ROOT / ".servers" / "exim" / "usr" / "sbin" / "exim4"
 SENDER = "r@bounces.example"
 
 POSTFIX_MAIN = """

@@ -11,6 +11,7 @@ mkdir -p "$clients"
 
 fail() { echo "clients: $*" >&2; exit 1; }
 . "$here/../servers/apt.sh"
+. "$here/../servers/exim.sh"
 
 missing=()
 # program:Debian package
@@ -20,23 +21,15 @@ done
 [ -e /usr/share/php/libphp-phpmailer/src/PHPMailer.php ] || missing+=(libphp-phpmailer)
 # SASL mechanisms of Postfix.
 [ -e "/usr/lib/$(uname -m)-linux-gnu/sasl2/libscram.so" ] || missing+=(libsasl2-modules)
-# Of Exim.
-ldconfig -p | grep -q 'libidn\.so\.12 ' || missing+=(libidn12)
 
-if [ ${#missing[@]} -gt 0 ] || ! [ -x "$clients/exim/usr/sbin/exim4" ]; then
+exim=$here/../../.servers/exim
+if [ ${#missing[@]} -gt 0 ] || ! has_exim "$exim"; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing on this machine: ${missing[*]-} exim4-daemon-light. As root, on Debian, run this again"
     fi
     echo "clients: apt-get ${missing[*]-} exim4-daemon-light"
     install_packages "$clients/apt.log" ${missing[@]+"${missing[@]}"}
-    rm -rf "$clients/exim" && mkdir -p "$clients/exim"
-    (cd "$clients/exim" && apt-get download -qq exim4-daemon-light && dpkg -x exim4-daemon-light_*.deb . && rm -f ./*.deb) \
-        >>"$clients/apt.log" 2>&1 || { tail -20 "$clients/apt.log" >&2; fail "Exim can't be had; see $clients/apt.log"; }
-fi
-# Exim looks for the user that its package makes.
-getent passwd Debian-exim >/dev/null || useradd --system --no-create-home --shell /usr/sbin/nologin Debian-exim
-if ldd "$clients/exim/usr/sbin/exim4" | grep -q 'not found'; then
-    fail "Exim lacks libraries: $(ldd "$clients/exim/usr/sbin/exim4" | grep 'not found' | tr -s '\t\n' ' ')"
+    get_exim "$exim" "$clients/apt.log"
 fi
 
 wanted=$(cat "$here/requirements.txt" "$here/package-lock.json" | sha256sum)

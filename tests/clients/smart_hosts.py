@@ -9,7 +9,7 @@ from rig.processes import ROOT, Failed, run
 
 from .mail import PASSWORD, SENDER, USERNAME
 
-EXIM = ROOT / ".servers" / "clients" / "exim" / "usr" / "sbin" / "exim4"
+EXIM = ROOT / ".servers" / "exim" / "usr" / "sbin" / "exim4"
 
 POSTFIX_MAIN = """
 compatibility_level = 3.6

@@ -8,6 +8,7 @@
 //! | `notification` | a DSN as a message of the spool, with ids that follow from the original |
 //! | `original` | reading as much of the original as a DSN returns |
 //! | [`events`] | the journal as events, one JSON object each |
+//! | `inbound` | reports, complaints and other mail that comes back |
 //! | `tenants`, `metrics` | default streams; counters |
 //! | `feed` | the events of one source, read once for all that want them |
 //! | `webhooks` | events posted to endpoints as they happen |
@@ -21,6 +22,7 @@ pub mod events;
 mod export;
 mod feed;
 mod follower;
+mod inbound;
 mod ledger;
 mod metrics;
 mod notification;
@@ -34,6 +36,8 @@ pub use service::{Error, run};
 /// Registers the metrics of the service, so that they can be described without running it.
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
+    metrics::Metrics::came_back();
+    metrics::Metrics::waiting();
     webhooks::metrics::HookMetrics::new("");
     export::Metrics::new();
 }

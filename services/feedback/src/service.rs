@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mail::PartitionId;
-use runtime::{Bootstrap, Readiness, Shutdown, serve_health};
+use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, serve_health};
 use spool::Stores;
 use tokio::task::JoinSet;
 
 use crate::export;
 use crate::follower::Follower;
+use crate::inbound;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 use crate::webhooks;
@@ -25,6 +26,9 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
+    /// What return paths are known by is no good.
+    #[error("feedback: {0}")]
+    Tokens(#[from] runtime::TokenKeyringError),
     /// A bug: what follows a partition, or posts to webhooks, does so until shutdown.
     #[error("feedback: a partition is not followed any more, or webhooks are not posted to")]
     Follower(#[source] tokio::task::JoinError),
@@ -33,7 +37,7 @@ pub enum Error {
     Stores(#[from] spool::Error),
 }
 
-/// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`.
+/// Runs the service until shutdown: one follower for each partition, one for what comes back; health and metrics on `feedback.metrics`.
 /// `stores` are connected; they are opened here unless they are already.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
@@ -44,6 +48,8 @@ pub async fn run(
         Some(partitions) => partitions,
         None => stores.open().await?.partitions,
     };
+    let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
+    let tokens = tokens.transpose()?.map(Arc::new);
     let readiness = Readiness::new();
     readiness.set("nats", stores.is_connected());
     serve_health(
@@ -71,7 +77,7 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
-    let webhooks = webhooks::run(stores.clone(), partitions, snapshots, shutdown.clone());
+    let webhooks = webhooks::run(stores.clone(), partitions, snapshots.clone(), shutdown.clone());
     followers.spawn(webhooks);
     if let Some(settings) = bootstrap.feedback.export.clone() {
         followers.spawn(export::run(
@@ -80,6 +86,19 @@ pub async fn run(
             settings,
             shutdown.clone(),
         ));
+    }
+    if let Some(tokens) = tokens {
+        tokio::spawn(Arc::clone(&tokens).follow(shutdown.clone()));
+        let handler = inbound::Handler {
+            stores: stores.clone(),
+            partitions,
+            snapshots,
+            tokens,
+            tenants,
+            hostname: bootstrap.hostname.as_str().to_owned(),
+            shutdown: shutdown.clone(),
+        };
+        followers.spawn(handler.run());
     }
     tracing::info!(partitions, "feedback started");
     loop {

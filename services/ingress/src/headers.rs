@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use config::{Headers, Repair, UriValues};
-use mail::Domain;
+use mail::{Address, Domain};
 use message::{Addition, date_text, message_id_text};
 
 /// What the fields of a message are made of.
@@ -20,6 +20,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) author: &'a Domain,
     /// The only recipient.
     pub(crate) recipient: Option<&'a str>,
+    /// Our address for complaints about it, where the stream wants one.
+    pub(crate) complaints: Option<&'a str>,
 }
 
 /// What is to be added where it is missing, as the tenant and the stream of the message have it.
@@ -78,7 +80,8 @@ pub(crate) fn additions<'a>(
             add("List-Unsubscribe-Post", value, UNSUBSCRIBE);
         }
     }
-    if let Some(address) = &headers.cfbl_address
+    let own = facts.complaints.map(Address::parse).and_then(Result::ok);
+    if let Some(address) = own.as_ref().or(headers.cfbl_address.as_ref())
         && address
             .domain()
             .is_some_and(|domain| domain.is_within(facts.author))
@@ -115,6 +118,7 @@ mod tests {
             campaign: "may",
             author: &Domain::parse(author).unwrap(),
             recipient,
+            complaints: Some("c1token@b.acme.example").filter(|_| headers.contains("ours")),
         };
         let headers = tenant.stream("news").unwrap().headers.as_deref();
         let additions = additions(tenant.repair, headers, &facts);
@@ -157,6 +161,16 @@ mod tests {
             added(never, "acme.example", None),
             ["List-Unsubscribe: <https://u.acme.example/x>"]
         );
+    }
+
+    #[test]
+    fn complaints_come_to_an_address_of_ours_where_the_stream_says_so() {
+        let headers = "{ cfblAddress: ours }";
+        assert_eq!(
+            added(headers, "acme.example", None)[0],
+            "CFBL-Address: c1token@b.acme.example; report=arf"
+        );
+        assert_eq!(added(headers, "d.acme.example", None), [""; 0]);
     }
 
     #[test]

@@ -14,6 +14,8 @@
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `token`, `issuers` | logins with tokens; the keys of who issues them |
+//! | `return_paths` | where reports on a message go, made for each recipient |
+//! | `inbound` | the listener for what comes back |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `scanning` | scanners that are asked before a message is accepted |
 //! | `memory` | the bound on all contents together |
@@ -39,6 +41,7 @@ mod content;
 mod events;
 mod forwarding;
 mod headers;
+mod inbound;
 mod issuers;
 mod login;
 mod memory;
@@ -49,6 +52,7 @@ mod proxy;
 mod quota;
 mod receive;
 mod resubmission;
+mod return_paths;
 mod sasl;
 mod scanning;
 mod scram;

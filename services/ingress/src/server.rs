@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Quota, Snapshot};
-use runtime::bootstrap::{Bootstrap, Listener, ListenerTls, ProxyProtocol};
-use runtime::{Readiness, Shutdown, TlsError};
+use runtime::bootstrap::{Bootstrap, Listener, ListenerKind, ListenerTls, ProxyProtocol};
+use runtime::{Readiness, Shutdown, TlsError, TokenKeyring, TokenKeyringError};
 use spool::{BlockWriter, Opened, Stores};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -17,6 +17,7 @@ use crate::clients::{ClientSlot, Clients};
 use crate::connection::Connection;
 use crate::events::Events;
 use crate::forwarding::{self, Forwarding, ForwardingError};
+use crate::inbound;
 use crate::issuers::Issuers;
 use crate::memory::BodyPool;
 use crate::metrics::{ListenerMetrics, Metrics};
@@ -67,6 +68,9 @@ pub enum Error {
     /// What mail of foreign senders is forwarded with is no good.
     #[error("ingress: {0}")]
     Forwarding(#[from] ForwardingError),
+    /// What return paths are made with is no good.
+    #[error("ingress: {0}")]
+    Tokens(#[from] TokenKeyringError),
     /// Redis, where quotas are counted, can't even be tried.
     #[error("ingress: {0}")]
     Quotas(#[from] QuotaError),
@@ -88,6 +92,8 @@ pub(crate) struct Shared {
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
     pub(crate) watcher: Watcher,
+    /// What return paths are made with and known by; `None`: there are none of ours.
+    pub(crate) tokens: Option<Arc<TokenKeyring>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -108,6 +114,7 @@ impl Shared {
 /// What the connections of one listener share.
 pub(crate) struct Listening {
     name: String,
+    kind: ListenerKind,
     pub(crate) policy: Arc<ListenerPolicy>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) implicit_tls: bool,
@@ -125,6 +132,7 @@ pub(crate) struct Listening {
 pub struct Listeners {
     bound: Vec<(TcpSocket, Arc<Listening>)>,
     forwarding: Option<Arc<Forwarding>>,
+    tokens: Option<Arc<TokenKeyring>>,
 }
 
 impl Listeners {
@@ -134,6 +142,8 @@ impl Listeners {
         let forwarding = bootstrap.ingress.forwarding.as_ref();
         let load = |configured| Forwarding::load(configured, &bootstrap.resolvers);
         let forwarding = forwarding.map(load).transpose()?.map(Arc::new);
+        let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
+        let tokens = tokens.transpose()?.map(Arc::new);
         let bound = bootstrap
             .ingress
             .listeners
@@ -156,7 +166,11 @@ impl Listeners {
         if bound.is_empty() {
             return Err(Error::NoListener);
         }
-        Ok(Self { bound, forwarding })
+        Ok(Self {
+            bound,
+            forwarding,
+            tokens,
+        })
     }
 
     /// Name and bound address of each (for port 0).
@@ -178,15 +192,19 @@ impl Listeners {
         shutdown: Shutdown,
     ) -> Result<(), Error> {
         readiness.set(READY, false);
-        let Some(shared) = start(bootstrap, stores, opened, &shutdown).await? else {
+        let Some(mut shared) = start(bootstrap, stores, opened, &shutdown).await? else {
             return Ok(());
         };
+        shared.tokens = self.tokens.clone();
         let shared = Arc::new(shared);
         if !has_configuration(&shared, &readiness).await {
             return Ok(());
         }
         if let Some(forwarding) = self.forwarding {
             tokio::spawn(forwarding::follow(forwarding, shutdown.clone()));
+        }
+        if let Some(tokens) = self.tokens {
+            tokio::spawn(tokens.follow(shutdown.clone()));
         }
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
@@ -282,6 +300,7 @@ impl Listening {
         };
         Ok(Self {
             name: listener.name.clone(),
+            kind: listener.kind,
             policy: Arc::new(policy),
             tls,
             proxy_protocol: listener.proxy_protocol.clone(),
@@ -378,6 +397,7 @@ async fn start(
         failed_logins: bootstrap.ingress.failed_logins,
         events,
         watcher,
+        tokens: None,
         stores,
         metrics,
         shutdown: shutdown.clone(),
@@ -435,8 +455,18 @@ fn admit(
             match room {
                 Ok(of_client) => {
                     let socket = Socket::Plain(stream);
-                    let connection = Connection::new(shared, listening, socket, client, of_client);
-                    connection.serve().await;
+                    match listening.kind {
+                        ListenerKind::Submission => {
+                            Connection::new(shared, listening, socket, client, of_client)
+                                .serve()
+                                .await;
+                        }
+                        ListenerKind::Inbound => {
+                            inbound::Connection::new(shared, listening, socket, client, of_client)
+                                .serve()
+                                .await;
+                        }
+                    }
                 }
                 Err(refusal) => turn_away(&stream, &refusal, &listening, &shared),
             }

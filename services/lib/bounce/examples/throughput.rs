@@ -46,13 +46,18 @@ fn main() {
         tenant: "acme",
         stream: "bulk",
         message: MessageId::now(),
-        ordinal: 7,
+        recipient: "reader@receiver.example",
     };
     let mint = || keys.mint(Purpose::Bounce, &subject, &domain, 2_000_000_000);
     let token = mint().expect("it has room");
     measure("make a return path", mint);
     measure("read a return path", || {
         keys.read(Purpose::Bounce, &token, &domain, 1_900_000_000)
+    });
+    let read = keys.read(Purpose::Bounce, &token, &domain, 1_900_000_000);
+    let read = read.expect("it is ours");
+    measure("compare a recipient", || {
+        keys.is_of(&read, "reader@receiver.example")
     });
 }
 

@@ -5,7 +5,8 @@
 //! - `status`, `prose`: reports in fields (RFC 3464) and in words
 //! - `feedback`: complaints (RFC 5965 and older forms)
 //! - `original`: the message that was sent back
-//! - [`TokenKeys`], [`Token`]: which message and recipient a report is about
+//! - [`TokenKeys`], [`Token`], [`Scopes`]: which message and recipient a report is about, and whose mail it was
+//! - [`Destination`]: what an address that is written to is for
 //! - `judge`: why, by the rules of `classify`
 //!
 //! All of it is hostile. Work is linear in the message and memory bounded; what is kept is one line of at most 1 KiB each. Nothing
@@ -13,6 +14,7 @@
 //! clock, no I/O.
 
 mod address;
+mod destination;
 mod feedback;
 mod head;
 mod inbound;
@@ -28,10 +30,9 @@ mod status;
 mod tests;
 mod token;
 
+pub use destination::Destination;
 pub use inbound::{
     Action, Automatic, Feedback, FeedbackKind, Form, Inbound, Original, Recipient, Report,
 };
 pub use read::{read, read_by};
-pub use token::{
-    KeysError, LARGEST_ORDINAL, MintError, Purpose, Subject, Token, TokenError, TokenKeys,
-};
+pub use token::{KeysError, MintError, Purpose, Scopes, Subject, Token, TokenError, TokenKeys};

@@ -1,7 +1,7 @@
-//! Tokens in return paths and complaint addresses: which message, which recipient, made with a key, so that nobody else can make
-//! one (ADR 37).
+//! Tokens in return paths, addresses for complaints and links to unsubscribe: which message, which recipient, made with a key, so
+//! that nobody else can make one (ADR 37).
 //!
-//! A local part is a letter for the purpose, the digit 1 for the format, and 60 digits of base32 over 37 octets:
+//! A local part is a letter for the purpose, the digit 1 for the format, and 61 digits of base32 over 38 octets:
 //!
 //! | octets | what |
 //! |---|---|
@@ -9,29 +9,32 @@
 //! | 2 | the last day on which it is taken, since 2020-01-01 |
 //! | 5 | scope: tenant and stream, hashed with the key |
 //! | 16 | message id |
-//! | 3 | ordinal of the recipient |
+//! | 4 | recipient: its address in lower case, hashed with the key and the message id |
 //! | 10 | the first octets of HMAC-SHA256 over purpose, domain and all before |
 
 mod base32;
 mod keys;
+mod scopes;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::hmac;
 use mail::{Domain, MessageId};
 
 pub use keys::{KeysError, TokenKeys};
+pub use scopes::Scopes;
 
 /// Octets that are signed.
-const SIGNED: usize = 27;
+const SIGNED: usize = 28;
 /// Octets of the signature.
 const MAC: usize = 10;
 const SCOPE: usize = 5;
+const RECIPIENT: usize = 4;
+/// Of a local part, octets: RFC 5321 section 4.5.3.1.1 allows 64.
+const LENGTH: usize = 63;
 const WHOLE: usize = SIGNED + MAC;
 const DAY_S: u64 = 86_400;
 /// 2020-01-01 in days since 1970.
 const FIRST_DAY: u64 = 18_262;
-/// The largest ordinal that has room.
-pub const LARGEST_ORDINAL: u32 = (1 << 24) - 1;
 
 /// What a token is for; one for another purpose is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,6 +43,8 @@ pub enum Purpose {
     Bounce,
     /// Where complaints go (RFC 9477).
     Complaint,
+    /// What a reader uses who wants no more mail (RFC 8058): an address, or a part of a link whose host is the domain.
+    Unsubscribe,
 }
 
 impl Purpose {
@@ -47,6 +52,7 @@ impl Purpose {
         match self {
             Self::Bounce => 'b',
             Self::Complaint => 'c',
+            Self::Unsubscribe => 'u',
         }
     }
 }
@@ -60,8 +66,8 @@ pub struct Subject<'a> {
     pub stream: &'a str,
     /// The message.
     pub message: MessageId,
-    /// Ordinal of the recipient, at most [`LARGEST_ORDINAL`].
-    pub ordinal: u32,
+    /// Address of the recipient; empty: it is about the message, whoever got it.
+    pub recipient: &'a str,
 }
 
 /// What a token says, when it is ours.
@@ -69,18 +75,14 @@ pub struct Subject<'a> {
 pub struct Token {
     /// The message.
     pub message: MessageId,
-    /// Ordinal of the recipient.
-    pub ordinal: u32,
     key: u8,
     scope: [u8; SCOPE],
+    recipient: [u8; RECIPIENT],
 }
 
 /// A token can't be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MintError {
-    /// Over [`LARGEST_ORDINAL`].
-    #[error("the ordinal of a recipient is above 16777215")]
-    Ordinal,
     /// Before 2020 or after 2199.
     #[error("a token ends between 2020 and 2199")]
     End,
@@ -104,11 +106,11 @@ pub enum TokenError {
 }
 
 impl TokenKeys {
-    /// The local part of an address of this domain, of 62 letters and digits. It is taken until the end of the day (UTC) of
+    /// The local part of an address of this domain, of 63 letters and digits. It is taken until the end of the day (UTC) of
     /// `end`, Unix seconds.
     ///
     /// # Errors
-    /// When a number has no room.
+    /// When the day has no room.
     pub fn mint(
         &self,
         purpose: Purpose,
@@ -116,9 +118,6 @@ impl TokenKeys {
         domain: &Domain,
         end: u64,
     ) -> Result<String, MintError> {
-        if subject.ordinal > LARGEST_ORDINAL {
-            return Err(MintError::Ordinal);
-        }
         let last_day = (end / DAY_S).checked_sub(FIRST_DAY).ok_or(MintError::End)?;
         let last_day = u16::try_from(last_day).map_err(|_| MintError::End)?;
         let (number, key) = self.signing();
@@ -127,10 +126,10 @@ impl TokenKeys {
         octets.extend_from_slice(&last_day.to_be_bytes());
         octets.extend_from_slice(&scope(key, subject.tenant, subject.stream));
         octets.extend_from_slice(subject.message.as_bytes());
-        octets.extend_from_slice(&subject.ordinal.to_be_bytes()[1..]);
+        octets.extend_from_slice(&recipient(key, subject.message, subject.recipient));
         let mac = signature(key, purpose, domain, &octets);
         octets.extend_from_slice(&mac);
-        let mut text = String::with_capacity(62);
+        let mut text = String::with_capacity(LENGTH);
         text.push(purpose.letter());
         text.push('1');
         base32::write(&octets, &mut text);
@@ -167,18 +166,29 @@ impl TokenKeys {
         let mut scope = [0; SCOPE];
         scope.copy_from_slice(&signed[3..3 + SCOPE]);
         let message = MessageId::try_from(&signed[8..24]).map_err(|_| TokenError::NotOne)?;
-        let ordinal = u32::from_be_bytes([0, signed[24], signed[25], signed[26]]);
+        let mut recipient = [0; RECIPIENT];
+        recipient.copy_from_slice(&signed[24..SIGNED]);
         Ok(Token {
             message,
-            ordinal,
             key: signed[0],
             scope,
+            recipient,
+        })
+    }
+
+    /// Whether the token was made for the recipient with this address, or, if it is empty, for all of the message. The case of
+    /// ASCII letters does not matter. Of four thousand million addresses that are tried one is taken by chance, and nobody can
+    /// find out which without the key.
+    pub fn is_of(&self, token: &Token, address: &str) -> bool {
+        self.of_number(token.key).is_some_and(|key| {
+            let wanted = recipient(key, token.message, address);
+            verify_slices_are_equal(&wanted, &token.recipient).is_ok()
         })
     }
 
     /// Whether the token was made for the tenant and stream. Two of a million pairs are alike by chance once in two installations;
     /// the message says then which of them it is.
-    pub fn is_of(&self, token: &Token, tenant: &str, stream: &str) -> bool {
+    pub fn is_in(&self, token: &Token, tenant: &str, stream: &str) -> bool {
         self.of_number(token.key)
             .is_some_and(|key| scope(key, tenant, stream) == token.scope)
     }
@@ -189,6 +199,14 @@ fn scope(key: &hmac::Key, tenant: &str, stream: &str) -> [u8; SCOPE] {
         key,
         &[b"scope\0", tenant.as_bytes(), b"\0", stream.as_bytes()],
     ))
+}
+
+fn recipient(key: &hmac::Key, message: MessageId, address: &str) -> [u8; RECIPIENT] {
+    let mut context = hmac::Context::with_key(key);
+    context.update(b"recipient\0");
+    context.update(message.as_bytes());
+    context.update(address.to_ascii_lowercase().as_bytes());
+    first(&context.sign())
 }
 
 fn signature(key: &hmac::Key, purpose: Purpose, domain: &Domain, signed: &[u8]) -> [u8; MAC] {
@@ -238,7 +256,7 @@ mod tests {
             tenant: "acme",
             stream: "bulk",
             message,
-            ordinal: 70_000,
+            recipient: "Reader@receiver.example",
         }
     }
 
@@ -262,17 +280,21 @@ mod tests {
     fn says_which_message_and_recipient_whatever_the_case() {
         let keys = keys(OLD);
         let (message, text) = mint(&keys);
-        assert_eq!(text.len(), 62);
+        assert_eq!(text.len(), LENGTH);
         assert!(
             text.bytes()
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
         );
         for text in [text.clone(), text.to_uppercase()] {
             let token = read(&keys, &text, NOW).unwrap();
-            assert_eq!((token.message, token.ordinal), (message, 70_000));
-            assert!(keys.is_of(&token, "acme", "bulk"));
-            assert!(!keys.is_of(&token, "acme", "transactional"));
-            assert!(!keys.is_of(&token, "acmeb", "ulk"));
+            assert_eq!(token.message, message);
+            assert!(keys.is_in(&token, "acme", "bulk"));
+            assert!(!keys.is_in(&token, "acme", "transactional"));
+            assert!(!keys.is_in(&token, "acmeb", "ulk"));
+            assert!(keys.is_of(&token, "READER@receiver.example"));
+            for other in ["other@receiver.example", "reader@receiver.example.", ""] {
+                assert!(!keys.is_of(&token, other), "{other}");
+            }
         }
     }
 
@@ -322,24 +344,28 @@ mod tests {
     }
 
     #[test]
-    fn refuses_numbers_that_have_no_room() {
+    fn refuses_days_that_have_no_room() {
         let keys = keys(OLD);
-        let mut subject = subject(MessageId::now());
+        let subject = subject(MessageId::now());
         let here = domain("b.acme.example");
-        let mut mint = |ordinal, end| {
-            subject.ordinal = ordinal;
-            keys.mint(Purpose::Bounce, &subject, &here, end).err()
-        };
-        assert_eq!(mint(LARGEST_ORDINAL, NOW), None);
-        assert_eq!(mint(LARGEST_ORDINAL + 1, NOW), Some(MintError::Ordinal));
-        assert_eq!(mint(0, 1_577_836_799), Some(MintError::End));
-        assert_eq!(mint(0, 1_577_836_800), None);
-        assert_eq!(mint(0, u64::MAX), Some(MintError::End));
+        let mint = |end| keys.mint(Purpose::Bounce, &subject, &here, end).err();
+        assert_eq!(mint(1_577_836_799), Some(MintError::End));
+        assert_eq!(mint(1_577_836_800), None);
+        assert_eq!(mint(u64::MAX), Some(MintError::End));
+    }
+
+    #[test]
+    fn the_recipient_is_hashed_with_the_message() {
+        let keys = keys(OLD);
+        let hashes: Vec<_> = (0..2)
+            .map(|_| read(&keys, &mint(&keys).1, NOW).unwrap().recipient)
+            .collect();
+        assert_ne!(hashes[0], hashes[1]);
     }
 
     proptest! {
         #[test]
-        fn no_change_of_a_token_is_taken(at in 0_usize..62, with in "[a-z2-7]") {
+        fn no_change_of_a_token_is_taken(at in 0_usize..LENGTH, with in "[a-z2-7]") {
             let keys = keys(OLD);
             let (_, text) = mint(&keys);
             let mut changed = text.clone();
@@ -353,14 +379,15 @@ mod tests {
         }
 
         #[test]
-        fn reads_what_was_written(ordinal in 0..=LARGEST_ORDINAL, days in 0_u64..365, tenant in "[a-z0-9-]{1,63}") {
+        fn reads_what_was_written(recipient in "[a-zA-Zé.]{0,20}(@[a-z]{1,9})?", days in 0_u64..365, tenant in "[a-z0-9-]{1,63}") {
             let keys = keys(NEW);
-            let subject = Subject { tenant: &tenant, stream: "s", message: MessageId::now(), ordinal };
+            let subject = Subject { tenant: &tenant, stream: "s", message: MessageId::now(), recipient: &recipient };
             let here = domain("x.example");
-            let text = keys.mint(Purpose::Complaint, &subject, &here, NOW + days * DAY_S).unwrap();
-            let token = keys.read(Purpose::Complaint, &text, &here, NOW).unwrap();
-            prop_assert_eq!((token.message, token.ordinal), (subject.message, ordinal));
-            prop_assert!(keys.is_of(&token, &tenant, "s"));
+            let text = keys.mint(Purpose::Unsubscribe, &subject, &here, NOW + days * DAY_S).unwrap();
+            let token = keys.read(Purpose::Unsubscribe, &text, &here, NOW).unwrap();
+            prop_assert_eq!(token.message, subject.message);
+            prop_assert!(keys.is_of(&token, &recipient));
+            prop_assert!(keys.is_in(&token, &tenant, "s"));
         }
     }
 }

@@ -8,6 +8,7 @@ mod https;
 mod open_files;
 mod shutdown;
 mod tls;
+mod token_keyring;
 
 pub use bootstrap::{Bootstrap, LoadError};
 pub use certificates::certificate_names;
@@ -23,3 +24,4 @@ pub use tls::{
     TlsError, certificate_of_files, init_tls, tls_server_config, tls_server_config_asking,
     tls_server_config_for,
 };
+pub use token_keyring::{TokenKeyring, TokenKeyringError};

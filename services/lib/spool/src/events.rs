@@ -71,7 +71,19 @@ impl EventStore {
 
     /// Stores events at once, for who writes few: an operator's doings.
     pub async fn store(&self, service: &str, events: Vec<Event>) -> Result<(), Error> {
-        let id = Uuid::now_v7();
+        self.store_as(Uuid::now_v7().into_bytes(), service, events)
+            .await
+    }
+
+    /// As [`EventStore::store`], with the id that the record has however often it is written: it is stored once within ten
+    /// minutes, and the ids of its events are the same after that.
+    pub async fn store_as(
+        &self,
+        id: [u8; 16],
+        service: &str,
+        events: Vec<Event>,
+    ) -> Result<(), Error> {
+        let id = Uuid::from_bytes(id);
         let mut headers = HeaderMap::new();
         headers.insert(NATS_MESSAGE_ID, id.to_string());
         let record = record_of(id, service, events);

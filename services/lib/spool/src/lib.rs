@@ -13,6 +13,7 @@
 //! | [`JournalStore`] | the fenced log of a partition |
 //! | `packs` | writing what nothing depends on, behind its back |
 //! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
+//! | [`InboundStore`] | what came back and is not handled yet |
 //! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
 //! | [`WebhookStore`] | how far webhooks are, and what was given up |
 //! | [`Duties`] | what one of several processes does |
@@ -35,6 +36,7 @@ mod duty;
 mod error;
 mod events;
 mod follow;
+mod inbound;
 mod init;
 mod journal;
 mod layout;
@@ -67,6 +69,7 @@ pub use duty::{Duties, Duty};
 pub use error::Error;
 pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
+pub use inbound::{INBOUND_FORMAT, InboundStore, InboundUnstored, decode_inbound};
 pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
 pub use layout::{FORMAT_VERSION, TranscriptBounds};

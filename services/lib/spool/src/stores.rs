@@ -12,8 +12,8 @@ use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Duties, Error, EventStore, EventWriter,
-    JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
-    TranscriptStore, TranscriptWriter, WebhookStore, WriterOptions,
+    InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations,
+    ReaderPositions, TranscriptStore, TranscriptWriter, WebhookStore, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -176,6 +176,11 @@ impl Stores {
     /// The stream `EVENTS`.
     pub fn events(&self) -> EventStore {
         EventStore::new(self.inner.control.clone(), self.inner.bulk.clone())
+    }
+
+    /// The stream `INBOUND`.
+    pub fn inbound(&self) -> InboundStore {
+        InboundStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
     /// Writes transcripts of a service, such as `sender`, into the stream `TRANSCRIPTS`.

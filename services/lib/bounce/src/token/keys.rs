@@ -79,6 +79,11 @@ impl TokenKeys {
         (*number, key)
     }
 
+    /// Each with its number.
+    pub(super) fn all(&self) -> impl Iterator<Item = (u8, &hmac::Key)> {
+        self.keys.iter().map(|(number, key)| (*number, key))
+    }
+
     pub(super) fn of_number(&self, wanted: u8) -> Option<&hmac::Key> {
         let mut keys = self.keys.iter();
         keys.find(|(number, _)| *number == wanted)

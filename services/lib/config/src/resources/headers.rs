@@ -20,6 +20,8 @@ pub struct Headers {
     pub one_click: bool,
     /// `CFBL-Address` (RFC 9477): where hosts send complaints, in the form of ARF.
     pub cfbl_address: Option<Address>,
+    /// That address is one of ours, made for each message, where the author's domain has return paths of ours.
+    pub cfbl_ours: bool,
 }
 
 /// Characters of the identifier of a sender, as Google wants it.
@@ -44,12 +46,8 @@ impl Headers {
             feedback_id: fields.read("feedbackId", sender_id),
             one_click: asked.unwrap_or(can_be),
             list_unsubscribe,
-            cfbl_address: fields.read("cfblAddress", |text| match Address::parse(text) {
-                Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => {
-                    Ok(address)
-                }
-                _ => Err("an address such as complaints@acme.example is expected".to_owned()),
-            }),
+            cfbl_ours: fields.text("cfblAddress") == Some(OURS),
+            cfbl_address: fields.read("cfblAddress", cfbl_address).flatten(),
         };
         (headers != Self::default()).then(|| Box::new(headers))
     }
@@ -64,10 +62,23 @@ impl Headers {
             spec.insert("listUnsubscribe".to_owned(), json!(uris));
             spec.insert("oneClick".to_owned(), json!(self.one_click));
         }
+        if self.cfbl_ours {
+            spec.insert("cfblAddress".to_owned(), json!(OURS));
+        }
         if let Some(address) = &self.cfbl_address {
             spec.insert("cfblAddress".to_owned(), json!(address.as_str()));
         }
         Value::Object(spec)
+    }
+}
+
+const OURS: &str = "ours";
+
+fn cfbl_address(text: &str) -> Result<Option<Address>, String> {
+    match Address::parse(text) {
+        _ if text == OURS => Ok(None),
+        Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => Ok(Some(address)),
+        _ => Err("`ours` or an address such as complaints@acme.example is expected".to_owned()),
     }
 }
 

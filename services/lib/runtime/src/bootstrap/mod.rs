@@ -5,6 +5,7 @@ mod environment;
 mod forwarding;
 mod listener;
 mod services;
+mod tokens;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyP
 pub use services::{
     AdminListener, All, Export, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
+pub use tokens::Tokens;
 
 /// The validated `staffetta.yaml`.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub struct Bootstrap {
     pub storage: Storage,
     /// DNS servers; empty = those of the system.
     pub resolvers: Vec<SocketAddr>,
+    /// What makes return paths and such; `None`: there are none of ours.
+    pub tokens: Option<Tokens>,
     /// Service `ingress`.
     pub ingress: Ingress,
     /// Service `signer`.
@@ -190,6 +194,16 @@ impl Bootstrap {
         }
         let fields = Fields::open("", "", &document, &problems);
         let bootstrap = Self::read(&fields, folder);
+        let mut listeners = bootstrap.ingress.listeners.iter();
+        if bootstrap.tokens.is_none()
+            && let Some(inbound) = listeners.find(|listener| listener.kind == ListenerKind::Inbound)
+        {
+            let what = format!(
+                "are missing: the listener {:?} is for what comes back, and known by them",
+                inbound.name
+            );
+            fields.problem("tokens", what);
+        }
         fields.close();
         problems.none_or(bootstrap)
     }
@@ -215,6 +229,7 @@ impl Bootstrap {
                 text.parse()
                     .map_err(|_| "an address IP:port is expected".to_owned())
             }),
+            tokens: Tokens::read(fields, folder),
             ingress: Ingress::read(fields.map("ingress"), folder),
             signer: Signer::read(fields.map("signer")),
             scheduler: Scheduler::read(fields.map("scheduler"), folder),
