@@ -77,7 +77,12 @@ pub async fn run(
         };
         followers.spawn(follower.run());
     }
-    let webhooks = webhooks::run(stores.clone(), partitions, snapshots.clone(), shutdown.clone());
+    let webhooks = webhooks::run(
+        stores.clone(),
+        partitions,
+        snapshots.clone(),
+        shutdown.clone(),
+    );
     followers.spawn(webhooks);
     if let Some(settings) = bootstrap.feedback.export.clone() {
         followers.spawn(export::run(
