@@ -1,6 +1,6 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 12] = [
+const NOUNS: [&str; 13] = [
     "envelope",
     "operation",
     "standing",
