@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers chart-tools test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces inbound clean
+.PHONY: help build servers chart-tools test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces inbound webhooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -117,6 +117,11 @@ inbound: servers ## Postfix accepts, and reports later to return paths of ours: 
 	@tests/bounces/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/inbound/run.py
+
+webhooks: servers ## 100,000 events to endpoints that are slow, die, answer 500, redirect and reset, while feedback is killed (5 minutes)
+	@tests/webhooks/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/webhooks/python/bin/python tests/webhooks/run.py
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean

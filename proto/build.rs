@@ -1,6 +1,6 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 13] = [
+const NOUNS: [&str; 14] = [
     "envelope",
     "operation",
     "standing",
@@ -13,6 +13,7 @@ const NOUNS: [&str; 13] = [
     "journal",
     "dispatch",
     "signer",
+    "webhook",
     "admin",
 ];
 

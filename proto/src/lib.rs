@@ -28,6 +28,7 @@ generated!(
     journal,
     dispatch,
     signer,
+    webhook,
     admin
 );
 

@@ -9,7 +9,9 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from bench import ingress, relay, scheduler, sender, signer, suppression, takeover, waiting  # noqa: E402
+from bench import (  # noqa: E402
+    feedback, ingress, relay, scheduler, sender, signer, suppression, takeover, waiting,
+)
 from rig.processes import Failed  # noqa: E402
 
 BENCHES = {
@@ -21,6 +23,7 @@ BENCHES = {
     "suppression": lambda arguments: suppression.run(),
     "fairness": lambda arguments: scheduler.run_fairness(),
     "waiting": lambda arguments: waiting.run(arguments.messages or waiting.WAITING),
+    "feedback": lambda arguments: feedback.run(arguments.messages or feedback.MESSAGES),
     "takeover": lambda arguments: takeover.run(arguments.messages or takeover.WAITING),
 }
 

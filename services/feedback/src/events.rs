@@ -547,7 +547,7 @@ fn stage_name(stage: Stage) -> &'static str {
 }
 
 /// RFC 3339 with milliseconds; the epoch for a time that no calendar has.
-fn time(unix_ms: u64) -> String {
+pub(crate) fn time(unix_ms: u64) -> String {
     let timestamp = i64::try_from(unix_ms)
         .ok()
         .and_then(|ms| Timestamp::from_millisecond(ms).ok());

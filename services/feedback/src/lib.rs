@@ -13,12 +13,17 @@
 //! | `suppression` | whom nothing is sent to any more, from what comes back |
 //! | `tls_reports` | what domains are told of TLS to their hosts, once a day |
 //! | `tenants`, `metrics` | default streams; counters |
+//! | `feed` | the events of one source, read once for all that want them |
+//! | `webhooks` | events posted to endpoints as they happen |
+//! | `export` | events written into files |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
 //! that it is stored once however often it is written: the journal's owner drops a DSN of which no recipient is
 //! owed one any more. Several replicas, a restart from an old position and a `kill -9` at any place are harmless.
 
 pub mod events;
+mod export;
+mod feed;
 mod follower;
 mod inbound;
 mod ledger;
@@ -30,6 +35,7 @@ mod service;
 mod suppression;
 mod tenants;
 mod tls_reports;
+mod webhooks;
 
 pub use service::{Error, run};
 
@@ -41,4 +47,6 @@ pub fn register_metrics() {
     metrics::LinkMetrics::new();
     metrics::SuppressionMetrics::new();
     metrics::TlsReportMetrics::new();
+    webhooks::metrics::HookMetrics::new("");
+    export::Metrics::new();
 }

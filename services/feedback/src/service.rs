@@ -8,6 +8,7 @@ use runtime::{Bootstrap, Readiness, Shutdown, TokenKeyring, WebServer, serve_hea
 use spool::Stores;
 use tokio::task::JoinSet;
 
+use crate::export;
 use crate::follower::Follower;
 use crate::inbound;
 use crate::links::Links;
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::metrics::TlsReportMetrics;
 use crate::tenants::Tenants;
 use crate::tls_reports::TlsReporting;
+use crate::webhooks;
 
 /// Blocks of originals that are kept; bounces of one block come together.
 const CACHE_BYTES: usize = 16 << 20;
@@ -30,8 +32,8 @@ pub enum Error {
     /// The keys of return paths and links are no good.
     #[error("feedback: {0}")]
     Tokens(#[from] runtime::TokenKeyringError),
-    /// A bug: what follows a partition, and what reports, does so until shutdown.
-    #[error("feedback: a partition is not followed any more, or nobody reports")]
+    /// A bug: what follows a partition, posts to webhooks or reports does so until shutdown.
+    #[error("feedback: a partition is not followed any more, or nobody posts or reports")]
     Follower(#[source] tokio::task::JoinError),
     /// Links can't be answered where they should be.
     #[error("feedback.links: {0}")]
@@ -104,6 +106,21 @@ pub async fn run(
             shutdown: shutdown.clone(),
         };
         followers.spawn(reporting.run());
+    }
+    let webhooks = webhooks::run(
+        stores.clone(),
+        partitions,
+        snapshots.clone(),
+        shutdown.clone(),
+    );
+    followers.spawn(webhooks);
+    if let Some(settings) = bootstrap.feedback.export.clone() {
+        followers.spawn(export::run(
+            stores.clone(),
+            partitions,
+            settings,
+            shutdown.clone(),
+        ));
     }
     if let Some(tokens) = tokens {
         let handler = inbound::Handler {

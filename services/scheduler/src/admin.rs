@@ -13,13 +13,14 @@ use proto::admin::admin_server::Admin as AdminService;
 use proto::admin::why_request::Which as AskedFor;
 use proto::admin::{
     ApplyRequest, ApplyResponse, ChangeSuppressionRequest, ChangeSuppressionResponse,
-    ConfigurationRequest, ConfigurationResponse, EventRecord, EventsRequest, ExplainedDelivery,
-    JournalRecord, JournalRequest, LiftRequest, LiftResponse, MeasuresRequest, MeasuresResponse,
-    OperateRequest, OperateResponse, OperationProgress, OperationState, OperationsRequest,
-    OperationsResponse, Partition, PartitionsRequest, PartitionsResponse, QueueRequest,
-    QueueResponse, SetMeasureRequest, SetMeasureResponse, SetStandingRequest, SetStandingResponse,
-    StoredTranscript, SuppressionRequest, SuppressionRows, TenantsRequest, TenantsResponse,
-    TranscriptsRequest, WhyRequest, WhyResponse,
+    ConfigurationRequest, ConfigurationResponse, DeadLettersRequest, EventRecord, EventsRequest,
+    ExplainedDelivery, JournalRecord, JournalRequest, LiftRequest, LiftResponse, MeasuresRequest,
+    MeasuresResponse, OperateRequest, OperateResponse, OperationProgress, OperationState,
+    OperationsRequest, OperationsResponse, Partition, PartitionsRequest, PartitionsResponse,
+    QueueRequest, QueueResponse, SetMeasureRequest, SetMeasureResponse, SetStandingRequest,
+    SetStandingResponse, SetWebhookRequest, SetWebhookResponse, StoredDeadLetter, StoredTranscript,
+    SuppressionRequest, SuppressionRows, TenantsRequest, TenantsResponse, TranscriptsRequest,
+    WebhooksRequest, WebhooksResponse, WhyRequest, WhyResponse,
 };
 use proto::event;
 use proto::operation::{Lifted, Operation, Selector};
@@ -35,7 +36,7 @@ use tonic::{Request, Response, Status};
 use crate::core::{Event, Events, constraint_of};
 use crate::machine::{Explained, Progress, Selection};
 use crate::operate::{checked, checked_selector, short};
-use crate::{measures, suppression, tenants, transcripts};
+use crate::{measures, suppression, tenants, transcripts, webhooks};
 
 /// Rows without a limit given, and at most.
 const ROWS: (usize, usize) = (1_000, 10_000);
@@ -64,6 +65,7 @@ pub(crate) struct Admin {
 impl AdminService for Admin {
     type JournalStream = Pin<Box<dyn Stream<Item = Result<JournalRecord, Status>> + Send>>;
     type EventsStream = Pin<Box<dyn Stream<Item = Result<EventRecord, Status>> + Send>>;
+    type DeadLettersStream = Pin<Box<dyn Stream<Item = Result<StoredDeadLetter, Status>> + Send>>;
     type TranscriptsStream = Pin<Box<dyn Stream<Item = Result<StoredTranscript, Status>> + Send>>;
     type SuppressionStream = Pin<Box<dyn Stream<Item = Result<SuppressionRows, Status>> + Send>>;
 
@@ -433,6 +435,34 @@ impl AdminService for Admin {
         Ok(Response::new(ChangeSuppressionResponse { stored }))
     }
 
+    async fn webhooks(
+        &self,
+        request: Request<WebhooksRequest>,
+    ) -> Result<Response<WebhooksResponse>, Status> {
+        let config = self.applied().await?;
+        let wanted = request.into_inner().webhook;
+        let found = webhooks::overview(&self.stores, self.partitions, &config, &wanted).await?;
+        Ok(Response::new(WebhooksResponse { webhooks: found }))
+    }
+
+    async fn dead_letters(
+        &self,
+        request: Request<DeadLettersRequest>,
+    ) -> Result<Response<Self::DeadLettersStream>, Status> {
+        let webhook = request.into_inner().webhook;
+        let stream = webhooks::dead_letters(&self.stores.webhooks(), &webhook).await?;
+        Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn set_webhook(
+        &self,
+        request: Request<SetWebhookRequest>,
+    ) -> Result<Response<SetWebhookResponse>, Status> {
+        let config = self.applied().await?;
+        let order = webhooks::set(&self.stores.webhooks(), &config, &request.into_inner()).await?;
+        Ok(Response::new(SetWebhookResponse { order: Some(order) }))
+    }
+
     async fn partitions(
         &self,
         _: Request<PartitionsRequest>,
@@ -590,7 +620,7 @@ fn not_changed(error: StandingsError) -> Status {
     }
 }
 
-fn unavailable(error: spool::Error) -> Status {
+pub(crate) fn unavailable(error: spool::Error) -> Status {
     Status::unavailable(error.to_string())
 }
 

@@ -34,6 +34,7 @@ mod suppression;
 mod takeover;
 mod tenants;
 mod transcripts;
+mod webhooks;
 
 pub use run::{Error, Scheduler, run, serve};
 

@@ -73,6 +73,9 @@ enum Command {
     Trace(commands::trace::Arguments),
     /// Write what happens to messages as JSON Lines
     Events(commands::events::Arguments),
+    /// Show how posts to webhooks do, and what was given up; post it again
+    #[command(subcommand)]
+    Webhook(commands::webhook::Command),
     /// Say what is missing on this machine, or in the DNS about a domain
     Doctor(commands::doctor::Arguments),
     /// Validate staffetta.yaml and resource documents without starting anything
@@ -179,6 +182,7 @@ async fn carry_out(global: &Global, command: Command) -> anyhow::Result<ExitCode
         Command::Shaping(command) => return commands::shaping::run(global, &command).await,
         Command::Trace(arguments) => return commands::trace::run(global, &arguments).await,
         Command::Events(arguments) => commands::events::run(global, &arguments).await?,
+        Command::Webhook(command) => commands::webhook::run(global, &command).await?,
         Command::Doctor(arguments) => return commands::doctor::run(global, &arguments).await,
         Command::Check(arguments) => return commands::check::run(global, &arguments),
         Command::Preflight(command) => return commands::preflight::run(&command),

@@ -73,13 +73,13 @@ impl Installation {
 
     /// The service, as a process would run it.
     pub fn feedback(&self) -> Feedback {
-        self.feedback_with("")
+        self.feedback_with("", "")
     }
 
-    /// The same, with more of the bootstrap.
-    pub fn feedback_with(&self, more: &str) -> Feedback {
+    /// The same, with more in the section of feedback, and beside it.
+    pub fn feedback_with(&self, section: &str, more: &str) -> Feedback {
         let bootstrap = format!(
-            "hostname: relay.example.com\nfeedback: {{ metrics: \"127.0.0.1:0\" }}\n{more}"
+            "hostname: relay.example.com\nfeedback: {{ metrics: \"127.0.0.1:0\", {section} }}\n{more}"
         );
         let bootstrap = Arc::new(Bootstrap::from_yaml(&bootstrap).unwrap());
         let shutdown = Shutdown::new();
@@ -91,10 +91,28 @@ impl Installation {
         Feedback { shutdown, task }
     }
 
+    /// Applies resource documents, as the whole configuration.
+    pub async fn apply(&self, documents: &str) {
+        let snapshot = config::Snapshot::from_documents(documents).unwrap();
+        let store = self.stores().config();
+        let version = store
+            .load()
+            .await
+            .unwrap()
+            .map_or(0, |stored| stored.version);
+        let json = Bytes::from(snapshot.to_json());
+        store.put(json, snapshot.hash(), version).await.unwrap();
+    }
+
     /// Appends a record as the owner would; tells its sequence.
     pub async fn write(&mut self, kinds: Vec<Kind>) -> u64 {
+        self.write_at(1_795_351_206_000, kinds).await
+    }
+
+    /// The same at a time, Unix milliseconds.
+    pub async fn write_at(&mut self, at_ms: u64, kinds: Vec<Kind>) -> u64 {
         let entries = kinds.into_iter().map(journal::entry).collect();
-        let record = journal::encode(1, 1_795_351_206_000, 1, entries);
+        let record = journal::encode(1, at_ms, 1, entries);
         let id = format!("record-{}", self.journal_end);
         let begun = Instant::now();
         loop {

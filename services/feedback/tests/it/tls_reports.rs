@@ -109,8 +109,8 @@ async fn each_domain_that_asks_gets_one_report_of_a_day_however_many_processes_t
         dns.address()
     );
     let both = [
-        installation.feedback_with(&more),
-        installation.feedback_with(&more),
+        installation.feedback_with("", &more),
+        installation.feedback_with("", &more),
     ];
     let begun = std::time::Instant::now();
     while !is_done(&installation).await {
@@ -121,7 +121,7 @@ async fn each_domain_that_asks_gets_one_report_of_a_day_however_many_processes_t
         feedback.stop().await;
     }
     // One that starts later finds nothing to do.
-    let late = installation.feedback_with(&more);
+    let late = installation.feedback_with("", &more);
     late.stop().await;
 
     let reports = reports(&installation).await;

@@ -12,7 +12,7 @@ use crate::shipped;
 use crate::suffixes::parents;
 use crate::{
     AutomationSet, Credential, DomainMatch, EgressPool, Route, Scanner, SendingDomain, Tenant,
-    TokenIssuer,
+    TokenIssuer, Webhook,
 };
 
 type ByName<T> = HashMap<Box<str>, Arc<T>>;
@@ -37,6 +37,7 @@ pub(crate) struct Index {
     routes: Routes,
     pub(crate) shaping: ShapingRules,
     pub(crate) automation: Vec<Arc<AutomationSet>>,
+    pub(crate) webhooks: ByName<Webhook>,
 }
 
 /// Routes by the most specific part of their match; each list begins with the most specific route.
@@ -120,6 +121,9 @@ impl Index {
             Resource::Shaping(set) => self.shaping.add_set(set, shipped),
             Resource::Automation(set) if set.disabled => {}
             Resource::Automation(set) => self.automation.push(set.clone()),
+            Resource::Webhook(webhook) => {
+                self.webhooks.insert(name(), webhook.clone());
+            }
         }
     }
 

@@ -44,6 +44,8 @@ pub use resources::{
 };
 // To whom nothing is sent.
 pub use resources::{AtRecipient, SoftBounces, StoredAddresses, Suppression, SuppressionExpiry};
+// Who is told of it.
+pub use resources::{EVENT_TYPES, Webhook};
 // Who looks at it before it is accepted.
 pub use resources::{
     Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,

@@ -15,7 +15,7 @@ use crate::resources::{Origin, Resource};
 use crate::shaping_rules::ShapingRules;
 use crate::{
     Credential, DomainMatch, Kind, Problems, Provider, Route, ShapingMatch, ShapingScope, Tenant,
-    index, shipped,
+    Webhook, index, shipped,
 };
 
 /// All resources by kind and name.
@@ -77,6 +77,17 @@ impl<'a> References<'a> {
             Resource::Automation(set) => {
                 self.check_matches(resource, set.rules.iter().map(|rule| &rule.matches));
             }
+            Resource::Webhook(webhook) => self.check_webhook(resource, webhook),
+        }
+    }
+
+    fn check_webhook(&self, resource: &Resource, webhook: &Webhook) {
+        let Some(tenant) = &webhook.tenant else {
+            return;
+        };
+        self.check_name(resource, "spec.tenant", Kind::Tenant, tenant);
+        for (index, stream) in webhook.streams.iter().enumerate() {
+            self.check_stream(resource, &format!("spec.streams[{index}]"), tenant, stream);
         }
     }
 

@@ -14,7 +14,7 @@ use crate::resources::{Origin, Resource, read_document};
 use crate::{
     AutomationSet, Credential, EgressPool, Kind, Node, Problem, Problems, Provider, Route, Scanner,
     SendingDomain, Shaping, ShapingExplanation, ShapingQuery, SharedShaping, Stream, Tenant,
-    TokenIssuer, canonical,
+    TokenIssuer, Webhook, canonical,
 };
 
 /// The version of the JSON form.
@@ -279,6 +279,16 @@ impl Snapshot {
     /// All sending domains, in no order.
     pub fn sending_domains(&self) -> impl Iterator<Item = &Arc<SendingDomain>> {
         self.index.sending_domains.values()
+    }
+
+    /// The webhook of this name.
+    pub fn webhook(&self, name: &str) -> Option<&Arc<Webhook>> {
+        self.index.webhooks.get(name)
+    }
+
+    /// All webhooks, in no order.
+    pub fn webhooks(&self) -> impl Iterator<Item = &Arc<Webhook>> {
+        self.index.webhooks.values()
     }
 
     /// The egress pool of this name.

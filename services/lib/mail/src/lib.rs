@@ -8,6 +8,6 @@ mod units;
 
 pub use address::{Address, AddressError};
 pub use domain::{Domain, DomainError};
-pub use https_url::{HttpsUrl, HttpsUrlError};
+pub use https_url::{HttpsUrl, HttpsUrlError, WebUrl, WebUrlError};
 pub use ids::{MessageId, MessageIdError, PartitionId, Place};
 pub use units::{ByteSize, Rate, Span, UnitError};

@@ -22,6 +22,10 @@ use tokio_rustls::client::TlsStream;
 
 use crate::tls::{TlsError, init_tls, roots_of};
 
+mod post;
+
+pub use post::{Answer, Post, WebClient, WebConnection};
+
 /// Addresses of a host that are tried.
 const MOST_ADDRESSES: usize = 4;
 /// Octets of a response's header section.
@@ -91,6 +95,12 @@ pub enum HttpsError {
     /// Longer than what is taken.
     #[error("the document is longer than {0} octets")]
     TooLong(usize),
+    /// The host has addresses, and none that may be connected to.
+    #[error("the host has only addresses that are not public, such as {0}")]
+    Private(IpAddr),
+    /// A field of the request holds what no field may.
+    #[error("a field of the request can't be written")]
+    Field,
     /// The time is over.
     #[error("there was no time left while {0}")]
     Late(Stage),
@@ -115,7 +125,7 @@ impl std::fmt::Display for Stage {
             Self::Resolving => "resolving the name of the host",
             Self::Connecting => "connecting",
             Self::ShakingHands => "shaking hands for TLS",
-            Self::Reading => "waiting for the document",
+            Self::Reading => "waiting for the answer",
         })
     }
 }
@@ -140,13 +150,13 @@ impl HttpsClient {
         let found;
         let addresses = match get.addresses {
             [] => {
-                found = resolve(get.url, deadline).await?;
+                found = resolve(get.url.host(), get.url.port(), deadline).await?;
                 &found
             }
             given => given,
         };
         let stream = connect(addresses, deadline).await?;
-        let handshake = self.tls.connect(server_name(get.url)?, stream);
+        let handshake = self.tls.connect(server_name(get.url.host())?, stream);
         let stream = timeout_at(deadline, handshake)
             .await
             .map_err(|_| HttpsError::Late(Stage::ShakingHands))?
@@ -182,16 +192,16 @@ fn roots_of_the_system() -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn server_name(url: &HttpsUrl) -> Result<ServerName<'static>, HttpsError> {
-    ServerName::try_from(url.host().to_owned())
+fn server_name(host: &str) -> Result<ServerName<'static>, HttpsError> {
+    ServerName::try_from(host.to_owned())
         .map_err(|error| HttpsError::Tls(io::Error::new(io::ErrorKind::InvalidInput, error)))
 }
 
-async fn resolve(url: &HttpsUrl, deadline: Instant) -> Result<Vec<SocketAddr>, HttpsError> {
-    if let Ok(address) = url.host().parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, url.port())]);
+async fn resolve(host: &str, port: u16, deadline: Instant) -> Result<Vec<SocketAddr>, HttpsError> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
     }
-    let found = timeout_at(deadline, tokio::net::lookup_host((url.host(), url.port())));
+    let found = timeout_at(deadline, tokio::net::lookup_host((host, port)));
     let found: Vec<SocketAddr> = found
         .await
         .map_err(|_| HttpsError::Late(Stage::Resolving))?

@@ -18,7 +18,10 @@ pub use certificates::certificate_names;
 pub use clients::{ClientSlot, Clients, network_of, one_client};
 pub use clock::now_ms;
 pub use health::{HealthError, Readiness, serve_health};
-pub use https::{Fetched, Get, HttpsClient, HttpsError, Stage, trusted_authorities};
+pub use https::{
+    Answer, Fetched, Get, HttpsClient, HttpsError, Post, Stage, WebClient, WebConnection,
+    trusted_authorities,
+};
 pub use open_files::raise_open_files;
 pub use shutdown::{Shutdown, shutdown_on_signals};
 pub use tls::{

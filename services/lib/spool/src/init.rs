@@ -59,8 +59,8 @@ pub(crate) struct Installation {
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed, an installation that is older than `EVENTS`, `TRANSCRIPTS`, `INBOUND` or `SUPPRESSION` gets
-    /// them, and the bounds of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
+    /// interrupted is completed, an installation that is older than a stream of [`layout::ADDED`] gets it, and the bounds
+    /// of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
     /// this installation, and an installation of which a stream is missing that holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
         check(options)?;

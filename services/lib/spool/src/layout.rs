@@ -6,17 +6,17 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 15 %, less what `TRANSCRIPTS` has |
+//! | `CHUNKS_<p>` | 14 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
 //! | `INBOUND` | 1 % |
+//! | `DEADLETTERS` | 1 % |
 //! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
 //! | `SUPPRESSION` | 3 % |
 //! | the five key-value buckets | 1 % each |
 //!
 //! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
-//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well; so have those that are older than
-//! `INBOUND` or `SUPPRESSION`.
+//! `TRANSCRIPTS`, `INBOUND`, `DEADLETTERS` or `SUPPRESSION` has them beside, and what is configured later comes on top as well.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -31,10 +31,10 @@ pub const FORMAT_VERSION: u32 = 1;
 pub(crate) const INSTALLATION: &str = "staffetta.installation";
 
 /// Streams of which nothing depends: they discard what is old, and a lost one is made again.
-pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
+pub(crate) const HISTORIES: [&str; 3] = [EVENTS, TRANSCRIPTS, DEADLETTERS];
 
 /// Streams that earlier releases made no installation with: `init` adds them.
-pub(crate) const ADDED: [&str; 4] = [EVENTS, TRANSCRIPTS, INBOUND, SUPPRESSION];
+pub(crate) const ADDED: [&str; 5] = [EVENTS, TRANSCRIPTS, INBOUND, DEADLETTERS, SUPPRESSION];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -89,6 +89,17 @@ const EVENTS_AGE: Duration = Duration::from_secs(30 * 86_400);
 
 pub(crate) fn events_subject(service: &str) -> String {
     format!("events.{service}")
+}
+
+/// Events that endpoints of webhooks did not accept in time.
+pub(crate) const DEADLETTERS: &str = "DEADLETTERS";
+
+/// They are discarded when they are so old, or when there is no room.
+const DEADLETTERS_AGE: Duration = Duration::from_secs(30 * 86_400);
+
+/// `webhook` is a name as in a key: without dots.
+pub(crate) fn deadletters_subject(webhook: &str) -> String {
+    format!("deadletters.{webhook}")
 }
 
 /// What was said to and by mail hosts.
@@ -154,7 +165,7 @@ pub(crate) fn streams(
         .max_bytes
         .unwrap_or(share / 100)
         .min(most_transcripts(volume_bytes));
-    let chunk_bytes = of_each((share / 100 * 15).saturating_sub(transcript_bytes));
+    let chunk_bytes = of_each((share / 100 * 14).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -211,6 +222,12 @@ pub(crate) fn streams(
         replicas,
         share / 100,
         installation,
+    ));
+    all.push(history(
+        DEADLETTERS,
+        "deadletters.>",
+        share / 100,
+        DEADLETTERS_AGE,
     ));
     all.push(history(
         TRANSCRIPTS,

@@ -16,6 +16,8 @@
 //! | [`InboundStore`] | what came back and is not handled yet |
 //! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
 //! | [`SuppressionStore`] | whom nothing is sent to |
+//! | [`WebhookStore`] | how far webhooks are, and what was given up |
+//! | [`Duties`] | what one of several processes does |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
 //! | [`Leases`], [`Members`], [`ReaderPositions`], [`Marks`], [`ConfigStore`], [`Operations`], [`PoolStandingsStore`], [`Measures`] | small shared state, in key-value buckets |
@@ -31,6 +33,7 @@ mod chunks;
 mod config_store;
 mod consume;
 mod durability;
+mod duty;
 mod error;
 mod events;
 mod follow;
@@ -57,6 +60,7 @@ mod suppression;
 mod transcripts;
 mod trim;
 mod upload;
+mod webhooks;
 mod writer;
 
 pub use acts::Acts;
@@ -64,6 +68,7 @@ pub use block::{BLOCK_COPY, BlockDamage, MAX_INLINE_CONTENT};
 pub use chunks::{ChunkReader, Content};
 pub use config_store::{ConfigConflict, ConfigStore, StoredConfig};
 pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification};
+pub use duty::{Duties, Duty};
 pub use error::Error;
 pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
@@ -86,4 +91,5 @@ pub use suppression::{Rewritten, SuppressionFollower, SuppressionStore};
 pub use transcripts::{TRANSCRIPT_FORMAT, TranscriptStore, TranscriptWriter, decode_transcripts};
 pub use trim::{UploadSummary, Usage};
 pub use upload::{Upload, Uploaded};
+pub use webhooks::{WEBHOOK_FORMAT, WebhookStore, decode_dead_letter};
 pub use writer::{BlockWriter, Stored, Submission, SubmitError, WriterOptions, WriterStats};

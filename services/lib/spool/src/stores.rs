@@ -12,9 +12,10 @@ use crate::init::Installation;
 use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
-    BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
+    BlockFollower, BlockWriter, ConfigStore, Durability, Duties, Error, EventStore, EventWriter,
     InboundStore, JournalStore, Leases, Marks, Measures, Members, MessageReader, Operations,
-    ReaderPositions, SuppressionStore, TranscriptStore, TranscriptWriter, WriterOptions,
+    ReaderPositions, SuppressionStore, TranscriptStore, TranscriptWriter, WebhookStore,
+    WriterOptions,
 };
 
 /// How to reach the stores.
@@ -145,6 +146,16 @@ impl Stores {
     /// Who is there.
     pub fn members(&self) -> Members {
         Members::new(self.control().clone())
+    }
+
+    /// What one of several processes does.
+    pub fn duties(&self) -> Duties {
+        Duties::new(self.control().clone())
+    }
+
+    /// How far webhooks are, and what was given up.
+    pub fn webhooks(&self) -> WebhookStore {
+        WebhookStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
     /// How far readers of the journals are.

@@ -14,6 +14,6 @@ mod metrics;
 pub use logging::{Error, LogFormat, init_logging};
 pub use metrics::{
     Description, counter, counter_with, describe, domain_label, gather, gauge, gauge_with,
-    histogram, histogram_with, latency_buckets, size_buckets, tenant_label,
+    histogram, histogram_with, latency_buckets, size_buckets, tenant_label, webhook_label,
 };
 pub use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};

@@ -82,6 +82,16 @@ pub fn domain_label(domain: &str) -> &str {
     label_within(&mut seen, MOST_DOMAINS, domain)
 }
 
+/// Webhooks that have values of their own in the label `webhook`.
+const MOST_WEBHOOKS: usize = 200;
+
+/// The value of the label `webhook`, as [`tenant_label`]: for the first 200 webhooks.
+pub fn webhook_label(webhook: &str) -> &str {
+    static SEEN: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+    label_within(&mut seen, MOST_WEBHOOKS, webhook)
+}
+
 fn label_within<'a>(seen: &mut HashSet<String>, most: usize, value: &'a str) -> &'a str {
     if seen.contains(value) {
         return value;

@@ -21,7 +21,7 @@ const INTRODUCTION: &str = "# Metrics
 Each process serves `/metrics` at its metrics address: 9101 ingress, 9102 signer, 9103 scheduler, 9104 sender, 9105
 feedback, 9090 for several services in one process. [operations.md](operations.md) says which are worth an alarm.
 
-Labels are bounded: constants, partitions, names of listeners and token issuers, tenants and sending domains (of each the first 200 that a
+Labels are bounded: constants, partitions, names of listeners and token issuers, tenants, sending domains and webhooks (of each the first 200 that a
 process meets, then `other`); never addresses, message ids or domains of recipients. A metric with labels appears with its first value.
 Histograms have the usual `_bucket`, `_sum` and `_count`. Times are in seconds, sizes in octets. CPU, memory and open
 files of a process are in `process_…`.

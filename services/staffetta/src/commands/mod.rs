@@ -19,4 +19,5 @@ pub(crate) mod suppression;
 pub(crate) mod tenants;
 pub(crate) mod trace;
 pub(crate) mod up;
+pub(crate) mod webhook;
 pub(crate) mod why;

@@ -20,6 +20,7 @@ mod suppression;
 mod tenant;
 mod token_issuer;
 mod watch;
+mod webhook;
 mod window;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub use suppression::{AtRecipient, SoftBounces, StoredAddresses, Suppression, Su
 pub use tenant::{HoldEnd, InDoubt, Mode, Priority, Stream, Tenant};
 pub use token_issuer::{TokenAlgorithm, TokenIssuer, TokenKeys};
 pub use watch::{SignalRule, Signals, Watch};
+pub use webhook::{EVENT_TYPES, Webhook};
 pub use window::{OpenHours, Timing, Window};
 
 pub(crate) use shaping::hosts_of;
@@ -79,9 +81,10 @@ pub enum Kind {
     Provider,
     Shaping,
     Automation,
+    Webhook,
 }
 
-const KINDS: [(&str, Kind); 10] = [
+const KINDS: [(&str, Kind); 11] = [
     ("Scanner", Kind::Scanner),
     ("Tenant", Kind::Tenant),
     ("TokenIssuer", Kind::TokenIssuer),
@@ -92,6 +95,7 @@ const KINDS: [(&str, Kind); 10] = [
     ("Provider", Kind::Provider),
     ("Shaping", Kind::Shaping),
     ("Automation", Kind::Automation),
+    ("Webhook", Kind::Webhook),
 ];
 
 impl std::fmt::Display for Kind {
@@ -113,6 +117,7 @@ pub(crate) enum Resource {
     Provider(Arc<Provider>),
     Shaping(Arc<ShapingSet>),
     Automation(Arc<AutomationSet>),
+    Webhook(Arc<Webhook>),
 }
 
 impl Resource {
@@ -128,6 +133,7 @@ impl Resource {
             Self::Provider(_) => Kind::Provider,
             Self::Shaping(_) => Kind::Shaping,
             Self::Automation(_) => Kind::Automation,
+            Self::Webhook(_) => Kind::Webhook,
         }
     }
 
@@ -143,6 +149,7 @@ impl Resource {
             Self::Provider(provider) => &provider.name,
             Self::Shaping(set) => &set.name,
             Self::Automation(set) => &set.name,
+            Self::Webhook(webhook) => &webhook.name,
         }
     }
 
@@ -159,6 +166,7 @@ impl Resource {
             Self::Provider(provider) => provider.spec(),
             Self::Shaping(set) => set.spec(),
             Self::Automation(set) => set.spec(),
+            Self::Webhook(webhook) => webhook.spec(),
         };
         json!({
             "apiVersion": API_VERSION,
@@ -262,6 +270,7 @@ pub(crate) fn read_document(number: usize, node: &Node, problems: &Problems) -> 
         Kind::Automation => {
             AutomationSet::read(name, &spec).map(|read| Resource::Automation(Arc::new(read)))
         }
+        Kind::Webhook => Webhook::read(name, &spec).map(|read| Resource::Webhook(Arc::new(read))),
     };
     spec.close();
     metadata.close();

@@ -16,6 +16,7 @@ mod suppression;
 mod times;
 mod tokens;
 mod watch;
+mod webhooks;
 
 /// A valid configuration with every kind.
 const COMPLETE: &str = r#"

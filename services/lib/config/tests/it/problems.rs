@@ -278,11 +278,11 @@ fn each_bad_document_gets_its_message() {
             ],
         ),
         (
-            "Webhook",
+            "Gateway",
             "b",
             "{}",
             &[
-                "doc 7 kind: one of Scanner, Tenant, TokenIssuer, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation is expected, found \"Webhook\"",
+                "doc 7 kind: one of Scanner, Tenant, TokenIssuer, Credential, SendingDomain, EgressPool, Route, Provider, Shaping, Automation, Webhook is expected, found \"Gateway\"",
             ],
         ),
     ];

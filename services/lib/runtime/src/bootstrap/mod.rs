@@ -19,7 +19,7 @@ use mail::{ByteSize, Domain, Span};
 pub use forwarding::Forwarding;
 pub use listener::{CertificateFiles, Listener, ListenerKind, ListenerTls, ProxyProtocol};
 pub use services::{
-    AdminListener, All, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
+    AdminListener, All, Export, Feedback, Ingress, MtaSts, Scheduler, Sender, Signer, Transcripts,
 };
 pub use tls_reports::TlsReports;
 pub use tokens::Tokens;

@@ -115,6 +115,25 @@ pub struct Feedback {
     pub metrics: SocketAddr,
     /// Where the links in messages lead; `None`: nobody answers them here.
     pub links: Option<WebListener>,
+    /// Events are written into files.
+    pub export: Option<Export>,
+}
+
+/// Events as JSON Lines in files of this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Export {
+    /// Where they are; of nobody else.
+    pub folder: PathBuf,
+    /// A file is finished when it is so large.
+    pub rotate_size: ByteSize,
+    /// A file is finished when it is so old.
+    pub rotate_every: Span,
+    /// Finished files are removed when they are so old.
+    pub keep: Span,
+    /// The oldest finished files are removed when all together are larger.
+    pub keep_size: Option<ByteSize>,
+    /// Finished files are compressed with zstd.
+    pub is_compressed: bool,
 }
 
 /// Several services in one process.
@@ -297,15 +316,57 @@ impl Transcripts {
 
 impl Feedback {
     pub(super) fn read(fields: Fields<'_>, folder: &Path, has_tokens: bool) -> Self {
+        let export = match fields.is_given("export") {
+            true => Export::read(fields.map("export"), folder),
+            false => None,
+        };
         let feedback = Self {
             metrics: address(&fields, "metrics", 9105),
             links: WebListener::read(&fields, "links", folder),
+            export,
         };
         if feedback.links.is_some() && !has_tokens {
             fields.problem("links", "can't be read without tokens, which are missing");
         }
         fields.close();
         feedback
+    }
+}
+
+impl Export {
+    fn read(fields: Fields<'_>, base: &Path) -> Option<Self> {
+        let folder = super::file(&fields, "folder", base);
+        if folder.is_none() {
+            fields.problem("folder", "is missing: where the files are to be");
+        }
+        let span = |name, usual: Span, least: Span| {
+            let span = fields.parsed(name).unwrap_or(usual);
+            if span < least {
+                fields.problem(name, format!("at least {least} is expected, found {span}"));
+            }
+            span
+        };
+        let rotate_every = span("rotateEvery", Span::from_secs(3600), Span::from_secs(1));
+        let keep = span("keep", Span::from_secs(30 * 86_400), Span::from_secs(60));
+        let size = |name| {
+            let size: Option<ByteSize> = fields.parsed(name);
+            if size.is_some_and(|size| size < ByteSize::from_mib(1)) {
+                fields.problem(name, "at least 1MiB is expected");
+            }
+            size
+        };
+        let rotate_size = size("rotateSize").unwrap_or(ByteSize::from_mib(128));
+        let keep_size = size("keepSize");
+        let compress = fields.one_of("compress", &[("zstd", true), ("none", false)]);
+        fields.close();
+        Some(Self {
+            folder: folder?,
+            rotate_size,
+            rotate_every,
+            keep,
+            keep_size,
+            is_compressed: compress.unwrap_or(true),
+        })
     }
 }
 

@@ -235,3 +235,64 @@ fn reads_how_long_a_document_holds() {
         );
     }
 }
+
+#[tokio::test]
+async fn posts_over_one_connection_and_takes_redirections_for_answers() {
+    let (server, _) = server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = server.write_authority(folder.path()).unwrap();
+    let client = WebClient::trusting(Some(&authority)).unwrap();
+    let url: mail::WebUrl = server.url("/hook").parse().unwrap();
+    server.answer(
+        "/hook",
+        b"HTTP/1.1 302 Found\r\nLocation: /other\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+    );
+    let deadline = Instant::now() + PATIENCE;
+    let mut connection = client.connect(&url, |_| true, deadline).await.unwrap();
+    let post = Post {
+        url: &url,
+        fields: vec![("webhook-id", "evt_1".to_owned())],
+        // The server takes its end for that of the request.
+        body: Bytes::from_static(b"{}\r\n\r\n"),
+        deadline,
+    };
+    let answer = connection.post(post).await.unwrap();
+    assert_eq!(
+        (answer.status, answer.retry_after),
+        (302, Some(Duration::from_secs(7)))
+    );
+    let request = server.requests().remove(0).to_ascii_lowercase();
+    assert!(request.starts_with("post /hook http/1.1\r\n"), "{request}");
+    for field in [
+        "webhook-id: evt_1",
+        "content-length: 6",
+        "content-type: application/json",
+    ] {
+        assert!(request.contains(field), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn addresses_that_may_not_be_are_not_connected_to() {
+    let (server, _) = server().await;
+    let folder = tempfile::tempdir().unwrap();
+    let authority = server.write_authority(folder.path()).unwrap();
+    let client = WebClient::trusting(Some(&authority)).unwrap();
+    let url: mail::WebUrl = server.url("/hook").parse().unwrap();
+    let refused = client
+        .connect(
+            &url,
+            |address| !address.is_loopback(),
+            Instant::now() + PATIENCE,
+        )
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, HttpsError::Private(_)), "{refused}");
+    // A certificate of nobody that is trusted.
+    let stranger = WebClient::trusting(None);
+    if let Ok(stranger) = stranger {
+        let refused = stranger.connect(&url, |_| true, Instant::now() + PATIENCE);
+        assert!(matches!(refused.await.unwrap_err(), HttpsError::Tls(_)));
+    }
+    assert!(server.requests().is_empty());
+}

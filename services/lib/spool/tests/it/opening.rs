@@ -20,7 +20,7 @@ async fn init_creates_once_and_open_finds_it() {
         Err(Error::NotInitialized { .. })
     ));
     let report = stores.init(&OPTIONS).await.unwrap();
-    assert_eq!(report.created.len(), 5 + 2 * 3 + 3);
+    assert_eq!(report.created.len(), 5 + 2 * 3 + 5);
     let again = stores.init(&OPTIONS).await.unwrap();
     assert!(again.created.is_empty());
     let opened = stores.open().await.unwrap();

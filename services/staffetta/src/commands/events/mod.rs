@@ -1,10 +1,11 @@
 //! `staffetta events`: what happens to messages as JSON Lines, from the journals of all partitions; and what ingress has to
-//! say, from the stream `EVENTS`.
+//! say, from the stream `EVENTS`. All of it, or what is chosen.
 //!
 //! Resumable: with `--state` the position in each of them is written to a file after the lines are,
 //! so that an interrupted reader repeats a few events and misses none. The `id` of an
 //! event is the same each time.
 
+mod choice;
 mod feed;
 mod state;
 
@@ -18,6 +19,7 @@ use serde_json::json;
 
 use crate::admin::{self, Server};
 use crate::cli::Global;
+use choice::Choice;
 use feed::Read;
 use state::Positions;
 
@@ -33,10 +35,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TIME")]
     since: Option<jiff::Timestamp>,
     #[command(flatten)]
+    choice: Choice,
+    #[command(flatten)]
     server: Server,
 }
 
 pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Result<()> {
+    arguments.choice.check()?;
     let shutdown = runtime::shutdown_on_signals().context("signals")?;
     let mut admin = arguments.server.connect(global).await?;
     let partitions = admin::partitions(&mut admin).await?;
@@ -61,11 +66,17 @@ pub(crate) async fn run(global: &Global, arguments: &Arguments) -> anyhow::Resul
         for read in &batch {
             match read {
                 Read::Journal(partition, record) => {
-                    write_record(&mut lines, *partition, record, &positions)?;
+                    write_record(
+                        &mut lines,
+                        *partition,
+                        record,
+                        &positions,
+                        &arguments.choice,
+                    )?;
                     positions.advance(*partition, record.sequence);
                 }
                 Read::Told(record) => {
-                    write_told(&mut lines, record, &positions)?;
+                    write_told(&mut lines, record, &positions, &arguments.choice)?;
                     positions.advance_told(record.sequence);
                 }
             }
@@ -88,6 +99,7 @@ fn write_record(
     partition: u32,
     record: &JournalRecord,
     positions: &Positions,
+    choice: &Choice,
 ) -> anyhow::Result<()> {
     if let Some(expected) = positions.next(partition)
         && record.sequence > expected
@@ -103,8 +115,9 @@ fn write_record(
             record.sequence
         )
     })?;
-    for event in feedback::events::events(PartitionId(partition), record.sequence, &decoded) {
-        write_line(lines, &event)?;
+    let events = feedback::events::events(PartitionId(partition), record.sequence, &decoded);
+    for event in events.iter().filter(|event| choice.takes(event)) {
+        write_line(lines, event)?;
     }
     Ok(())
 }
@@ -114,6 +127,7 @@ fn write_told(
     lines: &mut Vec<u8>,
     record: &EventRecord,
     positions: &Positions,
+    choice: &Choice,
 ) -> anyhow::Result<()> {
     if let Some(expected) = positions.next_told()
         && record.sequence > expected
@@ -125,8 +139,9 @@ fn write_told(
     }
     let decoded = spool::decode_events(&record.record)
         .with_context(|| format!("stream EVENTS, record {}", record.sequence))?;
-    for event in feedback::events::told(record.sequence, &decoded) {
-        write_line(lines, &event)?;
+    let events = feedback::events::told(record.sequence, &decoded);
+    for event in events.iter().filter(|event| choice.takes(event)) {
+        write_line(lines, event)?;
     }
     Ok(())
 }
@@ -143,16 +158,16 @@ mod tests {
 
     #[test]
     fn records_that_were_trimmed_before_they_were_read_are_told_as_a_gap() {
-        let mut positions = Positions::default();
+        let (mut positions, all) = (Positions::default(), Choice::default());
         let record = |sequence| JournalRecord {
             sequence,
             record: journal::genesis(1_000),
         };
         let mut lines = Vec::new();
-        write_record(&mut lines, 2, &record(5), &positions).unwrap();
+        write_record(&mut lines, 2, &record(5), &positions, &all).unwrap();
         lines.clear();
         positions.advance(2, 5);
-        write_record(&mut lines, 2, &record(9), &positions).unwrap();
+        write_record(&mut lines, 2, &record(9), &positions, &all).unwrap();
         let first = lines.split(|byte| *byte == b'\n').next().unwrap();
         let line: serde_json::Value = serde_json::from_slice(first).unwrap();
         assert_eq!(
