@@ -106,6 +106,10 @@ pub struct Sender {
 const TEN_MINUTES_MS: u64 = 600_000;
 
 /// What the sender does next.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for a moment, and is nearly always the large one"
+)]
 pub enum Act {
     Send(usize, ToScheduler),
     /// Go on with a delivery after a while.

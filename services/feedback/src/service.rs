@@ -77,7 +77,7 @@ pub async fn run(
     }
     if let Some(tokens) = tokens {
         tokio::spawn(Arc::clone(&tokens).follow(shutdown.clone()));
-        let handler = inbound::Handler {
+        let returns = inbound::Returns {
             stores: stores.clone(),
             partitions,
             snapshots,
@@ -86,7 +86,7 @@ pub async fn run(
             hostname: bootstrap.hostname.as_str().to_owned(),
             shutdown: shutdown.clone(),
         };
-        followers.spawn(handler.run());
+        followers.spawn(returns.run());
     }
     tracing::info!(partitions, "feedback started");
     loop {

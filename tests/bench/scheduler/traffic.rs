@@ -191,6 +191,7 @@ pub fn report(delivery: DeliveryRef, now_ms: u64, to: Destination) -> SenderItem
         started_at_ms: now_ms,
         finished_at_ms: now_ms,
         dot_sent: to == Destination::Fast,
+        asked: None,
     };
     SenderItem {
         kind: Some(Kind::Report(report)),
