@@ -117,8 +117,8 @@ async fn event(relay: &Relay, kind: &str) -> Result<Value> {
 
 async fn arrived(sink: &Sink, recipient: &str) -> Result<Received> {
     until("it to arrive", PATIENCE, || async {
-        let all = sink.received().into_iter();
-        all.filter(|of| of.recipients == [recipient]).next_back()
+        let mut all = sink.received().into_iter();
+        all.rfind(|of| of.recipients == [recipient])
     })
     .await
 }

@@ -123,7 +123,7 @@ pub async fn run(
         ));
     }
     if let Some(tokens) = tokens {
-        let handler = inbound::Handler {
+        let returns = inbound::Returns {
             stores: stores.clone(),
             partitions,
             snapshots,
@@ -132,7 +132,7 @@ pub async fn run(
             hostname: bootstrap.hostname.as_str().to_owned(),
             shutdown: shutdown.clone(),
         };
-        followers.spawn(handler.run());
+        followers.spawn(returns.run());
     }
     let mut answering = JoinSet::new();
     if let Some((links, server)) = links {

@@ -2,7 +2,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`Handler`] | takes messages from the stream `INBOUND`, in order, and removes what is handled |
+//! | [`Returns`] | takes messages from the stream `INBOUND`, in order, and removes what is handled |
 //! | `judge` | what follows from a message: pure |
 //! | `attribution` | whose mail it is about, by tokens alone |
 //! | `past` | what the journals know of a delivery |
@@ -14,12 +14,12 @@
 
 mod attribution;
 mod forward;
-mod handler;
 mod judge;
 mod late;
 mod past;
+mod returns;
 
-pub(crate) use handler::Handler;
+pub(crate) use returns::Returns;
 
 use aws_lc_rs::digest::{SHA256, digest};
 

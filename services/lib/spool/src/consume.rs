@@ -142,6 +142,12 @@ impl Consumption {
         self
     }
 
+    /// Messages that are asked for at once; fewer where they are large.
+    pub fn batch(mut self, count: usize) -> Self {
+        self.batch = count;
+        self
+    }
+
     /// After a lost connection everything is delivered again, instead of what is new.
     pub fn restart_from_begin(mut self) -> Self {
         self.from_begin = true;

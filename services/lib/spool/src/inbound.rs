@@ -15,6 +15,9 @@ use crate::{Error, layout};
 /// Format of the records that this release writes.
 pub const INBOUND_FORMAT: u32 = 1;
 
+/// Records that are asked for, and kept, ahead of who handles them: each may have 4 MiB.
+const READ_AHEAD: usize = 4;
+
 /// A message could not be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InboundUnstored {
@@ -96,7 +99,7 @@ impl InboundStore {
             layout::INBOUND_SUBJECT.to_owned(),
             0,
         );
-        PackReader::start(consumption, true)
+        PackReader::start_ahead(consumption.batch(READ_AHEAD), true, READ_AHEAD)
     }
 
     /// Removes what is handled, up to a sequence and with it.

@@ -306,7 +306,12 @@ pub struct PackReader {
 impl PackReader {
     /// To the end as it is when that is reached, or, when it follows, also what is to come.
     pub(crate) fn start(consumption: Consumption, follow: bool) -> Self {
-        let (sender, records) = mpsc::channel(64);
+        Self::start_ahead(consumption, follow, 64)
+    }
+
+    /// As [`PackReader::start`]; so many records are read ahead.
+    pub(crate) fn start_ahead(consumption: Consumption, follow: bool, ahead: usize) -> Self {
+        let (sender, records) = mpsc::channel(ahead);
         let task = tokio::spawn(read(consumption, follow, sender));
         Self { records, task }
     }

@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const UNREADABLE: Duration = Duration::from_secs(60);
 
 /// Handles what comes back.
-pub(crate) struct Handler {
+pub(crate) struct Returns {
     pub(crate) stores: Stores,
     pub(crate) partitions: u32,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
@@ -69,7 +69,7 @@ impl Names {
     }
 }
 
-impl Handler {
+impl Returns {
     /// Until shutdown; lost stores are waited for.
     pub(crate) async fn run(self) {
         let shutdown = self.shutdown.clone();
