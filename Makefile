@@ -14,7 +14,7 @@ SECONDS ?= 600
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help build servers chart-tools test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces clean
+.PHONY: help build servers chart-tools test lint demo clients egress soak powercut fuzz planted mutants bench image chart namespaces limits sim prometheus scanners bounces inbound clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -112,6 +112,11 @@ bounces: servers ## reports that Postfix and Exim write, and the examples of flu
 	@tests/bounces/get.sh
 	$(CARGO) build --release -p staffetta
 	.servers/python/bin/python tests/bounces/run.py
+
+inbound: servers ## Postfix accepts, and reports later to return paths of ours: events and notifications (Debian, root)
+	@tests/bounces/get.sh
+	$(CARGO) build --release -p staffetta
+	.servers/python/bin/python tests/inbound/run.py
 
 clean: ## remove what was built and the servers that were fetched
 	$(CARGO) clean

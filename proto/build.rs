@@ -1,11 +1,12 @@
 //! Compiles the .proto files with protox: no protoc is needed to build.
 
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 12] = [
     "envelope",
     "operation",
     "standing",
     "watch",
     "event",
+    "inbound",
     "transcript",
     "spool",
     "journal",

@@ -16,8 +16,8 @@ macro_rules! generated {
 }
 
 generated!(
-    envelope, operation, standing, watch, event, transcript, spool, journal, dispatch, signer,
-    admin
+    envelope, operation, standing, watch, event, inbound, transcript, spool, journal, dispatch,
+    signer, admin
 );
 
 mod signal;

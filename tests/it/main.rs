@@ -8,6 +8,7 @@ mod draining;
 mod events;
 mod forwarding;
 mod holds;
+mod inbound;
 mod keys;
 mod kill;
 mod limits;

@@ -12,11 +12,13 @@ BINARY = os.environ.get("STAFFETTA_BIN", ROOT / "target" / "release" / "staffett
 
 
 class Relay:
-    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission."""
+    """An installation: created, then run. `services` is "separate" or "all"; `listener` is added to that for submission. With
+    `tokens`, a file of keys, there is a listener for what comes back."""
 
     def __init__(self, rig, nats, redis, dns, services="separate", certificate=None, hostname="relay.example.com",
-                 listener=""):
-        self.rig, self.listener = rig, listener
+                 listener="", tokens=None):
+        self.rig, self.listener, self.tokens = rig, listener, tokens
+        self.inbound = free_port()
         self.submission, self.submissions = free_port(), free_port()
         self.ports = {name: free_port() for name in ("signer", "scheduler")}
         self.metrics = {name: free_port() for name in (*SERVICES, "all")}
@@ -37,9 +39,12 @@ class Relay:
         if certificate:
             listeners.append(f"{{ name: submissions, kind: submission, address: '127.0.0.1:{self.submissions}',"
                              f" tls: implicit, {tls} }}")
+        if self.tokens:
+            listeners.append(f"{{ name: inbound, kind: inbound, address: '127.0.0.1:{self.inbound}', {starttls} }}")
         newline = "\n    - "
+        tokens = f'tokens: {{ keys: "{self.tokens}" }}\n' if self.tokens else ""
         return f"""hostname: {hostname}
-nats: {{ url: "{nats.url}", monitor: "http://127.0.0.1:{nats.monitor}" }}
+{tokens}nats: {{ url: "{nats.url}", monitor: "http://127.0.0.1:{nats.monitor}" }}
 redis: {{ url: "{redis.url}" }}
 durability: strict
 partitions: 4

@@ -9,6 +9,7 @@
 //! | `original` | reading as much of the original as a DSN returns |
 //! | `links` | where the links in messages lead: unsubscribes |
 //! | [`events`] | the journal as events, one JSON object each |
+//! | `inbound` | reports, complaints and other mail that comes back |
 //! | `tenants`, `metrics` | default streams; counters |
 //!
 //! A DSN goes into the same partition as the message it reports on. Its ids are derived from the original's, so
@@ -17,6 +18,7 @@
 
 pub mod events;
 mod follower;
+mod inbound;
 mod ledger;
 mod links;
 mod metrics;
@@ -31,4 +33,6 @@ pub use service::{Error, run};
 pub fn register_metrics() {
     metrics::Metrics::new(mail::PartitionId(0));
     metrics::LinkMetrics::new();
+    metrics::Metrics::came_back();
+    metrics::Metrics::waiting();
 }

@@ -51,6 +51,23 @@ impl Metrics {
         }
     }
 
+    /// What came back, by what followed from it; its label is of the program.
+    pub(crate) fn came_back() -> IntCounterVec {
+        telemetry::counter_with(
+            "staffetta_feedback_inbound_total",
+            "Messages that came back, by what followed: bounce, complaint, unsubscribe (events); unnamed (an event without the recipient's address); late_dsn; forwarded; and dropped ones: automatic, challenge, receipt, loop, report_elsewhere, empty_report, unknown_address, unknown_tenant, too_large.",
+            &["outcome"],
+        )
+    }
+
+    /// What came back and is not handled.
+    pub(crate) fn waiting() -> IntGauge {
+        telemetry::gauge(
+            "staffetta_feedback_inbound_waiting",
+            "Messages that came back and are not handled yet.",
+        )
+    }
+
     pub(crate) fn error(&self, what: &str) {
         self.errors.with_label_values(&[what]).inc();
     }

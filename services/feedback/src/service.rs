@@ -9,6 +9,7 @@ use spool::Stores;
 use tokio::task::JoinSet;
 
 use crate::follower::Follower;
+use crate::inbound;
 use crate::links::Links;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
@@ -24,15 +25,15 @@ pub enum Error {
     /// Health and metrics.
     #[error("feedback")]
     Health(#[from] runtime::HealthError),
+    /// What return paths and links are known by is no good.
+    #[error("feedback: {0}")]
+    Tokens(#[from] runtime::TokenKeyringError),
     /// A bug: what follows a partition does so until shutdown.
     #[error("feedback: a partition is not followed any more")]
     Follower(#[source] tokio::task::JoinError),
     /// Links can't be answered where they should be.
     #[error("feedback.links: {0}")]
     Links(#[from] runtime::WebError),
-    /// The keys of links are no good.
-    #[error("feedback: {0}")]
-    Tokens(#[from] runtime::TokenKeyringError),
     /// A bug: links are answered until shutdown.
     #[error("feedback: links are not answered any more")]
     LinksEnded,
@@ -41,8 +42,8 @@ pub enum Error {
     Stores(#[from] spool::Error),
 }
 
-/// Runs the service until shutdown: one follower for each partition; health and metrics on `feedback.metrics`, links on
-/// `feedback.links`.
+/// Runs the service until shutdown: one follower for each partition, one for what comes back; health and metrics on `feedback.metrics`,
+/// links on `feedback.links`.
 /// `stores` are connected; they are opened here unless they are already.
 pub async fn run(
     bootstrap: Arc<Bootstrap>,
@@ -53,6 +54,8 @@ pub async fn run(
         Some(partitions) => partitions,
         None => stores.open().await?.partitions,
     };
+    let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
+    let tokens = tokens.transpose()?.map(Arc::new);
     let readiness = Readiness::new();
     readiness.set("nats", stores.is_connected());
     serve_health(
@@ -61,12 +64,12 @@ pub async fn run(
         shutdown.clone(),
     )
     .await?;
-    let links = open_links(&bootstrap, &stores, &shutdown).await?;
+    let links = open_links(&bootstrap, &stores, tokens.as_ref()).await?;
     let snapshots = tokio::select! {
         snapshots = stores.follow_snapshots() => snapshots?,
         () = shutdown.requested() => return Ok(()),
     };
-    let tenants = Tenants::new(snapshots);
+    let tenants = Tenants::new(snapshots.clone());
     let messages = stores.message_reader(CACHE_BYTES);
     let mut followers = JoinSet::new();
     for partition in (0..partitions).map(PartitionId) {
@@ -80,6 +83,19 @@ pub async fn run(
             shutdown: shutdown.clone(),
         };
         followers.spawn(follower.run());
+    }
+    if let Some(tokens) = tokens {
+        tokio::spawn(Arc::clone(&tokens).follow(shutdown.clone()));
+        let handler = inbound::Handler {
+            stores: stores.clone(),
+            partitions,
+            snapshots,
+            tokens,
+            tenants,
+            hostname: bootstrap.hostname.as_str().to_owned(),
+            shutdown: shutdown.clone(),
+        };
+        followers.spawn(handler.run());
     }
     let mut answering = JoinSet::new();
     if let Some((links, server)) = links {
@@ -110,17 +126,16 @@ pub async fn run(
 async fn open_links(
     bootstrap: &Bootstrap,
     stores: &Stores,
-    shutdown: &Shutdown,
+    tokens: Option<&Arc<TokenKeyring>>,
 ) -> Result<Option<(Links, WebServer)>, Error> {
-    let (Some(listener), Some(tokens)) = (&bootstrap.feedback.links, &bootstrap.tokens) else {
+    let (Some(listener), Some(tokens)) = (&bootstrap.feedback.links, tokens) else {
         return Ok(None);
     };
-    let keyring = Arc::new(TokenKeyring::load(tokens)?);
     let server = WebServer::bind(listener).await?;
     tracing::info!(
         address = server.address().map(tracing::field::display),
         "listening for links"
     );
-    tokio::spawn(Arc::clone(&keyring).follow(shutdown.clone()));
-    Ok(Some((Links::new(keyring, stores.events()), server)))
+    let links = Links::new(Arc::clone(tokens), stores.events());
+    Ok(Some((links, server)))
 }

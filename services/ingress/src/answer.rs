@@ -367,6 +367,12 @@ pub(crate) const STORAGE_AWAY: Answer = Answer::new(
     "Message storage is not available; try again later",
 );
 
+pub(crate) const NO_RETURN_PATHS: Answer = Answer::new(
+    451,
+    EnhancedCode(4, 3, 5),
+    "Return paths can't be made at the moment; try again later",
+);
+
 pub(crate) const UNDERWAY: Answer = Answer::new(
     451,
     EnhancedCode(4, 3, 0),

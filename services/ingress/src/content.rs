@@ -9,6 +9,7 @@
 use bytes::Bytes;
 use config::LongLines;
 use dkim::{BodyHasher, SimpleBodyHasher};
+use mail::Domain;
 use message::{Converter, HeaderEnd, LineBreaker, LineWatch, has_long_line};
 
 use crate::answer::{self, Answer};
@@ -77,6 +78,8 @@ pub(crate) struct Judged {
     pub(crate) is_foreign: bool,
     /// What is found out for it.
     pub(crate) checks: Option<Box<Checks>>,
+    /// Domain of the return paths that its recipients get; `None`: they have the client's.
+    pub(crate) return_domain: Option<Domain>,
     /// The ARC set that it gets.
     pub(crate) seal: Option<Box<proto::envelope::Seal>>,
     /// Traffic class of the tenant.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use config::{Headers, Repair, UriValues};
-use mail::Domain;
+use mail::{Address, Domain};
 use message::{Addition, date_text, message_id_text};
 
 use crate::links::{Links, NAMES, ONE_CLICK};
@@ -24,6 +24,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) recipient: Option<&'a str>,
     /// With several recipients they are added to what each of them gets, and not here.
     pub(crate) links: Option<&'a Links>,
+    /// Our address for complaints about it, where the stream wants one.
+    pub(crate) complaints: Option<&'a str>,
 }
 
 /// What is to be added where it is missing, as the tenant and the stream of the message have it.
@@ -84,7 +86,8 @@ pub(crate) fn additions<'a>(
             add("List-Unsubscribe-Post", ONE_CLICK.to_owned(), NAMES);
         }
     }
-    if let Some(address) = &headers.cfbl_address
+    let own = facts.complaints.map(Address::parse).and_then(Result::ok);
+    if let Some(address) = own.as_ref().or(headers.cfbl_address.as_ref())
         && address
             .domain()
             .is_some_and(|domain| domain.is_within(facts.author))
@@ -122,6 +125,7 @@ mod tests {
             author: &Domain::parse(author).unwrap(),
             recipient,
             links: None,
+            complaints: Some("c1token@b.acme.example").filter(|_| headers.contains("ours")),
         };
         let headers = tenant.stream("news").unwrap().headers.as_deref();
         let additions = additions(tenant.repair, headers, &facts);
@@ -164,6 +168,16 @@ mod tests {
             added(never, "acme.example", None),
             ["List-Unsubscribe: <https://u.acme.example/x>"]
         );
+    }
+
+    #[test]
+    fn complaints_come_to_an_address_of_ours_where_the_stream_says_so() {
+        let headers = "{ cfblAddress: ours }";
+        assert_eq!(
+            added(headers, "acme.example", None)[0],
+            "CFBL-Address: c1token@b.acme.example; report=arf"
+        );
+        assert_eq!(added(headers, "d.acme.example", None), [""; 0]);
     }
 
     #[test]

@@ -13,6 +13,8 @@
 //! | `quota` | how much a tenant, a credential, a network may send |
 //! | `sasl`, `scram`, `login`, `password` | AUTH: from lines to a claim, proofs, from a claim to an answer, Argon2 |
 //! | `token`, `issuers` | logins with tokens; the keys of who issues them |
+//! | `return_paths` | where reports on a message go, made for each recipient |
+//! | `inbound` | the listener for what comes back |
 //! | `receive`, `content`, `store` | the message: received and judged; its bytes on the way; into the spool |
 //! | `scanning` | scanners that are asked before a message is accepted |
 //! | `headers`, `links` | the fields that messages get where they are missing |
@@ -38,6 +40,7 @@ mod content;
 mod events;
 mod forwarding;
 mod headers;
+mod inbound;
 mod issuers;
 mod links;
 mod login;
@@ -49,6 +52,7 @@ mod proxy;
 mod quota;
 mod receive;
 mod resubmission;
+mod return_paths;
 mod sasl;
 mod scanning;
 mod scram;

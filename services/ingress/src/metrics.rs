@@ -37,6 +37,7 @@ pub(crate) struct Metrics {
     pub(crate) login_bans: IntCounter,
     pub(crate) accept_unknown: IntCounter,
     pub(crate) resubmissions: IntCounter,
+    pub(crate) inbound: IntCounter,
     /// From the final dot to the reply written, seconds.
     pub(crate) accept_seconds: Histogram,
     /// The part of it that is the wait for storage, seconds.
@@ -243,6 +244,10 @@ impl Metrics {
             resubmissions: counter(
                 "staffetta_ingress_resubmissions_total",
                 "Messages that were sent again and known: answered with the id of the first copy, and not stored.",
+            ),
+            inbound: counter(
+                "staffetta_ingress_inbound_messages_total",
+                "Messages that came back and were stored: reports, complaints, and what people write.",
             ),
             accept_seconds: histogram(
                 "staffetta_ingress_accept_seconds",

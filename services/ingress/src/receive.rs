@@ -26,10 +26,11 @@ use crate::forwarding;
 use crate::headers::{self, Facts};
 use crate::links::{self, Links};
 use crate::memory::Reservation;
-use crate::policy::{self, Sender};
+use crate::policy::{self, Author, Sender};
 use crate::proxy::Client;
 use crate::quota::{self, Charge};
 use crate::resubmission::{self, Recognised, Remembered};
+use crate::return_paths::Returned;
 use crate::scanning::{Marks, SCAN_MEMORY, Scanning};
 use crate::server::Shared;
 use crate::session::{Effect, Transaction};
@@ -606,6 +607,42 @@ impl<'a> HeaderJudge<'a> {
         }
     }
 
+    /// The domain of the return paths of mail of this author; `None`: it keeps the client's, which may be the null one.
+    fn return_domain(&self, author: &Author) -> Result<Option<&'a Domain>, Answer> {
+        if author.is_foreign || self.return_path.is_empty() {
+            return Ok(None);
+        }
+        let sending = self.snapshot.sending_domain(author.domain.as_str());
+        let own = sending.and_then(|sending| sending.return_path.as_ref());
+        match (own, &self.shared.tokens) {
+            (None, _) => Ok(None),
+            (Some(own), Some(_)) => Ok(Some(&own.domain)),
+            (Some(_), None) => {
+                tracing::error!(
+                    domain = author.domain.as_str(),
+                    "message refused: its domain has return paths of ours, and staffetta.yaml no `tokens` to make them"
+                );
+                Err(answer::NO_RETURN_PATHS)
+            }
+        }
+    }
+
+    /// Address for complaints about this message.
+    fn complaints_go_to(&self, domain: &Domain, stream: &str) -> Result<Option<String>, Answer> {
+        let Some(tokens) = &self.shared.tokens else {
+            return Ok(None);
+        };
+        let returned = Returned {
+            tenant: &self.sender.tenant,
+            stream,
+            id: self.id,
+            domain,
+            end: tokens.end(self.unix_ms / 1000),
+        };
+        let address = returned.for_complaints(&tokens.keys());
+        address.map(Some).map_err(|_| answer::NO_RETURN_PATHS)
+    }
+
     fn judge(&self, header: &[u8]) -> Result<Repaired, Answer> {
         let tenant = &self.sender.rules.tenant;
         let author = policy::judge_header(header, self.snapshot, &tenant.name, self.forwards)?;
@@ -613,6 +650,7 @@ impl<'a> HeaderJudge<'a> {
             let (snapshot, hostname) = (self.snapshot, &self.hostname);
             forwarding::may_author(snapshot, hostname, &tenant.name, &author, self.return_path)?;
         }
+        let return_domain = self.return_domain(&author)?;
         // What a stranger has written is no wish of the tenant's.
         let own = if author.is_foreign { &[] } else { header };
         let (stream, campaign) =
@@ -642,6 +680,13 @@ impl<'a> HeaderJudge<'a> {
         if !looked.said.fields.is_empty() {
             on_top.to_mut().push_str(&looked.said.fields);
         }
+        let wants_complaints = tenant_stream
+            .and_then(|stream| stream.headers.as_deref())
+            .is_some_and(|headers| headers.cfbl_ours);
+        let complaints = match return_domain.filter(|_| wants_complaints) {
+            Some(domain) => self.complaints_go_to(domain, &stream)?,
+            None => None,
+        };
         let foreign = self.sender.foreign_senders().filter(|_| author.is_foreign);
         // What the stream adds is for its own mail.
         let of_stream = tenant_stream
@@ -652,6 +697,7 @@ impl<'a> HeaderJudge<'a> {
             .filter(|headers| headers.unsubscribe.is_some() && !links::has_own(header, &signed))
             .and_then(|headers| self.links(headers, &stream, &campaign, &author.domain));
         let facts = Facts {
+            complaints: complaints.as_deref(),
             id: self.id,
             unix_ms: self.unix_ms,
             hostname: &self.hostname,
@@ -705,6 +751,7 @@ impl<'a> HeaderJudge<'a> {
                 },
                 is_foreign: author.is_foreign,
                 checks,
+                return_domain: return_domain.cloned(),
                 seal: None,
                 stream,
                 campaign,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use config::{Quota, Snapshot};
-use runtime::bootstrap::{Bootstrap, Listener, ListenerTls, ProxyProtocol};
+use runtime::bootstrap::{Bootstrap, Listener, ListenerKind, ListenerTls, ProxyProtocol};
 use runtime::{
     ClientSlot, Clients, Readiness, Shutdown, TlsError, TlsFiles, TokenKeyring, TokenKeyringError,
 };
@@ -18,6 +18,7 @@ use crate::answer::{self, Answer};
 use crate::connection::Connection;
 use crate::events::Events;
 use crate::forwarding::{self, Forwarding, ForwardingError};
+use crate::inbound;
 use crate::issuers::Issuers;
 use crate::links;
 use crate::memory::BodyPool;
@@ -65,12 +66,12 @@ pub enum Error {
     /// The stores are not those of an installation, or not durable enough.
     #[error("ingress: {0}")]
     Stores(#[from] spool::Error),
-    /// The keys of links are no good.
-    #[error("ingress: {0}")]
-    Tokens(#[from] TokenKeyringError),
     /// What mail of foreign senders is forwarded with is no good.
     #[error("ingress: {0}")]
     Forwarding(#[from] ForwardingError),
+    /// What return paths are made with is no good.
+    #[error("ingress: {0}")]
+    Tokens(#[from] TokenKeyringError),
     /// Redis, where quotas are counted, can't even be tried.
     #[error("ingress: {0}")]
     Quotas(#[from] QuotaError),
@@ -88,12 +89,12 @@ pub(crate) struct Shared {
     pub(crate) quotas: limits::Quotas,
     pub(crate) claims: limits::Claims,
     pub(crate) scanners: Scanners,
-    /// What links are made with.
-    pub(crate) tokens: Option<Arc<TokenKeyring>>,
     /// So many failed logins are allowed a network with one user name.
     pub(crate) failed_logins: Quota,
     pub(crate) events: Arc<Events>,
     pub(crate) watcher: Watcher,
+    /// What return paths and links are made with and known by; `None`: there are none of ours.
+    pub(crate) tokens: Option<Arc<TokenKeyring>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: Shutdown,
 }
@@ -114,6 +115,7 @@ impl Shared {
 /// What the connections of one listener share.
 pub(crate) struct Listening {
     name: String,
+    kind: ListenerKind,
     pub(crate) policy: Arc<ListenerPolicy>,
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) implicit_tls: bool,
@@ -131,6 +133,7 @@ pub(crate) struct Listening {
 pub struct Listeners {
     bound: Vec<(TcpSocket, Arc<Listening>)>,
     forwarding: Option<Arc<Forwarding>>,
+    tokens: Option<Arc<TokenKeyring>>,
 }
 
 impl Listeners {
@@ -140,6 +143,8 @@ impl Listeners {
         let forwarding = bootstrap.ingress.forwarding.as_ref();
         let load = |configured| Forwarding::load(configured, &bootstrap.resolvers);
         let forwarding = forwarding.map(load).transpose()?.map(Arc::new);
+        let tokens = bootstrap.tokens.as_ref().map(TokenKeyring::load);
+        let tokens = tokens.transpose()?.map(Arc::new);
         let bound = bootstrap
             .ingress
             .listeners
@@ -162,7 +167,11 @@ impl Listeners {
         if bound.is_empty() {
             return Err(Error::NoListener);
         }
-        Ok(Self { bound, forwarding })
+        Ok(Self {
+            bound,
+            forwarding,
+            tokens,
+        })
     }
 
     /// Name and bound address of each (for port 0).
@@ -184,9 +193,10 @@ impl Listeners {
         shutdown: Shutdown,
     ) -> Result<(), Error> {
         readiness.set(READY, false);
-        let Some(shared) = start(bootstrap, stores, opened, &shutdown).await? else {
+        let Some(mut shared) = start(bootstrap, stores, opened, &shutdown).await? else {
             return Ok(());
         };
+        shared.tokens = self.tokens.clone();
         let shared = Arc::new(shared);
         if !has_configuration(&shared, &readiness).await {
             return Ok(());
@@ -194,6 +204,13 @@ impl Listeners {
         if let Some(forwarding) = self.forwarding {
             tokio::spawn(forwarding::follow(forwarding, shutdown.clone()));
         }
+        match self.tokens {
+            Some(tokens) => tokio::spawn(tokens.follow(shutdown.clone())),
+            None => {
+                let snapshots = shared.snapshot.clone();
+                tokio::spawn(links::warn_without_keys(snapshots, shutdown.clone()))
+            }
+        };
         let connections = TaskTracker::new();
         let mut accepting = Vec::new();
         for (socket, listening) in self.bound {
@@ -288,6 +305,7 @@ impl Listening {
         };
         Ok(Self {
             name: listener.name.clone(),
+            kind: listener.kind,
             policy: Arc::new(policy),
             tls,
             proxy_protocol: listener.proxy_protocol.clone(),
@@ -356,7 +374,6 @@ async fn start(
         known = async { stores.measures().follow().await } => known,
         () = shutdown.requested() => return Ok(None),
     };
-    let tokens = tokens(bootstrap, &snapshot, shutdown)?;
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let quotas = quota::connect(&bootstrap.redis, bootstrap.ingress.replicas)?;
     let events = Arc::new(Events::new(
@@ -381,30 +398,15 @@ async fn start(
         issuers,
         claims: quotas.claims(),
         scanners: Scanners::new(),
-        tokens,
         quotas,
         failed_logins: bootstrap.ingress.failed_logins,
         events,
         watcher,
+        tokens: None,
         stores,
         metrics,
         shutdown: shutdown.clone(),
     }))
-}
-
-/// The keys of `bootstrap`, followed; without any, what follows from that is said.
-fn tokens(
-    bootstrap: &Bootstrap,
-    snapshot: &watch::Receiver<Arc<Snapshot>>,
-    shutdown: &Shutdown,
-) -> Result<Option<Arc<TokenKeyring>>, TokenKeyringError> {
-    let Some(configured) = &bootstrap.tokens else {
-        tokio::spawn(links::warn_without_keys(snapshot.clone(), shutdown.clone()));
-        return Ok(None);
-    };
-    let keyring = Arc::new(TokenKeyring::load(configured)?);
-    tokio::spawn(Arc::clone(&keyring).follow(shutdown.clone()));
-    Ok(Some(keyring))
 }
 
 async fn accept_all(
@@ -458,8 +460,18 @@ fn admit(
             match room {
                 Ok(of_client) => {
                     let socket = Socket::Plain(stream);
-                    let connection = Connection::new(shared, listening, socket, client, of_client);
-                    connection.serve().await;
+                    match listening.kind {
+                        ListenerKind::Submission => {
+                            Connection::new(shared, listening, socket, client, of_client)
+                                .serve()
+                                .await;
+                        }
+                        ListenerKind::Inbound => {
+                            inbound::Connection::new(shared, listening, socket, client, of_client)
+                                .serve()
+                                .await;
+                        }
+                    }
                 }
                 Err(refusal) => turn_away(&stream, &refusal, &listening, &shared),
             }

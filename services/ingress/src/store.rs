@@ -9,6 +9,7 @@ use spool::{Submission, SubmitError, Upload};
 use crate::answer::{self, Answer};
 use crate::content::{Judged, PIECE, Received};
 use crate::links::Links;
+use crate::return_paths::Returned;
 use crate::server::Shared;
 use crate::session::Transaction;
 
@@ -56,11 +57,12 @@ impl Shared {
     pub(crate) async fn store(
         &self,
         id: MessageId,
-        transaction: Transaction,
+        mut transaction: Transaction,
         mut received: Received,
         mut upload: Option<Upload>,
     ) -> Result<(), Unstored> {
         let judged = std::mem::take(&mut received.judged);
+        self.give_return_paths(id, &mut transaction, &judged)?;
         let entry = index_entry(id, transaction, judged, &received);
         let rest = received.rest;
         if rest.len() > PIECE || upload.is_some() {
@@ -86,6 +88,27 @@ impl Shared {
             let answer = self.storage_refusal(&error);
             Unstored { answer, in_doubt }
         })
+    }
+
+    fn give_return_paths(
+        &self,
+        id: MessageId,
+        transaction: &mut Transaction,
+        judged: &Judged,
+    ) -> Result<(), Answer> {
+        let (Some(domain), Some(tokens)) = (&judged.return_domain, &self.tokens) else {
+            return Ok(());
+        };
+        let returned = Returned {
+            tenant: &transaction.sender.tenant,
+            stream: &judged.stream,
+            id,
+            domain,
+            end: tokens.end(runtime::now_ms() / 1000),
+        };
+        returned
+            .give(&tokens.keys(), &mut transaction.recipients)
+            .map_err(|_| answer::NO_RETURN_PATHS)
     }
 
     fn storage_refusal(&self, error: &SubmitError) -> Answer {

@@ -70,6 +70,10 @@ impl Denied {
 
 /// What is to be done outside.
 #[derive(Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for a moment, and is nearly always the large one"
+)]
 pub(crate) enum Effect<T, W> {
     Send(StreamId, SenderItem),
     /// End the task of a delivery that is not begun.

@@ -351,6 +351,7 @@ impl Delivery {
             started_at_ms,
             finished_at_ms: runtime::now_ms(),
             dot_sent: outcome.dot_sent,
+            asked: mail.asked.clone().filter(|_| outcome.dot_sent),
         };
         self.hold.finish(report);
     }

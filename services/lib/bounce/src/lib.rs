@@ -6,6 +6,7 @@
 //! - `feedback`: complaints (RFC 5965 and older forms)
 //! - `original`: the message that was sent back
 //! - [`TokenKeys`], [`Token`], [`Scopes`]: which message and recipient a report is about, and whose mail it was
+//! - [`Destination`]: what an address that is written to is for
 //! - [`Link`]: the same of a link on the web
 //! - `judge`: why, by the rules of `classify`
 //!
@@ -14,6 +15,7 @@
 //! clock, no I/O.
 
 mod address;
+mod destination;
 mod feedback;
 mod head;
 mod inbound;
@@ -29,6 +31,7 @@ mod status;
 mod tests;
 mod token;
 
+pub use destination::Destination;
 pub use inbound::{
     Action, Automatic, Feedback, FeedbackKind, Form, Inbound, Original, Recipient, Report,
 };

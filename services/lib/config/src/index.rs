@@ -23,6 +23,8 @@ pub(crate) struct Index {
     pub(crate) tenants: ByName<Tenant>,
     pub(crate) pools: ByName<EgressPool>,
     pub(crate) sending_domains: ByName<SendingDomain>,
+    /// By the domain of return paths of ours: one of those that have it, which agree about it.
+    pub(crate) by_return_domain: ByName<SendingDomain>,
     pub(crate) credentials: ByName<Credential>,
     by_username: ByName<Credential>,
     by_certificate: ByName<Credential>,
@@ -88,6 +90,10 @@ impl Index {
                 self.pools.insert(name(), pool.clone());
             }
             Resource::SendingDomain(domain) => {
+                if let Some(own) = &domain.return_path {
+                    let of_returns = own.domain.as_str().into();
+                    self.by_return_domain.insert(of_returns, domain.clone());
+                }
                 self.sending_domains.insert(name(), domain.clone());
             }
             Resource::Credential(credential) => {

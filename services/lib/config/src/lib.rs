@@ -21,6 +21,7 @@ mod suffixes;
 
 pub use problem::{Problem, Problems};
 pub use read::{Fields, Node, NodeValue};
+pub use resources::OwnReturnPath;
 pub use resources::{
     API_VERSION, Action as AutomationAction, AskedWait, AutomationRule, AutomationSet, Credential,
     DkimAlgorithm, DkimKey, DomainMatch, EgressPool, EgressSource, InDoubt, Kind, Login, OpenHours,

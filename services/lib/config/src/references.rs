@@ -3,6 +3,7 @@
 
 mod forwarding;
 mod isolation;
+mod returning;
 mod signing;
 mod tokens;
 
@@ -62,6 +63,7 @@ impl<'a> References<'a> {
             Resource::EgressPool(pool) => self.check_pool(resource, pool),
             Resource::SendingDomain(domain) => {
                 self.check_name(resource, "spec.tenant", Kind::Tenant, &domain.tenant);
+                self.check_return_path(resource, domain);
                 if let Some(stream) = &domain.stream {
                     self.check_stream(resource, "spec.stream", &domain.tenant, stream);
                 }

@@ -271,6 +271,11 @@ impl Snapshot {
         self.index.sending_domain(domain)
     }
 
+    /// The sending domain, or one of them, whose return paths of ours are addresses of `domain`.
+    pub fn return_domain(&self, domain: &str) -> Option<&Arc<SendingDomain>> {
+        self.index.by_return_domain.get(domain)
+    }
+
     /// All sending domains, in no order.
     pub fn sending_domains(&self) -> impl Iterator<Item = &Arc<SendingDomain>> {
         self.index.sending_domains.values()

@@ -122,6 +122,9 @@ impl Intake {
             && recipients
                 .iter()
                 .any(|recipient| recipient.disposition() != Disposition::Returned);
+        let is_delivered = recipients
+            .iter()
+            .any(|recipient| recipient.disposition() == Disposition::Delivered);
         let outcome = Outcome {
             attempt: attempts + u32::from(counts),
             recipients,
@@ -133,13 +136,10 @@ impl Intake {
             started_at_ms: report.started_at_ms,
             finished_at_ms: report.finished_at_ms,
             sender_id: via.sender_id.to_owned(),
+            asked: report.asked.clone().filter(|_| is_delivered),
             ..self.outcome_of(message_slot)
         };
-        if outcome
-            .recipients
-            .iter()
-            .any(|recipient| recipient.disposition() == Disposition::Delivered)
-        {
+        if is_delivered {
             let id = self
                 .live
                 .messages

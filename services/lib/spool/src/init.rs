@@ -56,7 +56,7 @@ pub(crate) struct Installation {
 
 impl Stores {
     /// Creates what an installation needs. Does nothing where everything is there; an `init` that was
-    /// interrupted is completed, an installation that is older than `EVENTS` or `TRANSCRIPTS` gets them, and the bounds
+    /// interrupted is completed, an installation that is older than `EVENTS`, `TRANSCRIPTS` or `INBOUND` gets them, and the bounds
     /// of `TRANSCRIPTS` are made those that are asked for. Refuses another number of partitions, streams that are not of
     /// this installation, and an installation of which a stream is missing that holds mail.
     pub async fn init(&self, options: &InitOptions) -> Result<InitReport, Error> {
@@ -152,7 +152,7 @@ impl Installation {
     /// What a release made it without that did not know of it.
     fn lacking(&self) -> Vec<&'static str> {
         let is_listed = |wanted: &&str| self.streams.iter().any(|name| name == wanted);
-        let mut lacking = layout::HISTORIES.to_vec();
+        let mut lacking = layout::ADDED.to_vec();
         lacking.retain(|name| !is_listed(name));
         lacking
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
+use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
 use mail::PartitionId;
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use tokio::time::timeout_at;
 
 use crate::consume::{Consumption, Delivered, Record};
 use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_sequence};
+use crate::packs::PackReader;
 use crate::{Error, layout};
 
 /// CRC-32C of the record, eight hexadecimal digits.
@@ -181,6 +183,27 @@ impl JournalStore {
             records,
             task: tokio::spawn(reading.run()),
         }
+    }
+
+    /// Reads the records that were stored at a time (Unix milliseconds) or later, to the end as it is when that is reached.
+    /// Nothing says when some are missing or damaged: for who looks for something, and not for who follows.
+    ///
+    /// # Errors
+    /// When there is no such time.
+    pub fn since(&self, unix_ms: u64) -> Result<PackReader, Error> {
+        let nanos = i128::from(unix_ms) * 1_000_000;
+        let start_time =
+            async_nats::datetime::from_nanos(nanos).map_err(|error| Error::Unavailable {
+                what: "reading a journal from a time on".to_owned(),
+                detail: error.to_string(),
+            })?;
+        let consumption = Consumption::new(
+            self.bulk.clone(),
+            self.stream(),
+            layout::journal_subject(self.partition),
+            DeliverPolicy::ByStartTime { start_time },
+        );
+        Ok(PackReader::start(consumption, false))
     }
 
     /// Where the journal begins and ends, and how full it is.

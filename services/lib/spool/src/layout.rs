@@ -6,14 +6,16 @@
 //! | what | share |
 //! |---|---|
 //! | `SPOOL_<p>` | 55 % |
-//! | `CHUNKS_<p>` | 19 %, less what `TRANSCRIPTS` has |
+//! | `CHUNKS_<p>` | 18 %, less what `TRANSCRIPTS` has |
 //! | `JOURNAL_<p>` | 20 % |
 //! | `EVENTS` | 1 % |
+//! | `INBOUND` | 1 % |
 //! | `TRANSCRIPTS` | 1 %, or what is configured, at most 5 % |
 //! | the five key-value buckets | 1 % each |
 //!
 //! An installation that is older than `EVENTS` has 20 % for its chunks, and the 1 % beside; one that is older than
-//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well.
+//! `TRANSCRIPTS` has that beside, and what is configured later comes on top as well; one that is older than `INBOUND` has
+//! that beside.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -29,6 +31,9 @@ pub(crate) const INSTALLATION: &str = "staffetta.installation";
 
 /// Streams of which nothing depends: they discard what is old, and a lost one is made again.
 pub(crate) const HISTORIES: [&str; 2] = [EVENTS, TRANSCRIPTS];
+
+/// Streams that earlier releases made no installation with: `init` adds them.
+pub(crate) const ADDED: [&str; 3] = [EVENTS, TRANSCRIPTS, INBOUND];
 
 /// How long JetStream remembers message ids; a publish is repeated for half of that.
 pub(crate) const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
@@ -92,6 +97,11 @@ pub(crate) fn transcripts_subject(service: &str) -> String {
     format!("transcripts.{service}")
 }
 
+/// What came back and is not handled yet.
+pub(crate) const INBOUND: &str = "INBOUND";
+
+pub(crate) const INBOUND_SUBJECT: &str = "inbound.mail";
+
 /// How much is kept of what was said to and by mail hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TranscriptBounds {
@@ -133,7 +143,7 @@ pub(crate) fn streams(
         .max_bytes
         .unwrap_or(share / 100)
         .min(most_transcripts(volume_bytes));
-    let chunk_bytes = of_each((share / 100 * 19).saturating_sub(transcript_bytes));
+    let chunk_bytes = of_each((share / 100 * 18).saturating_sub(transcript_bytes));
     let mut all: Vec<Config> = BUCKETS
         .iter()
         .map(|bucket| bucket_config(bucket, replicas, share / 100, installation))
@@ -177,6 +187,13 @@ pub(crate) fn streams(
         )
     };
     all.push(history(EVENTS, "events.>", share / 100, EVENTS_AGE));
+    all.push(log_config(
+        INBOUND.to_owned(),
+        vec!["inbound.>".to_owned()],
+        replicas,
+        share / 100,
+        installation,
+    ));
     all.push(history(
         TRANSCRIPTS,
         "transcripts.>",

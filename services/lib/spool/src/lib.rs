@@ -13,6 +13,7 @@
 //! | [`JournalStore`] | the fenced log of a partition |
 //! | `packs` | writing what nothing depends on, behind its back |
 //! | [`EventWriter`], [`EventStore`] | what others than its owner have to say |
+//! | [`InboundStore`] | what came back and is not handled yet |
 //! | [`TranscriptWriter`], [`TranscriptStore`] | what was said to and by mail hosts |
 //! | `trim` | what only the owner of a partition does: purging, usage, abandoned uploads |
 //! | `snapshots` | [`Stores::follow_snapshots`]: the configuration, parsed, now and ever after |
@@ -32,6 +33,7 @@ mod durability;
 mod error;
 mod events;
 mod follow;
+mod inbound;
 mod init;
 mod journal;
 mod layout;
@@ -62,6 +64,7 @@ pub use durability::{Durability, DurabilityMode, DurabilityReport, Verification}
 pub use error::Error;
 pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
+pub use inbound::{INBOUND_FORMAT, InboundStore, InboundUnstored, decode_inbound};
 pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
 pub use layout::{FORMAT_VERSION, TranscriptBounds};

@@ -12,8 +12,8 @@ use crate::link::Link;
 use crate::standings::PoolStandingsStore;
 use crate::{
     BlockFollower, BlockWriter, ConfigStore, Durability, Error, EventStore, EventWriter,
-    JournalStore, Leases, Measures, Members, MessageReader, Operations, ReaderPositions,
-    TranscriptStore, TranscriptWriter, WriterOptions,
+    InboundStore, JournalStore, Leases, Measures, Members, MessageReader, Operations,
+    ReaderPositions, TranscriptStore, TranscriptWriter, WriterOptions,
 };
 
 /// How to reach the stores.
@@ -166,6 +166,11 @@ impl Stores {
     /// The stream `EVENTS`.
     pub fn events(&self) -> EventStore {
         EventStore::new(self.inner.control.clone(), self.inner.bulk.clone())
+    }
+
+    /// The stream `INBOUND`.
+    pub fn inbound(&self) -> InboundStore {
+        InboundStore::new(self.inner.control.clone(), self.inner.bulk.clone())
     }
 
     /// Writes transcripts of a service, such as `sender`, into the stream `TRANSCRIPTS`.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use mail::Address;
 use proto::envelope::{Body, DsnReturn, Recipient};
-use proto::journal::{Reply, Stage};
+use proto::journal::{Asked, Reply, Stage};
 use proto::spool::IndexEntry;
 use smtp::{
     ByMode, DataEncoder, DeliverBy, MailParams, Notify, OriginalRecipient, RcptParams, Xtext,
@@ -19,6 +19,8 @@ use crate::content::{Content, Loaded, Pieces};
 pub(crate) struct Mail {
     /// `None` is the null reverse-path.
     return_path: Option<Address>,
+    /// With a return path of ours: what its sender asked to be told.
+    pub asked: Option<Asked>,
     pub recipients: Vec<MailRecipient>,
     eight_bit: bool,
     smtputf8: bool,
@@ -139,8 +141,19 @@ impl Mail {
             head.extend_from_slice(&variant);
             head.freeze()
         };
+        // With a return path of its own a delivery is of one recipient.
+        let asked = chosen
+            .first()
+            .filter(|recipient| !recipient.return_path.is_empty())
+            .map(|recipient| Asked {
+                return_path: envelope.return_path.clone(),
+                envid: envelope.envid.clone(),
+                notify: recipient.notify,
+                orcpt: recipient.orcpt.clone(),
+            });
         Ok(Self {
             return_path,
+            asked,
             recipients: ordinals
                 .iter()
                 .zip(&chosen)

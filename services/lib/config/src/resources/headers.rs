@@ -23,6 +23,8 @@ pub struct Headers {
     pub unsubscribe: Option<Span>,
     /// `CFBL-Address` (RFC 9477): where hosts send complaints, in the form of ARF.
     pub cfbl_address: Option<Address>,
+    /// That address is one of ours, made for each message, where the author's domain has return paths of ours.
+    pub cfbl_ours: bool,
 }
 
 /// Characters of the identifier of a sender, as Google wants it.
@@ -62,12 +64,8 @@ impl Headers {
             feedback_id: fields.read("feedbackId", sender_id),
             one_click: asked.unwrap_or(can_be),
             list_unsubscribe,
-            cfbl_address: fields.read("cfblAddress", |text| match Address::parse(text) {
-                Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => {
-                    Ok(address)
-                }
-                _ => Err("an address such as complaints@acme.example is expected".to_owned()),
-            }),
+            cfbl_ours: fields.text("cfblAddress") == Some(OURS),
+            cfbl_address: fields.read("cfblAddress", cfbl_address).flatten(),
         };
         (headers != Self::default()).then(|| Box::new(headers))
     }
@@ -88,6 +86,9 @@ impl Headers {
             let link = json!({ "validFor": life.to_string() });
             spec.insert("unsubscribe".to_owned(), link);
         }
+        if self.cfbl_ours {
+            spec.insert("cfblAddress".to_owned(), json!(OURS));
+        }
         if let Some(address) = &self.cfbl_address {
             spec.insert("cfblAddress".to_owned(), json!(address.as_str()));
         }
@@ -107,6 +108,16 @@ fn read_unsubscribe(fields: &Fields<'_>) -> Option<Span> {
     }
     link.close();
     Some(life)
+}
+
+const OURS: &str = "ours";
+
+fn cfbl_address(text: &str) -> Result<Option<Address>, String> {
+    match Address::parse(text) {
+        _ if text == OURS => Ok(None),
+        Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => Ok(Some(address)),
+        _ => Err("`ours` or an address such as complaints@acme.example is expected".to_owned()),
+    }
 }
 
 fn sender_id(text: &str) -> Result<String, String> {

@@ -48,7 +48,7 @@ pub use scanner::{
     Engine, Scanner, ScannerAddress, ScannerAddressError, Spam, WhenDown, WhenTooLarge,
 };
 pub use scram_keys::{ScramKeys, ScramKeysError};
-pub use sending_domain::{DkimAlgorithm, DkimKey, SendingDomain, WithoutKey};
+pub use sending_domain::{DkimAlgorithm, DkimKey, OwnReturnPath, SendingDomain, WithoutKey};
 pub use shaping::{
     Shaping, ShapingMatch, ShapingQuery, ShapingRule, ShapingScope, ShapingSet, SharedShaping,
     TlsPolicy,

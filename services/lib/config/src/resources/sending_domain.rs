@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mail::{Domain, HttpsUrl, Span};
+use mail::{Address, Domain, HttpsUrl, Span};
 use serde_json::{Value, json};
 
 use super::credential::read_file_reference;
@@ -27,11 +27,33 @@ pub struct SendingDomain {
     pub service_domain: Option<Domain>,
     /// What becomes of mail when none of the keys can sign.
     pub without_key: WithoutKey,
+    /// Reports on its mail come to us, who make a return path for each recipient; `None`: the client's own is kept.
+    pub return_path: Option<OwnReturnPath>,
     /// Signatures say that they hold for so long (the tag `x=`), 1 h to 365 d.
     pub signatures_expire_after: Option<Span>,
     /// `host` or `host:port`, to which links in its messages lead, over https.
     pub link_host: Option<String>,
 }
+
+/// Return paths of ours, for mail of authors of a sending domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnReturnPath {
+    /// They are addresses of this domain, whose MX leads to our inbound listener.
+    pub domain: Domain,
+    /// Who reads what people write to them, and to `postmaster` and `abuse` of the domain.
+    pub forward_to: Address,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum ReturnPathMode {
+    Keep,
+    Ours,
+}
+
+const RETURN_PATH_MODES: [(&str, ReturnPathMode); 2] = [
+    ("keep", ReturnPathMode::Keep),
+    ("ours", ReturnPathMode::Ours),
+];
 
 /// What becomes of mail of a domain none of whose keys can sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,6 +158,7 @@ impl SendingDomain {
             );
         }
         let signatures_expire_after = read_life(spec);
+        let return_path = OwnReturnPath::read(spec.map("returnPath"));
         let link_host = spec.read("linkHost", link_host);
         if unsigned && !dkim.is_empty() {
             spec.problem(
@@ -155,6 +178,7 @@ impl SendingDomain {
             dkim,
             service_domain,
             without_key,
+            return_path,
             signatures_expire_after,
             link_host,
         })
@@ -179,6 +203,9 @@ impl SendingDomain {
         if self.without_key != WithoutKey::default() {
             spec["withoutKey"] = json!(super::word(&WITHOUT_KEY, self.without_key));
         }
+        if let Some(own) = &self.return_path {
+            spec["returnPath"] = own.spec();
+        }
         if let Some(life) = self.signatures_expire_after {
             spec["signaturesExpireAfter"] = json!(life.to_string());
         }
@@ -186,6 +213,49 @@ impl SendingDomain {
             spec["linkHost"] = json!(host);
         }
         spec
+    }
+}
+
+impl OwnReturnPath {
+    fn read(fields: Fields<'_>) -> Option<Self> {
+        let mode = fields.one_of("mode", &RETURN_PATH_MODES);
+        let own = match mode {
+            Some(ReturnPathMode::Ours) => {
+                let domain = fields.required_text("domain");
+                let domain = domain.and_then(|_| fields.domain("domain"));
+                let forward_to = fields.required_text("forwardTo");
+                let forward_to = forward_to.and_then(|_| fields.read("forwardTo", an_address));
+                domain
+                    .zip(forward_to)
+                    .map(|(domain, forward_to)| Self { domain, forward_to })
+            }
+            Some(ReturnPathMode::Keep) | None => {
+                for name in ["domain", "forwardTo"] {
+                    if fields.is_given(name) {
+                        fields.skip(name);
+                        fields.problem(name, "has no use: mode is not ours");
+                    }
+                }
+                None
+            }
+        };
+        fields.close();
+        own
+    }
+
+    fn spec(&self) -> Value {
+        json!({
+            "mode": super::word(&RETURN_PATH_MODES, ReturnPathMode::Ours),
+            "domain": self.domain.as_str(),
+            "forwardTo": self.forward_to.as_str(),
+        })
+    }
+}
+
+fn an_address(text: &str) -> Result<Address, String> {
+    match Address::parse(text) {
+        Ok(address) if address.domain().is_some() && !address.needs_smtputf8() => Ok(address),
+        _ => Err("an address such as mail@acme.example is expected".to_owned()),
     }
 }
 

@@ -8,6 +8,7 @@ mod isolation;
 mod lookups;
 mod merging;
 mod problems;
+mod returning;
 mod round_trip;
 mod shaping;
 mod signing;

@@ -1,6 +1,6 @@
 //! The listeners of `ingress`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use config::Fields;
@@ -63,6 +63,8 @@ pub struct ProxyProtocol {
 pub enum ListenerKind {
     /// Our clients: credentials are needed.
     Submission,
+    /// Whoever has something to say about what was sent: reports, complaints. Nothing is relayed.
+    Inbound,
 }
 
 /// When TLS begins, and what with.
@@ -94,6 +96,23 @@ pub struct CertificateFiles {
     /// Its private key.
     pub key: PathBuf,
 }
+
+const KINDS: [(&str, ListenerKind); 2] = [
+    ("submission", ListenerKind::Submission),
+    ("inbound", ListenerKind::Inbound),
+];
+
+/// Where an inbound listener listens when nothing is said; a load balancer or a rule of the firewall has port 25.
+const INBOUND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 2526);
+
+/// Fields of listeners for clients.
+const NOT_INBOUND: [&str; 5] = [
+    "allowPlaintextAuthFrom",
+    "clientAuthorities",
+    "scram",
+    "simulatorDomain",
+    "xclient",
+];
 
 #[derive(Clone, Copy)]
 enum TlsWord {
@@ -130,12 +149,22 @@ impl Listener {
     fn read(fields: &Fields<'_>, folder: &Path) -> Option<Self> {
         let name = fields.required_text("name");
         let kind = fields
-            .one_of("kind", &[("submission", ListenerKind::Submission)])
+            .one_of("kind", &KINDS)
             .unwrap_or(ListenerKind::Submission);
-        let address = match fields.required_text("address") {
-            Some(_) => socket_address(fields, "address"),
-            None => None,
+        let is_inbound = kind == ListenerKind::Inbound;
+        let address = match kind {
+            ListenerKind::Inbound if !fields.is_given("address") => Some(INBOUND),
+            _ => fields
+                .required_text("address")
+                .and_then(|_| socket_address(fields, "address")),
         };
+        if is_inbound {
+            for name in NOT_INBOUND {
+                if fields.is_given(name) {
+                    fields.problem(name, "has no use: nobody logs in, and nothing is relayed");
+                }
+            }
+        }
         let tls = Self::read_tls(fields, folder);
         let client_authorities = fields
             .text("clientAuthorities")
@@ -157,9 +186,11 @@ impl Listener {
             });
         let max_message_size = fields
             .parsed("maxMessageSize")
-            .unwrap_or(ByteSize::from_mib(25));
-        if !(ByteSize::from_bytes(65_536)..=ByteSize::from_mib(512)).contains(&max_message_size) {
-            let what = format!("64KiB to 512MiB is expected, found {max_message_size}");
+            .unwrap_or(ByteSize::from_mib(if is_inbound { 4 } else { 25 }));
+        // What comes back is one record each.
+        let largest = ByteSize::from_mib(if is_inbound { 4 } else { 512 });
+        if !(ByteSize::from_bytes(65_536)..=largest).contains(&max_message_size) {
+            let what = format!("64KiB to {largest} is expected, found {max_message_size}");
             fields.problem("maxMessageSize", what);
         }
         let proxy_protocol = Self::read_proxy_protocol(fields);
@@ -186,9 +217,10 @@ impl Listener {
             data_timeout: positive(fields, "dataTimeout", Span::from_secs(600)),
             max_connections: fields
                 .small_integer("maxConnections", 1..=1_000_000)
-                .unwrap_or(10_000),
+                .unwrap_or(if is_inbound { 1_000 } else { 10_000 }),
             max_connections_per_client: fields
-                .small_integer("maxConnectionsPerClient", 1..=1_000_000),
+                .small_integer("maxConnectionsPerClient", 1..=1_000_000)
+                .or(is_inbound.then_some(20)),
             name: name?.to_owned(),
             kind,
             address: address?,

@@ -196,6 +196,16 @@ impl Bootstrap {
         }
         let fields = Fields::open("", "", &document, &problems);
         let bootstrap = Self::read(&fields, folder);
+        let mut listeners = bootstrap.ingress.listeners.iter();
+        if bootstrap.tokens.is_none()
+            && let Some(inbound) = listeners.find(|listener| listener.kind == ListenerKind::Inbound)
+        {
+            let what = format!(
+                "are missing: the listener {:?} is for what comes back, and known by them",
+                inbound.name
+            );
+            fields.problem("tokens", what);
+        }
         fields.close();
         problems.none_or(bootstrap)
     }
