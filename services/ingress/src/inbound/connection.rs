@@ -10,13 +10,13 @@ use bytes::Bytes;
 use mail::MessageId;
 use message::{ReceivedInfo, received_field};
 use proto::inbound::Record;
+use runtime::ClientSlot;
 use smtp::{CommandDecoder, DataDecoder, EnhancedCode};
 use spool::InboundUnstored;
 use tokio::time::{Instant, timeout};
 
 use super::session::{Effect, Moment, Session, Transaction};
 use crate::answer::{self, Answer};
-use crate::events;
 use crate::memory::Reservation;
 use crate::proxy::Client;
 use crate::server::{Listening, Shared};
