@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use bounce::{Link, TokenKeys};
+use bounce::{Link, Purpose, TokenKeys};
 use config::{Headers, Snapshot, UriTemplate, UriValues};
 use mail::{Domain, MessageId};
 use message::{SignedNames, fields};
 use runtime::{Shutdown, TokenKeyring};
 use tokio::sync::watch;
+
+use crate::return_paths::Returned;
 
 /// The fields that say how to leave; a tenant's own are kept, and a link that is not ours is not called one-click.
 pub(crate) const NAMES: &[&str] = &["List-Unsubscribe", "List-Unsubscribe-Post"];
@@ -26,6 +28,8 @@ pub(crate) struct Links {
     campaign: String,
     /// They are answered until then, Unix seconds.
     end: u64,
+    /// Of addresses of ours, to which programs write that can't post; `None`: there are none.
+    return_domain: Option<Domain>,
     /// URIs that come after ours.
     beside: Vec<UriTemplate>,
 }
@@ -65,6 +69,7 @@ impl Links {
         };
         let domain = snapshot.sending_domain(whose.author.as_str());
         let host = domain.and_then(|domain| domain.link_host.clone());
+        let returned = domain.and_then(|domain| domain.return_path.as_ref());
         let host = host.ok_or(NoLinks::Host)?;
         let keys = keys.ok_or(NoLinks::Keys)?.keys();
         Ok(Some(Self {
@@ -75,6 +80,7 @@ impl Links {
             stream: whose.stream.to_owned(),
             campaign: whose.campaign.to_owned(),
             end: whose.unix_ms / 1000 + life.as_millis() / 1000,
+            return_domain: returned.map(|own| own.domain.clone()),
             beside: headers.list_unsubscribe.clone(),
         }))
     }
@@ -89,6 +95,17 @@ impl Links {
         };
         let text = self.keys.mint_link(&link, self.end).ok()?;
         let mut value = format!("<https://{}/u/{text}>", self.host);
+        let by_mail = self.return_domain.as_ref().and_then(|domain| {
+            let returned = Returned {
+                tenant: &self.tenant,
+                stream: &self.stream,
+                id: self.message,
+                domain,
+                end: self.end,
+            };
+            let address = returned.address(&self.keys, Purpose::Unsubscribe, recipient);
+            Some(format!("mailto:{}?subject=unsubscribe", address.ok()?))
+        });
         let message = self.message.to_string();
         let values = UriValues {
             message: &message,
@@ -96,7 +113,8 @@ impl Links {
             campaign: &self.campaign,
         };
         // One in each line: RFC 2369 section 2 allows white space between them.
-        for uri in self.beside.iter().filter_map(|uri| uri.fill(&values)) {
+        let beside = self.beside.iter().filter_map(|uri| uri.fill(&values));
+        for uri in by_mail.into_iter().chain(beside) {
             value.push_str(",\r\n <");
             value.push_str(&uri);
             value.push('>');
@@ -164,7 +182,10 @@ mod tests {
              apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: acme.example }}\n\
              spec: {{ tenant: acme, unsigned: true, includeSubdomains: true, linkHost: \"u.acme.example:8443\" }}\n---\n\
              apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: acme.org }}\n\
-             spec: {{ tenant: acme, unsigned: true }}\n"
+             spec: {{ tenant: acme, unsigned: true }}\n---\n\
+             apiVersion: staffetta.dev/v1alpha1\nkind: SendingDomain\nmetadata: {{ name: acme.net }}\n\
+             spec: {{ tenant: acme, unsigned: true, linkHost: u.acme.net, \
+             returnPath: {{ mode: ours, domain: b.acme.net, forwardTo: people@acme.net }} }}\n"
         );
         Snapshot::from_documents(&documents).unwrap()
     }
@@ -231,6 +252,23 @@ mod tests {
         );
         assert!(file.keys().read_link(link, last + 86_400).is_err());
         assert_ne!(links.value("c@d.example"), links.value("a+b@d.example"));
+    }
+
+    #[test]
+    fn who_can_not_post_writes_to_an_address_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = keys(folder.path());
+        let links = links("{ unsubscribe: {} }", "acme.net", Some(&file));
+        let value = links.unwrap().unwrap().value("a@d.example").unwrap();
+        let (link, mail) = value.split_once(",\r\n <mailto:").unwrap();
+        assert!(link.starts_with("<https://u.acme.net/u/1"), "{link}");
+        let (local, rest) = mail.split_once('@').unwrap();
+        assert_eq!(rest, "b.acme.net?subject=unsubscribe>");
+        let domain = Domain::parse("b.acme.net").unwrap();
+        let keys = file.keys();
+        let token = keys.read(Purpose::Unsubscribe, local, &domain, NOW_MS / 1000);
+        let token = token.unwrap();
+        assert!(keys.is_of(&token, "a@d.example") && keys.is_in(&token, "acme", "news"));
     }
 
     #[test]

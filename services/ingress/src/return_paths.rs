@@ -37,7 +37,8 @@ impl Returned<'_> {
         self.address(keys, Purpose::Complaint, "")
     }
 
-    fn address(
+    /// An address of the purpose about one recipient; about the message when it is empty.
+    pub(crate) fn address(
         &self,
         keys: &TokenKeys,
         purpose: Purpose,

@@ -19,7 +19,10 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let message = MessageId::try_from(&seed[..16]).expect("sixteen octets are an id");
-    let recipient = format!("{:x}@receiver.example", u16::from_be_bytes([seed[16], seed[17]]));
+    let recipient = format!(
+        "{:x}@receiver.example",
+        u16::from_be_bytes([seed[16], seed[17]])
+    );
     let subject = Subject {
         tenant: "acme",
         stream: "bulk",
@@ -49,7 +52,11 @@ fuzz_target!(|input: &[u8]| {
     let read = keys.read_link(&text, NOW).expect("it is ours");
     assert_eq!((read.message, read.recipient), (message, recipient));
     if let Some(changed) = changed(&text, rest) {
-        assert_eq!(keys.read_link(&changed, NOW).is_ok(), changed == text, "{changed}");
+        assert_eq!(
+            keys.read_link(&changed, NOW).is_ok(),
+            changed == text,
+            "{changed}"
+        );
     }
 });
 
