@@ -123,8 +123,7 @@ def main():
     seeds = {path.name for path in (ROOT / "tests" / "fuzz" / "seeds").iterdir()}
     problems = [f"{target}: there is no bug for it" for target in sorted(seeds - set(BUGS))] if not sys.argv[1:] else []
     copy()
-    if subprocess.run(["cargo", "fuzz", "--version"], check=False, capture_output=True).returncode:
-        subprocess.run(["cargo", "install", "--locked", "cargo-fuzz"], check=True)
+    subprocess.run([ROOT / "tests" / "fuzz" / "get.sh"], check=True)
     for target in asked:
         found, how = finds(target)
         print(f"planted: {target}: {'found' if found else 'NOT FOUND'}: {how}", flush=True)

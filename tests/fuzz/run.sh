@@ -18,7 +18,7 @@ fuzz=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$fuzz/../.." && pwd)
 work=$root/target/fuzz
 
-cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+"$fuzz/get.sh"
 
 export RUSTC_BOOTSTRAP=1
 cd "$root"
