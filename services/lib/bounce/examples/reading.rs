@@ -1,4 +1,4 @@
-//! What it costs to read what comes back: `cargo run --release -p bounce --example throughput`.
+//! What it costs to read what comes back: `cargo run --release -p bounce --example reading`.
 //!
 //! Prints microseconds of wall time on one core, the least of several rounds, and messages per second.
 
