@@ -121,6 +121,8 @@ class Documented(unittest.TestCase):
             *("nats.username", "nats.password", "redis.username", "redis.password", "nats.certificate", "nats.key"),
             # Each pod is one service.
             "all.metrics",
+            # Files would go with their pod: webhooks, or a reader of the streams, serve a cluster.
+            *(f"feedback.export.{field}" for field in ("folder", "rotateSize", "rotateEvery", "keep", "keepSize", "compress")),
         }
         self.assertGreater(len(documented), 30)
         self.assertEqual(elsewhere, documented - written)
