@@ -5,7 +5,9 @@
 //! is repeated at its end, and what was read for that is removed. Nobody need know: the repeated changes say what the
 //! earlier ones came to.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod overtaken;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +16,7 @@ use async_nats::header::NATS_MESSAGE_ID;
 use bytes::Bytes;
 use prost::Message as _;
 use proto::suppression::{Change, Record};
-use suppress::{AddressKey, FORMAT, Fold, Keys, Scope, Table, shard_of};
+use suppress::{AddressKey, FORMAT, Fold, Keys, Table, shard_of};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ use uuid::Uuid;
 use crate::consume::{Consumption, Delivered};
 use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_subject_sequence};
 use crate::{Error, layout};
+use overtaken::Overtaken;
 
 /// A record is tried so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -167,15 +170,14 @@ impl SuppressionStore {
         let count = kept.len();
         drop(fold);
         let mut last = read_up_to;
-        // Their own records come after what was read, and stay.
-        let mut changed: HashSet<(Bytes, Scope)> = HashSet::new();
+        let mut others = Overtaken::default();
         let mut tries = 0;
         let mut next: Vec<Change> = Vec::new();
         loop {
             if next.is_empty() {
                 next = pack(&mut kept);
             }
-            next.retain(|change| !changed.contains(&(change.key.clone(), Scope::of(change))));
+            next = others.left(next);
             if next.is_empty() && kept.is_empty() {
                 break;
             }
@@ -200,9 +202,7 @@ impl SuppressionStore {
                     let before = last;
                     self.read(shard, last, |sequence, changes| {
                         last = sequence;
-                        let scoped = changes.into_iter();
-                        changed
-                            .extend(scoped.map(|change| (change.key.clone(), Scope::of(&change))));
+                        changes.into_iter().for_each(|change| others.note(change));
                     })
                     .await?;
                     if last == before {
