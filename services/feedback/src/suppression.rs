@@ -180,7 +180,12 @@ mod tests {
     async fn a_reader_that_panics_is_no_secret() {
         let broken = tokio::spawn(async { panic!("broken") });
         let ended = broken.await.unwrap_err();
-        assert!(tokio::spawn(async { raise(ended) }).await.unwrap_err().is_panic());
+        assert!(
+            tokio::spawn(async { raise(ended) })
+                .await
+                .unwrap_err()
+                .is_panic()
+        );
         let waiting = tokio::spawn(std::future::pending::<()>());
         waiting.abort();
         raise(waiting.await.unwrap_err());
