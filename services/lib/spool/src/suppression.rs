@@ -370,6 +370,10 @@ fn record_of(changes: Vec<Change>) -> Bytes {
 }
 
 fn decode(bytes: &[u8]) -> Result<Vec<Change>, Error> {
+    // An `init` that was killed left its first record behind, which is empty.
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
     let record = Record::decode(bytes).map_err(|error| Error::Damaged {
         what: "a record of SUPPRESSION".to_owned(),
         detail: error.to_string(),
@@ -394,4 +398,23 @@ fn pack(changes: &mut VecDeque<Change>) -> Vec<Change> {
         pack.extend(changes.pop_front());
     }
     pack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_init_left_behind_says_nothing() {
+        assert_eq!(decode(b"").unwrap(), []);
+        let newer = Record {
+            format: FORMAT + 1,
+            ..Record::default()
+        };
+        assert!(decode(&newer.encode_to_vec()).is_err());
+        assert_eq!(
+            decode(&record_of(vec![Change::default()])).unwrap().len(),
+            1
+        );
+    }
 }
