@@ -26,7 +26,7 @@ use proto::suppression::change::Kind;
 use runtime::Shutdown;
 use spool::{EventWriter, Stores, SuppressionStore};
 use suppress::{Table, reason_name};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::metrics::SuppressionMetrics;
 use crate::tenants::Tenants;
@@ -95,11 +95,20 @@ pub(crate) fn start(
             }
             readers.spawn(told::follow(desk.clone()));
             readers.spawn(rewriting::run(desk, shards, table));
-            while readers.join_next().await.is_some() {}
+            while let Some(ended) = readers.join_next().await {
+                ended.unwrap_or_else(raise);
+            }
             drop(follower);
         }
     };
     tasks.spawn(begin);
+}
+
+/// A reader that panicked ends the service: else nobody would be suppressed any more, and nobody would know.
+fn raise(ended: JoinError) {
+    if ended.is_panic() {
+        std::panic::resume_unwind(ended.into_panic());
+    }
 }
 
 fn locked(book: &Mutex<Book>) -> std::sync::MutexGuard<'_, Book> {
@@ -160,5 +169,25 @@ fn event_of(change: &Change, until_ms: u64, reason: &str) -> Event {
             ..SuppressionChanged::default()
         })),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_panics_is_no_secret() {
+        let broken = tokio::spawn(async { panic!("broken") });
+        let ended = broken.await.unwrap_err();
+        assert!(
+            tokio::spawn(async { raise(ended) })
+                .await
+                .unwrap_err()
+                .is_panic()
+        );
+        let waiting = tokio::spawn(std::future::pending::<()>());
+        waiting.abort();
+        raise(waiting.await.unwrap_err());
     }
 }

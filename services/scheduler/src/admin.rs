@@ -425,14 +425,17 @@ impl AdminService for Admin {
         let config = self.applied().await?;
         let changes = suppression::wanted(&request, store.keys(), &config, now_ms)
             .map_err(Status::invalid_argument)?;
+        let (octets, bound) = store.usage().await.map_err(unavailable)?;
+        suppression::have_room(&changes, octets, bound)?;
         let events = suppression::events(&changes, &request.author, now_ms);
-        let stored = u64::try_from(changes.len()).unwrap_or(u64::MAX);
+        let stored = changes.len() as u64;
+        let ended = (request.changes.len() as u64).saturating_sub(stored);
         store.store(changes).await.map_err(unavailable)?;
         // They hold; that they are told is no condition.
         if let Err(error) = self.stores.events().store("scheduler", events).await {
             tracing::warn!(%error, "changes of the suppression are not told as events");
         }
-        Ok(Response::new(ChangeSuppressionResponse { stored }))
+        Ok(Response::new(ChangeSuppressionResponse { stored, ended }))
     }
 
     async fn webhooks(

@@ -22,6 +22,9 @@ const MOST: usize = 5_000;
 /// Octets of an author and of a cause.
 const AUTHOR: usize = 128;
 const CAUSE: usize = 256;
+/// From this part of the stream's bound on entries are refused, per cent: the rest is for rules, for removals, and for
+/// writing shards anew, without which a full stream would stay full.
+const ROOM_PERCENT: u64 = 80;
 /// More of them are told together.
 const TOLD_SINGLY: usize = 20;
 /// Entries of an answer's part.
@@ -36,7 +39,18 @@ pub(crate) fn no_stream() -> Status {
     )
 }
 
-/// What an operator wants, or what is wrong with it.
+/// Whether changes may be stored in a stream that has so many octets of so many.
+pub(crate) fn have_room(changes: &[Change], octets: u64, bound: u64) -> Result<(), Status> {
+    let adds = |change: &Change| matches!(change.kind, Some(Kind::Entry(_)));
+    if octets / ROOM_PERCENT < bound / 100 || !changes.iter().any(adds) {
+        return Ok(());
+    }
+    Err(Status::resource_exhausted(format!(
+        "the stream SUPPRESSION has {octets} of {bound} octets: no more is added beyond {ROOM_PERCENT} %; remove entries, or give the store more room"
+    )))
+}
+
+/// What an operator wants, or what is wrong with it. Entries that are over are left out: files have them, and they say nothing.
 pub(crate) fn wanted(
     request: &ChangeSuppressionRequest,
     keys: &Keys,
@@ -54,17 +68,19 @@ pub(crate) fn wanted(
     let change = |(position, wish): (usize, &SuppressionWish)| {
         change(wish, &request.author, keys, config, now_ms)
             .map_err(|problem| format!("changes[{position}]: {problem}"))
+            .transpose()
     };
-    changes.map(change).collect()
+    changes.filter_map(change).collect()
 }
 
+/// `None`: it is over already.
 fn change(
     wish: &SuppressionWish,
     author: &str,
     keys: &Keys,
     config: &Snapshot,
     now_ms: u64,
-) -> Result<Change, String> {
+) -> Result<Option<Change>, String> {
     short("cause", &wish.cause, CAUSE)?;
     let (key, address) = named(&wish.address, keys)?;
     if wish.tenant.is_empty() && !wish.stream.is_empty() {
@@ -97,7 +113,7 @@ fn change(
             return Err("reason: for all tenants only manual or import is possible".to_owned());
         }
         if wish.expires_ms != 0 && wish.expires_ms <= now_ms {
-            return Err("expires: that time is over".to_owned());
+            return Ok(None);
         }
         Kind::Entry(Entry {
             reason: reason.into(),
@@ -107,7 +123,7 @@ fn change(
         })
     };
     let in_clear = stores == StoredAddresses::Clear && !wish.hashed;
-    Ok(Change {
+    Ok(Some(Change {
         key: key.to_vec().into(),
         address: address.filter(|_| in_clear).unwrap_or_default(),
         tenant: wish.tenant.clone(),
@@ -117,7 +133,7 @@ fn change(
             _ => now_ms,
         },
         kind: Some(kind),
-    })
+    }))
 }
 
 /// The key that is meant, and the address where it is told.
@@ -342,7 +358,6 @@ spec: { defaultStream: bulk, streams: [ { name: bulk }, { name: secret, suppress
                 w.stream.clear();
                 w.reason = Reason::Hard.into();
             }),
-            ("expires: that", |w| w.expires_ms = NOW),
             ("cause: ", |w| w.cause = "a\u{1b}[2J".to_owned()),
         ] {
             let problem = changed(change);
@@ -352,6 +367,39 @@ spec: { defaultStream: bulk, streams: [ { name: bulk }, { name: secret, suppress
             );
         }
         assert!(asked(vec![wish("a@example.com", "", ""); MOST + 1]).is_err());
+    }
+
+    #[test]
+    fn a_stream_that_is_nearly_full_takes_removals_only() {
+        let added = asked(vec![wish("a@example.com", "acme", "bulk")]).unwrap();
+        let mut removal = wish("b@example.com", "acme", "bulk");
+        removal.remove = true;
+        let removed = asked(vec![removal]).unwrap();
+        let both = [added.clone(), removed.clone()].concat();
+        for (changes, octets, has_room) in [
+            (&added, 79_000, true),
+            (&added, 80_000, false),
+            (&removed, 100_000, true),
+            (&both, 80_000, false),
+        ] {
+            assert_eq!(have_room(changes, octets, 100_000).is_ok(), has_room);
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_left_out() {
+        let mut over = wish("a@example.com", "acme", "bulk");
+        over.expires_ms = NOW;
+        let mut holds = wish("b@example.com", "acme", "bulk");
+        holds.expires_ms = NOW + 1;
+        let changes = asked(vec![over.clone(), holds]).unwrap();
+        assert_eq!(
+            (changes.len(), changes[0].address.as_str()),
+            (1, "b@example.com")
+        );
+        // What is wrong with it is told all the same.
+        over.tenant = "bravo".to_owned();
+        assert!(asked(vec![over]).is_err());
     }
 
     #[test]

@@ -150,7 +150,7 @@ async fn through_the_store() -> anyhow::Result<()> {
     let begun = Instant::now();
     for shard in 0..suppress::SHARDS {
         store
-            .rewrite(shard, NOW_MS)
+            .rewrite(shard, 0, NOW_MS)
             .await?
             .context("nobody else writes")?;
     }

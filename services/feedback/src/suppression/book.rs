@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use config::{Snapshot, StoredAddresses, Suppression};
+use config::{Snapshot, StoredAddresses, Stream, Suppression};
 use proto::event::event::Kind as Told;
 use proto::event::{Complaint, Event};
 use proto::journal::entry::Kind as Entered;
-use proto::journal::{Outcome, RecipientOutcome, Record, Reply, Simulation};
+use proto::journal::{Class, Outcome, RecipientOutcome, Record, Reply, Simulation};
 use proto::suppression::change::Kind;
 use proto::suppression::{Change, Entry, Reason, Strikes as StrikesOf};
 use suppress::{
@@ -37,6 +37,36 @@ struct Happening<'a> {
     stream: &'a str,
     address: &'a str,
     at_ms: u64,
+}
+
+/// What brought an entry about.
+#[derive(Clone, Copy)]
+enum Cause<'a> {
+    Reply(Option<&'a Reply>),
+    /// One of ours.
+    Word(&'a str),
+}
+
+impl Cause<'_> {
+    /// As it is stored: the words of a host name the address often, so only its codes are where addresses are not stored.
+    fn text(self, addresses: StoredAddresses) -> String {
+        let reply = match self {
+            Self::Word(word) => return word.to_owned(),
+            Self::Reply(None) => return String::new(),
+            Self::Reply(Some(reply)) => reply,
+        };
+        let code = match reply.code {
+            0 => String::new(),
+            code => code.to_string(),
+        };
+        let text = match addresses {
+            StoredAddresses::Clear => reply.text.as_str(),
+            StoredAddresses::Hashed => "",
+        };
+        let words = [code.as_str(), &reply.enhanced, text];
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+        words.join(" ")
+    }
 }
 
 impl Book {
@@ -124,12 +154,12 @@ impl Book {
         };
         match meaning {
             Meaning::Hard => {
-                let cause = text_of(recipient.reply.as_ref());
-                self.suppress(&happening, Reason::Hard, &cause, config, now_ms)
+                let cause = Cause::Reply(recipient.reply.as_ref());
+                self.suppress(&happening, Reason::Hard, cause, config, now_ms)
             }
             Meaning::Soft => {
-                let cause = text_of(recipient.reply.as_ref());
-                self.strike(&happening, &cause, config, now_ms)
+                let cause = Cause::Reply(recipient.reply.as_ref());
+                self.strike(&happening, cause, config, now_ms)
             }
             Meaning::Works => {
                 let key = self.table.keys().of(&recipient.address)?;
@@ -149,20 +179,23 @@ impl Book {
             at_ms: event.at_ms,
         };
         match &event.kind {
-            Some(Told::OutOfBandBounce(bounce)) if bounce.hard => {
+            // What the DNS has against a domain may pass.
+            Some(Told::OutOfBandBounce(bounce))
+                if bounce.hard && bounce.class() == Class::Recipient =>
+            {
                 let happening = happening(bounce.stream.as_str(), bounce.recipient.as_str());
-                let cause = text_of(bounce.reply.as_ref());
-                self.suppress(&happening, Reason::Hard, &cause, config, now_ms)
+                let cause = Cause::Reply(bounce.reply.as_ref());
+                self.suppress(&happening, Reason::Hard, cause, config, now_ms)
             }
             Some(Told::Complaint(complaint)) if is_wish(complaint) => {
                 let happening = happening(complaint.stream.as_str(), complaint.recipient.as_str());
-                let cause = &complaint.feedback_type;
+                let cause = Cause::Word(&complaint.feedback_type);
                 self.suppress(&happening, Reason::Complaint, cause, config, now_ms)
             }
             Some(Told::Unsubscribe(unsubscribe)) => {
                 let happening =
                     happening(unsubscribe.stream.as_str(), unsubscribe.recipient.as_str());
-                let cause = &unsubscribe.by;
+                let cause = Cause::Word(&unsubscribe.by);
                 self.suppress(&happening, Reason::Unsubscribe, cause, config, now_ms)
             }
             _ => None,
@@ -174,11 +207,12 @@ impl Book {
         &mut self,
         happening: &Happening<'_>,
         reason: Reason,
-        cause: &str,
+        cause: Cause<'_>,
         config: &Snapshot,
         now_ms: u64,
     ) -> Option<Change> {
-        let policy = policy_of(happening, reason, config)?;
+        let stream = stream_of(happening, reason, config)?;
+        let policy = &stream.suppression;
         let normal = normal_form(happening.address)?;
         let key = self.table.keys().of_normal(&normal);
         let scope = Scope::new(happening.tenant, happening.stream);
@@ -186,11 +220,11 @@ impl Book {
         if expires_ms != 0 && expires_ms <= now_ms {
             return None;
         }
-        let removed_ms = self.removed.get(&(key, scope.clone()));
-        if removed_ms.is_some_and(|removed_ms| *removed_ms >= happening.at_ms) {
+        if self.is_removed_since(&key, &scope, happening.at_ms) {
             return None;
         }
-        if let Some((_, until_ms)) = self.table.entry(&scope, &key, now_ms)
+        if let Some((there, until_ms)) = self.table.entry(&scope, &key, now_ms)
+            && counts(stream, there)
             && (until_ms == 0 || (expires_ms != 0 && until_ms >= expires_ms))
         {
             return None;
@@ -199,7 +233,7 @@ impl Book {
             reason: reason.into(),
             expires_ms,
             author: String::new(),
-            cause: shortened(cause),
+            cause: shortened(&cause.text(policy.addresses)),
         };
         let mut change = change_of(happening, key, Kind::Entry(entry));
         if policy.addresses == StoredAddresses::Clear {
@@ -210,16 +244,25 @@ impl Book {
         Some(change)
     }
 
+    /// Whether somebody removed the address after this time: what happened before counts no more.
+    fn is_removed_since(&self, key: &AddressKey, scope: &Scope, at_ms: u64) -> bool {
+        let removed_ms = self.removed.get(&(*key, scope.clone()));
+        removed_ms.is_some_and(|removed_ms| *removed_ms >= at_ms)
+    }
+
     fn strike(
         &mut self,
         happening: &Happening<'_>,
-        cause: &str,
+        cause: Cause<'_>,
         config: &Snapshot,
         now_ms: u64,
     ) -> Option<Change> {
-        let policy = policy_of(happening, Reason::Soft, config)?;
+        let policy = &stream_of(happening, Reason::Soft, config)?.suppression;
         let key = self.table.keys().of(happening.address)?;
         let scope = Scope::new(happening.tenant, happening.stream);
+        if self.is_removed_since(&key, &scope, happening.at_ms) {
+            return None;
+        }
         let limit = Limit {
             days: policy.soft_bounces.count,
             within: day_of(policy.soft_bounces.within.as_millis()),
@@ -241,16 +284,20 @@ fn is_wish(complaint: &Complaint) -> bool {
     WISHES.contains(&complaint.feedback_type.as_str())
 }
 
-/// What its stream says; `None` when it is not known (any more), and nothing is sent by it, or the reason means nothing to
-/// it.
-fn policy_of<'a>(
+/// Its stream; `None` when it is not known (any more), and nothing is sent by it, or the reason means nothing to it.
+fn stream_of<'a>(
     happening: &Happening<'_>,
     reason: Reason,
     config: &'a Snapshot,
-) -> Option<&'a Suppression> {
+) -> Option<&'a Stream> {
     let stream = config.tenant(happening.tenant)?.stream(happening.stream)?;
+    counts(stream, reason).then_some(stream)
+}
+
+/// Whether an entry for this reason stops mail of a stream.
+fn counts(stream: &Stream, reason: Reason) -> bool {
     let by_choice = matches!(reason, Reason::Complaint | Reason::Unsubscribe);
-    (!(by_choice && stream.transactional)).then_some(&stream.suppression)
+    !(by_choice && stream.transactional)
 }
 
 /// The end of an entry that is made at this time, Unix milliseconds; 0 = it has none.
@@ -276,19 +323,6 @@ fn change_of(happening: &Happening<'_>, key: AddressKey, kind: Kind) -> Change {
     }
 }
 
-fn text_of(reply: Option<&Reply>) -> String {
-    let Some(reply) = reply else {
-        return String::new();
-    };
-    let code = match reply.code {
-        0 => String::new(),
-        code => code.to_string(),
-    };
-    let words = [code.as_str(), &reply.enhanced, &reply.text];
-    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
-    words.join(" ")
-}
-
 /// Of one line, and no longer than is stored.
 fn shortened(text: &str) -> String {
     let mut short = String::new();
@@ -304,7 +338,7 @@ fn shortened(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use proto::event::{OutOfBandBounce, Unsubscribe};
-    use proto::journal::{Class, Disposition, Entry as JournalEntry, Stage};
+    use proto::journal::{Disposition, Entry as JournalEntry, Stage};
     use proto::suppression::Removal;
     use suppress::Keys;
 
@@ -507,16 +541,23 @@ spec:
             hit(&book, "secret", "bob@x.example"),
             Some(Reason::Unsubscribe)
         );
-        let bounce = |hard| {
+        let bounce = |hard, class: Class| {
             event(Told::OutOfBandBounce(OutOfBandBounce {
                 stream: "bulk".to_owned(),
                 recipient: "carl@x.example".to_owned(),
+                class: class.into(),
                 hard,
                 ..OutOfBandBounce::default()
             }))
         };
-        assert!(book.told(&bounce(false), &config, NOW_MS).is_none());
-        assert!(book.told(&bounce(true), &config, NOW_MS).is_some());
+        for (hard, class, counts) in [
+            (false, Class::Recipient, false),
+            (true, Class::Dns, false),
+            (true, Class::Recipient, true),
+        ] {
+            let change = book.told(&bounce(hard, class), &config, NOW_MS);
+            assert_eq!(change.is_some(), counts, "{hard} {class:?}");
+        }
         // Nobody knows whom it is about.
         let nobody = event(Told::Complaint(Complaint {
             stream: "bulk".to_owned(),
@@ -524,6 +565,56 @@ spec:
             ..Complaint::default()
         }));
         assert!(book.told(&nobody, &config, NOW_MS).is_none());
+    }
+
+    #[test]
+    fn where_addresses_are_not_stored_neither_are_the_words_of_a_host() {
+        let (mut book, config) = (book(), config());
+        let mut gone = record("secret", "ann@x.example", NOW_MS, GONE);
+        if let Some(Entered::Outcome(outcome)) = &mut gone.entries[0].kind
+            && let Some(reply) = &mut outcome.recipients[0].reply
+        {
+            reply.text = "<ann@x.example> no such user".to_owned();
+        }
+        let change = book.journal(&gone, &config, NOW_MS).remove(0);
+        let Some(Kind::Entry(entry)) = &change.kind else {
+            panic!("{change:?}")
+        };
+        assert_eq!(
+            (change.address.as_str(), entry.cause.as_str()),
+            ("", "550 5.1.1")
+        );
+    }
+
+    #[test]
+    fn what_means_nothing_to_a_stream_does_not_stand_in_the_way() {
+        let (mut book, config) = (book(), config());
+        for stream in ["bulk", "transactional"] {
+            let gone = record(stream, "ann@x.example", NOW_MS, GONE);
+            let mut by_hand = self::book().journal(&gone, &config, NOW_MS).remove(0);
+            if let Some(Kind::Entry(entry)) = &mut by_hand.kind {
+                entry.reason = Reason::Complaint.into();
+            }
+            book.read(&by_hand, NOW_MS);
+            let changes = book.journal(&gone, &config, NOW_MS);
+            assert_eq!(changes.len(), usize::from(stream == "transactional"));
+        }
+        let reason = hit(&book, "transactional", "ann@x.example");
+        assert_eq!(reason, Some(Reason::Hard));
+    }
+
+    #[test]
+    fn failures_before_a_removal_are_not_counted_again() {
+        let (mut book, config) = (book(), config());
+        let full = |at_ms| record("bulk", "ann@x.example", at_ms, FULL);
+        let mut removal = book.journal(&full(NOW_MS), &config, NOW_MS).remove(0);
+        removal.at_ms = NOW_MS + 1_000;
+        removal.kind = Some(Kind::Removal(Removal::default()));
+        book.read(&removal, NOW_MS);
+        // Read again by a replica that was behind.
+        assert!(book.journal(&full(NOW_MS), &config, NOW_MS).is_empty());
+        let counted = book.journal(&full(NOW_MS + 2_000), &config, NOW_MS);
+        assert!(matches!(counted[0].kind, Some(Kind::Strikes(_))));
     }
 
     #[test]

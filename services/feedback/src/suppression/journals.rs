@@ -24,8 +24,9 @@ pub(super) async fn follow(desk: Desk, partition: PartitionId) {
         };
         let pause = match begun {
             Ok(mut reading) => match reading.run().await {
-                Some(pause) => pause,
-                None => return,
+                // What was read is known to all readers, who won't say it again.
+                Some(pause) if reading.store().await => pause,
+                _ => return,
             },
             Err(error) => {
                 desk.metrics.errors.with_label_values(&["journal"]).inc();

@@ -5,7 +5,9 @@
 //! is repeated at its end, and what was read for that is removed. Nobody need know: the repeated changes say what the
 //! earlier ones came to.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+mod overtaken;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +16,7 @@ use async_nats::header::NATS_MESSAGE_ID;
 use bytes::Bytes;
 use prost::Message as _;
 use proto::suppression::{Change, Record};
-use suppress::{AddressKey, FORMAT, Fold, Keys, Scope, Table, shard_of};
+use suppress::{AddressKey, FORMAT, Fold, Keys, Table, shard_of};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -22,6 +24,7 @@ use uuid::Uuid;
 use crate::consume::{Consumption, Delivered};
 use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_subject_sequence};
 use crate::{Error, layout};
+use overtaken::Overtaken;
 
 /// A record is tried so long.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,12 +38,27 @@ const TRIES: usize = 100;
 const REMIND: Duration = Duration::from_secs(60);
 
 /// What rewriting a shard came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Changes that it has now, but for those that came meanwhile.
+    /// Changes that it had.
+    pub read: usize,
+    /// Those of them that are worth keeping.
     pub kept: usize,
+    /// Whether only those are left now, but for what came meanwhile. Otherwise nothing was touched.
+    pub is_written: bool,
     /// Records that were removed.
     pub removed: u64,
+}
+
+impl Rewritten {
+    /// Changes that the shard has now, but for what came meanwhile.
+    pub const fn left(&self) -> usize {
+        if self.is_written {
+            self.kept
+        } else {
+            self.read
+        }
+    }
 }
 
 /// Whom nothing is sent to. A cheap clone.
@@ -109,25 +127,13 @@ impl SuppressionStore {
     /// What the changes of a shard (below [`suppress::SHARDS`]) come to, those that are wanted: by address or scope, since
     /// a change that is left out would be replaced by none.
     pub async fn shard(&self, shard: u8, wanted: impl Fn(&Change) -> bool) -> Result<Fold, Error> {
-        Ok(self.fold(shard, wanted).await?.0)
-    }
-
-    async fn fold(
-        &self,
-        shard: u8,
-        wanted: impl Fn(&Change) -> bool,
-    ) -> Result<(Fold, u64), Error> {
         let mut fold = Fold::default();
-        let mut last = 0;
-        let changes = |sequence, changes: Vec<Change>| {
-            last = sequence;
-            changes
-                .into_iter()
-                .filter(|change| wanted(change))
-                .for_each(|change| fold.apply(change));
+        let take = |_, changes: Vec<Change>| {
+            let changes = changes.into_iter().filter(|change| wanted(change));
+            changes.for_each(|change| fold.apply(change));
         };
-        self.read(shard, 0, changes).await?;
-        Ok((fold, last))
+        self.read(shard, 0, take).await?;
+        Ok(fold)
     }
 
     /// Gives the records of a shard after a sequence, to the end as it is when that is reached.
@@ -153,29 +159,42 @@ impl SuppressionStore {
         }
     }
 
-    /// Writes a shard anew, without what is over. `None` when others wrote so much meanwhile that it is left for later.
-    pub async fn rewrite(&self, shard: u8, now_ms: u64) -> Result<Option<Rewritten>, Error> {
-        let (fold, read_up_to) = self.fold(shard, |_| true).await?;
-        if read_up_to == 0 {
-            let nothing = Rewritten {
-                kept: 0,
-                removed: 0,
-            };
-            return Ok(Some(nothing));
+    /// Writes a shard anew, without what is over, if it has more changes than `percent` of those that are worth keeping (100:
+    /// more than those); else it only counts. `None` when others wrote so much meanwhile that it is left for later.
+    pub async fn rewrite(
+        &self,
+        shard: u8,
+        percent: u32,
+        now_ms: u64,
+    ) -> Result<Option<Rewritten>, Error> {
+        let mut fold = Fold::default();
+        let (mut read, mut read_up_to) = (0, 0);
+        let take = |sequence, changes: Vec<Change>| {
+            read_up_to = sequence;
+            read += changes.len();
+            changes.into_iter().for_each(|change| fold.apply(change));
+        };
+        self.read(shard, 0, take).await?;
+        let count = fold.worth_keeping(now_ms).count();
+        let counted = Rewritten {
+            read,
+            kept: count,
+            ..Rewritten::default()
+        };
+        if read as u64 * 100 <= count as u64 * u64::from(percent) {
+            return Ok(Some(counted));
         }
         let mut kept: VecDeque<Change> = fold.worth_keeping(now_ms).cloned().collect();
-        let count = kept.len();
         drop(fold);
         let mut last = read_up_to;
-        // Their own records come after what was read, and stay.
-        let mut changed: HashSet<(Bytes, Scope)> = HashSet::new();
+        let mut others = Overtaken::default();
         let mut tries = 0;
         let mut next: Vec<Change> = Vec::new();
         loop {
             if next.is_empty() {
                 next = pack(&mut kept);
             }
-            next.retain(|change| !changed.contains(&(change.key.clone(), Scope::of(change))));
+            next = others.left(next);
             if next.is_empty() && kept.is_empty() {
                 break;
             }
@@ -200,9 +219,7 @@ impl SuppressionStore {
                     let before = last;
                     self.read(shard, last, |sequence, changes| {
                         last = sequence;
-                        let scoped = changes.into_iter();
-                        changed
-                            .extend(scoped.map(|change| (change.key.clone(), Scope::of(&change))));
+                        changes.into_iter().for_each(|change| others.note(change));
                     })
                     .await?;
                     if last == before {
@@ -217,8 +234,9 @@ impl SuppressionStore {
             .purge(layout::SUPPRESSION, Some(read_up_to + 1), Some(&subject))
             .await?;
         Ok(Some(Rewritten {
-            kept: count,
+            is_written: true,
             removed,
+            ..counted
         }))
     }
 
@@ -352,6 +370,10 @@ fn record_of(changes: Vec<Change>) -> Bytes {
 }
 
 fn decode(bytes: &[u8]) -> Result<Vec<Change>, Error> {
+    // An `init` that was killed left its first record behind, which is empty.
+    if bytes.is_empty() {
+        return Ok(Vec::new());
+    }
     let record = Record::decode(bytes).map_err(|error| Error::Damaged {
         what: "a record of SUPPRESSION".to_owned(),
         detail: error.to_string(),
@@ -376,4 +398,23 @@ fn pack(changes: &mut VecDeque<Change>) -> Vec<Change> {
         pack.extend(changes.pop_front());
     }
     pack
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_that_init_left_behind_says_nothing() {
+        assert_eq!(decode(b"").unwrap(), []);
+        let newer = Record {
+            format: FORMAT + 1,
+            ..Record::default()
+        };
+        assert!(decode(&newer.encode_to_vec()).is_err());
+        assert_eq!(
+            decode(&record_of(vec![Change::default()])).unwrap().len(),
+            1
+        );
+    }
 }

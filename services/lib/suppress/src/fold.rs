@@ -23,6 +23,8 @@ pub struct Fold {
 struct Slots {
     /// The entry, or its removal.
     entry: Option<Box<Change>>,
+    /// It came after another entry, which readers may know still.
+    replaces: bool,
     strikes: Option<Box<Change>>,
 }
 
@@ -37,6 +39,8 @@ impl Fold {
         match &change.kind {
             // From then on failures are counted anew.
             Some(Kind::Entry(_) | Kind::Removal(_)) => {
+                let before = slots.entry.as_ref().and_then(|before| before.kind.as_ref());
+                slots.replaces |= matches!(before, Some(Kind::Entry(_)));
                 slots.entry = Some(Box::new(change));
                 slots.strikes = None;
             }
@@ -58,21 +62,30 @@ impl Fold {
         })
     }
 
-    /// Everything that is worth repeating: what holds, and what ended lately.
+    /// Everything that is worth repeating: what holds, and what ended lately. A removal whose entry goes now is repeated once,
+    /// however old it says that it is; an entry that is over is as good as a removal.
     pub fn worth_keeping(&self, now_ms: u64) -> impl Iterator<Item = &Change> {
         let all = self.entries.values();
-        let all = all.flat_map(|slots| [slots.entry.as_deref(), slots.strikes.as_deref()]);
-        all.flatten().filter(move |change| {
+        let all = all.flat_map(|slots| {
+            let entry = slots.entry.as_deref().map(|entry| (entry, slots.replaces));
+            let strikes = slots.strikes.as_deref().map(|strikes| (strikes, false));
+            [entry, strikes]
+        });
+        let all = all.flatten().filter(move |(change, replaces)| {
             let is_recent = change.at_ms.saturating_add(KEPT_MS) > now_ms;
             match &change.kind {
-                Some(Kind::Entry(entry)) => entry.expires_ms == 0 || entry.expires_ms > now_ms,
-                Some(Kind::Removal(_)) | None => is_recent,
+                Some(Kind::Entry(entry)) if entry.expires_ms == 0 || entry.expires_ms > now_ms => {
+                    true
+                }
+                Some(Kind::Entry(_) | Kind::Removal(_)) => is_recent || *replaces,
+                None => is_recent,
                 Some(Kind::Strikes(strikes)) => {
                     let last = strikes.days.last().copied().unwrap_or(0);
                     is_recent || crate::day_of(now_ms).saturating_sub(last) < LONGEST_DAYS
                 }
             }
-        })
+        });
+        all.map(|(change, _)| change)
     }
 }
 
@@ -122,6 +135,32 @@ mod tests {
             .collect();
         streams.sort_unstable();
         assert_eq!(streams, [(1, "news"), (2, "bulk")]);
+    }
+
+    #[test]
+    fn what_ends_an_entry_is_repeated_once_however_old_it_is() {
+        let old = NOW_MS - 2 * KEPT_MS;
+        let removal = || Kind::Removal(Removal::default());
+        let mut fold = Fold::default();
+        fold.apply(change(1, "bulk", old, entry(0)));
+        fold.apply(change(1, "bulk", old, removal()));
+        // As it was followed, it has no end.
+        fold.apply(change(2, "bulk", old, entry(0)));
+        fold.apply(change(2, "bulk", old, entry(NOW_MS - 1)));
+        // Nobody knows it longer than it says.
+        fold.apply(change(3, "bulk", old, entry(NOW_MS - 1)));
+        fold.apply(change(4, "bulk", old, removal()));
+        let kept = |fold: &Fold| {
+            let mut kept: Vec<Change> = fold.worth_keeping(NOW_MS).cloned().collect();
+            kept.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            kept
+        };
+        let repeated = kept(&fold);
+        let who: Vec<u8> = repeated.iter().map(|change| change.key[0]).collect();
+        assert_eq!(who, [1, 2]);
+        let mut anew = Fold::default();
+        repeated.into_iter().for_each(|change| anew.apply(change));
+        assert_eq!(kept(&anew), []);
     }
 
     #[test]

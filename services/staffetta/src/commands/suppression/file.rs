@@ -115,7 +115,7 @@ impl Import {
         let mut rows = Rows::new(BufReader::new(input), Format::of(self.format, &self.file))
             .with_context(|| self.file.display().to_string())?;
         let mut admin = self.server.connect(global).await?;
-        let mut stored = 0;
+        let (mut stored, mut ended) = (0, 0);
         loop {
             let (mut changes, mut lines) = (Vec::new(), Vec::new());
             while changes.len() < BATCH
@@ -132,11 +132,16 @@ impl Import {
             let request = ChangeSuppressionRequest { author, changes };
             let answer = admin.change_suppression(request).await;
             let answer = answer.map_err(|status| self.told(&status, &lines, stored))?;
-            stored += answer.into_inner().stored;
+            let answer = answer.into_inner();
+            stored += answer.stored;
+            ended += answer.ended;
         }
         output::print(&match self.output {
+            OutputFormat::Text if ended > 0 => {
+                format!("added: {stored}\nover already, left out: {ended}\n")
+            }
             OutputFormat::Text => format!("added: {stored}\n"),
-            OutputFormat::Json => format!("{}\n", json!({ "added": stored })),
+            OutputFormat::Json => format!("{}\n", json!({ "added": stored, "ended": ended })),
         })
     }
 
