@@ -27,6 +27,8 @@ use crate::tenants::Tenants;
 
 /// Between two attempts at a store that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// After so long every process has read a new key.
+const NEW_KEYS_MS: u64 = 300_000;
 /// So long nothing comes before it is looked whether the stream is still the same.
 const QUIET: Duration = Duration::from_secs(30);
 /// Between two looks at a record that this release can't read.
@@ -236,6 +238,12 @@ impl Returns {
             scopes: &names.scopes,
             came_at: record.received_at_ms / 1000,
         };
+        let age_ms = runtime::now_ms().saturating_sub(record.received_at_ms);
+        let mut addresses = record.recipients.iter();
+        if age_ms < NEW_KEYS_MS && addresses.any(|address| known.has_unknown_key(address)) {
+            // Ingress knew it.
+            return Err(Later("a key of `tokens` is not known here yet".to_owned()));
+        }
         let mut plan = Plan::default();
         for consequence in judge(record, known) {
             match consequence {

@@ -243,6 +243,28 @@ fn a_message_to_an_address_for_unsubscribing_is_a_wish() {
 }
 
 #[test]
+fn a_key_that_is_not_known_is_told_from_what_is_forged() {
+    let snapshot = Snapshot::from_documents(DOCUMENTS).unwrap();
+    let keys = TokenKeys::parse("2 another secret of ours").unwrap();
+    let scopes = Scopes::new(&keys, []);
+    let known = Known {
+        snapshot: &snapshot,
+        keys: &keys,
+        scopes: &scopes,
+        came_at: NOW,
+    };
+    assert!(known.has_unknown_key(&bounce_address()));
+    let elsewhere = bounce_address().replace("b.acme.example", "elsewhere.example");
+    for other in [
+        elsewhere.as_str(),
+        "abuse@b.acme.example",
+        "b1@b.acme.example",
+    ] {
+        assert!(!known.has_unknown_key(other), "{other}");
+    }
+}
+
+#[test]
 fn what_is_of_nobody_here_is_dropped() {
     for (to, reason) in [
         ("a@elsewhere.example".to_owned(), "unknown_address"),
