@@ -131,9 +131,8 @@ impl Returns {
                     continue;
                 }
                 self.handle_for_certain(&record, &mut following).await;
-                self.remove(record.sequence).await;
-                let waiting = &following.waiting;
-                waiting.set(0.max(waiting.get() - 1));
+                self.remove(record.sequence, created_ms, &following.waiting)
+                    .await;
             }
         }
     }
@@ -154,11 +153,14 @@ impl Returns {
         }
     }
 
-    /// Until it is removed, or the stream is gone.
-    async fn remove(&self, sequence: u64) {
-        loop {
+    /// Until it is removed, or the stream is another one: what has that sequence there is not handled.
+    async fn remove(&self, sequence: u64, created_ms: u64, waiting: &IntGauge) {
+        while self.look(waiting).await.created_ms == created_ms {
             match self.stores.inbound().remove(sequence).await {
-                Ok(()) | Err(spool::Error::MissingStream { .. }) => return,
+                Ok(()) => {
+                    waiting.set(0.max(waiting.get() - 1));
+                    return;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "what is handled can't be removed yet");
                     tokio::time::sleep(RETRY).await;
