@@ -127,6 +127,8 @@ fn asked(keys: &TokenKeys, request: &Request, now: u64) -> Asked {
     };
     let link = match keys.read_link(text, now) {
         Ok(link) => link,
+        // Made by a process that has a new key already.
+        Err(TokenError::UnknownKey) => return Asked::Page(Page::Unavailable),
         Err(TokenError::Expired) => return Asked::Page(Page::Expired),
         Err(_) => return Asked::Page(Page::Unknown),
     };

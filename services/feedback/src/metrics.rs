@@ -130,7 +130,7 @@ impl Metrics {
     pub(crate) fn came_back() -> IntCounterVec {
         telemetry::counter_with(
             "staffetta_feedback_inbound_total",
-            "Messages that came back, by what followed: bounce, complaint, unsubscribe (events); unnamed (an event without the recipient's address); late_dsn; forwarded; and dropped ones: automatic, challenge, receipt, loop, report_elsewhere, empty_report, unknown_address, unknown_tenant, too_large.",
+            "Messages that came back, by what followed: bounce, complaint, unsubscribe (events); unnamed (an event without the recipient's address); late_dsn; forwarded; and dropped ones: automatic, challenge, receipt, loop, report_elsewhere, empty_report, unsubscribe_by_others (than the reader), unknown_address, unknown_tenant, too_large.",
             &["outcome"],
         )
     }

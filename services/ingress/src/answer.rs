@@ -323,6 +323,11 @@ pub(crate) const TOO_MANY_RECIPIENTS: Answer = Answer::new(
     EnhancedCode(4, 5, 3),
     "Too many recipients; send the others in another transaction",
 );
+pub(crate) const TOO_MUCH_OF_RECIPIENTS: Answer = Answer::new(
+    452,
+    EnhancedCode(4, 5, 3),
+    "Too many recipients for what is added for each of them; send to fewer at once",
+);
 pub(crate) const OVER_QUOTA: Answer = Answer::new(550, EnhancedCode(5, 7, 28), "Quota exceeded");
 pub(crate) const MONTH_USED_UP: Answer = Answer::new(
     550,

@@ -53,7 +53,8 @@ pub(crate) struct Whose<'a> {
     pub(crate) campaign: &'a str,
     /// Domain of the author.
     pub(crate) author: &'a Domain,
-    pub(crate) unix_ms: u64,
+    /// Not before then it leaves, Unix milliseconds: links are answered from then on as long as they are to be.
+    pub(crate) leaves_ms: u64,
 }
 
 impl Links {
@@ -79,7 +80,7 @@ impl Links {
             tenant: whose.tenant.to_owned(),
             stream: whose.stream.to_owned(),
             campaign: whose.campaign.to_owned(),
-            end: whose.unix_ms / 1000 + life.as_millis() / 1000,
+            end: whose.leaves_ms / 1000 + life.as_millis() / 1000,
             return_domain: returned.map(|own| own.domain.clone()),
             beside: headers.list_unsubscribe.clone(),
         }))
@@ -202,7 +203,7 @@ mod tests {
             stream: "news",
             campaign: "may",
             author: &Domain::parse(author).unwrap(),
-            unix_ms: NOW_MS,
+            leaves_ms: NOW_MS,
         };
         let headers = snapshot
             .tenant("acme")

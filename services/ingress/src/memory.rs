@@ -1,4 +1,4 @@
-//! One bounded pool of memory for the contents of messages that are being received or stored.
+//! Bounded pools of memory for the contents of messages that are being received or stored.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,6 +7,19 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Grain of the pool, bytes: a semaphore counts in `u32`, and nobody needs single bytes.
 const GRAIN: usize = 1024;
+
+/// What strangers may have at least where they may send anything: 4 MiB, which need four times as much.
+const LEAST_OF_STRANGERS: usize = 17 << 20;
+
+/// How the memory for contents, bytes, is shared: what clients have who are known, and what strangers have who send back. Theirs
+/// is a quarter of it, more when the largest message needs more, and never more than half.
+pub(crate) fn shares(bytes: usize, takes_inbound: bool) -> (usize, usize) {
+    let of_strangers = match takes_inbound {
+        true => (bytes / 4).max(LEAST_OF_STRANGERS).min(bytes / 2),
+        false => 0,
+    };
+    (bytes - of_strangers, of_strangers)
+}
 
 /// Bytes that all connections of the process may hold for contents together.
 #[derive(Clone)]
@@ -78,6 +91,15 @@ impl Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn strangers_have_memory_of_their_own() {
+        const MIB: usize = 1 << 20;
+        assert_eq!(shares(256 * MIB, false), (256 * MIB, 0));
+        assert_eq!(shares(256 * MIB, true), (192 * MIB, 64 * MIB));
+        assert_eq!(shares(40 * MIB, true), (23 * MIB, 17 * MIB));
+        assert_eq!(shares(8 * MIB, true), (4 * MIB, 4 * MIB));
+    }
 
     #[tokio::test]
     async fn gives_out_no_more_than_it_has_and_takes_it_back() {

@@ -608,6 +608,7 @@ impl<'a> HeaderJudge<'a> {
         stream: &str,
         campaign: &str,
         author: &Domain,
+        leaves_ms: u64,
     ) -> Option<Links> {
         let whose = links::Whose {
             message: self.id,
@@ -615,7 +616,7 @@ impl<'a> HeaderJudge<'a> {
             stream,
             campaign,
             author,
-            unix_ms: self.unix_ms,
+            leaves_ms,
         };
         let keys = self.shared.tokens.as_deref();
         match Links::of(headers, &whose, self.snapshot, keys) {
@@ -628,7 +629,12 @@ impl<'a> HeaderJudge<'a> {
     }
 
     /// Address for complaints about this message.
-    fn complaints_go_to(&self, domain: &Domain, stream: &str) -> Result<Option<String>, Answer> {
+    fn complaints_go_to(
+        &self,
+        domain: &Domain,
+        stream: &str,
+        leaves_ms: u64,
+    ) -> Result<Option<String>, Answer> {
         let Some(tokens) = &self.shared.tokens else {
             return Ok(None);
         };
@@ -637,7 +643,7 @@ impl<'a> HeaderJudge<'a> {
             stream,
             id: self.id,
             domain,
-            end: tokens.end(self.unix_ms / 1000),
+            end: tokens.end(leaves_ms / 1000),
         };
         let address = returned.for_complaints(&tokens.keys());
         address.map(Some).map_err(|_| answer::NO_RETURN_PATHS)
@@ -657,6 +663,8 @@ impl<'a> HeaderJudge<'a> {
             policy::judge_labels(own, self.snapshot, self.sender, &author.domain)?;
         let tenant_stream = tenant.stream(&stream);
         let times = policy::judge_times(own, tenant_stream, self.released_ms, self.unix_ms)?;
+        // What is in it counts from when it is sent.
+        let leaves_ms = self.unix_ms.max(times.not_before_ms.unwrap_or(0));
         let envelope = Envelope {
             snapshot: self.snapshot,
             tenant,
@@ -684,7 +692,7 @@ impl<'a> HeaderJudge<'a> {
             .and_then(|stream| stream.headers.as_deref())
             .is_some_and(|headers| headers.cfbl_ours);
         let complaints = match return_domain.filter(|_| wants_complaints) {
-            Some(domain) => self.complaints_go_to(domain, &stream)?,
+            Some(domain) => self.complaints_go_to(domain, &stream, leaves_ms)?,
             None => None,
         };
         let foreign = self.sender.foreign_senders().filter(|_| author.is_foreign);
@@ -695,7 +703,7 @@ impl<'a> HeaderJudge<'a> {
         let signed = SignedNames::of(header);
         let links = of_stream
             .filter(|headers| headers.unsubscribe.is_some() && !links::has_own(header, &signed))
-            .and_then(|headers| self.links(headers, &stream, &campaign, &author.domain));
+            .and_then(|headers| self.links(headers, &stream, &campaign, &author.domain, leaves_ms));
         let facts = Facts {
             complaints: complaints.as_deref(),
             id: self.id,

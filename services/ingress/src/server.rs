@@ -21,7 +21,7 @@ use crate::forwarding::{self, Forwarding, ForwardingError};
 use crate::inbound;
 use crate::issuers::Issuers;
 use crate::links;
-use crate::memory::BodyPool;
+use crate::memory::{self, BodyPool};
 use crate::metrics::{ListenerMetrics, Metrics};
 use crate::password::PasswordChecker;
 use crate::proxy::{self, Client};
@@ -37,6 +37,8 @@ use crate::watching::{Tools, Watcher};
 const BACKLOG: u32 = 1024;
 /// A client that sends nothing for so long within a message is given up.
 const STALL: Duration = Duration::from_secs(180);
+/// The same of a client that is not known.
+const STALL_OF_STRANGERS: Duration = Duration::from_secs(30);
 /// How often certificates are looked at.
 const CERTIFICATE_CHECK: Duration = Duration::from_secs(60);
 
@@ -84,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) stores: Stores,
     pub(crate) writer: BlockWriter,
     pub(crate) pool: BodyPool,
+    /// For what strangers send, so that they can't take the memory of clients.
+    pub(crate) inbound_pool: BodyPool,
     pub(crate) content_buffers: ContentBuffers,
     pub(crate) passwords: PasswordChecker,
     pub(crate) issuers: Arc<Issuers>,
@@ -305,6 +309,10 @@ impl Listening {
             forwarding,
             simulator: listener.simulator_domain.clone(),
         };
+        let stall = match listener.kind {
+            ListenerKind::Submission => STALL,
+            ListenerKind::Inbound => STALL_OF_STRANGERS,
+        };
         Ok(Self {
             name: listener.name.clone(),
             kind: listener.kind,
@@ -314,7 +322,7 @@ impl Listening {
             implicit_tls: matches!(listener.tls, ListenerTls::Implicit(_)),
             command_timeout: listener.command_timeout.duration(),
             data_timeout: listener.data_timeout.duration(),
-            stall_timeout: STALL.min(listener.command_timeout.duration()),
+            stall_timeout: stall.min(listener.command_timeout.duration()),
             slots: Arc::new(Semaphore::new(listener.max_connections as usize)),
             clients: Arc::default(),
             max_connections_per_client: listener.max_connections_per_client,
@@ -392,11 +400,16 @@ async fn start(
         metrics: metrics.watch(),
     });
     let suppressed = Suppressed::start(&stores, snapshot.clone(), shutdown.clone());
+    let mut listeners = bootstrap.ingress.listeners.iter();
+    let takes_inbound = listeners.any(|listener| listener.kind == ListenerKind::Inbound);
+    let (of_clients, of_strangers) =
+        memory::shares(bootstrap.ingress.body_memory.as_usize(), takes_inbound);
     Ok(Some(Shared {
         writer: stores.block_writer(opened.partitions, spool::WriterOptions::default()),
         snapshot,
         content_buffers: ContentBuffers::default(),
-        pool: BodyPool::new(bootstrap.ingress.body_memory.as_usize()),
+        pool: BodyPool::new(of_clients),
+        inbound_pool: BodyPool::new(of_strangers),
         passwords: PasswordChecker::new(threads),
         issuers,
         claims: quotas.claims(),

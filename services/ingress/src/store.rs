@@ -99,12 +99,14 @@ impl Shared {
         let (Some(domain), Some(tokens)) = (&judged.return_domain, &self.tokens) else {
             return Ok(());
         };
+        // The later one: reports come after it has left.
+        let leaves_ms = runtime::now_ms().max(not_before_ms(transaction, judged));
         let returned = Returned {
             tenant: &transaction.sender.tenant,
             stream: &judged.stream,
             id,
             domain,
-            end: tokens.end(runtime::now_ms() / 1000),
+            end: tokens.end(leaves_ms / 1000),
         };
         returned
             .give(&tokens.keys(), &mut transaction.recipients)
@@ -120,6 +122,7 @@ impl Shared {
             }
             SubmitError::Unknown(_) | SubmitError::UploadExpired => answer::STORAGE_AWAY,
             SubmitError::TooLarge(_) => answer::TOO_LARGE,
+            SubmitError::TooManyRecipients(_) => answer::TOO_MUCH_OF_RECIPIENTS,
         }
     }
 }
@@ -145,12 +148,20 @@ fn variants(fields: Vec<u8>, links: Option<&Links>, recipients: &mut [Recipient]
     vec![Bytes::from(fields)]
 }
 
+/// The later one of what client and header say, Unix milliseconds; what is over its quota waits, too. 0: at once.
+fn not_before_ms(transaction: &Transaction, judged: &Judged) -> u64 {
+    transaction
+        .not_before_ms
+        .max(judged.times.not_before_ms.unwrap_or(0))
+}
+
 fn index_entry(
     id: MessageId,
     mut transaction: Transaction,
     mut judged: Judged,
     received: &Received,
 ) -> IndexEntry {
+    let not_before_ms = not_before_ms(&transaction, &judged);
     let sender = transaction.sender;
     let hold = sender.is_on_hold(&judged.stream) || judged.marks.hold;
     let sandbox = sender.is_sandboxed(&judged.stream);
@@ -168,10 +179,7 @@ fn index_entry(
         return_path: transaction.return_path,
         recipients: transaction.recipients,
         accepted_at_ms: runtime::now_ms(),
-        // The later one: what is over its quota waits, too.
-        not_before_ms: transaction
-            .not_before_ms
-            .max(judged.times.not_before_ms.unwrap_or(0)),
+        not_before_ms,
         expires_at_ms: judged.times.expires_ms.unwrap_or(0),
         hold,
         priority: judged.priority.into(),

@@ -1,6 +1,6 @@
 //! Whose mail something is about: by tokens that only we can make, and by nothing else that a report says.
 
-use bounce::{Destination, Original, Purpose, Scopes, Token, TokenKeys};
+use bounce::{Destination, Original, Purpose, Scopes, Token, TokenError, TokenKeys};
 use config::{OwnReturnPath, Snapshot};
 use mail::Address;
 
@@ -31,6 +31,18 @@ pub(crate) struct Subject<'a> {
 }
 
 impl<'a> Known<'a> {
+    /// Whether an address of ours was made with a key that this process does not know: yet, or any more.
+    pub(crate) fn has_unknown_key(&self, address: &str) -> bool {
+        let Ok(address) = Address::parse(address) else {
+            return false;
+        };
+        let is_ours = address.domain().is_some_and(|domain| {
+            let sending = self.snapshot.return_domain(domain.as_str());
+            sending.is_some()
+        });
+        is_ours && self.keys.destination(&address, self.came_at) == Err(TokenError::UnknownKey)
+    }
+
     /// What an address is for; `None` when it is none of ours (any more).
     pub(crate) fn written(&self, address: &str) -> Option<Written<'a>> {
         let address = Address::parse(address).ok()?;

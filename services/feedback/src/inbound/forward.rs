@@ -60,6 +60,8 @@ pub(crate) fn forwarded(
             }],
             accepted_at_ms: record.received_at_ms,
             body: body.into(),
+            // Its header is UTF-8 then (RFC 6532), and goes only to who takes that.
+            smtputf8: !content[..header_length].is_ascii(),
             forwarded: Some(Forwarded { seal: None }),
             ..Envelope::default()
         }),
@@ -100,6 +102,9 @@ mod tests {
         );
         assert_eq!(envelope.recipients[0].address, "people@acme.example");
         assert!(envelope.forwarded.is_some() && envelope.from_domain.is_empty());
+        assert!(!envelope.smtputf8);
+        let (entry, _) = forward("Subject: h\u{e9}llo\r\n\r\nbody\r\n").unwrap();
+        assert!(entry.envelope.unwrap().smtputf8);
     }
 
     #[test]

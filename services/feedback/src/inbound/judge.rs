@@ -113,6 +113,10 @@ fn of_address(
         return vec![Consequence::Dropped("unknown_tenant")];
     };
     vec![match (read, purpose) {
+        // Programs unsubscribe for their users.
+        (Inbound::Automatic(Automatic::Generated) | Inbound::Other, Purpose::Unsubscribe) => {
+            unsubscribed(subject, record, known)
+        }
         (Inbound::Automatic(_), _) => Consequence::Dropped("automatic"),
         (Inbound::Challenge, _) => Consequence::Dropped("challenge"),
         (Inbound::Receipt, _) => Consequence::Dropped("receipt"),
@@ -130,7 +134,6 @@ fn of_address(
         (Inbound::Report(report), Purpose::Bounce) => bounced(subject, report, known),
         // Of our own answers, or of nothing of ours.
         (Inbound::Report(_), _) => Consequence::Dropped("report_elsewhere"),
-        (Inbound::Other, Purpose::Unsubscribe) => unsubscribed(subject, record, known),
         (Inbound::Other, _) => forwarded(),
     }]
 }
@@ -221,12 +224,15 @@ fn complaint(subject: Subject<'_>, feedback: &Feedback, known: Known<'_>) -> Con
     told(subject, Kind::Complaint(complaint))
 }
 
+/// The reader's own wish; who got the message from somebody else has the address, too, and can't take anybody off.
 fn unsubscribed(subject: Subject<'_>, record: &Record, known: Known<'_>) -> Consequence {
-    let named = known.named(&subject.token, [record.return_path.as_str()]);
+    let Some(named) = known.named(&subject.token, [record.return_path.as_str()]) else {
+        return Consequence::Dropped("unsubscribe_by_others");
+    };
     let unsubscribe = Unsubscribe {
         message_id: message_id(&subject.token),
         stream: subject.stream.to_owned(),
-        recipient: named.unwrap_or_default().to_owned(),
+        recipient: named.to_owned(),
         by: "mail".to_owned(),
     };
     told(subject, Kind::Unsubscribe(unsubscribe))

@@ -6,6 +6,7 @@
 //! | `judge` | what follows from a message: pure |
 //! | `attribution` | whose mail it is about, by tokens alone |
 //! | `past` | what the journals know of a delivery |
+//! | `plan` | what follows, stored step by step |
 //! | `late` | the DSN to the sender of a message whose recipient's host gave up later |
 //! | `forward` | what people write, as a message of the spool |
 //!
@@ -17,6 +18,7 @@ mod forward;
 mod judge;
 mod late;
 mod past;
+mod plan;
 mod returns;
 
 pub(crate) use returns::Returns;

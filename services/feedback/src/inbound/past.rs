@@ -1,6 +1,8 @@
 //! What the journals know of a delivery: to whom it went, and what its sender asked to be told.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bounce::{Token, TokenKeys};
 use mail::PartitionId;
@@ -11,10 +13,20 @@ use tokio::task::JoinSet;
 
 /// A message is looked for from so long before its id was made: clocks differ.
 const BEFORE_MS: u64 = 60_000;
-/// So long it is looked for.
+/// A message whose id is so much older than a journal's first record is not in it: it was delivered, or given up, before.
+const LONGEST_LIFE_MS: u64 = 7 * 86_400_000;
+/// So long one is looked for.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// So long all of one message that came in are looked for.
+const BUDGET: Duration = Duration::from_secs(30);
 /// So much of each journal is read, octets.
 const MOST_OCTETS: usize = 128 << 20;
+/// So often a journal that can't be read is tried for one message that came in, while the stores are there.
+const TRIES: u32 = 10;
+/// What was found, or not, is remembered so long,
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// and of so many.
+const MOST_REMEMBERED: usize = 4_096;
 
 /// What is known.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,73 +37,171 @@ pub(crate) struct Past {
     pub(crate) asked: Option<Asked>,
 }
 
-/// Looks for the delivery that a token is of. `None`: the journals do not have it (any more), or it took too long.
-pub(crate) async fn look_up(
-    stores: &Stores,
-    partitions: u32,
-    keys: &std::sync::Arc<TokenKeys>,
-    token: Token,
-) -> Result<Option<Past>, spool::Error> {
-    let mut searches = JoinSet::new();
-    for partition in (0..partitions).map(PartitionId) {
-        let (stores, keys) = (stores.clone(), std::sync::Arc::clone(keys));
-        searches.spawn(async move { search(&stores, partition, &keys, token).await });
+/// What was looked for lately: the same report may come many times.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    found: HashMap<Token, (Instant, Option<Past>)>,
+}
+
+impl Memory {
+    fn recall(&self, token: &Token, now: Instant) -> Option<Option<Past>> {
+        let (at, past) = self.found.get(token)?;
+        (now.duration_since(*at) < REMEMBERED).then(|| past.clone())
     }
-    let all = async {
-        let mut best = None;
-        while let Some(ended) = searches.join_next().await {
-            let found = match ended {
-                Ok(found) => found?,
-                Err(error) => {
-                    tracing::error!(%error, "a search of a journal failed");
-                    None
-                }
-            };
-            if found
-                .as_ref()
-                .is_some_and(|past: &Past| past.asked.is_some())
-            {
-                return Ok(found);
-            }
-            best = best.or(found);
+
+    fn keep(&mut self, token: Token, past: Option<Past>, now: Instant) {
+        if self.found.len() >= MOST_REMEMBERED {
+            let is_fresh = |at: Instant| now.duration_since(at) < REMEMBERED;
+            self.found.retain(|_, (at, _)| is_fresh(*at));
         }
-        Ok(best)
-    };
-    match tokio::time::timeout(PATIENCE, all).await {
-        Ok(found) => found,
-        Err(_) => {
-            tracing::warn!(message_id = %token.message, "a message was not found in the journals in time");
-            Ok(None)
+        if self.found.len() >= MOST_REMEMBERED {
+            self.found.clear();
         }
+        self.found.insert(token, (now, past));
     }
 }
 
-async fn search(
-    stores: &Stores,
-    partition: PartitionId,
-    keys: &TokenKeys,
-    token: Token,
-) -> Result<Option<Past>, spool::Error> {
-    let since_ms = token.message.unix_ms().saturating_sub(BEFORE_MS);
-    let mut records = stores.journal(partition).since(since_ms)?;
-    let (mut past, mut octets) = (None, 0);
-    while let Some(record) = records.next().await {
-        let record = record?;
-        octets += record.bytes.len();
-        // What can't be read is for who follows the journal to complain of.
-        if let Ok(decoded) = journal::decode(&record.bytes) {
-            let found = of_record(&decoded, keys, &token);
-            let is_delivered = found.as_ref().is_some_and(|(_, delivered)| *delivered);
-            past = found.map(|(past, _)| past).or(past);
-            if is_delivered {
-                return Ok(past);
+/// What one message that came in may cost.
+#[derive(Debug, Default)]
+pub(crate) struct Effort {
+    spent: Duration,
+    tries: u32,
+}
+
+/// What a look at the journals came to.
+#[derive(Debug, Default)]
+struct Searched {
+    past: Option<Past>,
+    /// A journal could not be read.
+    error: Option<spool::Error>,
+}
+
+impl Searched {
+    fn is_delivered(&self) -> bool {
+        self.past.as_ref().is_some_and(|past| past.asked.is_some())
+    }
+}
+
+/// Where it is looked for.
+#[derive(Clone)]
+pub(crate) struct Journals {
+    pub(crate) stores: Stores,
+    pub(crate) partitions: u32,
+    pub(crate) keys: Arc<TokenKeys>,
+}
+
+impl Journals {
+    /// Looks for the delivery that a token is of. `None`: the journals do not have it (any more), or it took too long.
+    ///
+    /// # Errors
+    /// When a journal can't be read at the moment; after some tries it has nothing.
+    pub(crate) async fn look_up(
+        &self,
+        token: Token,
+        memory: &mut Memory,
+        effort: &mut Effort,
+    ) -> Result<Option<Past>, spool::Error> {
+        let begun = Instant::now();
+        if let Some(known) = memory.recall(&token, begun) {
+            return Ok(known);
+        }
+        let patience = PATIENCE.min(BUDGET.saturating_sub(effort.spent));
+        if patience.is_zero() {
+            tracing::warn!(message_id = %token.message, "a message was not looked for in the journals: too many of one report");
+            return Ok(None);
+        }
+        let searched = match tokio::time::timeout(patience, self.search_all(token)).await {
+            Ok(searched) => searched,
+            Err(_) => {
+                tracing::warn!(message_id = %token.message, "a message was not found in the journals in time");
+                Searched::default()
+            }
+        };
+        if let Some(error) = searched.error {
+            // While all stores are away, nothing is said of one of them.
+            effort.tries += u32::from(self.stores.is_connected());
+            if effort.tries < TRIES {
+                return Err(error);
+            }
+            tracing::error!(message_id = %token.message, %error, "a journal can't be read, and is taken as one without the message");
+        }
+        effort.spent += begun.elapsed();
+        memory.keep(token, searched.past.clone(), Instant::now());
+        Ok(searched.past)
+    }
+
+    async fn search_all(&self, token: Token) -> Searched {
+        let mut searches = JoinSet::new();
+        for partition in (0..self.partitions).map(PartitionId) {
+            let journals = self.clone();
+            searches.spawn(async move { journals.search(partition, token).await });
+        }
+        let mut best = Searched::default();
+        while let Some(ended) = searches.join_next().await {
+            let searched = match ended {
+                Ok(searched) => searched,
+                Err(error) => {
+                    tracing::error!(%error, "a search of a journal failed");
+                    continue;
+                }
+            };
+            if searched.is_delivered() {
+                return Searched {
+                    error: None,
+                    ..searched
+                };
+            }
+            best.past = best.past.or(searched.past);
+            best.error = best.error.or(searched.error);
+        }
+        best
+    }
+
+    async fn search(&self, partition: PartitionId, token: Token) -> Searched {
+        let mut past = None;
+        let error = self.search_into(partition, token, &mut past).await.err();
+        Searched { past, error }
+    }
+
+    async fn search_into(
+        &self,
+        partition: PartitionId,
+        token: Token,
+        past: &mut Option<Past>,
+    ) -> Result<(), spool::Error> {
+        let journal = self.stores.journal(partition);
+        let info = journal.info().await?;
+        let made_ms = token.message.unix_ms();
+        if info.first > info.last || is_before(made_ms, info.first_at_ms) {
+            return Ok(());
+        }
+        let mut records = journal.since(made_ms.saturating_sub(BEFORE_MS))?;
+        let mut octets = 0;
+        while let Some(record) = records.next().await {
+            let record = record?;
+            octets += record.bytes.len();
+            // What can't be read is for who follows the journal to complain of.
+            if let Ok(decoded) = journal::decode(&record.bytes) {
+                let found = of_record(&decoded, &self.keys, &token);
+                let is_delivered = found.as_ref().is_some_and(|(_, delivered)| *delivered);
+                if let Some((found, _)) = found {
+                    *past = Some(found);
+                }
+                if is_delivered {
+                    return Ok(());
+                }
+            }
+            if octets > MOST_OCTETS {
+                return Ok(());
             }
         }
-        if octets > MOST_OCTETS {
-            return Ok(past);
-        }
+        Ok(())
     }
-    Ok(past)
+}
+
+/// Whether a journal whose first record is of that time has nothing more of a message.
+fn is_before(made_ms: u64, first_at_ms: u64) -> bool {
+    made_ms.saturating_add(LONGEST_LIFE_MS) < first_at_ms
 }
 
 /// The last outcome of the recipient in a record, and whether it was delivered.
@@ -123,6 +233,40 @@ mod tests {
     use proto::journal::{Entry, RecipientOutcome};
 
     use super::*;
+
+    #[test]
+    fn what_was_looked_for_is_remembered_for_a_while_and_not_without_bound() {
+        let keys = TokenKeys::parse("1 a secret of sixteen octets").unwrap();
+        let domain = Domain::parse("b.example").unwrap();
+        let token = |number: u128| {
+            let subject = Subject {
+                tenant: "acme",
+                stream: "bulk",
+                message: MessageId::from_bytes(number.to_be_bytes()),
+                recipient: "b@d.example",
+            };
+            let text = keys.mint(Purpose::Bounce, &subject, &domain, 1_800_000_000);
+            keys.read(Purpose::Bounce, &text.unwrap(), &domain, 1_800_000_000)
+                .unwrap()
+        };
+        let mut memory = Memory::default();
+        let now = Instant::now();
+        assert_eq!(memory.recall(&token(1), now), None);
+        memory.keep(token(1), None, now);
+        assert_eq!(memory.recall(&token(1), now), Some(None));
+        assert_eq!(memory.recall(&token(1), now + REMEMBERED), None);
+        for number in 0..=MOST_REMEMBERED as u128 {
+            memory.keep(token(number), Some(Past::default()), now + REMEMBERED);
+        }
+        assert!(memory.found.len() <= MOST_REMEMBERED);
+    }
+
+    #[test]
+    fn what_is_older_than_a_journal_is_not_looked_for() {
+        let first = 1_800_000_000_000;
+        assert!(!is_before(first - LONGEST_LIFE_MS, first));
+        assert!(is_before(first - LONGEST_LIFE_MS - 1, first));
+    }
 
     #[test]
     fn finds_the_recipient_of_the_token_among_others() {

@@ -6,27 +6,31 @@ use std::time::Duration;
 use bounce::{Scopes, TokenKeys};
 use bytes::Bytes;
 use config::Snapshot;
-use mail::{MessageId, PartitionId};
+use mail::MessageId;
 use proto::event::Event;
 use proto::event::event::Kind;
 use proto::inbound::Record;
 use proto::spool::IndexEntry;
 use runtime::{Shutdown, TokenKeyring};
-use spool::{StoredPack, Stores, SubmitError, decode_inbound};
+use spool::{InboundInfo, StoredPack, Stores, decode_inbound};
 use telemetry::{IntCounterVec, IntGauge};
 use tokio::sync::watch;
 
 use super::attribution::Known;
-use super::derived;
 use super::forward::{InALoop, forwarded};
 use super::judge::{Consequence, Told, judge};
 use super::late::Late;
-use super::past::{self, Past};
+use super::past::{Effort, Journals, Memory, Past};
+use super::plan::Plan;
 use crate::metrics::Metrics;
 use crate::tenants::Tenants;
 
 /// Between two attempts at a store that does not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// After so long every process has read a new key.
+const NEW_KEYS_MS: u64 = 300_000;
+/// So long nothing comes before it is looked whether the stream is still the same.
+const QUIET: Duration = Duration::from_secs(30);
 /// Between two looks at a record that this release can't read.
 const UNREADABLE: Duration = Duration::from_secs(60);
 
@@ -49,6 +53,14 @@ struct Names {
     snapshot: Arc<Snapshot>,
     keys: Arc<TokenKeys>,
     scopes: Scopes,
+}
+
+/// What is kept from one message to the next.
+struct Following {
+    names: Option<Names>,
+    memory: Memory,
+    outcomes: IntCounterVec,
+    waiting: IntGauge,
 }
 
 impl Names {
@@ -86,42 +98,52 @@ impl Returns {
         if snapshots.wait_for(|found| !found.is_empty()).await.is_err() {
             return;
         }
-        let outcomes = Metrics::came_back();
-        let waiting = Metrics::waiting();
+        let mut following = Following {
+            names: None,
+            memory: Memory::default(),
+            outcomes: Metrics::came_back(),
+            waiting: Metrics::waiting(),
+        };
         let inbound = self.stores.inbound();
-        let mut names: Option<Names> = None;
-        let mut records = inbound.follow();
-        while let Some(record) = records.next().await {
-            let record = match record {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::warn!(%error, "what came back can't be read at the moment");
-                    tokio::time::sleep(RETRY).await;
+        loop {
+            let created_ms = self.look(&following.waiting).await.created_ms;
+            let mut records = inbound.follow();
+            loop {
+                let next = tokio::time::timeout(QUIET, records.next()).await;
+                let info = self.look(&following.waiting).await;
+                if info.created_ms != created_ms {
+                    // What was read is of a stream that is gone, and the new one counts from 1.
+                    tracing::warn!("the stream INBOUND was made again: it is read from its begin");
+                    break;
+                }
+                let record = match next {
+                    Ok(Some(Ok(record))) => record,
+                    Ok(Some(Err(error))) => {
+                        tracing::warn!(%error, "what came back can't be read at the moment");
+                        tokio::time::sleep(RETRY).await;
+                        continue;
+                    }
+                    Ok(None) => break,
+                    Err(_) => continue,
+                };
+                if record.sequence < info.first {
+                    // Another process was faster.
                     continue;
                 }
-            };
-            if !self.is_there(record.sequence, &waiting).await {
-                // Another process was faster.
-                continue;
+                self.handle_for_certain(&record, &mut following).await;
+                self.remove(record.sequence, created_ms, &following.waiting)
+                    .await;
             }
-            self.handle_for_certain(&record, &mut names, &outcomes)
-                .await;
-            if let Err(error) = inbound.remove_up_to(record.sequence).await {
-                // It goes with the next one.
-                tracing::warn!(%error, "what is handled can't be removed yet");
-            }
-            waiting.set(0.max(waiting.get() - 1));
         }
     }
 
-    /// Whether a record is still to be handled; waits for an answer.
-    async fn is_there(&self, sequence: u64, waiting: &IntGauge) -> bool {
+    /// What is in the stream; waits for an answer.
+    async fn look(&self, waiting: &IntGauge) -> InboundInfo {
         loop {
-            match self.stores.inbound().bounds().await {
-                Ok((first, last)) => {
-                    let count = (last + 1).saturating_sub(first);
-                    waiting.set(i64::try_from(count).unwrap_or(i64::MAX));
-                    return sequence >= first;
+            match self.stores.inbound().info().await {
+                Ok(info) => {
+                    waiting.set(i64::try_from(info.count).unwrap_or(i64::MAX));
+                    return info;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "what came back can't be looked at");
@@ -131,13 +153,26 @@ impl Returns {
         }
     }
 
+    /// Until it is removed, or the stream is another one: what has that sequence there is not handled.
+    async fn remove(&self, sequence: u64, created_ms: u64, waiting: &IntGauge) {
+        while self.look(waiting).await.created_ms == created_ms {
+            match self.stores.inbound().remove(sequence).await {
+                Ok(()) => {
+                    waiting.set(0.max(waiting.get() - 1));
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what is handled can't be removed yet");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+
     /// Until it is done.
-    async fn handle_for_certain(
-        &self,
-        stored: &StoredPack,
-        names: &mut Option<Names>,
-        outcomes: &IntCounterVec,
-    ) {
+    async fn handle_for_certain(&self, stored: &StoredPack, following: &mut Following) {
+        let mut effort = Effort::default();
+        let mut plan: Option<Plan> = None;
         loop {
             let record = match decode_inbound(&stored.bytes) {
                 Ok(record) => record,
@@ -149,12 +184,8 @@ impl Returns {
                     continue;
                 }
             };
-            let (snapshot, keys) = (Arc::clone(&self.snapshots.borrow()), self.tokens.keys());
-            if !names.as_ref().is_some_and(|of| of.is_of(&snapshot, &keys)) {
-                *names = Some(Names::of(snapshot, keys));
-            }
-            let Some(of) = names.as_ref() else { continue };
-            match self.handle(&record, of, outcomes).await {
+            let handled = self.handle(&record, following, &mut effort, &mut plan);
+            match handled.await {
                 Ok(()) => return,
                 Err(Later(why)) => {
                     tracing::warn!(
@@ -167,42 +198,90 @@ impl Returns {
         }
     }
 
+    /// Makes the plan, unless it is made, and carries out what is left of it.
     async fn handle(
         &self,
         record: &Record,
-        names: &Names,
-        outcomes: &IntCounterVec,
+        following: &mut Following,
+        effort: &mut Effort,
+        plan: &mut Option<Plan>,
     ) -> Result<(), Later> {
         let id: [u8; 16] = record.id.as_ref().try_into().unwrap_or([0; 16]);
+        let plan = match plan {
+            Some(made) => made,
+            none => none.insert(self.plan(record, &id, following, effort).await?),
+        };
+        let stored = plan.carry_out(&id, &self.stores, self.partitions).await;
+        for outcome in stored.map_err(Later)? {
+            following.outcomes.with_label_values(&[outcome]).inc();
+        }
+        tracing::info!(inbound_id = %MessageId::from_bytes(id), "handled what came back");
+        Ok(())
+    }
+
+    async fn plan(
+        &self,
+        record: &Record,
+        id: &[u8; 16],
+        following: &mut Following,
+        effort: &mut Effort,
+    ) -> Result<Plan, Later> {
+        let (snapshot, keys) = (Arc::clone(&self.snapshots.borrow()), self.tokens.keys());
+        let is_same = |of: &Names| of.is_of(&snapshot, &keys);
+        if !following.names.as_ref().is_some_and(is_same) {
+            following.names = None;
+        }
+        let names = following
+            .names
+            .get_or_insert_with(|| Names::of(snapshot, keys));
         let known = Known {
             snapshot: &names.snapshot,
             keys: &names.keys,
             scopes: &names.scopes,
             came_at: record.received_at_ms / 1000,
         };
-        let mut events = Vec::new();
-        let mut counted = Vec::new();
+        let age_ms = runtime::now_ms().saturating_sub(record.received_at_ms);
+        let mut addresses = record.recipients.iter();
+        if age_ms < NEW_KEYS_MS && addresses.any(|address| known.has_unknown_key(address)) {
+            // Ingress knew it.
+            return Err(Later("a key of `tokens` is not known here yet".to_owned()));
+        }
+        let mut plan = Plan::default();
         for consequence in judge(record, known) {
             match consequence {
-                Consequence::Dropped(reason) => counted.push(reason),
+                Consequence::Dropped(reason) => plan.count(reason),
                 Consequence::Forwarded { tenant, to } => {
                     let stream = self.tenants.default_stream(&tenant, "");
-                    match forwarded(record, &id, &to, &tenant, &stream) {
-                        Ok(message) => counted.push(self.spool(message, "forwarded").await?),
-                        Err(InALoop) => counted.push("loop"),
+                    match forwarded(record, id, &to, &tenant, &stream) {
+                        Ok(block) => plan.send(block, "forwarded"),
+                        Err(InALoop) => plan.count("loop"),
                     }
                 }
                 Consequence::Told(mut told) => {
-                    let past = self.past(&told, names).await?;
+                    let past = match is_looked_for(&told, &names.keys) {
+                        false => None,
+                        true => {
+                            let journals = Journals {
+                                stores: self.stores.clone(),
+                                partitions: self.partitions,
+                                keys: Arc::clone(&names.keys),
+                            };
+                            let memory = &mut following.memory;
+                            let found = journals.look_up(told.token, memory, effort).await;
+                            found.map_err(|error| Later(error.to_string()))?
+                        }
+                    };
                     if let Some(past) = past.as_ref().filter(|_| told.recipient().is_empty()) {
                         told.name(&past.address);
                     }
                     if told.recipient().is_empty() {
-                        counted.push("unnamed");
+                        plan.count("unnamed");
                     }
-                    counted.push(told.label());
-                    counted.extend(self.late(record, &id, &told, past.as_ref()).await?);
-                    events.push(Event {
+                    plan.count(told.label());
+                    if let Some(block) = self.late(record, id, &told, past.as_ref()) {
+                        plan.send(block, "late_dsn");
+                    }
+                    plan.tell(Event {
                         at_ms: record.received_at_ms,
                         tenant: told.tenant,
                         kind: Some(told.kind),
@@ -211,46 +290,21 @@ impl Returns {
                 }
             }
         }
-        if !events.is_empty() {
-            let record_id = derived(&id, "events", "");
-            let store = self.stores.events();
-            let stored = store.store_as(record_id, "feedback", events).await;
-            stored.map_err(|error| Later(error.to_string()))?;
-        }
-        for outcome in counted {
-            outcomes.with_label_values(&[outcome]).inc();
-        }
-        tracing::info!(inbound_id = %MessageId::from_bytes(id), "handled what came back");
-        Ok(())
+        Ok(plan)
     }
 
-    /// What the journals know, where that is needed: of an address that nothing tells, or of whom to tell.
-    async fn past(&self, told: &Told, names: &Names) -> Result<Option<Past>, Later> {
-        let has_failed =
-            matches!(&told.kind, Kind::OutOfBandBounce(bounce) if bounce.action == "failed");
-        let is_of_all = names.keys.is_of(&told.token, "");
-        if is_of_all || !has_failed && !told.recipient().is_empty() {
-            return Ok(None);
-        }
-        past::look_up(&self.stores, self.partitions, &names.keys, told.token)
-            .await
-            .map_err(|error| Later(error.to_string()))
-    }
-
-    /// Tells the sender, as far as it asked for it.
-    async fn late(
+    /// What the sender is told, as far as it asked for it.
+    fn late(
         &self,
         record: &Record,
         id: &[u8; 16],
         told: &Told,
         past: Option<&Past>,
-    ) -> Result<Option<&'static str>, Later> {
+    ) -> Option<([u8; 16], IndexEntry, Bytes)> {
         let Kind::OutOfBandBounce(bounce) = &told.kind else {
-            return Ok(None);
+            return None;
         };
-        let Some((past, asked)) = past.and_then(|past| Some((past, past.asked.as_ref()?))) else {
-            return Ok(None);
-        };
+        let past = past?;
         let stream = self.tenants.default_stream(&told.tenant, &told.stream);
         let late = Late {
             record_id: *id,
@@ -260,33 +314,19 @@ impl Returns {
             stream: &stream,
             message: told.token.message,
             address: &past.address,
-            asked,
+            asked: past.asked.as_ref()?,
         };
-        if !late.is_wanted(bounce) {
-            return Ok(None);
-        }
-        let stored = self.spool(late.notification(bounce), "late_dsn").await?;
-        Ok(Some(stored))
+        late.is_wanted(bounce).then(|| late.notification(bounce))
     }
+}
 
-    /// Stores a message of ours; gives what it counts as.
-    async fn spool(
-        &self,
-        (block_id, entry, content): ([u8; 16], IndexEntry, Bytes),
-        what: &'static str,
-    ) -> Result<&'static str, Later> {
-        let number = u32::from_be_bytes([block_id[12], block_id[13], block_id[14], block_id[15]]);
-        let partition = PartitionId(number % self.partitions.max(1));
-        let stored = self
-            .stores
-            .publish_block(partition, block_id, vec![(entry, content)], 0);
-        match stored.await {
-            Ok(_) => Ok(what),
-            Err(SubmitError::TooLarge(size)) => {
-                tracing::error!(size, "a message is too large to be passed on");
-                Ok("too_large")
-            }
-            Err(error) => Err(Later(error.to_string())),
-        }
-    }
+/// Whether the journals are asked: for an address that nothing tells, and for whom to tell.
+fn is_looked_for(told: &Told, keys: &TokenKeys) -> bool {
+    let is_missing = match &told.kind {
+        Kind::OutOfBandBounce(bounce) => bounce.action == "failed" || bounce.recipient.is_empty(),
+        Kind::Complaint(complaint) => complaint.recipient.is_empty(),
+        // Told only when it came from the reader.
+        _ => false,
+    };
+    is_missing && !keys.is_of(&told.token, "")
 }

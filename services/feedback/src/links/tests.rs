@@ -45,6 +45,7 @@ fn only_a_post_that_says_so_is_an_unsubscribe() {
         Asked::Page(page) => Some(page),
         Asked::Unsubscribe(_) => None,
     };
+    let newer = self::path(&TokenKeys::parse("2 the second secret of ours").unwrap());
     let forged = format!("{}x", &path[..path.len() - 1]);
     for (method, path, body, now, expected) in [
         (Method::Get, &*path, "", NOW, Some(Page::Question)),
@@ -62,6 +63,7 @@ fn only_a_post_that_says_so_is_an_unsubscribe() {
         ),
         (Method::Get, &path, "", NOW + 40 * DAY, Some(Page::Expired)),
         (Method::Post, &forged, WISH, NOW, Some(Page::Unknown)),
+        (Method::Post, &newer, WISH, NOW, Some(Page::Unavailable)),
         (Method::Get, "/", "", NOW, Some(Page::Unknown)),
         (Method::Get, "/u/", "", NOW, Some(Page::Unknown)),
         (Method::Post, "/favicon.ico", WISH, NOW, Some(Page::Unknown)),

@@ -215,7 +215,7 @@ impl Connection {
     }
 
     async fn reserve(&mut self, reservation: &mut Reservation, need: usize) -> Result<(), Answer> {
-        let pool = &self.shared.pool;
+        let pool = &self.shared.inbound_pool;
         let room = pool.grow(reservation, need, MEMORY_PATIENCE).await;
         room.map_err(|_| answer::NO_MEMORY)
     }

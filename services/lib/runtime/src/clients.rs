@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
 
-/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits.
+/// What counts as one client: an IPv4 address, or an IPv6 network of 64 bits. A socket of both kinds tells IPv4 addresses as
+/// mapped ones (`::ffff:192.0.2.1`): they count as what they are.
 pub fn one_client(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
+    match address.to_canonical() {
+        address @ IpAddr::V4(_) => address,
         IpAddr::V6(address) => {
             let bits = u128::from(address) >> 64 << 64;
             IpAddr::V6(bits.into())
@@ -19,6 +20,7 @@ pub fn one_client(address: IpAddr) -> IpAddr {
 
 /// The network of a client, by which it is told: IPv4 /24 or IPv6 /48.
 pub fn network_of(client: IpAddr) -> IpNet {
+    let client = client.to_canonical();
     let bits = if client.is_ipv4() { 24 } else { 48 };
     IpNet::new(client, bits)
         .map(|network| network.trunc())
@@ -82,9 +84,15 @@ mod tests {
         assert!(enter("2001:db8::3").is_none());
         assert!(enter("2001:db8:0:1::3").is_some());
         assert!(enter("192.0.2.1").is_some());
+        let mapped = enter("::ffff:192.0.2.7").unwrap();
+        let same = enter("192.0.2.7").unwrap();
+        assert!(enter("::ffff:192.0.2.7").is_none());
+        assert!(enter("::ffff:192.0.2.8").is_some());
+        let network = network_of("::ffff:192.0.2.7".parse().unwrap());
+        assert_eq!(network.to_string(), "192.0.2.0/24");
         drop(first);
         assert!(enter("2001:db8::3").is_some());
-        drop(second);
+        drop((second, mapped, same));
         assert!(clients.open.lock().unwrap().is_empty());
     }
 }

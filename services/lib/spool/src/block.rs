@@ -40,6 +40,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(base64::engine::DecodePaddingMode::Indifferent),
 );
 
+/// Whether a message has an entry so long that its block could not be read: it has too many recipients with much of their own.
+/// Such a message is alone in its block; offset, length and the block's own fields come to it.
+pub(crate) fn is_too_long(entry: &IndexEntry) -> bool {
+    entry.encoded_len() > MAX_INDEX - (1 << 10)
+}
+
 /// A block can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BlockDamage {
@@ -250,6 +256,23 @@ mod tests {
                 assert_eq!(content_of(entry, &block.payload).unwrap(), content);
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_longer_than_it_may_be_can_be_read() {
+        let parts = |size: usize| {
+            let entry = entry(size);
+            let is_too_long = is_too_long(&entry);
+            let block = AssembledBlock::new(Uuid::now_v7(), 0, vec![(entry, Bytes::new())]);
+            let sequences: Vec<u64> = (1..=block.more.len() as u64).collect();
+            let headers = block.headers(&sequences);
+            let is_read =
+                more_sequences(&headers).is_ok() && decode_index(&headers, &block.more).is_ok();
+            (is_too_long, is_read)
+        };
+        assert_eq!(parts(MAX_INDEX - 2048), (false, true));
+        assert_eq!(parts(MAX_INDEX - 512), (true, true));
+        assert_eq!(parts(MAX_INDEX + (1 << 20)), (true, false));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use proto::inbound::Record;
 use uuid::Uuid;
 
 use crate::consume::Consumption;
-use crate::link::{Link, PublishFailure};
+use crate::link::{Link, PublishFailure, unix_ms};
 use crate::packs::{PackReader, PackUnreadable};
 use crate::{Error, layout};
 
@@ -17,6 +17,20 @@ pub const INBOUND_FORMAT: u32 = 1;
 
 /// Records that are asked for, and kept, ahead of who handles them: each may have 4 MiB.
 const READ_AHEAD: usize = 4;
+
+/// JetStream: there is no message with that sequence (any more).
+const NOT_THERE: [u64; 2] = [10043, 10057];
+
+/// What is in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboundInfo {
+    /// Sequence of the first record; that of the next one when nothing waits.
+    pub first: u64,
+    /// Records that wait.
+    pub count: u64,
+    /// When the stream was made, Unix milliseconds: a lost one is made again, and counts from 1.
+    pub created_ms: u64,
+}
 
 /// A message could not be stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -81,14 +95,17 @@ impl InboundStore {
         })
     }
 
-    /// First and last sequence; the first is `last + 1` when nothing waits. [`Error::MissingStream`] in an installation
-    /// that has no such stream.
+    /// What is there. [`Error::MissingStream`] in an installation that has no such stream.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn bounds(&self) -> Result<(u64, u64), Error> {
-        let state = self.control.stream_state(layout::INBOUND).await?.state;
-        Ok((state.first_sequence.max(1), state.last_sequence))
+    pub async fn info(&self) -> Result<InboundInfo, Error> {
+        let info = self.control.stream_state(layout::INBOUND).await?;
+        Ok(InboundInfo {
+            first: info.state.first_sequence.max(1),
+            count: info.state.messages,
+            created_ms: unix_ms(info.created),
+        })
     }
 
     /// All that is there, in order, and then what is to come. Dropping it ends it.
@@ -102,13 +119,15 @@ impl InboundStore {
         PackReader::start_ahead(consumption.batch(READ_AHEAD), true, READ_AHEAD)
     }
 
-    /// Removes what is handled, up to a sequence and with it.
+    /// Removes what is handled, and nothing else: what comes before it in a stream that was made again is not handled. It may be
+    /// gone already.
     ///
     /// # Errors
     /// When the store does not answer; it may be removed all the same.
-    pub async fn remove_up_to(&self, sequence: u64) -> Result<(), Error> {
-        let below = Some(sequence.saturating_add(1));
-        self.control.purge(layout::INBOUND, below, None).await?;
-        Ok(())
+    pub async fn remove(&self, sequence: u64) -> Result<(), Error> {
+        match self.control.delete(layout::INBOUND, sequence).await {
+            Err(Error::Refused { code, .. }) if NOT_THERE.contains(&code) => Ok(()),
+            removed => removed,
+        }
     }
 }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout_at;
 
 use crate::consume::{Consumption, Delivered, Record};
-use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_sequence};
+use crate::link::{Link, PublishFailure, WRONG_LAST_SEQUENCE, expect_last_sequence, unix_ms};
 use crate::packs::PackReader;
 use crate::{Error, layout};
 
@@ -61,6 +61,8 @@ pub struct JournalInfo {
     pub first: u64,
     /// Sequence of the last record ever appended; 0 = none.
     pub last: u64,
+    /// When the first record that is kept was stored, Unix milliseconds; before 1970 and without any: 0.
+    pub first_at_ms: u64,
     /// Bytes stored.
     pub bytes: u64,
     /// The bound of `bytes`.
@@ -212,6 +214,7 @@ impl JournalStore {
         Ok(JournalInfo {
             first: info.state.first_sequence.max(1),
             last: info.state.last_sequence,
+            first_at_ms: unix_ms(info.state.first_timestamp),
             bytes: info.state.bytes,
             max_bytes: u64::try_from(info.config.max_bytes).unwrap_or(u64::MAX),
         })

@@ -72,7 +72,7 @@ pub use duty::{Duties, Duty};
 pub use error::Error;
 pub use events::{EVENT_FORMAT, EventStore, EventWriter, decode_events};
 pub use follow::{BlockFollower, Followed, IndexedBlock};
-pub use inbound::{INBOUND_FORMAT, InboundStore, InboundUnstored, decode_inbound};
+pub use inbound::{INBOUND_FORMAT, InboundInfo, InboundStore, InboundUnstored, decode_inbound};
 pub use init::{InitOptions, InitReport};
 pub use journal::{Append, JournalError, JournalInfo, JournalReader, JournalRecord, JournalStore};
 pub use layout::{FORMAT_VERSION, TranscriptBounds};

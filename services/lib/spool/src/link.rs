@@ -321,6 +321,14 @@ impl Link {
             })
     }
 
+    /// Removes one message; its octets are not overwritten.
+    pub async fn delete(&self, stream: &str, sequence: u64) -> Result<(), Error> {
+        let body = serde_json::json!({ "seq": sequence, "no_erase": true });
+        let subject = format!("STREAM.MSG.DELETE.{stream}");
+        self.api::<serde_json::Value>(&subject, &body).await?;
+        Ok(())
+    }
+
     /// Removes what is below a sequence; of one subject only when it is given.
     pub async fn purge(
         &self,
@@ -341,6 +349,11 @@ impl Link {
             .await?;
         Ok(answer.purged)
     }
+}
+
+/// A time that the server tells, Unix milliseconds; 0 for those before 1970.
+pub(crate) fn unix_ms(at: async_nats::datetime::DateTime) -> u64 {
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
 /// With what the server wants to see.

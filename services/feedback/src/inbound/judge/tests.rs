@@ -51,6 +51,10 @@ fn bounce_address() -> String {
 }
 
 fn judged(recipients: &[&str], content: &str) -> Vec<Consequence> {
+    judged_from("reader@d.example", recipients, content)
+}
+
+fn judged_from(return_path: &str, recipients: &[&str], content: &str) -> Vec<Consequence> {
     let snapshot = Snapshot::from_documents(DOCUMENTS).unwrap();
     let keys = keys();
     let scopes = Scopes::new(
@@ -60,7 +64,7 @@ fn judged(recipients: &[&str], content: &str) -> Vec<Consequence> {
     let record = Record {
         recipients: recipients.iter().map(|text| (*text).to_owned()).collect(),
         content: Bytes::copy_from_slice(content.replace('\n', "\r\n").as_bytes()),
-        return_path: READER.to_lowercase(),
+        return_path: return_path.to_owned(),
         ..Record::default()
     };
     let known = Known {
@@ -221,6 +225,43 @@ fn a_message_to_an_address_for_unsubscribing_is_a_wish() {
         (wish.by.as_str(), wish.recipient.as_str()),
         ("mail", "reader@d.example")
     );
+    let by_a_program = format!("Auto-Submitted: auto-generated\n{FROM_A_PERSON}");
+    let all = judged(&[&to], &by_a_program);
+    assert!(matches!(all[..], [Consequence::Told(_)]), "{all:?}");
+    let vacation = format!("Auto-Submitted: auto-replied\n{FROM_A_PERSON}");
+    assert_eq!(
+        judged(&[&to], &vacation),
+        [Consequence::Dropped("automatic")]
+    );
+    // Whom the reader forwarded the message to.
+    for other in ["friend@d.example", ""] {
+        assert_eq!(
+            judged_from(other, &[&to], FROM_A_PERSON),
+            [Consequence::Dropped("unsubscribe_by_others")]
+        );
+    }
+}
+
+#[test]
+fn a_key_that_is_not_known_is_told_from_what_is_forged() {
+    let snapshot = Snapshot::from_documents(DOCUMENTS).unwrap();
+    let keys = TokenKeys::parse("2 another secret of ours").unwrap();
+    let scopes = Scopes::new(&keys, []);
+    let known = Known {
+        snapshot: &snapshot,
+        keys: &keys,
+        scopes: &scopes,
+        came_at: NOW,
+    };
+    assert!(known.has_unknown_key(&bounce_address()));
+    let elsewhere = bounce_address().replace("b.acme.example", "elsewhere.example");
+    for other in [
+        elsewhere.as_str(),
+        "abuse@b.acme.example",
+        "b1@b.acme.example",
+    ] {
+        assert!(!known.has_unknown_key(other), "{other}");
+    }
 }
 
 #[test]

@@ -187,6 +187,10 @@ impl Listener {
         let max_message_size = fields
             .parsed("maxMessageSize")
             .unwrap_or(ByteSize::from_mib(if is_inbound { 4 } else { 25 }));
+        // Each of them is an event, or a message to people.
+        let most_recipients = if is_inbound { 100 } else { 10_000 };
+        // Strangers get less time to hold memory.
+        let data_timeout = Span::from_secs(if is_inbound { 60 } else { 600 });
         // What comes back is one record each.
         let largest = ByteSize::from_mib(if is_inbound { 4 } else { 512 });
         if !(ByteSize::from_bytes(65_536)..=largest).contains(&max_message_size) {
@@ -211,10 +215,10 @@ impl Listener {
             scram: fields.boolean("scram").unwrap_or(false),
             max_message_size,
             max_recipients: fields
-                .small_integer("maxRecipients", 100..=10_000)
+                .small_integer("maxRecipients", 100..=most_recipients)
                 .unwrap_or(100),
             command_timeout: positive(fields, "commandTimeout", Span::from_secs(300)),
-            data_timeout: positive(fields, "dataTimeout", Span::from_secs(600)),
+            data_timeout: positive(fields, "dataTimeout", data_timeout),
             max_connections: fields
                 .small_integer("maxConnections", 1..=1_000_000)
                 .unwrap_or(if is_inbound { 1_000 } else { 10_000 }),

@@ -10,11 +10,12 @@ use mail::Span;
 pub struct Tokens {
     /// File with the keys, one a line as `NUMBER SECRET`; the first signs, all are taken.
     pub keys: PathBuf,
-    /// So long a new one is taken, in whole days, 1 to 365.
+    /// So long a new one is taken, from when its message may leave, in whole days, 14 to 365: hosts report for days.
     pub lifetime: Span,
 }
 
 const DAY: Span = Span::from_secs(86_400);
+const SHORTEST: Span = Span::from_secs(14 * 86_400);
 const LONGEST: Span = Span::from_secs(365 * 86_400);
 
 impl Tokens {
@@ -28,12 +29,12 @@ impl Tokens {
         let lifetime: Span = fields
             .parsed("lifetime")
             .unwrap_or(Span::from_secs(60 * 86_400));
-        if !(DAY..=LONGEST).contains(&lifetime)
+        if !(SHORTEST..=LONGEST).contains(&lifetime)
             || !lifetime.as_millis().is_multiple_of(DAY.as_millis())
         {
             fields.problem(
                 "lifetime",
-                format!("whole days from 1d to 365d are expected, found {lifetime}"),
+                format!("whole days from 14d to 365d are expected, found {lifetime}"),
             );
         }
         fields.close();

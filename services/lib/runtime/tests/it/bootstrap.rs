@@ -126,6 +126,28 @@ sender: { signers: ["127.0.0.1:7102"], credit: many }
 }
 
 #[test]
+fn strangers_at_an_inbound_listener_get_less() {
+    let text = "
+tokens: { keys: tokens.keys, lifetime: 14d }
+ingress: { listeners: [ { name: back, kind: inbound, tls: none } ] }
+";
+    let bootstrap = Bootstrap::from_yaml_in(text, Path::new("/conf")).unwrap();
+    let inbound = &bootstrap.ingress.listeners[0];
+    assert_eq!(inbound.data_timeout.as_millis(), 60_000);
+    assert_eq!(inbound.max_recipients, 100);
+    let too_much = text
+        .replace("tls: none", "tls: none, maxRecipients: 101")
+        .replace("14d", "13d");
+    assert_eq!(
+        problems(&too_much),
+        [
+            "ingress.listeners[0].maxRecipients (line 3): a whole number from 100 to 100 is expected, found the number 101",
+            "tokens.lifetime (line 2): whole days from 14d to 365d are expected, found 13d",
+        ]
+    );
+}
+
+#[test]
 fn mail_of_others_is_forwarded_where_the_file_says_so() {
     let forwarding = |text: &str| {
         let bootstrap = Bootstrap::from_yaml_in(text, Path::new("/conf")).unwrap();

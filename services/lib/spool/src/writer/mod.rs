@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mail::{PartitionId, Place};
+use prost::Message as _;
 use proto::spool::IndexEntry;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use crate::block;
 use crate::link::Link;
 use crate::{MAX_INLINE_CONTENT, Stores, Upload, Uploaded};
 
@@ -130,6 +132,9 @@ pub enum SubmitError {
     /// The content is longer than a block may hold: it has to be uploaded in chunks.
     #[error("{0} bytes are too much for a block")]
     TooLarge(usize),
+    /// Recipients and what each gets put before the message are too much for an index: fewer at once will do. Not stored.
+    #[error("{0} bytes are too much for an index")]
+    TooManyRecipients(usize),
     /// The upload began more than an hour ago; the owner may have deleted its chunks.
     #[error("the upload is too old")]
     UploadExpired,
@@ -200,6 +205,9 @@ impl BlockWriter {
         } = submission;
         if content.len() > MAX_INLINE_CONTENT {
             return Err(SubmitError::TooLarge(content.len()));
+        }
+        if block::is_too_long(&entry) {
+            return Err(SubmitError::TooManyRecipients(entry.encoded_len()));
         }
         if uploaded.as_ref().is_some_and(Uploaded::has_expired) {
             return Err(SubmitError::UploadExpired);

@@ -49,6 +49,44 @@ async fn until_stats(writer: &EventWriter, wanted: impl Fn(&PackStats) -> bool) 
 }
 
 #[tokio::test]
+async fn what_came_back_is_removed_one_by_one_and_a_stream_made_again_is_told() {
+    let server = Server::start().await;
+    let stores = server.stores(1).await;
+    let inbound = stores.inbound();
+    let store = async |number: u8| {
+        let record = proto::inbound::Record {
+            id: vec![number; 16].into(),
+            ..Default::default()
+        };
+        inbound.store(record).await.unwrap();
+    };
+    for number in 1..=3 {
+        store(number).await;
+    }
+    let first = inbound.info().await.unwrap().first;
+    let handled = first + 2;
+    inbound.remove(first + 1).await.unwrap();
+    let before = inbound.info().await.unwrap();
+    assert_eq!((before.first, before.count), (first, 2));
+    // It is gone already, or was never there.
+    inbound.remove(first + 1).await.unwrap();
+    inbound.remove(first + 9).await.unwrap();
+    inbound.remove(first).await.unwrap();
+    assert_eq!(inbound.info().await.unwrap().first, handled);
+
+    server.plain().await.delete_stream("INBOUND").await.unwrap();
+    let gone = inbound.remove(handled).await;
+    assert!(gone.is_err(), "{gone:?}");
+    stores.init(&OPTIONS).await.unwrap();
+    store(4).await;
+    // What was handled of the lost one takes nothing of the new one with it.
+    inbound.remove(handled).await.unwrap();
+    let after = inbound.info().await.unwrap();
+    assert_eq!((after.first, after.count), (first, 1));
+    assert!(after.created_ms > before.created_ms);
+}
+
+#[tokio::test]
 async fn events_are_packed_and_read_back_in_order() {
     let server = Server::start().await;
     let stores = server.stores(1).await;
