@@ -119,7 +119,11 @@ async fn client_of_messages(
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Err(SubmitError::Unknown(_)) => _ = shared.unknown.fetch_add(1, Ordering::Relaxed),
-            Err(SubmitError::TooLarge(_) | SubmitError::UploadExpired) => {
+            Err(
+                SubmitError::TooLarge(_)
+                | SubmitError::TooManyRecipients(_)
+                | SubmitError::UploadExpired,
+            ) => {
                 bail!("the client's own mistake")
             }
             Err(SubmitError::Overloaded | SubmitError::Full | SubmitError::Unavailable(_)) => {
