@@ -146,7 +146,12 @@ async fn write(
             let (lines, at) = (text.clone(), places.clone());
             let written = on_disk(move || {
                 let written = match lines {
-                    Some(lines) => folder.append(&lines, &at, now_ms()),
+                    Some(lines) => folder.append(&lines, &at, now_ms()).inspect_err(|_| {
+                        // The disk may be full: the next attempt has the room that is ours to make.
+                        if let Err(error) = folder.make_room(now_ms()) {
+                            tracing::warn!(%error, "old files of events can't be removed");
+                        }
+                    }),
                     None => folder.maintain(&at, now_ms()),
                 };
                 Ok((folder, written))
