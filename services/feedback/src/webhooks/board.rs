@@ -425,9 +425,9 @@ impl Board {
         }
         tracing::info!(webhook = name, "a webhook is posted to");
         let running = Running {
+            replayed_ms: hook.replayed_ms(),
             hook,
             shutdown,
-            replayed_ms: 0,
         };
         self.running.insert(name, running);
     }
@@ -447,10 +447,10 @@ impl Board {
                 let mut poster = Poster::new(Arc::clone(&running.hook), "dead".to_owned(), 0);
                 poster.not_before_ms = order.replay_at_ms;
                 let (store, shutdown) = (self.store.clone(), running.shutdown.clone());
-                let to = order.replay_to;
+                let order = order.clone();
                 self.tasks.spawn(async move {
                     tokio::select! {
-                        () = replay(poster, store, to) => {}
+                        () = replay(poster, store, order) => {}
                         () = shutdown.requested() => {}
                     }
                 });

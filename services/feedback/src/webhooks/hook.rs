@@ -26,6 +26,9 @@ const LONGEST_SECRET: u64 = 4_096;
 /// Secrets and authorities are read again after so long.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
+/// The event that is posted only to those who name it.
+const GIVEN_UP: &str = "WebhookGivenUp";
+
 /// A post that was answered, or not.
 pub(crate) type Outcome = Result<Answer, Trouble>;
 
@@ -48,6 +51,8 @@ pub(crate) struct Hook {
     paused: watch::Sender<bool>,
     state: Mutex<State>,
     is_changed: AtomicBool,
+    /// Held by the replay that is under way.
+    pub(crate) replay: tokio::sync::Mutex<()>,
     keys: Mutex<Option<(Instant, Keys)>>,
 }
 
@@ -67,6 +72,7 @@ impl Hook {
             paused,
             state: Mutex::new(state),
             is_changed: AtomicBool::new(false),
+            replay: tokio::sync::Mutex::new(()),
             keys: Mutex::new(None),
         }
     }
@@ -85,7 +91,11 @@ impl Hook {
             Some(tenant) => **tenant == *piece.tenant,
             None => true,
         };
+        // Two that fail would have ever more to tell about each other.
+        let is_asked_for =
+            *piece.kind != *GIVEN_UP || config.events.iter().any(|wanted| wanted == GIVEN_UP);
         of_tenant
+            && is_asked_for
             && is_named(&config.events, &piece.kind)
             && is_named(&config.streams, &piece.stream)
             && *config.name != *piece.webhook
@@ -115,6 +125,17 @@ impl Hook {
         self.state().gone_since_ms = 0;
         self.is_changed.store(true, Relaxed);
         self.paused.send_replace(self.config.disabled);
+    }
+
+    /// `Order.replay_at_ms` of the last order to replay that was carried out; 0 = none was.
+    pub(crate) fn replayed_ms(&self) -> u64 {
+        self.state().replayed_ms
+    }
+
+    /// An order to replay is carried out.
+    pub(crate) fn replayed(&self, replay_at_ms: u64) {
+        self.state().replayed_ms = replay_at_ms;
+        self.is_changed.store(true, Relaxed);
     }
 
     pub(crate) fn note(&self, attempt: Attempt) {
@@ -279,8 +300,9 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
             json!({ "type": "WebhookGivenUp", "tenant": "acme", "webhook": "v" }),
         ];
         for (more, expected) in [
-            ("", "1111101"),
-            ("tenant: acme", "1101001"),
+            ("", "1111100"),
+            ("tenant: acme", "1101000"),
+            ("tenant: acme, events: [ WebhookGivenUp ]", "0000001"),
             ("tenant: acme, streams: [ bulk ]", "1100000"),
             ("events: [ Delivery, Claim ]", "1010100"),
             ("tenant: acme, events: [ Delivery ]", "1000000"),
@@ -309,5 +331,8 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
             .map(|attempt| attempt.number)
             .collect();
         assert_eq!(numbers, (50..150).collect::<Vec<_>>());
+        hook.replayed(7);
+        let (state, is_changed) = hook.take_state();
+        assert!(is_changed && state.replayed_ms == 7);
     }
 }
