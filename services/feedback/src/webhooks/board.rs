@@ -10,15 +10,15 @@ use mail::PartitionId;
 use proto::webhook::Order;
 use runtime::{Shutdown, now_ms};
 use spool::{Duties, Duty, EventWriter, Renewal, Stores, WebhookStore};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::hook::Hook;
+use super::hook::{Clients, Hook};
 use super::line::{Line, Poster, replay};
 use super::metrics;
 use super::shelf::{Place, Shelf};
-use crate::feed::{Bounds, Cursor, Feed, READERS, Source};
+use crate::feed::{Bounds, Cursor, Feed, Shared, Source};
 
 /// Name of the duty.
 const DUTY: &str = "webhooks";
@@ -130,12 +130,19 @@ impl Held {
         }
     }
 
-    async fn give_back(self) {
+    async fn give_back(mut self) {
         self.stop.request();
-        if let Ok(Some(duty)) = self.task.await {
+        if let Ok(Some(duty)) = (&mut self.task).await {
             // It ends by itself when it is not given back.
             self.duties.release(duty).await.ok();
         }
+    }
+}
+
+impl Drop for Held {
+    /// Nobody renews it for one that is not there any more.
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -157,6 +164,7 @@ struct Board {
     store: WebhookStore,
     told: EventWriter,
     origins: Vec<Origin>,
+    clients: Arc<Clients>,
     running: BTreeMap<String, Running>,
     tasks: JoinSet<()>,
     /// Those that are not in the configuration, and since when: it may be an old one.
@@ -174,12 +182,12 @@ impl Board {
         told: EventWriter,
     ) -> Result<Self, spool::Error> {
         let store = stores.webhooks();
-        let readers = Arc::new(Semaphore::new(READERS));
+        let shared = Arc::new(Shared::among(partitions as usize + 1));
         let mut origins = Vec::new();
         let journals = (0..partitions).map(|partition| Source::Journal(PartitionId(partition)));
         for source in journals.chain([Source::Told]) {
             let positions = store.positions(&source.to_string()).await?;
-            let feed = Feed::new(source, stores.clone(), Arc::clone(&readers));
+            let feed = Feed::new(source, stores.clone(), Arc::clone(&shared));
             origins.push(Origin {
                 feed: Arc::new(feed),
                 shelf: Arc::new(Shelf::of(positions)),
@@ -189,6 +197,7 @@ impl Board {
             store,
             told,
             origins,
+            clients: Arc::default(),
             running: BTreeMap::new(),
             tasks: JoinSet::new(),
             absent: BTreeMap::new(),
@@ -311,13 +320,13 @@ impl Board {
                     if running.hook.config.url != config.url {
                         known.gone_since_ms = 0;
                     }
-                    let hook = Hook::new(Arc::clone(config), known);
+                    let hook = Hook::new(Arc::clone(config), known, Arc::clone(&self.clients));
                     // What was taken is not kept yet.
                     hook.put_back();
                     hook
                 }
                 None => match self.store.state(&config.name).await {
-                    Ok(state) => Hook::new(Arc::clone(config), state),
+                    Ok(state) => Hook::new(Arc::clone(config), state, Arc::clone(&self.clients)),
                     Err(error) => {
                         self.not_begun(&config.name, &error);
                         continue;

@@ -1,7 +1,7 @@
 //! One webhook: what its lines share.
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -53,7 +53,33 @@ pub(crate) struct Hook {
     is_changed: AtomicBool,
     /// Held by the replay that is under way.
     pub(crate) replay: tokio::sync::Mutex<()>,
-    keys: Mutex<Option<(Instant, Keys)>>,
+    clients: Arc<Clients>,
+    keys: tokio::sync::Mutex<Option<(Instant, Keys)>>,
+}
+
+/// A client for each file of authorities; `None` = those of the system.
+#[derive(Default)]
+pub(crate) struct Clients {
+    read: tokio::sync::Mutex<HashMap<Option<PathBuf>, (Instant, WebClient)>>,
+}
+
+impl Clients {
+    /// One file is read at a time, and again after a while.
+    async fn of(&self, authorities: Option<&Path>) -> Result<WebClient, Trouble> {
+        let authorities = authorities.map(Path::to_owned);
+        let mut read = self.read.lock().await;
+        read.retain(|_, (at, _)| at.elapsed() < READ_AGAIN);
+        if let Some((_, client)) = read.get(&authorities) {
+            return Ok(client.clone());
+        }
+        let of = authorities.clone();
+        let client = tokio::task::spawn_blocking(move || WebClient::trusting(of.as_deref()))
+            .await
+            .map_err(|error| Trouble::Authorities(error.to_string()))?
+            .map_err(|error| Trouble::Authorities(error.to_string()))?;
+        read.insert(authorities, (Instant::now(), client.clone()));
+        Ok(client)
+    }
 }
 
 /// What is read from files.
@@ -64,7 +90,7 @@ struct Keys {
 }
 
 impl Hook {
-    pub(crate) fn new(config: Arc<Webhook>, state: State) -> Self {
+    pub(crate) fn new(config: Arc<Webhook>, state: State, clients: Arc<Clients>) -> Self {
         let paused = watch::Sender::new(config.disabled || state.gone_since_ms > 0);
         Self {
             metrics: HookMetrics::new(&config.name),
@@ -73,7 +99,8 @@ impl Hook {
             state: Mutex::new(state),
             is_changed: AtomicBool::new(false),
             replay: tokio::sync::Mutex::new(()),
-            keys: Mutex::new(None),
+            clients,
+            keys: tokio::sync::Mutex::default(),
         }
     }
 
@@ -206,16 +233,12 @@ impl Hook {
     }
 
     async fn keys(&self) -> Result<Keys, Trouble> {
-        let known = || {
-            self.keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        };
-        if let Some((at, keys)) = known()
+        // Others wait for who reads them.
+        let mut kept = self.keys.lock().await;
+        if let Some((at, keys)) = &*kept
             && at.elapsed() < READ_AGAIN
         {
-            return Ok(keys);
+            return Ok(keys.clone());
         }
         let mut secrets = Vec::new();
         for path in &self.config.secrets {
@@ -224,13 +247,11 @@ impl Hook {
             let secret: Result<Secret, _> = text.parse();
             secrets.push(secret.map_err(|error| named(error.to_string()))?);
         }
-        let client = WebClient::trusting(self.config.authorities.as_deref())
-            .map_err(|error| Trouble::Authorities(error.to_string()))?;
+        let client = self.clients.of(self.config.authorities.as_deref()).await?;
         let keys = Keys {
             client,
             secrets: secrets.into(),
         };
-        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((Instant::now(), keys.clone()));
         Ok(keys)
     }
@@ -285,7 +306,11 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
 "
         );
         let snapshot = Snapshot::from_documents(&documents).unwrap();
-        Hook::new(Arc::clone(snapshot.webhook("w").unwrap()), State::default())
+        Hook::new(
+            Arc::clone(snapshot.webhook("w").unwrap()),
+            State::default(),
+            Arc::default(),
+        )
     }
 
     #[test]
