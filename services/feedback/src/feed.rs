@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +16,19 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::events;
 
-/// Records that the window holds at most, and octets of their events.
+/// Records that a window holds at most.
 const MOST_RECORDS: usize = 4_096;
-const MOST_OCTETS: usize = 16 << 20;
+/// Octets of the events in all windows together, and in one at least and at most.
+const ALL_WINDOWS: usize = 64 << 20;
+const SMALLEST_WINDOW: usize = 1 << 20;
+const LARGEST_WINDOW: usize = 16 << 20;
+/// Octets of what all that are behind have read ahead: beyond it each reads one record at a time.
+const MOST_AHEAD: usize = 64 << 20;
 /// Records that one that is behind reads at a time, and octets of their events.
 const CHUNK: u64 = 256;
 const CHUNK_OCTETS: usize = 1 << 20;
 /// How many that are behind read at once, in all sources.
-pub(crate) const READERS: usize = 8;
+const READERS: usize = 8;
 /// Between two attempts at a stream that can't be read.
 const RETRY: Duration = Duration::from_secs(1);
 /// Between two attempts at a record that can't be read: it is never skipped.
@@ -107,6 +113,36 @@ enum Found {
     None,
 }
 
+/// What all sources share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    readers: Semaphore,
+    /// Octets that were read ahead.
+    ahead: AtomicUsize,
+    /// Octets of each window.
+    window: usize,
+}
+
+impl Shared {
+    /// For so many sources.
+    pub(crate) fn among(sources: usize) -> Self {
+        let window = ALL_WINDOWS / sources.max(1);
+        Self {
+            readers: Semaphore::new(READERS),
+            ahead: AtomicUsize::new(0),
+            window: window.clamp(SMALLEST_WINDOW, LARGEST_WINDOW),
+        }
+    }
+
+    /// Octets that one that is behind may read at a time; at least one record.
+    fn chunk(&self) -> usize {
+        match self.ahead.load(Relaxed) >= MOST_AHEAD {
+            true => 1,
+            false => CHUNK_OCTETS,
+        }
+    }
+}
+
 /// One source.
 pub(crate) struct Feed {
     pub(crate) source: Source,
@@ -114,7 +150,7 @@ pub(crate) struct Feed {
     window: Mutex<Window>,
     /// Sequence of the newest record in the window.
     newest: watch::Sender<u64>,
-    readers: Arc<Semaphore>,
+    shared: Arc<Shared>,
 }
 
 /// Why a record can't be had now.
@@ -126,13 +162,13 @@ enum Trouble {
 }
 
 impl Feed {
-    pub(crate) fn new(source: Source, stores: Stores, readers: Arc<Semaphore>) -> Self {
+    pub(crate) fn new(source: Source, stores: Stores, shared: Arc<Shared>) -> Self {
         Self {
             source,
             stores,
             window: Mutex::default(),
             newest: watch::Sender::new(0),
-            readers,
+            shared,
         }
     }
 
@@ -178,7 +214,7 @@ impl Feed {
             window.next = sequence + 1;
             window.records.push_back(Arc::new(parsed));
             while window.records.len() > MOST_RECORDS
-                || window.octets > MOST_OCTETS && window.records.len() > 1
+                || window.octets > self.shared.window && window.records.len() > 1
             {
                 let oldest = window.records.pop_front();
                 window.octets -= oldest.map_or(0, |oldest| oldest.octets());
@@ -322,6 +358,12 @@ impl fmt::Debug for Feed {
     }
 }
 
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        while self.take_ahead().is_some() {}
+    }
+}
+
 /// What comes next.
 #[derive(Debug)]
 pub(crate) enum Taken {
@@ -354,10 +396,22 @@ impl Cursor {
 
     /// Holds nothing in memory that was read ahead: it is read again when it is wanted.
     pub(crate) fn forget(&mut self) {
-        if let Some(first) = self.ahead.pop_front() {
+        if let Some(first) = self.ahead.front() {
             self.next = first.sequence;
-            self.ahead = VecDeque::new();
         }
+        while self.take_ahead().is_some() {}
+        self.ahead = VecDeque::new();
+    }
+
+    fn push_ahead(&mut self, record: Parsed) {
+        self.feed.shared.ahead.fetch_add(record.octets(), Relaxed);
+        self.ahead.push_back(Arc::new(record));
+    }
+
+    fn take_ahead(&mut self) -> Option<Arc<Parsed>> {
+        let record = self.ahead.pop_front()?;
+        self.feed.shared.ahead.fetch_sub(record.octets(), Relaxed);
+        Some(record)
     }
 
     /// Waits for the next record. Safe to cancel.
@@ -365,7 +419,7 @@ impl Cursor {
         let mut newest = self.feed.newest.subscribe();
         loop {
             newest.mark_unchanged();
-            let found = match self.ahead.pop_front() {
+            let found = match self.take_ahead() {
                 Some(record) => Found::Record(record),
                 None => self.feed.find(self.next),
             };
@@ -373,6 +427,7 @@ impl Cursor {
                 Found::Record(record) if record.sequence > self.next => {
                     let missing = Taken::Missing(self.next, record.sequence - 1);
                     self.next = record.sequence;
+                    self.feed.shared.ahead.fetch_add(record.octets(), Relaxed);
                     self.ahead.push_front(record);
                     return missing;
                 }
@@ -408,7 +463,7 @@ impl Cursor {
     async fn catch_up(&mut self) -> Result<(), Trouble> {
         let feed = Arc::clone(&self.feed);
         // The semaphore is never closed.
-        let _permit = feed.readers.acquire().await;
+        let _permit = feed.shared.readers.acquire().await;
         let end = {
             let window = feed.window();
             let first = window.records.front();
@@ -418,20 +473,20 @@ impl Cursor {
         if to < self.next {
             return Ok(());
         }
-        let mut octets = 0;
+        let (mut octets, most) = (0, feed.shared.chunk());
         match feed.source {
             Source::Journal(partition) => {
                 let mut reader = feed.stores.journal(partition).replay(self.next, to);
-                while octets < CHUNK_OCTETS
+                while octets < most
                     && let Some(parsed) = feed.journal_record(reader.next().await)?
                 {
                     octets += parsed.octets();
-                    self.ahead.push_back(Arc::new(parsed));
+                    self.push_ahead(parsed);
                 }
             }
             Source::Told => {
                 let mut reader = feed.stores.events().read(self.next, false);
-                while octets < CHUNK_OCTETS
+                while octets < most
                     && let Some(parsed) = feed.told_record(reader.next().await)?
                 {
                     octets += parsed.octets();
@@ -443,7 +498,7 @@ impl Cursor {
                             false => Ok(()),
                         };
                     }
-                    self.ahead.push_back(Arc::new(parsed));
+                    self.push_ahead(parsed);
                     if is_last {
                         break;
                     }
@@ -454,5 +509,21 @@ impl Cursor {
             true => Err(Trouble::Unavailable),
             false => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_and_what_is_read_ahead_have_one_budget() {
+        for (sources, mib) in [(1, 16), (5, 12), (65, 1), (4_097, 1)] {
+            assert_eq!(Shared::among(sources).window >> 20, mib, "{sources}");
+        }
+        let shared = Shared::among(9);
+        assert_eq!(shared.chunk(), CHUNK_OCTETS);
+        shared.ahead.store(MOST_AHEAD, Relaxed);
+        assert_eq!(shared.chunk(), 1);
     }
 }

@@ -117,22 +117,23 @@ impl TlsReporting {
         if tally.left_out() > 0 {
             tracing::warn!(%day, sessions = tally.left_out(), "too many domains ask for reports about TLS: some sessions are in none");
         }
-        let after = at.progress.after.clone();
-        let mut unanswered = 0;
-        for domain in tally.domains(&after) {
-            match self.send(domain, day, &tally, &stream).await {
-                Ok(()) => {}
-                Err(Ended::Dns(_)) => unanswered += 1,
-                Err(ended) => return Err(ended),
-            }
-            // Those before one that is to be asked about again come again, with the same ids.
-            if unanswered == 0 {
-                domain.clone_into(&mut at.progress.after);
-                self.step(at).await?;
-            }
-        }
         let is_late = now_ms() > day.after().after().start_ms();
-        if unanswered > 0 && !is_late {
+        let again = at.progress.unanswered.clone();
+        let after = at.progress.after.clone();
+        let again = again.iter().map(String::as_str);
+        for domain in again.chain(tally.domains(&after)) {
+            let is_answered = match self.send(domain, day, &tally, &stream).await {
+                Ok(()) => true,
+                Err(Ended::Dns(_)) => is_late,
+                Err(ended) => return Err(ended),
+            };
+            if !at.progress.pass(domain, is_answered) {
+                break;
+            }
+            self.step(at).await?;
+        }
+        let unanswered = at.progress.unanswered.len();
+        if unanswered > 0 {
             return Err(Ended::Dns(unanswered));
         }
         at.progress = Progress::done(day, next);

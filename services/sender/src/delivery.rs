@@ -338,7 +338,7 @@ impl Delivery {
         let recipient = |(recipient, reply): (&MailRecipient, Reply)| RecipientReport {
             ordinal: recipient.ordinal,
             address: recipient.address.as_str().to_owned(),
-            relayed: is_accepted(&reply) && !finished.tells_of_success && recipient.wants_success(),
+            relayed: is_accepted(&reply) && !finished.tells_of_success && recipient.wants_success,
             reply: Some(reply),
         };
         let report = Report {

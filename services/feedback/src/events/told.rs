@@ -463,4 +463,28 @@ mod tests {
         );
         assert!(events[1].get("until").is_none());
     }
+
+    /// The list that is in the configuration, and what is written: the table in the documentation of the journal's
+    /// events, and the match here.
+    #[test]
+    fn all_types_of_events_can_be_asked_for_by_name() {
+        let mut written = std::collections::BTreeSet::new();
+        let rows = include_str!("../events.rs").lines();
+        for row in rows.filter_map(|line| line.strip_prefix("//! | `")) {
+            let (types, _) = row.split_once(" | ").unwrap();
+            let types = types
+                .split('`')
+                .filter(|name| name.starts_with(char::is_uppercase));
+            written.extend(types);
+        }
+        for line in include_str!("told.rs").lines() {
+            let arm = line.trim().strip_prefix("Some(Kind::");
+            if let Some((_, name)) = arm.and_then(|arm| arm.split_once("(_)) => \"")) {
+                written.insert(name.trim_end_matches("\","));
+            }
+        }
+        written.insert("Unknown");
+        let listed = config::EVENT_TYPES.into_iter().collect();
+        assert_eq!(written, listed);
+    }
 }

@@ -211,9 +211,31 @@ impl Folder {
         sync_folder(&self.settings.folder)
     }
 
-    /// Compresses what is finished, and removes what is old or too much.
+    /// Makes room: removes what is old or too much, and what a crash left. Nothing is compressed.
+    pub(super) fn make_room(&self, now_ms: u64) -> io::Result<()> {
+        self.remove(now_ms).map(drop)
+    }
+
+    /// Removes what is old or too much, then compresses what is finished; what can't be now is next time.
     fn tidy(&self, now_ms: u64) -> io::Result<()> {
+        let left = self.remove(now_ms)?;
+        let mut tidied = Ok(());
+        if self.settings.is_compressed {
+            let plain = |path: &&PathBuf| path.extension().is_some_and(|end| end == "jsonl");
+            for path in left.iter().filter(plain) {
+                if let Err(error) = compress(path) {
+                    tidied = Err(error);
+                }
+            }
+        }
+        tidied
+    }
+
+    /// Removes what is old or too much; gives the finished files that are left. One that can't be removed is left, and
+    /// tells it at the end.
+    fn remove(&self, now_ms: u64) -> io::Result<Vec<PathBuf>> {
         let mut finished = Vec::new();
+        let mut removed = Ok(());
         for entry in fs::read_dir(&self.settings.folder)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str());
@@ -221,19 +243,18 @@ impl Folder {
                 continue;
             };
             if name.ends_with(".new") {
-                fs::remove_file(&path)?;
-            } else if name.ends_with(".jsonl") && self.settings.is_compressed {
-                finished.push(compress(&path)?);
+                removed = removed.and(fs::remove_file(&path));
             } else if name.ends_with(".jsonl") || name.ends_with(".jsonl.zst") {
                 finished.push(path);
             }
         }
         // Their names begin with their times.
         finished.sort();
+        let mut left = Vec::new();
         let mut octets = 0;
         let most = self.settings.keep_size.map(mail::ByteSize::as_u64);
-        for path in finished.iter().rev() {
-            let about = fs::metadata(path)?;
+        for path in finished.into_iter().rev() {
+            let about = fs::metadata(&path)?;
             octets += about.len();
             let written_ms = about
                 .modified()?
@@ -242,30 +263,39 @@ impl Folder {
             let age_ms = u128::from(now_ms).saturating_sub(written_ms);
             let is_old = age_ms >= u128::from(self.settings.keep.as_millis());
             if is_old || most.is_some_and(|most| octets > most) {
-                fs::remove_file(path)?;
+                removed = removed.and(fs::remove_file(&path));
+            } else {
+                left.push(path);
             }
         }
-        Ok(())
+        removed.map(|()| left)
     }
 }
 
-/// Replaces a finished file by a compressed one; gives its name. A crash leaves the one or the other.
-fn compress(path: &Path) -> io::Result<PathBuf> {
+/// Replaces a finished file by a compressed one. A crash leaves the one or the other.
+fn compress(path: &Path) -> io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(".zst");
     let finished = PathBuf::from(name);
     let mut draft = finished.clone().into_os_string();
     draft.push(".new");
-    let mut into = zstd::Encoder::new(File::create(&draft)?, LEVEL)?;
-    into.include_checksum(true)?;
-    io::copy(&mut File::open(path)?, &mut into)?;
-    into.finish()?.sync_all()?;
+    if let Err(error) = pack(path, Path::new(&draft)) {
+        // The disk may be full: what is there of it takes up room.
+        fs::remove_file(&draft).ok();
+        return Err(error);
+    }
     fs::rename(&draft, &finished)?;
     if let Some(folder) = path.parent() {
         sync_folder(folder)?;
     }
-    fs::remove_file(path)?;
-    Ok(finished)
+    fs::remove_file(path)
+}
+
+fn pack(path: &Path, draft: &Path) -> io::Result<()> {
+    let mut into = zstd::Encoder::new(File::create(draft)?, LEVEL)?;
+    into.include_checksum(true)?;
+    io::copy(&mut File::open(path)?, &mut into)?;
+    into.finish()?.sync_all()
 }
 
 /// What was renamed in it is on the disk.
@@ -414,5 +444,41 @@ mod tests {
         let (mut folder, _) = Folder::open(few, now_ms).unwrap();
         put(&mut folder, b"", &places(5), now_ms + 120_000).unwrap();
         assert!(names(root.path()).is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_compressed_keeps_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mut plain = settings(root.path());
+        plain.is_compressed = false;
+        let now_ms = runtime::now_ms();
+        let (mut folder, _) = Folder::open(plain.clone(), now_ms).unwrap();
+        for number in 0..3 {
+            let line = b"{\"longer than ten\":1}\n";
+            put(&mut folder, line, &places(number), now_ms).unwrap();
+        }
+        let finished = names(root.path());
+        // As when it is in the way: a draft there can't be made.
+        let draft = format!("{}.zst.new", finished[1]);
+        drop(folder);
+        plain.is_compressed = true;
+        let (folder, _) = Folder::open(plain.clone(), now_ms).unwrap();
+        fs::create_dir(root.path().join("events").join(&draft)).unwrap();
+        assert!(compress(&folder.path(&finished[1])).is_err());
+        assert!(folder.remove(now_ms).is_err());
+        fs::remove_dir(root.path().join("events").join(&draft)).unwrap();
+        folder.make_room(now_ms).unwrap();
+        assert_eq!(names(root.path()), finished);
+        // Too much is removed before anything is compressed.
+        fs::write(folder.path("events-0.jsonl"), b"broken").unwrap();
+        drop(folder);
+        plain.keep_size = Some(ByteSize::from_bytes(45));
+        let (folder, _) = Folder::open(plain, now_ms).unwrap();
+        folder.tidy(now_ms).unwrap();
+        let left: Vec<String> = finished[1..]
+            .iter()
+            .map(|name| format!("{name}.zst"))
+            .collect();
+        assert_eq!(names(root.path()), left);
     }
 }

@@ -15,10 +15,10 @@ use runtime::{Shutdown, now_ms};
 use serde_json::json;
 use spool::Stores;
 use telemetry::{IntCounter, IntGauge};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::feed::{Cursor, Feed, READERS, Source, Taken};
+use crate::feed::{Cursor, Feed, Shared, Source, Taken};
 use folder::{Folder, Places};
 
 /// Records that wait to be written.
@@ -104,10 +104,10 @@ async fn write(
 ) {
     let (sender, mut items) = mpsc::channel(WAITING);
     let mut tasks = JoinSet::new();
-    let readers = Arc::new(Semaphore::new(READERS));
+    let shared = Arc::new(Shared::among(partitions as usize + 1));
     let journals = (0..partitions).map(|partition| Source::Journal(PartitionId(partition)));
     for source in journals.chain([Source::Told]) {
-        let feed = Arc::new(Feed::new(source, stores.clone(), Arc::clone(&readers)));
+        let feed = Arc::new(Feed::new(source, stores.clone(), Arc::clone(&shared)));
         let place = match (feed.bounds().await, places.get(&source.to_string())) {
             // A stream that was restored from a backup, or made anew.
             (Ok((first, last)), place) if place > last => first - 1,
@@ -146,7 +146,12 @@ async fn write(
             let (lines, at) = (text.clone(), places.clone());
             let written = on_disk(move || {
                 let written = match lines {
-                    Some(lines) => folder.append(&lines, &at, now_ms()),
+                    Some(lines) => folder.append(&lines, &at, now_ms()).inspect_err(|_| {
+                        // The disk may be full: the next attempt has the room that is ours to make.
+                        if let Err(error) = folder.make_room(now_ms()) {
+                            tracing::warn!(%error, "old files of events can't be removed");
+                        }
+                    }),
                     None => folder.maintain(&at, now_ms()),
                 };
                 Ok((folder, written))

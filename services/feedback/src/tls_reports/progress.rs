@@ -1,11 +1,15 @@
 //! How far the reports are: a value of the mark `tls-reports`.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tlsrpt::Day;
 
 /// Format of the values that this release writes.
 const FORMAT: u64 = 1;
+/// Domains that are asked about again.
+const MOST_UNANSWERED: usize = 1_000;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +17,10 @@ pub(super) struct Progress {
     /// The day that is worked on, or was last.
     day: Day,
     is_done: bool,
-    /// Of that day: domains up to this one have their report.
+    /// Of that day: domains up to this one have their report, other than the unanswered.
     pub(super) after: String,
+    /// Domains up to there about which the DNS did not answer.
+    pub(super) unanswered: BTreeSet<String>,
     /// Sequence in the stream `EVENTS` from which is read.
     pub(super) from: u64,
 }
@@ -32,6 +38,11 @@ impl Progress {
                 .and_then(Value::as_str)
                 .unwrap_or_default()
                 .to_owned(),
+            unanswered: field("unanswered")
+                .and_then(Value::as_array)
+                .map(|names| names.iter().filter_map(Value::as_str))
+                .map(|names| names.take(MOST_UNANSWERED).map(str::to_owned).collect())
+                .unwrap_or_default(),
             from: number("from"),
         }
     }
@@ -42,6 +53,7 @@ impl Progress {
             "day": self.day.0,
             "done": self.is_done,
             "after": self.after,
+            "unanswered": self.unanswered,
             "from": self.from,
         });
         Bytes::from(value.to_string())
@@ -53,8 +65,25 @@ impl Progress {
             day,
             is_done: true,
             after: String::new(),
+            unanswered: BTreeSet::new(),
             from,
         }
+    }
+
+    /// A domain has its report, or is asked about again; false where too many are.
+    pub(super) fn pass(&mut self, domain: &str, is_answered: bool) -> bool {
+        if is_answered {
+            self.unanswered.remove(domain);
+        } else if !self.unanswered.contains(domain) {
+            if self.unanswered.len() >= MOST_UNANSWERED {
+                return false;
+            }
+            self.unanswered.insert(domain.to_owned());
+        }
+        if *domain > *self.after {
+            domain.clone_into(&mut self.after);
+        }
+        true
     }
 
     /// The day has its reports, or a later one has.
@@ -76,6 +105,7 @@ impl Progress {
             day,
             is_done: false,
             after: String::new(),
+            unanswered: BTreeSet::new(),
             from: self.from,
         }
     }
@@ -93,10 +123,20 @@ mod tests {
         assert_eq!(Progress::read(Some(b"what?")), none);
         let mut begun = none.begin(day);
         assert!(!begun.is_done(day) && begun.is_under_way(day));
-        begun.after = "m.example".into();
+        assert!(begun.pass("d.example", false) && begun.pass("m.example", true));
         let again = Progress::read(Some(&begun.written()));
         assert_eq!(again, begun);
-        assert_eq!(again.begin(day).after, "m.example");
+        let mut again = again.begin(day);
+        assert_eq!(again.after, "m.example");
+        // Those after one that is to be asked about again are not done again.
+        assert!(again.pass("d.example", false) && again.pass("p.example", true));
+        assert_eq!(again.unanswered, BTreeSet::from(["d.example".to_owned()]));
+        assert!(again.pass("d.example", true) && again.unanswered.is_empty());
+        assert_eq!(again.after, "p.example");
+        for number in 0..MOST_UNANSWERED {
+            assert!(again.pass(&format!("q{number:04}.example"), false));
+        }
+        assert!(!again.pass("r.example", false) && &*again.after < "r.example");
         let done = Progress::done(day, 17);
         assert!(done.is_done(day) && done.is_done(day.before()) && !done.is_done(day.after()));
         let next = Progress::read(Some(&done.written())).begin(day.after());

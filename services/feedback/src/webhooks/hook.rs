@@ -1,7 +1,7 @@
 //! One webhook: what its lines share.
 
-use std::collections::VecDeque;
-use std::path::Path;
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -26,6 +26,9 @@ const LONGEST_SECRET: u64 = 4_096;
 /// Secrets and authorities are read again after so long.
 const READ_AGAIN: Duration = Duration::from_secs(10);
 
+/// The event that is posted only to those who name it.
+const GIVEN_UP: &str = "WebhookGivenUp";
+
 /// A post that was answered, or not.
 pub(crate) type Outcome = Result<Answer, Trouble>;
 
@@ -48,7 +51,35 @@ pub(crate) struct Hook {
     paused: watch::Sender<bool>,
     state: Mutex<State>,
     is_changed: AtomicBool,
-    keys: Mutex<Option<(Instant, Keys)>>,
+    /// Held by the replay that is under way.
+    pub(crate) replay: tokio::sync::Mutex<()>,
+    clients: Arc<Clients>,
+    keys: tokio::sync::Mutex<Option<(Instant, Keys)>>,
+}
+
+/// A client for each file of authorities; `None` = those of the system.
+#[derive(Default)]
+pub(crate) struct Clients {
+    read: tokio::sync::Mutex<HashMap<Option<PathBuf>, (Instant, WebClient)>>,
+}
+
+impl Clients {
+    /// One file is read at a time, and again after a while.
+    async fn of(&self, authorities: Option<&Path>) -> Result<WebClient, Trouble> {
+        let authorities = authorities.map(Path::to_owned);
+        let mut read = self.read.lock().await;
+        read.retain(|_, (at, _)| at.elapsed() < READ_AGAIN);
+        if let Some((_, client)) = read.get(&authorities) {
+            return Ok(client.clone());
+        }
+        let of = authorities.clone();
+        let client = tokio::task::spawn_blocking(move || WebClient::trusting(of.as_deref()))
+            .await
+            .map_err(|error| Trouble::Authorities(error.to_string()))?
+            .map_err(|error| Trouble::Authorities(error.to_string()))?;
+        read.insert(authorities, (Instant::now(), client.clone()));
+        Ok(client)
+    }
 }
 
 /// What is read from files.
@@ -59,7 +90,7 @@ struct Keys {
 }
 
 impl Hook {
-    pub(crate) fn new(config: Arc<Webhook>, state: State) -> Self {
+    pub(crate) fn new(config: Arc<Webhook>, state: State, clients: Arc<Clients>) -> Self {
         let paused = watch::Sender::new(config.disabled || state.gone_since_ms > 0);
         Self {
             metrics: HookMetrics::new(&config.name),
@@ -67,7 +98,9 @@ impl Hook {
             paused,
             state: Mutex::new(state),
             is_changed: AtomicBool::new(false),
-            keys: Mutex::new(None),
+            replay: tokio::sync::Mutex::new(()),
+            clients,
+            keys: tokio::sync::Mutex::default(),
         }
     }
 
@@ -85,7 +118,11 @@ impl Hook {
             Some(tenant) => **tenant == *piece.tenant,
             None => true,
         };
+        // Two that fail would have ever more to tell about each other.
+        let is_asked_for =
+            *piece.kind != *GIVEN_UP || config.events.iter().any(|wanted| wanted == GIVEN_UP);
         of_tenant
+            && is_asked_for
             && is_named(&config.events, &piece.kind)
             && is_named(&config.streams, &piece.stream)
             && *config.name != *piece.webhook
@@ -115,6 +152,17 @@ impl Hook {
         self.state().gone_since_ms = 0;
         self.is_changed.store(true, Relaxed);
         self.paused.send_replace(self.config.disabled);
+    }
+
+    /// `Order.replay_at_ms` of the last order to replay that was carried out; 0 = none was.
+    pub(crate) fn replayed_ms(&self) -> u64 {
+        self.state().replayed_ms
+    }
+
+    /// An order to replay is carried out.
+    pub(crate) fn replayed(&self, replay_at_ms: u64) {
+        self.state().replayed_ms = replay_at_ms;
+        self.is_changed.store(true, Relaxed);
     }
 
     pub(crate) fn note(&self, attempt: Attempt) {
@@ -185,16 +233,12 @@ impl Hook {
     }
 
     async fn keys(&self) -> Result<Keys, Trouble> {
-        let known = || {
-            self.keys
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone()
-        };
-        if let Some((at, keys)) = known()
+        // Others wait for who reads them.
+        let mut kept = self.keys.lock().await;
+        if let Some((at, keys)) = &*kept
             && at.elapsed() < READ_AGAIN
         {
-            return Ok(keys);
+            return Ok(keys.clone());
         }
         let mut secrets = Vec::new();
         for path in &self.config.secrets {
@@ -203,13 +247,11 @@ impl Hook {
             let secret: Result<Secret, _> = text.parse();
             secrets.push(secret.map_err(|error| named(error.to_string()))?);
         }
-        let client = WebClient::trusting(self.config.authorities.as_deref())
-            .map_err(|error| Trouble::Authorities(error.to_string()))?;
+        let client = self.clients.of(self.config.authorities.as_deref()).await?;
         let keys = Keys {
             client,
             secrets: secrets.into(),
         };
-        let mut kept = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
         *kept = Some((Instant::now(), keys.clone()));
         Ok(keys)
     }
@@ -264,7 +306,11 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
 "
         );
         let snapshot = Snapshot::from_documents(&documents).unwrap();
-        Hook::new(Arc::clone(snapshot.webhook("w").unwrap()), State::default())
+        Hook::new(
+            Arc::clone(snapshot.webhook("w").unwrap()),
+            State::default(),
+            Arc::default(),
+        )
     }
 
     #[test]
@@ -279,8 +325,9 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
             json!({ "type": "WebhookGivenUp", "tenant": "acme", "webhook": "v" }),
         ];
         for (more, expected) in [
-            ("", "1111101"),
-            ("tenant: acme", "1101001"),
+            ("", "1111100"),
+            ("tenant: acme", "1101000"),
+            ("tenant: acme, events: [ WebhookGivenUp ]", "0000001"),
             ("tenant: acme, streams: [ bulk ]", "1100000"),
             ("events: [ Delivery, Claim ]", "1010100"),
             ("tenant: acme, events: [ Delivery ]", "1000000"),
@@ -309,5 +356,8 @@ spec: {{ url: \"https://a.example/\", secrets: [ \"file:/s\" ], {more} }}
             .map(|attempt| attempt.number)
             .collect();
         assert_eq!(numbers, (50..150).collect::<Vec<_>>());
+        hook.replayed(7);
+        let (state, is_changed) = hook.take_state();
+        assert!(is_changed && state.replayed_ms == 7);
     }
 }

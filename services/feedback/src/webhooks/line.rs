@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proto::event::event::Kind;
 use proto::event::{Event, WebhookGivenUp};
-use proto::webhook::{Attempt, DeadLetter};
+use proto::webhook::{Attempt, DeadLetter, Order};
 use runtime::{WebConnection, now_ms};
 use spool::{EventWriter, WebhookStore};
 use tokio::time::{Instant, timeout_at};
@@ -365,11 +365,17 @@ impl Books for Replayed {
     fn failing(&self, _: u64) {}
 }
 
-/// Posts again what was given up, up to a sequence; what is accepted is removed.
-pub(crate) async fn replay(mut poster: Poster, store: WebhookStore, to: u64) {
-    let name = poster.hook.config.name.clone();
+/// Posts again what was given up, up to the sequence of an order; what is accepted is removed, and the rest stays. One
+/// order at a time, each once.
+pub(crate) async fn replay(mut poster: Poster, store: WebhookStore, order: Order) {
+    let hook = Arc::clone(&poster.hook);
+    let name = &hook.config.name;
+    let _one = hook.replay.lock().await;
+    if hook.replayed_ms() >= order.replay_at_ms {
+        return;
+    }
     let mut reader = loop {
-        match store.dead_letters(&name).await {
+        match store.dead_letters(name).await {
             Ok(reader) => break reader,
             Err(error) => {
                 tracing::warn!(webhook = name, %error, "what was given up can't be read yet");
@@ -377,18 +383,20 @@ pub(crate) async fn replay(mut poster: Poster, store: WebhookStore, to: u64) {
             }
         }
     };
+    let mut left = 0;
     while let Some(read) = reader.next().await {
         let Ok(pack) = read else {
             tokio::time::sleep(RETRY).await;
             continue;
         };
-        if pack.sequence > to {
+        if pack.sequence > order.replay_to {
             break;
         }
         let letter = match spool::decode_dead_letter(&pack.bytes) {
             Ok(letter) => letter,
             Err(error) => {
-                tracing::error!(webhook = name, sequence = pack.sequence, %error, "a dead letter can't be read");
+                tracing::error!(webhook = name, sequence = pack.sequence, %error, "a dead letter can't be read, and stays");
+                left += 1;
                 continue;
             }
         };
@@ -397,22 +405,22 @@ pub(crate) async fn replay(mut poster: Poster, store: WebhookStore, to: u64) {
             batch.push(event, letter.given_up_ms);
         }
         let mut books = Replayed {
-            hook: Arc::clone(&poster.hook),
+            hook: Arc::clone(&hook),
             is_accepted: true,
         };
         poster.settle(batch, &mut books).await;
         if !books.is_accepted {
-            tracing::warn!(
-                webhook = name,
-                "what was given up is not accepted either, and stays"
-            );
-            return;
-        }
-        if let Err(error) = store.unbury(&name, pack.sequence).await {
-            tracing::warn!(webhook = name, %error, "dead letters were accepted, and are still kept");
+            left += 1;
+        } else if let Err(error) = store.unbury(pack.sequence).await {
+            tracing::warn!(webhook = name, %error, "a dead letter was accepted, and is still kept");
         }
     }
-    tracing::info!(webhook = name, "what was given up is posted again");
+    hook.replayed(order.replay_at_ms);
+    tracing::info!(
+        webhook = name,
+        left,
+        "what was given up is posted again; what was not accepted either stays"
+    );
 }
 
 fn chance() -> u8 {

@@ -8,6 +8,8 @@ const FIRST: Duration = Duration::from_secs(2);
 const LONGEST: Duration = Duration::from_secs(600);
 /// The longest that an endpoint can ask for.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
+/// Failures that are further apart are not one time of failing: longer than any wait, and the attempt after it.
+const AWAY: Duration = Duration::from_secs(2 * 3600);
 /// One event that is refused as such is given up after so many attempts.
 const REFUSALS: u32 = 8;
 
@@ -58,6 +60,8 @@ pub(crate) struct Pace {
     failures: u32,
     /// Of the event that is posted alone.
     refusals: u32,
+    /// When an attempt failed last, Unix milliseconds; 0 = that is not known.
+    tried_ms: u64,
 }
 
 impl Pace {
@@ -68,6 +72,7 @@ impl Pace {
             failing_since_ms,
             failures: 0,
             refusals: 0,
+            tried_ms: 0,
         }
     }
 
@@ -79,7 +84,9 @@ impl Pace {
     /// Whether there is no use in trying: this endpoint has failed, also a moment ago, for as long as events are kept for
     /// it, and these are older.
     pub(crate) fn is_hopeless(&self, now_ms: u64, posted: Posted) -> bool {
-        self.failures > 0 && self.is_over(now_ms, posted.youngest_ms)
+        let since_tried_ms = now_ms.saturating_sub(self.tried_ms);
+        let is_recent = u128::from(since_tried_ms) <= AWAY.as_millis();
+        self.failures > 0 && is_recent && self.is_over(now_ms, posted.youngest_ms)
     }
 
     fn is_over(&self, now_ms: u64, youngest_ms: u64) -> bool {
@@ -101,7 +108,11 @@ impl Pace {
                 (self.failing_since_ms, self.failures, self.refusals) = (0, 0, 0);
                 Next::Advance
             }
-            Verdict::Gone => Next::Stop,
+            // When somebody enables it, it begins anew.
+            Verdict::Gone => {
+                (self.failing_since_ms, self.failures, self.refusals) = (0, 0, 0);
+                Next::Stop
+            }
             Verdict::Refused => {
                 (self.failing_since_ms, self.failures) = (0, 0);
                 if posted.events > 1 {
@@ -115,9 +126,13 @@ impl Pace {
                 Next::Again(wait(self.refusals, chance))
             }
             Verdict::Failed(asked) => {
-                if self.failing_since_ms == 0 {
+                // While nothing was tried, nothing failed.
+                let since_tried_ms = now_ms.saturating_sub(self.tried_ms);
+                let was_away = self.tried_ms > 0 && u128::from(since_tried_ms) > AWAY.as_millis();
+                if self.failing_since_ms == 0 || was_away {
                     self.failing_since_ms = now_ms;
                 }
+                self.tried_ms = now_ms;
                 self.failures = self.failures.saturating_add(1);
                 if self.is_over(now_ms, posted.youngest_ms) {
                     return Next::GiveUp;
@@ -196,6 +211,31 @@ mod tests {
             again.judge(NOW + HOUR, posted(9, NOW), failed, 0),
             Next::GiveUp
         );
+    }
+
+    #[test]
+    fn time_in_which_nothing_was_tried_does_not_count() {
+        let mut pace = Pace::new(Duration::from_millis(3 * HOUR), 0);
+        let failed = Verdict::Failed(None);
+        let first = pace.judge(NOW, posted(9, NOW), failed, 0);
+        assert!(matches!(first, Next::Again(_)));
+        // It was disabled, or had nothing to get.
+        let later = NOW + 50 * HOUR;
+        assert!(!pace.is_hopeless(later, posted(9, NOW)));
+        let again = pace.judge(later, posted(9, NOW), failed, 0);
+        assert!(matches!(again, Next::Again(_)), "{again:?}");
+        assert_eq!(pace.failing_since_ms(), later);
+        for hours in 1..3 {
+            let again = pace.judge(later + hours * HOUR, posted(9, NOW), failed, 0);
+            assert!(matches!(again, Next::Again(_)), "{again:?}");
+        }
+        assert_eq!(
+            pace.judge(later + 3 * HOUR, posted(9, NOW), failed, 0),
+            Next::GiveUp
+        );
+        // Nor does what was before it was gone.
+        pace.judge(later + 3 * HOUR, posted(9, NOW), Verdict::Gone, 0);
+        assert_eq!(pace.failing_since_ms(), 0);
     }
 
     #[test]

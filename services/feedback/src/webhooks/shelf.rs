@@ -26,6 +26,20 @@ struct Inner {
     is_changed: bool,
 }
 
+impl Inner {
+    fn positions(&self) -> Positions {
+        let position = |(webhook, place): (&String, &Place)| Position {
+            webhook: webhook.clone(),
+            sequence: place.sequence,
+            failing_since_ms: place.failing_since_ms,
+        };
+        Positions {
+            positions: self.places.iter().map(position).collect(),
+            ..Positions::default()
+        }
+    }
+}
+
 impl Shelf {
     /// As they were kept.
     pub(crate) fn of(positions: Positions) -> Self {
@@ -80,16 +94,19 @@ impl Shelf {
         }
     }
 
-    /// Forgets the webhooks that are no more; gives their names.
-    pub(crate) fn keep_only(&self, webhooks: &BTreeSet<String>) -> Vec<String> {
+    /// Names of webhooks other than these.
+    pub(crate) fn others(&self, webhooks: &BTreeSet<String>) -> Vec<String> {
+        let inner = self.inner();
+        let others = inner.places.keys().filter(|name| !webhooks.contains(*name));
+        others.cloned().collect()
+    }
+
+    /// Forgets a webhook.
+    pub(crate) fn remove(&self, webhook: &str) {
         let mut inner = self.inner();
-        let gone = inner.places.keys().filter(|name| !webhooks.contains(*name));
-        let gone: Vec<String> = gone.cloned().collect();
-        for name in &gone {
-            inner.places.remove(name);
+        if inner.places.remove(webhook).is_some() {
             inner.is_changed = true;
         }
-        gone
     }
 
     /// What is to be kept, if it has changed since it was asked for last.
@@ -98,20 +115,18 @@ impl Shelf {
         if !std::mem::take(&mut inner.is_changed) {
             return None;
         }
-        let position = |(webhook, place): (&String, &Place)| Position {
-            webhook: webhook.clone(),
-            sequence: place.sequence,
-            failing_since_ms: place.failing_since_ms,
-        };
-        Some(Positions {
-            positions: inner.places.iter().map(position).collect(),
-            ..Positions::default()
-        })
+        Some(inner.positions())
     }
 
-    /// What was taken could not be kept.
+    /// What was taken is not kept yet.
     pub(crate) fn put_back(&self) {
         self.inner().is_changed = true;
+    }
+
+    /// What was taken is kept; it may have changed since.
+    pub(crate) fn kept(&self, positions: &Positions) {
+        let mut inner = self.inner();
+        inner.is_changed = inner.positions() != *positions;
     }
 }
 
@@ -140,12 +155,20 @@ mod tests {
         assert_eq!(shelf.take_changed(), None);
         shelf.put_back();
         assert_eq!(shelf.take_changed().as_ref(), Some(&positions));
+        shelf.put_back();
+        shelf.kept(&positions);
+        assert_eq!(shelf.take_changed(), None);
+        shelf.kept(&Positions::default());
+        assert_eq!(shelf.take_changed().as_ref(), Some(&positions));
 
         let again = Shelf::of(positions);
         assert_eq!(again.get("a").unwrap().sequence, 9);
         assert_eq!(again.get("b").unwrap().failing_since_ms, 100);
         assert_eq!(again.take_changed(), None);
-        let gone = again.keep_only(&BTreeSet::from(["b".to_owned()]));
-        assert_eq!((gone, again.get("a")), (vec!["a".to_owned()], None));
+        let gone = again.others(&BTreeSet::from(["b".to_owned()]));
+        assert_eq!(gone, ["a"]);
+        again.remove("a");
+        assert_eq!(again.get("a"), None);
+        assert_eq!(again.take_changed().unwrap().positions.len(), 1);
     }
 }

@@ -171,6 +171,7 @@ async fn what_is_given_up_is_kept_told_and_posted_again_and_who_is_gone_is_left_
         replay_at_ms: runtime::now_ms(),
         ..Order::default()
     };
+    let replay_at_ms = order.replay_at_ms;
     store.set_order(order.clone()).await.unwrap();
     let mut accepted = endpoint.wait_for(10).await;
     let mut expected = ids(1..=1, 10);
@@ -204,4 +205,5 @@ async fn what_is_given_up_is_kept_told_and_posted_again_and_who_is_gone_is_left_
     assert!(left.next().await.is_none());
     let state = store.state(name).await.unwrap();
     assert_eq!((state.gone_since_ms, state.attempts[0].status), (0, 500));
+    assert_eq!(state.replayed_ms, replay_at_ms);
 }

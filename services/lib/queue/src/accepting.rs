@@ -485,12 +485,14 @@ fn group_recipients(envelope: &Envelope) -> Vec<Group> {
             recipient.notify & NOTIFY_FAILURE != 0
         };
         let delays = match recipient.notify {
-            _ if envelope_return_path.is_empty() => TellDelays::Never,
             0 => TellDelays::IfConfigured,
             notify if notify & NOTIFY_DELAY != 0 => TellDelays::Asked,
             _ => TellDelays::Never,
         };
-        let told = Told::new(asks && !envelope_return_path.is_empty(), delays);
+        let told = match envelope_return_path.is_empty() {
+            true => Told::nobody(),
+            false => Told::new(asks, delays),
+        };
         let simulated = Simulated::of(envelope, recipient).map(Box::new);
         let alone = simulated.is_some().then_some(ordinal);
         let variant = recipient.header_variant;

@@ -59,6 +59,11 @@ impl Delivery {
         self.told.failures()
     }
 
+    /// That it was relayed can be reported: there is a sender.
+    pub(crate) fn has_sender(&self) -> bool {
+        !self.told.is_nobody()
+    }
+
     /// A failure is reported since its client asked for that by NOTIFY, and not only by saying nothing.
     pub(crate) fn asked_for_dsn(&self) -> bool {
         self.told.failures() && self.told.delays() != TellDelays::IfConfigured
@@ -90,6 +95,8 @@ impl Told {
     const FAILURES: u8 = 1;
     const DELAYS: u8 = 2;
     const NOTICES: u8 = 4;
+    /// Where it is said whether delays are told.
+    const NOBODY: u8 = 3 << Self::DELAYS;
     /// Notices that are counted.
     const MOST_NOTICES: u32 = 15;
 
@@ -114,8 +121,18 @@ impl Told {
         match (self.0 >> Self::DELAYS) & 3 {
             0 => TellDelays::Never,
             1 => TellDelays::IfConfigured,
-            _ => TellDelays::Asked,
+            2 => TellDelays::Asked,
+            _ => TellDelays::Never,
         }
+    }
+
+    /// The return path is null: there is nobody to tell anything.
+    pub(crate) fn nobody() -> Self {
+        Self(Self::NOBODY)
+    }
+
+    pub(crate) fn is_nobody(self) -> bool {
+        self.0 & Self::NOBODY == Self::NOBODY
     }
 
     /// Notices of delay so far.

@@ -5,7 +5,7 @@ use proto::dispatch::Report;
 use proto::journal::{Class, Disposition, Outcome, RecipientOutcome, Reply, Stage};
 
 use crate::Key;
-use crate::delivery::{Deferred, State, TellDelays, seed, spread_seed};
+use crate::delivery::{Deferred, Delivery, State, TellDelays, seed, spread_seed};
 use crate::effect::{Counted, Effect, SessionId};
 use crate::intake::{InDoubt, Intake, Policies};
 use crate::live::{Finished, Live, Owed};
@@ -281,7 +281,7 @@ impl Intake {
                 reply: Some(judged.reply),
                 next_attempt_ms,
                 dsn_owed: failed && delivery.wants_dsn(),
-                relay_owed: judged.verdict == Verdict::Relayed,
+                relay_owed: judged.verdict == Verdict::Relayed && delivery.has_sender(),
                 class: judged.class.into(),
                 deferrals: match (disposition, next) {
                     (Disposition::Deferred, Some(next)) => next.deferred.times.into(),
@@ -421,7 +421,7 @@ impl Intake {
                 disposition: disposition.into(),
                 reply: Some(judged.reply),
                 dsn_owed: bounced && delivery.wants_dsn(),
-                relay_owed: judged.verdict == Verdict::Relayed,
+                relay_owed: judged.verdict == Verdict::Relayed && delivery.has_sender(),
                 class: judged.class.into(),
                 ..RecipientOutcome::default()
             })
@@ -491,7 +491,11 @@ impl Intake {
                 | Disposition::Expired
                 | Disposition::Suppressed
                 | Disposition::Cancelled => {
-                    let owed = match (recipient.dsn_owed, recipient.relay_owed) {
+                    // Earlier releases owed it to the null return path too.
+                    let delivery = self.live.deliveries.get(slot);
+                    let relay_owed =
+                        recipient.relay_owed && delivery.is_some_and(Delivery::has_sender);
+                    let owed = match (recipient.dsn_owed, relay_owed) {
                         (true, _) => Owed::Failure,
                         (false, true) => Owed::Relay,
                         (false, false) => Owed::Nothing,

@@ -27,6 +27,7 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(1);
 /// JetStream: the stream's last sequence is not the expected one.
 pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10071;
 const STREAM_NOT_FOUND: u64 = 10059;
+const SEQUENCE_NOT_FOUND: u64 = 10_043;
 const STREAM_STORE_FAILED: u64 = 10077;
 /// Refusals that mean that a bound is reached: account resources, insufficient resources, storage
 /// resources, the stream's bytes.
@@ -321,12 +322,19 @@ impl Link {
             })
     }
 
-    /// Removes one message; its octets are not overwritten.
+    /// Removes one message; one that is gone is no error.
     pub async fn delete(&self, stream: &str, sequence: u64) -> Result<(), Error> {
         let body = serde_json::json!({ "seq": sequence, "no_erase": true });
-        let subject = format!("STREAM.MSG.DELETE.{stream}");
-        self.api::<serde_json::Value>(&subject, &body).await?;
-        Ok(())
+        let deleted: Result<serde_json::Value, Error> = self
+            .api(&format!("STREAM.MSG.DELETE.{stream}"), &body)
+            .await;
+        match deleted {
+            Err(Error::Refused {
+                code: SEQUENCE_NOT_FOUND,
+                ..
+            }) => Ok(()),
+            deleted => deleted.map(drop),
+        }
     }
 
     /// Removes what is below a sequence; of one subject only when it is given.

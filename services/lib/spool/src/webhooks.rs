@@ -157,12 +157,9 @@ impl WebhookStore {
         Ok(info.state.last_sequence)
     }
 
-    /// Removes what was given up for a webhook up to a sequence.
-    pub async fn unbury(&self, webhook: &str, up_to: u64) -> Result<u64, Error> {
-        let subject = layout::deadletters_subject(&part_of(webhook)?);
-        self.control
-            .purge(layout::DEADLETTERS, Some(up_to + 1), Some(&subject))
-            .await
+    /// Removes one record of what was given up; one that is gone is no error.
+    pub async fn unbury(&self, sequence: u64) -> Result<(), Error> {
+        self.control.delete(layout::DEADLETTERS, sequence).await
     }
 
     async fn write(&self, key: &str, value: &impl Message) -> Result<(), Error> {

@@ -44,13 +44,8 @@ pub(crate) struct MailRecipient {
     pub ordinal: u32,
     pub address: Address,
     params: RcptParams,
-}
-
-impl MailRecipient {
-    /// Its sender wants to hear when it is delivered (NOTIFY=SUCCESS).
-    pub fn wants_success(&self) -> bool {
-        self.params.notify.contains(Notify::SUCCESS)
-    }
+    /// There is a sender, who wants to hear when it is delivered (NOTIFY=SUCCESS).
+    pub wants_success: bool,
 }
 
 /// The index entry does not fit the assignment: nothing can be sent.
@@ -128,16 +123,19 @@ impl Mail {
             "" => None,
             text => Some(Address::parse(text).map_err(|_| Unfit::Address)?),
         };
+        let has_sender = !envelope.return_path.is_empty();
         let recipient = |(ordinal, recipient): (&u32, &&Recipient)| {
             let address = Address::parse(&recipient.address).map_err(|_| Unfit::Address)?;
             let params = RcptParams {
                 notify: Notify::from_bits(recipient.notify).unwrap_or_default(),
                 orcpt: OriginalRecipient::parse(&recipient.orcpt),
             };
+            let wants_success = has_sender && params.notify.contains(Notify::SUCCESS);
             Ok(MailRecipient {
                 ordinal: *ordinal,
                 address,
                 params,
+                wants_success,
             })
         };
         let head = if variant.is_empty() {

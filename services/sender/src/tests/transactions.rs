@@ -438,7 +438,11 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         > 250 kept";
     let arrived =
         "X-Signed: sender.example\r\nX-Variant: b\r\nFrom: a@sender.example\r\n\r\nGrüße\r\n.\r\n";
-    for script in [offered, not_offered] {
+    for (script, sender) in [
+        (offered, "a@sender.example"),
+        (not_offered, "a@sender.example"),
+        (not_offered, ""),
+    ] {
         let host = Host::start(&[script]).await;
         let mut messages = Messages::default();
         let entry = messages.add(
@@ -448,6 +452,7 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         );
         entry.header_variants = vec!["X-Variant: a\r\n".into(), "X-Variant: b\r\n".into()];
         let envelope = entry.envelope.as_mut().unwrap();
+        envelope.return_path = sender.to_owned();
         envelope.set_body(proto::envelope::Body::EightBit);
         envelope.smtputf8 = true;
         envelope.set_ret(proto::envelope::DsnReturn::Headers);
@@ -464,8 +469,11 @@ async fn parameters_go_to_hosts_that_know_them_only() {
         stream.lane(host.port, |_| {}).await;
         let report = stream.carry(1, &[0]).await;
         assert_eq!(replies(&report)[0].2, 250);
-        // A host that does not know DSN tells nobody that it is delivered.
-        assert_eq!(report.recipients[0].relayed, script == not_offered);
+        // A host that does not know DSN tells nobody that it is delivered; nobody is told without a sender.
+        assert_eq!(
+            report.recipients[0].relayed,
+            script == not_offered && !sender.is_empty()
+        );
         assert_eq!(host.done().await, [arrived]);
     }
 }

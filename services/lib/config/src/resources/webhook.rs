@@ -42,7 +42,7 @@ pub struct Webhook {
 }
 
 /// The types of events, as they are called in JSON.
-pub const EVENT_TYPES: [&str; 35] = [
+pub const EVENT_TYPES: [&str; 36] = [
     "AdminAction",
     "Attempt",
     "Automation",
@@ -75,6 +75,7 @@ pub const EVENT_TYPES: [&str; 35] = [
     "Suppression",
     "SuppressionChanged",
     "TenantMoved",
+    "TlsSessions",
     "Unknown",
     "Unsubscribe",
     "WebhookGivenUp",

@@ -140,6 +140,29 @@ fn a_dsn_finds_its_original_whose_copy_comes_after_it() {
 }
 
 #[test]
+fn nobody_is_told_of_a_relay_to_the_null_return_path_and_nothing_waits() {
+    for with_crash in [false, true] {
+        let mut desk = Desk::new();
+        let id = desk.id();
+        let mut null = entry(id, &["a@one.example"]);
+        let envelope = null.envelope.as_mut().unwrap();
+        envelope.return_path.clear();
+        envelope.recipients[0].notify = 2;
+        desk.accept(vec![null]);
+        let delivery = desk.assign();
+        desk.begin(&delivery);
+        desk.settle();
+        if with_crash {
+            desk.crash();
+        }
+        desk.report(&delivery, &[(0, Verdict::Relayed)]);
+        desk.settle();
+        assert_eq!(desk.intake.totals().dsn_owed, 0);
+        assert!(!desk.is_live(id), "{with_crash}");
+    }
+}
+
+#[test]
 fn what_was_relayed_waits_for_its_notice_and_is_no_failure_after_a_restart_either() {
     let mut desk = Desk::new();
     let id = desk.message(&["a@one.example", "b@one.example"]);
