@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bounce::{TokenError, TokenKeys};
+use bounce::TokenKeys;
 use config::Snapshot;
 use mail::Address;
 use message::Protocol;
@@ -271,11 +271,7 @@ impl Session {
         moment
             .keys
             .destination(&address, moment.now)
-            .map_err(|error| match error {
-                // A new one, which other processes have already; who sends comes again.
-                TokenError::UnknownKey => KEY_NOT_KNOWN,
-                _ => NO_SUCH_MAILBOX,
-            })?;
+            .map_err(|_| NO_SUCH_MAILBOX)?;
         let recipients = &mut transaction.recipients;
         if recipients.iter().any(|known| known == address.as_str()) {
             return Ok(answer::RECIPIENT_OK);
@@ -323,11 +319,6 @@ const NO_RELAY: Answer = Answer::new(
     550,
     EnhancedCode(5, 7, 1),
     "Relaying denied: this host takes what comes back on mail that was sent from here",
-);
-const KEY_NOT_KNOWN: Answer = Answer::new(
-    451,
-    EnhancedCode(4, 3, 0),
-    "The mailbox can't be looked up now; try again later",
 );
 /// The same whether it was never made, is over or was made by somebody else: who tries learns nothing.
 const NO_SUCH_MAILBOX: Answer = Answer::new(550, EnhancedCode(5, 1, 1), "No such mailbox here");
@@ -441,24 +432,6 @@ spec: { tenant: acme, unsigned: true, returnPath: { mode: ours, domain: b.acme.e
                 "{recipient}"
             );
         }
-    }
-
-    #[test]
-    fn what_another_process_made_with_a_newer_key_is_put_off() {
-        let known = token(Purpose::Bounce, "b.acme.example");
-        let newer = TokenKeys::parse("2 another secret of ours").unwrap();
-        let subject = Subject {
-            tenant: "acme",
-            stream: "bulk",
-            message: MessageId::from_bytes([7; 16]),
-            recipient: "a@d.example",
-        };
-        let domain = Domain::parse("b.acme.example").unwrap();
-        let unknown = newer.mint(Purpose::Bounce, &subject, &domain, NOW).unwrap();
-        let lines =
-            format!("EHLO h\nMAIL FROM:<>\nRCPT TO:<{unknown}@b.acme.example>\nRCPT TO:<{known}>");
-        let (said, _) = talk(&mut session(), &lines, true);
-        assert_eq!(codes(&said)[2..], ["451 4.3.0", "250 2.1.5"], "{said}");
     }
 
     #[test]
