@@ -141,8 +141,8 @@ ingress: { listeners: [ { name: back, kind: inbound, tls: none } ] }
     assert_eq!(
         problems(&too_much),
         [
-            "ingress.listeners[0].maxRecipients (line 3): a whole number from 100 to 100 is expected, found the number 101",
             "tokens.lifetime (line 2): whole days from 14d to 365d are expected, found 13d",
+            "ingress.listeners[0].maxRecipients (line 3): a whole number from 100 to 100 is expected, found the number 101",
         ]
     );
 }
