@@ -65,6 +65,25 @@ const DELAY: u32 = 1 << 31;
 /// Bit of the position of a notice of what was relayed.
 const RELAY: u32 = 1 << 30;
 
+/// Why the sender is to be told of a recipient; `None`: this is no reason.
+type Notice = fn(&RecipientOutcome) -> Option<Failure>;
+
+fn failed(recipient: &RecipientOutcome) -> Option<Failure> {
+    let why = match recipient.disposition() {
+        Disposition::Expired => Failure::Expired,
+        _ => Failure::Refused,
+    };
+    recipient.dsn_owed.then_some(why)
+}
+
+fn relayed(recipient: &RecipientOutcome) -> Option<Failure> {
+    recipient.relay_owed.then_some(Failure::Relayed)
+}
+
+fn delayed(recipient: &RecipientOutcome) -> Option<Failure> {
+    (recipient.delay_notice > 0).then_some(Failure::Delayed)
+}
+
 /// Reads records in order and knows which DSNs they leave owed.
 ///
 /// A DSN is owed from the outcome that says so to the `dsn_spooled` of its recipients. When records are missing
@@ -91,12 +110,13 @@ impl Ledger {
     /// Takes the next record.
     pub(crate) fn read(&mut self, sequence: u64, record: &Record) {
         for (entry, number) in record.entries.iter().zip(0..) {
-            let key = (sequence, number);
             match &entry.kind {
                 Some(Kind::Outcome(outcome)) => {
-                    self.outcome(key, record.written_at_ms, outcome);
-                    self.relays((sequence, number | RELAY), record.written_at_ms, outcome);
-                    self.delays((sequence, number | DELAY), record.written_at_ms, outcome);
+                    let notices: [(u32, Notice); 3] =
+                        [(0, failed), (RELAY, relayed), (DELAY, delayed)];
+                    for (bit, of) in notices {
+                        self.owe((sequence, number | bit), record.written_at_ms, outcome, of);
+                    }
                 }
                 Some(Kind::Moved(moved)) => self.moved(moved),
                 Some(Kind::DsnSpooled(spooled)) => self.spooled(spooled),
@@ -143,119 +163,41 @@ impl Ledger {
         }
     }
 
-    fn outcome(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
+    /// Recipients of an outcome whose sender is to be told of them together.
+    fn owe(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome, notice: Notice) {
         let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
             return;
         };
-        let owed = outcome
-            .recipients
-            .iter()
-            .filter(|recipient| recipient.dsn_owed);
-        let recipients: Vec<OwedRecipient> = owed
-            .map(|recipient| {
-                let reply = recipient.reply.clone().unwrap_or_default();
-                let expired = recipient.disposition() == Disposition::Expired;
-                OwedRecipient {
-                    ordinal: recipient.ordinal,
-                    failure: if expired {
-                        Failure::Expired
-                    } else {
-                        Failure::Refused
-                    },
-                    code: reply.code,
-                    enhanced: reply.enhanced,
-                    text: reply.text,
-                }
-            })
-            .collect();
-        if recipients.is_empty() {
-            return;
-        }
-        let owed = Owed {
-            message_id,
-            place: Place {
-                sequence: outcome.sequence,
-                index: outcome.index,
-            },
-            notice: 0,
-            tried_until_ms: 0,
-            written_at_ms,
-            mx_host: outcome.mx_host.clone(),
-            last_attempt_ms: if outcome.started_at_ms == 0 {
-                0
-            } else {
-                outcome.finished_at_ms
-            },
-            recipients,
+        let told = || {
+            let all = outcome.recipients.iter();
+            all.filter_map(|recipient| Some((recipient, notice(recipient)?)))
         };
-        self.pending.insert(key, owed);
-    }
-
-    /// Recipients of an outcome whose sender is to be told that they were relayed.
-    fn relays(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
-        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
+        let Some((first, why)) = told().next() else {
             return;
         };
-        let relayed = outcome.recipients.iter().filter(|of| of.relay_owed);
-        let recipients: Vec<OwedRecipient> = relayed
-            .map(|recipient| {
-                let reply = recipient.reply.clone().unwrap_or_default();
-                OwedRecipient {
-                    ordinal: recipient.ordinal,
-                    failure: Failure::Relayed,
-                    code: reply.code,
-                    enhanced: reply.enhanced,
-                    text: reply.text,
-                }
-            })
-            .collect();
-        if recipients.is_empty() {
-            return;
-        }
-        let owed = Owed {
-            message_id,
-            place: Place {
-                sequence: outcome.sequence,
-                index: outcome.index,
-            },
-            notice: 0,
-            tried_until_ms: 0,
-            written_at_ms,
-            mx_host: outcome.mx_host.clone(),
-            last_attempt_ms: outcome.finished_at_ms,
-            recipients,
-        };
-        self.pending.insert(key, owed);
-    }
-
-    /// Recipients of an outcome whose sender is to be told of their delay.
-    fn delays(&mut self, key: Key, written_at_ms: u64, outcome: &Outcome) {
-        let Ok(message_id) = MessageId::try_from(&outcome.message_id[..]) else {
-            return;
-        };
-        let delayed = |recipient: &&RecipientOutcome| recipient.delay_notice > 0;
-        let Some(first) = outcome.recipients.iter().find(delayed) else {
-            return;
-        };
-        let recipients = outcome.recipients.iter().filter(delayed).map(|recipient| {
+        let recipients = told().map(|(recipient, failure)| {
             let reply = recipient.reply.clone().unwrap_or_default();
             OwedRecipient {
                 ordinal: recipient.ordinal,
-                failure: Failure::Delayed,
+                failure,
                 code: reply.code,
                 enhanced: reply.enhanced,
                 text: reply.text,
             }
         });
+        // The same for all: they are of one delivery.
+        let (notice, tried_until_ms) = match why {
+            Failure::Delayed => (first.delay_notice, first.tried_until_ms),
+            _ => (0, 0),
+        };
         let owed = Owed {
             message_id,
             place: Place {
                 sequence: outcome.sequence,
                 index: outcome.index,
             },
-            // The same for all: they are of one delivery.
-            notice: first.delay_notice,
-            tried_until_ms: first.tried_until_ms,
+            notice,
+            tried_until_ms,
             written_at_ms,
             mx_host: outcome.mx_host.clone(),
             last_attempt_ms: if outcome.started_at_ms == 0 {
