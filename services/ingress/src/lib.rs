@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `server` | start, listeners, stop |
 //! | `connection` | one connection: reads, asks the session, writes |
+//! | `wire` | what every connection does, whatever is said on it |
 //! | `session` | the SMTP session as a state machine |
 //! | `proxy` | whose connection a load balancer hands on |
 //! | `policy` | who may send as whom |
@@ -66,6 +67,7 @@ mod suppression;
 mod token;
 mod watch_stores;
 mod watching;
+mod wire;
 
 pub use quota::QuotaError;
 pub use server::{Error, Listeners, run};

@@ -10,7 +10,7 @@ use limits::{Charged, Receipt, Scope, WindowLimit};
 use proto::event::Stage;
 
 use crate::answer;
-use crate::connection::{Connection, Ended};
+use crate::connection::Connection;
 use crate::events::{self, Refused, Whose};
 use crate::password::Verdict;
 use crate::policy::{By, Identity};
@@ -18,6 +18,7 @@ use crate::sasl::{Claim, Evidence};
 use crate::server::Shared;
 use crate::session::Effect;
 use crate::watching::Seen;
+use crate::wire::Ended;
 
 /// A failed login is answered this much later.
 pub(crate) const FAILURE_DELAY: Duration = Duration::from_secs(1);
@@ -26,8 +27,9 @@ impl Connection {
     /// Checks a claim, and answers. A failed login is charged beforehand, so that no number of connections to
     /// any number of pods gets more of them; one that succeeds is given back.
     pub(crate) async fn login(&mut self, claim: Claim) -> Result<Effect, Ended> {
-        self.send().await?;
+        self.wire.send().await?;
         let attempt = self
+            .wire
             .shared
             .quotas
             .charge(
@@ -38,12 +40,15 @@ impl Connection {
             )
             .await;
         let Charged::Yes(attempt) = attempt else {
-            self.shared.metrics.login_bans.inc();
+            self.wire.shared.metrics.login_bans.inc();
             tracing::warn!(client = %self.client_network(), "login not checked: too many have failed");
             tokio::time::sleep(FAILURE_DELAY).await;
-            let named = look_up_name(&self.shared.snapshot.borrow(), &claim.username);
+            let named = look_up_name(&self.wire.shared.snapshot.borrow(), &claim.username);
             let whose = self.whose_login(named.as_deref());
-            self.shared.events.logins_blocked(whose, &claim.username);
+            self.wire
+                .shared
+                .events
+                .logins_blocked(whose, &claim.username);
             self.say(answer::AUTH_BANNED);
             return Ok(Effect::Close);
         };
@@ -59,14 +64,16 @@ impl Connection {
                     .await);
             }
             Evidence::Certificate => {
-                let snapshot = self.shared.snapshot.borrow();
+                let snapshot = self.wire.shared.snapshot.borrow();
                 let credential = snapshot.credential_by_certificate(&username);
                 let name = credential.map(|credential| credential.name.clone());
                 (Verdict::Right, name)
             }
-            Evidence::Password(password) => check_password(&self.shared, &username, password).await,
+            Evidence::Password(password) => {
+                check_password(&self.wire.shared, &username, password).await
+            }
             Evidence::Proof(right) => {
-                let snapshot = self.shared.snapshot.borrow();
+                let snapshot = self.wire.shared.snapshot.borrow();
                 let credential = snapshot.credential_by_username(&username);
                 let verdict = if right {
                     Verdict::Right
@@ -80,7 +87,9 @@ impl Connection {
             }
         };
         let effect = match (verdict, credential) {
-            (Verdict::Right, Some(credential)) if self.shared.watcher.is_locked(&credential) => {
+            (Verdict::Right, Some(credential))
+                if self.wire.shared.watcher.is_locked(&credential) =>
+            {
                 self.forgive(attempt);
                 self.locked_out(&credential)
             }
@@ -92,15 +101,15 @@ impl Connection {
                     username,
                     by,
                 };
-                self.session.logged_in(identity, &mut self.output)
+                self.session.logged_in(identity, &mut self.wire.output)
             }
             (Verdict::Busy, _) => {
                 self.forgive(attempt);
                 self.session
-                    .say_uncounted(answer::AUTH_BUSY, &mut self.output)
+                    .say_uncounted(answer::AUTH_BUSY, &mut self.wire.output)
             }
             (Verdict::Right | Verdict::Wrong, credential) => {
-                self.shared.metrics.auth_failures.inc();
+                self.wire.shared.metrics.auth_failures.inc();
                 let known = credential.is_some();
                 tracing::info!(client = %self.client_network(), known, "login refused");
                 self.tell_failed(credential.as_deref(), &username);
@@ -120,30 +129,30 @@ impl Connection {
             recipients: 0,
         };
         let whose = self.whose_login(Some(credential));
-        self.shared.events.rejected(whose, &refused);
+        self.wire.shared.events.rejected(whose, &refused);
         self.say(answer::AUTH_LOCKED)
     }
 
     /// A login failed; `credential`: whose it would have been.
     pub(crate) fn tell_failed(&self, credential: Option<&str>, username: &str) {
         let whose = self.whose_login(credential);
-        self.shared.events.login_failed(whose, username);
+        self.wire.shared.events.login_failed(whose, username);
         self.note_login(credential, false);
     }
 
     /// For who watches the credential, if there is one.
     pub(crate) fn note_login(&self, credential: Option<&str>, succeeded: bool) {
-        let snapshot = self.shared.snapshot.borrow();
+        let snapshot = self.wire.shared.snapshot.borrow();
         let seen = credential
             .and_then(|name| snapshot.credential(name))
             .and_then(|of| Seen::login(of, &snapshot, self.session.origin(), succeeded));
-        self.shared.watcher.note(seen);
+        self.wire.shared.watcher.note(seen);
     }
 
     /// Whom a login concerns that did not succeed.
     fn whose_login(&self, credential: Option<&str>) -> Whose {
         let client = self.session.origin();
-        let snapshot = self.shared.snapshot.borrow();
+        let snapshot = self.wire.shared.snapshot.borrow();
         match credential.and_then(|name| snapshot.credential(name)) {
             Some(credential) => Whose::of(credential, client),
             None => Whose {
@@ -158,7 +167,7 @@ impl Connection {
     fn attempts_of(&self, username: &str) -> Scope {
         let digest = digest(&SHA256, username.as_bytes());
         let name = URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16]);
-        let allowed = self.shared.failed_logins;
+        let allowed = self.wire.shared.failed_logins;
         Scope {
             key: format!("{}/{name}", runtime::one_client(self.session.client())),
             windows: vec![WindowLimit {
@@ -169,7 +178,7 @@ impl Connection {
     }
 
     pub(crate) fn forgive(&self, attempt: Receipt) {
-        let quotas = self.shared.quotas.clone();
+        let quotas = self.wire.shared.quotas.clone();
         tokio::spawn(async move { quotas.give_back(attempt).await });
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::answer::{self, Answer};
 use crate::chain::{Checks, Receiver};
 use crate::checks::{self, Hearers};
-use crate::connection::{Concern, Connection, Ended};
+use crate::connection::{Concern, Connection};
 use crate::content::{Content, Judged, Lines, Received, Repaired};
 use crate::events::Whose;
 use crate::forwarding;
@@ -36,6 +36,7 @@ use crate::server::Shared;
 use crate::session::{Effect, Transaction};
 use crate::store::Unstored;
 use crate::watching::Seen;
+use crate::wire::Ended;
 
 /// Memory of a message that leaves in pieces, octets: four are in flight while the next comes in.
 const UPLOAD_MEMORY: usize = 5 * 1024 * 1024;
@@ -91,15 +92,15 @@ impl Connection {
             return Ok(self.say(answer::NEED_MAIL));
         };
         self.concerns(&transaction, Stage::Data);
-        let limit = transaction.max_size(self.listening.policy.max_message_size);
+        let limit = transaction.max_size(self.wire.listening.policy.max_message_size);
         let mut incoming = match self.make_room(&transaction, limit).await {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(self.say(refusal)),
         };
         self.concerns(&transaction, Stage::Content);
-        answer::SEND_DATA.write(&mut self.output);
-        self.send().await?;
-        incoming.deadline = Instant::now() + self.listening.data_timeout;
+        answer::SEND_DATA.write(&mut self.wire.output);
+        self.wire.send().await?;
+        incoming.deadline = Instant::now() + self.wire.listening.data_timeout;
         let mut decoder = DataDecoder::new(limit);
         self.read_into(&mut decoder, &mut incoming, &transaction)
             .await?;
@@ -126,7 +127,7 @@ impl Connection {
         let mut incoming = match self.chunks.take() {
             Some(incoming) => incoming,
             None => {
-                let limit = transaction.max_size(self.listening.policy.max_message_size);
+                let limit = transaction.max_size(self.wire.listening.policy.max_message_size);
                 match self.make_room(&transaction, limit).await {
                     Ok(incoming) => Box::new(incoming),
                     Err(refusal) => {
@@ -173,14 +174,14 @@ impl Connection {
 
     /// Reads so many octets that nobody wants: they are no commands.
     async fn pass_over(&mut self, mut size: u64) -> Result<(), Ended> {
-        let deadline = Instant::now() + self.listening.data_timeout;
+        let deadline = Instant::now() + self.wire.listening.data_timeout;
         while size > 0 {
-            if self.input.is_empty() {
+            if self.wire.input.is_empty() {
                 self.read_content(deadline).await?;
             }
-            let there = self.input.octets().len();
+            let there = self.wire.input.octets().len();
             let count = usize::try_from(size).map_or(there, |size| size.min(there));
-            self.input.consume(count);
+            self.wire.input.consume(count);
             size -= count as u64;
         }
         Ok(())
@@ -195,13 +196,14 @@ impl Connection {
         let mut reservation = Reservation::default();
         let need = Content::first_need(transaction.declared_size);
         let room = self
+            .wire
             .shared
             .pool
             .grow(&mut reservation, need, MEMORY_PATIENCE)
             .await;
         room.map_err(|_| answer::NO_MEMORY)?;
         let charge = quota::charge(
-            &self.shared.quotas,
+            &self.wire.shared.quotas,
             &transaction.sender,
             self.session.origin(),
             transaction.recipients.len(),
@@ -209,13 +211,13 @@ impl Connection {
         .await?;
         Ok(Incoming {
             id: MessageId::now(),
-            snapshot: Arc::clone(&self.shared.snapshot.borrow()),
+            snapshot: Arc::clone(&self.wire.shared.snapshot.borrow()),
             content: Content::new(transaction.declared_size),
             upload: None,
             scanning: None,
             reservation,
             charge,
-            deadline: Instant::now() + self.listening.data_timeout,
+            deadline: Instant::now() + self.wire.listening.data_timeout,
             decoder: if transaction.binary {
                 ChunkDecoder::binary(limit)
             } else {
@@ -256,17 +258,20 @@ impl Connection {
         };
         let scanned = scan_begun.elapsed();
         let recognised =
-            resubmission::recognise(&self.shared.claims, id, &transaction, &received).await;
+            resubmission::recognise(&self.wire.shared.claims, id, &transaction, &received).await;
         let remembered = match recognised {
             Recognised::New(remembered) => remembered,
             Recognised::Underway => return Ok(self.say(answer::UNDERWAY)),
             Recognised::Again(remembered) => {
-                self.shared.metrics.resubmissions.inc();
+                self.wire.shared.metrics.resubmissions.inc();
                 let first = remembered.id().to_owned();
                 tracing::info!(message_id = first, client = %self.client_network(), "message sent again, and known");
                 let whose = Whose::of(&transaction.sender.rules.credential, self.session.origin());
                 let recipients = transaction.recipients.len();
-                self.shared.events.resubmitted(whose, &first, recipients);
+                self.wire
+                    .shared
+                    .events
+                    .resubmitted(whose, &first, recipients);
                 return self.accepted_before(&first, remembered).await;
             }
         };
@@ -290,7 +295,11 @@ impl Connection {
         }
         self.seal(&mut received, &transaction).await;
         let seen = Seen::message(&transaction, &received, self.session.origin());
-        let stored = self.shared.store(id, *transaction, received, upload).await;
+        let stored = self
+            .wire
+            .shared
+            .store(id, *transaction, received, upload)
+            .await;
         let waited = complete.elapsed().saturating_sub(scanned);
         drop(reservation);
         if let Err(Unstored { answer, in_doubt }) = stored {
@@ -316,8 +325,8 @@ impl Connection {
         });
         self.unconfirmed = remembered;
         // Accepted is accepted, whether its client waits for the answer or not.
-        self.shared.watcher.note(seen);
-        self.send().await?;
+        self.wire.shared.watcher.note(seen);
+        self.wire.send().await?;
         self.count(accepted, complete.elapsed(), waited);
         Ok(effect)
     }
@@ -327,14 +336,14 @@ impl Connection {
         if !received.judged.is_foreign {
             return;
         }
-        let forwarding = self.listening.policy.forwarding.as_ref();
+        let forwarding = self.wire.listening.policy.forwarding.as_ref();
         if let (Some(checks), Some(forwarding)) = (received.judged.checks.take(), forwarding) {
             let bodies = BodyHashes {
                 relaxed: received.body_hash,
                 simple: received.simple_body_hash,
             };
             let receiver = Receiver {
-                hostname: &self.listening.policy.hostname,
+                hostname: &self.wire.listening.policy.hostname,
                 authenticated: !transaction.sender.authenticated_as.is_empty(),
             };
             let now = runtime::now_ms() / 1000;
@@ -343,7 +352,8 @@ impl Connection {
             let seal = Box::pin(checks.seal(resolver, &bodies, &receiver, now)).await;
             received.judged.seal = seal.map(Box::new);
         }
-        self.shared
+        self.wire
+            .shared
             .metrics
             .forwarded(received.judged.seal.as_deref());
     }
@@ -358,7 +368,7 @@ impl Connection {
         let text = format!("Ok queued as {first}");
         let effect = self.say(Answer::with(250, EnhancedCode(2, 0, 0), text));
         self.unconfirmed = Some(remembered);
-        self.send().await?;
+        self.wire.send().await?;
         Ok(effect)
     }
 
@@ -370,7 +380,7 @@ impl Connection {
         snapshot: &Snapshot,
     ) -> Result<Received, Answer> {
         // Asked only of content without an empty line.
-        let shared = &self.shared;
+        let shared = &self.wire.shared;
         let mut judge =
             |header: &[u8]| HeaderJudge::of(self, id, transaction, snapshot, shared).judge(header);
         content.absorb(&mut judge);
@@ -394,17 +404,18 @@ impl Connection {
             deadline,
             ..
         } = incoming;
-        let shared = Arc::clone(&self.shared);
+        let shared = Arc::clone(&self.wire.shared);
         let headers = HeaderJudge::of(self, *id, transaction, snapshot, &shared);
         let mut judge = |header: &[u8]| headers.judge(header);
-        self.input.enlarge(&self.shared.content_buffers);
+        self.wire.input.enlarge(&self.wire.shared.content_buffers);
         loop {
-            if self.input.is_empty() {
+            if self.wire.input.is_empty() {
                 self.read_content(*deadline).await?;
             }
             if content.refusal().is_none() {
-                let need = content.need(self.input.octets().len());
+                let need = content.need(self.wire.input.octets().len());
                 if self
+                    .wire
                     .shared
                     .pool
                     .grow(reservation, need, MEMORY_PATIENCE)
@@ -414,8 +425,8 @@ impl Connection {
                     content.refuse(answer::NO_MEMORY);
                 }
             }
-            let progress = decoder.decode(self.input.octets(), content.sink());
-            self.input.consume(progress.consumed);
+            let progress = decoder.decode(self.wire.input.octets(), content.sink());
+            self.wire.input.consume(progress.consumed);
             content.absorb(&mut judge);
             if let Some(error) = decoder.error() {
                 content.refuse(error.into());
@@ -432,6 +443,7 @@ impl Connection {
                     false => UPLOAD_MEMORY + SCAN_MEMORY,
                 };
                 let room = self
+                    .wire
                     .shared
                     .pool
                     .grow(reservation, need, MEMORY_PATIENCE)
@@ -444,7 +456,7 @@ impl Connection {
                 // It is not the client who took this time.
                 *deadline += shown.elapsed();
                 let stored = match clean {
-                    Ok(()) => self.shared.upload(upload, piece).await,
+                    Ok(()) => self.wire.shared.upload(upload, piece).await,
                     Err(refusal) => Err(refusal),
                 };
                 if let Err(refusal) = stored {
@@ -471,7 +483,7 @@ impl Connection {
             length,
             scanned,
         } = accepted;
-        let metrics = &self.shared.metrics;
+        let metrics = &self.wire.shared.metrics;
         metrics.accept_seconds.observe(in_all.as_secs_f64());
         metrics.storage_seconds.observe(waited.as_secs_f64());
         metrics
@@ -543,7 +555,7 @@ impl<'a> HeaderJudge<'a> {
         shared: &'a Shared,
     ) -> Self {
         let unix_ms = runtime::now_ms();
-        let hostname = connection.listening.policy.hostname.clone();
+        let hostname = connection.wire.listening.policy.hostname.clone();
         let recipient = match transaction.recipients.as_slice() {
             [only] => Some(only.address.as_str()),
             _ => None,
@@ -566,7 +578,7 @@ impl<'a> HeaderJudge<'a> {
             snapshot,
             sender: &transaction.sender,
             return_path: &transaction.return_path,
-            forwards: connection.listening.policy.forwarding.is_some()
+            forwards: connection.wire.listening.policy.forwarding.is_some()
                 && transaction.sender.foreign_senders().is_some(),
             released_ms: transaction.not_before_ms,
             priority: transaction.priority,

@@ -146,7 +146,7 @@ impl Connection {
         let client = self.session.origin();
         let envelope = Arc::new(Envelope {
             id: id.to_string(),
-            hostname: self.listening.policy.hostname.clone(),
+            hostname: self.wire.listening.policy.hostname.clone(),
             client: client.is_known().then_some(client.address),
             hello: self.session.client_name().to_owned(),
             user: sender.authenticated_as.clone(),
@@ -161,7 +161,7 @@ impl Connection {
         let tenant: Arc<str> = sender.tenant.as_str().into();
         let jobs = names
             .iter()
-            .filter_map(|name| self.shared.scanners.live(snapshot, name))
+            .filter_map(|name| self.wire.shared.scanners.live(snapshot, name))
             .map(|live| {
                 let (envelope, tenant) = (Arc::clone(&envelope), Arc::clone(&tenant));
                 Job::begin(live, envelope, tenant, in_pieces)

@@ -31,7 +31,7 @@ impl Connection {
         form: Form,
         message: Message,
     ) -> Effect {
-        let snapshot = Arc::clone(&self.shared.snapshot.borrow());
+        let snapshot = Arc::clone(&self.wire.shared.snapshot.borrow());
         let token = Token::read(&message.token);
         let issuer = token
             .as_ref()
@@ -39,7 +39,7 @@ impl Connection {
             .and_then(|token| snapshot.token_issuer(token.issuer()?));
         let outcome = match (&token, issuer) {
             (Ok(token), Some(issuer)) => {
-                let verified = verify(token, issuer, &self.shared.issuers).await;
+                let verified = verify(token, issuer, &self.wire.shared.issuers).await;
                 verified.map_or_else(
                     |outcome| outcome,
                     |verified| identify(verified, message.user.as_deref(), issuer, &snapshot),
@@ -50,31 +50,33 @@ impl Connection {
         };
         let issuer = issuer.map(|issuer| &**issuer);
         match outcome {
-            Outcome::LoggedIn(identity) if self.shared.watcher.is_locked(&identity.credential) => {
+            Outcome::LoggedIn(identity)
+                if self.wire.shared.watcher.is_locked(&identity.credential) =>
+            {
                 self.forgive(attempt);
                 self.locked_out(&identity.credential)
             }
             Outcome::LoggedIn(identity) => {
                 self.forgive(attempt);
                 self.note_login(Some(&identity.credential), true);
-                self.session.logged_in(identity, &mut self.output)
+                self.session.logged_in(identity, &mut self.wire.output)
             }
             Outcome::Unavailable => {
                 self.forgive(attempt);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 self.session
-                    .say_uncounted(answer::AUTH_BUSY, &mut self.output)
+                    .say_uncounted(answer::AUTH_BUSY, &mut self.wire.output)
             }
             Outcome::Refused(refusal) => {
-                self.shared.metrics.auth_failures.inc();
-                self.shared.metrics.token_refused(refusal);
+                self.wire.shared.metrics.auth_failures.inc();
+                self.wire.shared.metrics.token_refused(refusal);
                 let name = issuer.map(|issuer| issuer.name.as_str());
                 tracing::info!(client = %self.client_network(), issuer = name, reason = %refusal, "token refused");
                 self.tell_failed(None, username);
                 tokio::time::sleep(FAILURE_DELAY).await;
                 let scope = issuer.and_then(|issuer| issuer.scope.as_deref());
                 let why = challenge(form, refusal.status(), scope);
-                self.session.token_refused(why, &mut self.output)
+                self.session.token_refused(why, &mut self.wire.output)
             }
         }
     }
