@@ -410,9 +410,9 @@ impl Live {
             present if !present.contains(&ordinal) => return,
             [_] => self.remove_delivery(delivery_slot),
             _ => {
-                let mut others = self.recipients(delivery_slot);
-                others.retain(|(other, _)| *other != ordinal);
-                self.replace_recipients(delivery_slot, &others);
+                if let Some(delivery) = self.deliveries.get_mut(delivery_slot) {
+                    self.ordinals.take_out(&mut delivery.ordinals, ordinal);
+                }
             }
         }
         self.recipients -= 1;

@@ -24,9 +24,9 @@ impl Ordinals {
 
 #[derive(Debug)]
 struct List {
-    ordinals: Box<[u16]>,
+    ordinals: Vec<u16>,
     /// Of their addresses, in their order; none where they are not known.
-    keys: Box<[u64]>,
+    keys: Vec<u64>,
 }
 
 /// The lists.
@@ -87,6 +87,28 @@ impl OrdinalLists {
         self.keep(&ordinals, if is_known { &keys } else { &[] })
     }
 
+    /// Takes one out, which is there with others.
+    pub(crate) fn take_out(&mut self, ordinals: &mut Ordinals, ordinal: u16) {
+        let Some(list) = self.lists.get_mut(ordinals.list) else {
+            return;
+        };
+        let Some(at) = list.ordinals.iter().position(|of| *of == ordinal) else {
+            return;
+        };
+        list.ordinals.remove(at);
+        if !list.keys.is_empty() {
+            list.keys.remove(at);
+        }
+        if let [first, others @ ..] = list.ordinals.as_slice() {
+            ordinals.first = *first;
+            if others.is_empty() {
+                ordinals.key = list.keys.first().copied().unwrap_or(0);
+                self.lists
+                    .remove(std::mem::replace(&mut ordinals.list, ALONE));
+            }
+        }
+    }
+
     pub(crate) fn contains(&self, ordinals: &Ordinals, ordinal: u16) -> bool {
         self.get(ordinals).contains(&ordinal)
     }
@@ -99,6 +121,24 @@ impl OrdinalLists {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_taken_out_is_gone_and_the_last_needs_no_list() {
+        let mut lists = OrdinalLists::default();
+        let mut named = lists.keep(&[3, 1, 9], &[30, 10, 90]);
+        let mut nameless = lists.keep(&[3, 1], &[]);
+        lists.take_out(&mut named, 7);
+        lists.take_out(&mut named, 3);
+        assert_eq!(named.first(), 1);
+        assert_eq!(lists.with_keys(&named), [(1, 10), (9, 90)]);
+        lists.take_out(&mut named, 1);
+        assert_eq!(lists.with_keys(&named), [(9, 90)]);
+        lists.take_out(&mut nameless, 1);
+        assert_eq!(lists.with_keys(&nameless), [(3, 0)]);
+        assert_eq!(lists.lists.len(), 0);
+        lists.take_out(&mut named, 9);
+        assert_eq!(lists.get(&named), [9]);
+    }
 
     #[test]
     fn keeps_one_without_a_list_and_forgets_lists() {
