@@ -64,24 +64,26 @@ pub(crate) fn additions<'a>(
         add("Feedback-ID", parts, &["Feedback-ID"]);
     }
     let message = facts.id.to_string();
-    let values = UriValues {
-        message: &message,
-        recipient: facts.recipient,
-        campaign: facts.campaign,
-    };
-    let filled = headers.list_unsubscribe.iter();
-    let uris: Vec<(bool, String)> = filled
-        .filter_map(|template| Some((template.is_https(), template.fill(&values)?)))
-        .collect();
     if let Some(links) = facts.links {
         if let Some(value) = facts.recipient.and_then(|recipient| links.value(recipient)) {
             add("List-Unsubscribe", value, NAMES);
             add("List-Unsubscribe-Post", ONE_CLICK.to_owned(), NAMES);
         }
-    } else if !uris.is_empty() {
-        // One in each line: RFC 2369 section 2 allows white space between them.
-        let listed: Vec<String> = uris.iter().map(|(_, uri)| format!("<{uri}>")).collect();
-        add("List-Unsubscribe", listed.join(",\r\n "), NAMES);
+    } else {
+        let values = UriValues {
+            message: &message,
+            recipient: facts.recipient,
+            campaign: facts.campaign,
+        };
+        let filled = headers.list_unsubscribe.iter();
+        let uris: Vec<(bool, String)> = filled
+            .filter_map(|template| Some((template.is_https(), template.fill(&values)?)))
+            .collect();
+        if !uris.is_empty() {
+            // One in each line: RFC 2369 section 2 allows white space between them.
+            let listed: Vec<String> = uris.iter().map(|(_, uri)| format!("<{uri}>")).collect();
+            add("List-Unsubscribe", listed.join(",\r\n "), NAMES);
+        }
         if headers.one_click && uris.iter().any(|(is_https, _)| *is_https) {
             add("List-Unsubscribe-Post", ONE_CLICK.to_owned(), NAMES);
         }

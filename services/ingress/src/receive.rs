@@ -703,7 +703,9 @@ impl<'a> HeaderJudge<'a> {
         let wants_complaints = tenant_stream
             .and_then(|stream| stream.headers.as_deref())
             .is_some_and(|headers| headers.cfbl_ours);
-        let complaints = match return_domain.filter(|_| wants_complaints) {
+        // Elsewhere the field is not added.
+        let aligned = return_domain.filter(|domain| domain.is_within(&author.domain));
+        let complaints = match aligned.filter(|_| wants_complaints) {
             Some(domain) => self.complaints_go_to(domain, &stream, leaves_ms)?,
             None => None,
         };

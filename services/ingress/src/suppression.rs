@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use config::{AtRecipient, Snapshot};
+use config::{AtRecipient, Snapshot, Stream};
 use runtime::Shutdown;
 use spool::{Stores, SuppressionStore};
 use suppress::Table;
@@ -74,22 +74,22 @@ fn refuses(snapshot: &Snapshot) -> bool {
 /// Whether a recipient is refused: by every stream that the message may be of, since which one it is comes with its header.
 pub(crate) fn is_refused(table: &Table, sender: &Sender, address: &str, now_ms: u64) -> bool {
     let tenant = &sender.rules.tenant;
-    let mut streams = tenant
-        .streams
-        .iter()
-        .filter(|stream| sender.may_be_of(&stream.name))
-        .peekable();
-    streams.peek().is_some()
-        && streams.all(|stream| {
-            stream.suppression.at_recipient == AtRecipient::Reject
-                && table
-                    .lookup(
-                        &tenant.name,
-                        &stream.name,
-                        stream.transactional,
-                        address,
-                        now_ms,
-                    )
-                    .is_some()
+    let streams = || {
+        let all = tenant.streams.iter();
+        all.filter(|stream| sender.may_be_of(&stream.name))
+    };
+    let refuses = |stream: &Stream| stream.suppression.at_recipient == AtRecipient::Reject;
+    if streams().next().is_none() || !streams().all(refuses) {
+        return false;
+    }
+    let Some(key) = table.keys().short_of(address) else {
+        return false;
+    };
+    table.knows(key)
+        && streams().all(|stream| {
+            let is_transactional = stream.transactional;
+            table
+                .lookup_key(&tenant.name, &stream.name, is_transactional, key, now_ms)
+                .is_some()
         })
 }

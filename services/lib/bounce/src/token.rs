@@ -122,9 +122,10 @@ impl TokenKeys {
     ) -> Result<String, MintError> {
         let last_day = (end / DAY_S).checked_sub(FIRST_DAY).ok_or(MintError::End)?;
         let last_day = u16::try_from(last_day).map_err(|_| MintError::End)?;
-        let (number, key) = self.signing();
+        let signing = self.signing();
+        let key = &signing.mac;
         let mut octets = Vec::with_capacity(WHOLE);
-        octets.push(number);
+        octets.push(signing.number);
         octets.extend_from_slice(&last_day.to_be_bytes());
         octets.extend_from_slice(&scope(key, subject.tenant, subject.stream));
         octets.extend_from_slice(subject.message.as_bytes());
@@ -159,7 +160,7 @@ impl TokenKeys {
         let octets: [u8; WHOLE] = base32::read(digits).ok_or(TokenError::NotOne)?;
         let (signed, mac) = octets.split_at(SIGNED);
         let key = self.of_number(signed[0]).ok_or(TokenError::UnknownKey)?;
-        let wanted = signature(key, purpose, domain, signed);
+        let wanted = signature(&key.mac, purpose, domain, signed);
         verify_slices_are_equal(&wanted, mac).map_err(|_| TokenError::Forged)?;
         let last_day = FIRST_DAY + u64::from(u16::from_be_bytes([signed[1], signed[2]]));
         if now / DAY_S > last_day {
@@ -183,7 +184,7 @@ impl TokenKeys {
     /// find out which without the key.
     pub fn is_of(&self, token: &Token, address: &str) -> bool {
         self.of_number(token.key).is_some_and(|key| {
-            let wanted = recipient(key, token.message, address);
+            let wanted = recipient(&key.mac, token.message, address);
             verify_slices_are_equal(&wanted, &token.recipient).is_ok()
         })
     }
@@ -192,7 +193,7 @@ impl TokenKeys {
     /// the message says then which of them it is.
     pub fn is_in(&self, token: &Token, tenant: &str, stream: &str) -> bool {
         self.of_number(token.key)
-            .is_some_and(|key| scope(key, tenant, stream) == token.scope)
+            .is_some_and(|key| scope(&key.mac, tenant, stream) == token.scope)
     }
 }
 

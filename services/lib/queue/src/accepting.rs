@@ -7,6 +7,7 @@ use proto::envelope::Envelope;
 use proto::journal::entry::Kind;
 use proto::journal::{Accepted, AcceptedMessage, DsnSpooled, Quarantined, RecipientOutcome};
 use proto::spool::{BlockIndex, IndexEntry, ReportsDelay};
+use smallvec::SmallVec;
 
 use crate::delivery::{Deferred, Mark, Marks, State, TellDelays, Told};
 use crate::holds::Submitter;
@@ -288,9 +289,9 @@ impl Intake {
     }
 
     /// Keys of the addresses of recipients, 0 for what is none; none without keys.
-    fn keys_of(&self, envelope: &Envelope, ordinals: &[u16]) -> Vec<u64> {
+    fn keys_of(&self, envelope: &Envelope, ordinals: &[u16]) -> SmallVec<[u64; 1]> {
         let Some(keys) = &self.keys else {
-            return Vec::new();
+            return SmallVec::new();
         };
         let address = |ordinal: &u16| envelope.recipients.get(usize::from(*ordinal));
         let key = |ordinal| keys.short_of(&address(ordinal)?.address);

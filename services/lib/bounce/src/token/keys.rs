@@ -1,7 +1,10 @@
 //! What tokens are made with.
 
+use aws_lc_rs::aead::{AES_256_GCM_SIV, LessSafeKey, UnboundKey};
 use aws_lc_rs::hmac;
 use zeroize::Zeroizing;
+
+use super::tag;
 
 /// Shorter secrets are guessed.
 const SHORTEST: usize = 16;
@@ -10,8 +13,30 @@ const LONGEST: usize = 1024;
 
 /// The keys of an installation, each with its number from 0 to 255. Its `Debug` says how many there are.
 pub struct TokenKeys {
-    /// By number.
-    keys: Vec<(u8, hmac::Key)>,
+    /// The first signs.
+    keys: Vec<Key>,
+}
+
+/// One of them, as it is used.
+pub(super) struct Key {
+    pub(super) number: u8,
+    pub(super) mac: hmac::Key,
+    /// Of links, derived from it.
+    pub(super) cipher: LessSafeKey,
+}
+
+impl Key {
+    fn new(number: u8, secret: &[u8]) -> Option<Self> {
+        let mac = hmac::Key::new(hmac::HMAC_SHA256, secret);
+        let derived = tag(&mac, &[b"link\0"]);
+        let cipher = UnboundKey::new(&AES_256_GCM_SIV, derived.as_ref()).ok()?;
+        let cipher = LessSafeKey::new(cipher);
+        Some(Self {
+            number,
+            mac,
+            cipher,
+        })
+    }
 }
 
 /// Why a file of keys is not taken. Never repeats what is in it.
@@ -43,7 +68,7 @@ impl TokenKeys {
     /// # Errors
     /// When a line is something else, or there is none.
     pub fn parse(text: &str) -> Result<Self, KeysError> {
-        let mut keys: Vec<(u8, hmac::Key)> = Vec::new();
+        let mut keys: Vec<Key> = Vec::new();
         for (index, line) in text.lines().enumerate() {
             if line.trim().is_empty() {
                 continue;
@@ -55,10 +80,10 @@ impl TokenKeys {
             if !(SHORTEST..=LONGEST).contains(&secret.len()) {
                 return Err(malformed);
             }
-            if keys.iter().any(|(other, _)| *other == number) {
+            if keys.iter().any(|other| other.number == number) {
                 return Err(KeysError::Repeated(index + 1));
             }
-            keys.push((number, hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes())));
+            keys.push(Key::new(number, secret.as_bytes()).ok_or(malformed)?);
         }
         if keys.is_empty() {
             return Err(KeysError::Empty);
@@ -74,20 +99,16 @@ impl TokenKeys {
         Self::parse(&Zeroizing::new(text))
     }
 
-    pub(super) fn signing(&self) -> (u8, &hmac::Key) {
-        let (number, key) = &self.keys[0];
-        (*number, key)
+    pub(super) fn signing(&self) -> &Key {
+        &self.keys[0]
     }
 
-    /// Each with its number.
-    pub(super) fn all(&self) -> impl Iterator<Item = (u8, &hmac::Key)> {
-        self.keys.iter().map(|(number, key)| (*number, key))
+    pub(super) fn all(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
     }
 
-    pub(super) fn of_number(&self, wanted: u8) -> Option<&hmac::Key> {
-        let mut keys = self.keys.iter();
-        keys.find(|(number, _)| *number == wanted)
-            .map(|(_, key)| key)
+    pub(super) fn of_number(&self, wanted: u8) -> Option<&Key> {
+        self.keys.iter().find(|key| key.number == wanted)
     }
 }
 
@@ -99,7 +120,7 @@ mod tests {
     fn reads_one_key_a_line_and_shows_none() {
         let keys = TokenKeys::parse("7 0123456789abcdef\r\n\n0 another secret here\n").unwrap();
         assert_eq!(format!("{keys:?}"), "TokenKeys(2)");
-        assert_eq!(keys.signing().0, 7);
+        assert_eq!(keys.signing().number, 7);
         assert!(keys.of_number(0).is_some() && keys.of_number(1).is_none());
         for (text, error) in [
             ("", KeysError::Empty),

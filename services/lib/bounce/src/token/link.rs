@@ -13,13 +13,12 @@
 //! What stands in the clear is authenticated with it. The nonce is the end of the message id, so that links of two messages never
 //! share one; those of one message do, and tell of it only whether their recipients are the same. That is what the mode is for.
 
-use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::hmac;
+use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mail::MessageId;
 
-use super::{DAY_S, FIRST_DAY, TokenError, TokenKeys, tag};
+use super::{DAY_S, FIRST_DAY, TokenError, TokenKeys};
 
 /// Octets in the clear.
 const CLEAR: usize = 19;
@@ -72,9 +71,9 @@ impl TokenKeys {
         if link.recipient.len() > LONGEST_ADDRESS {
             return Err(LinkError::TooLong);
         }
-        let (number, key) = self.signing();
+        let key = self.signing();
         let mut octets = Vec::with_capacity(LONGEST);
-        octets.push(number);
+        octets.push(key.number);
         octets.extend_from_slice(&last_day.to_be_bytes());
         octets.extend_from_slice(link.message.as_bytes());
         let mut sealed = Vec::with_capacity(LONGEST - CLEAR);
@@ -87,8 +86,7 @@ impl TokenKeys {
             sealed.extend_from_slice(name.as_bytes());
         }
         sealed.extend_from_slice(link.recipient.as_bytes());
-        let cipher = cipher(key).ok_or(LinkError::Failed)?;
-        cipher
+        key.cipher
             .seal_in_place_append_tag(
                 nonce(link.message),
                 Aad::from(octets.as_slice()),
@@ -120,9 +118,9 @@ impl TokenKeys {
         };
         let message = MessageId::try_from(message).map_err(|_| TokenError::NotOne)?;
         let key = self.of_number(*number).ok_or(TokenError::UnknownKey)?;
-        let cipher = cipher(key).ok_or(TokenError::Forged)?;
         let mut sealed = sealed.to_vec();
-        let opened = cipher
+        let opened = key
+            .cipher
             .open_in_place(nonce(message), Aad::from(clear), &mut sealed)
             .map_err(|_| TokenError::Forged)?;
         // What is ours is well-formed.
@@ -140,12 +138,6 @@ impl TokenKeys {
             recipient,
         })
     }
-}
-
-fn cipher(key: &hmac::Key) -> Option<LessSafeKey> {
-    let derived = tag(key, &[b"link\0"]);
-    let key = UnboundKey::new(&AES_256_GCM_SIV, derived.as_ref()).ok()?;
-    Some(LessSafeKey::new(key))
 }
 
 /// The last octets of a UUIDv7: those that are random, and the end of its time.

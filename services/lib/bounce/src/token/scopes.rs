@@ -20,9 +20,11 @@ impl Scopes {
     pub fn new<'a>(keys: &TokenKeys, pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut scopes = Self::default();
         for (tenant, stream) in pairs {
-            for (number, key) in keys.all() {
+            for key in keys.all() {
                 let named = Some((tenant.into(), stream.into()));
-                let found = scopes.pairs.entry((number, scope(key, tenant, stream)));
+                let found = scopes
+                    .pairs
+                    .entry((key.number, scope(&key.mac, tenant, stream)));
                 found
                     .and_modify(|other| {
                         if *other != named {
